@@ -1,0 +1,1 @@
+"""Run directories and the checkpoint store; only ``state`` needs torch."""

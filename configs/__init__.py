@@ -1,0 +1,1 @@
+"""Settings: the schema, the sources and the errors."""

@@ -1,0 +1,69 @@
+"""Every error that a user is meant to see, each with its exit code and what to do next."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_USAGE = 2
+EXIT_INPUT = 3
+EXIT_CHECKPOINT = 4
+EXIT_HUB = 5
+EXIT_RESOURCES = 6
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class PitstopError(Exception):
+    """Base of all errors shown to the user without a traceback.
+
+    ``message`` says what happened and where; ``hint`` says what to do next.
+    """
+
+    exit_code = EXIT_BUG
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SettingsError(PitstopError):
+    """A setting, flag or command line that cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class RunError(PitstopError):
+    """A run that does not exist, already exists, is finished or is in use."""
+
+    exit_code = EXIT_USAGE
+
+
+class DataError(PitstopError):
+    """A data set that is missing, empty or malformed."""
+
+    exit_code = EXIT_INPUT
+
+
+class ModelError(PitstopError):
+    """A base model that cannot be found or loaded."""
+
+    exit_code = EXIT_INPUT
+
+
+class CheckpointError(PitstopError):
+    """No valid checkpoint, or one that is corrupt."""
+
+    exit_code = EXIT_CHECKPOINT
+
+
+class HubError(PitstopError):
+    """An explicit push, pull or ``resume --from-hub`` that failed."""
+
+    exit_code = EXIT_HUB
+
+
+class ResourceError(PitstopError):
+    """Out of memory or out of disk."""
+
+    exit_code = EXIT_RESOURCES

@@ -1,0 +1,378 @@
+"""The one schema of every setting: its type, default, range, environment name, flag and meaning.
+
+Settings live in small groups; a group's attribute path is the YAML path (``lora.rank`` is ``lora: {rank: 8}``).
+``configs.load`` merges the sources into this schema, ``.env.example`` and the command-line flags are generated from it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+
+def setting(
+    default: Any, help: str, *, env: str, flag: str, documented: bool = False, choices_hint: str | None = None, **limits: Any
+) -> Any:
+    """Declare one setting.
+
+    ``env`` is its environment name. A name from the customer's documents (``documented=True``) is read bare and with
+    the ``PITSTOP_`` prefix; any other only with the prefix, so that an unrelated ``SEED`` or ``MODE`` in the
+    environment stays none of our business. ``flag`` is the long option, ``limits`` are pydantic's (``gt``, ``le``, …).
+    """
+    extra: dict[str, Any] = {"env": env, "flag": flag, "documented": documented, "choices_hint": choices_hint}
+    return Field(default, description=help, json_schema_extra=extra, **limits)
+
+
+def _split_commas(value: Any) -> Any:
+    """Accept ``a,b`` where a list is wanted: the environment has no lists."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+StrList = Annotated[list[str], BeforeValidator(_split_commas)]
+
+
+class Group(BaseModel):
+    """A group of settings; unknown keys are refused and values are frozen after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSettings(Group):
+    """The base model."""
+
+    id: str | None = setting(
+        None, "Hub id or local directory of the base model.", env="MODEL_ID", flag="--model-id", documented=True
+    )
+    revision: str | None = setting(
+        None,
+        "Commit hash, tag or branch of the base model on the Hub; the commit it resolves to is recorded.",
+        env="MODEL_REVISION",
+        flag="--model-revision",
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Recompute activations in the backward pass: less memory, about 30 % more time.",
+        env="GRADIENT_CHECKPOINTING",
+        flag="--gradient-checkpointing",
+    )
+    use_flash_attention: bool = setting(
+        False,
+        "Use FlashAttention 2 where it is installed; otherwise PyTorch's SDPA, with a message.",
+        env="USE_FLASH_ATTENTION",
+        flag="--use-flash-attention",
+        documented=True,
+    )
+    use_fp16: bool = setting(
+        False,
+        "Compute in float16 with loss scaling instead of bfloat16 (GPUs before Ampere choose it by themselves).",
+        env="USE_FP16",
+        flag="--use-fp16",
+        documented=True,
+    )
+
+
+class DataSettings(Group):
+    """Training and evaluation records."""
+
+    train: StrList = setting(
+        [],
+        "Training data: JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id. Repeatable; comma-separated in the environment.",
+        env="DATASET_PATH",
+        flag="--dataset",
+        documented=True,
+    )
+    eval: StrList = setting(
+        [],
+        "Evaluation data, in the same forms.",
+        env="EVAL_DATASET_PATH",
+        flag="--eval-dataset",
+    )
+    eval_fraction: float = setting(
+        0.0,
+        "Share of the training records held out for evaluation when no evaluation data is given.",
+        env="EVAL_FRACTION",
+        flag="--eval-fraction",
+        ge=0.0,
+        le=0.5,
+    )
+    max_length: int = setting(
+        2048,
+        "Longest sequence in tokens; a longer record is left out and counted, never cut.",
+        env="MAX_LENGTH",
+        flag="--max-length",
+        documented=True,
+        ge=8,
+        le=1_048_576,
+    )
+    packing: bool = setting(
+        True,
+        "Pack several records into one sequence of max_length; attention never crosses a record.",
+        env="PACKING",
+        flag="--packing",
+    )
+    skip_bad_rows: bool = setting(
+        False,
+        "Go on past malformed rows and count them instead of stopping at the first.",
+        env="SKIP_BAD_ROWS",
+        flag="--skip-bad-rows",
+    )
+
+
+class LoraSettings(Group):
+    """The low-rank adapter (Hu et al. 2021)."""
+
+    rank: int = setting(32, "LoRA rank.", env="LORA_RANK", flag="--lora-rank", documented=True, ge=1, le=4096)
+    alpha: int = setting(
+        64,
+        "LoRA alpha; the update is scaled by alpha / rank.",
+        env="LORA_ALPHA",
+        flag="--lora-alpha",
+        documented=True,
+        ge=1,
+        le=65536,
+    )
+    dropout: float = setting(
+        0.1, "Dropout on the adapter's input.", env="LORA_DROPOUT", flag="--lora-dropout", documented=True, ge=0.0, lt=1.0
+    )
+    target_modules: StrList = setting(
+        ["all-linear"],
+        "Modules that get an adapter: comma-separated names, 'all-linear', or 'default' for the model family's usual ones.",
+        env="LORA_TARGET_MODULES",
+        flag="--lora-target-modules",
+        documented=True,
+        min_length=1,
+    )
+
+
+class QuantizationSettings(Group):
+    """4-bit storage of the frozen base (QLoRA, Dettmers et al. 2023)."""
+
+    load_in_4bit: bool | None = setting(
+        None,
+        "Store the frozen base in 4 bits; unset, it follows the method (true for qlora, the default).",
+        env="LOAD_IN_4BIT",
+        flag="--load-in-4bit",
+        documented=True,
+    )
+    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = setting(
+        "auto",
+        "Type that 4-bit weights are expanded to for matrix products; auto chooses by device.",
+        env="BNB_4BIT_COMPUTE_DTYPE",
+        flag="--bnb-4bit-compute-dtype",
+        documented=True,
+    )
+    quant_type: Literal["nf4", "fp4"] = setting(
+        "nf4",
+        "4-bit data type.",
+        env="BNB_4BIT_QUANT_TYPE",
+        flag="--bnb-4bit-quant-type",
+        documented=True,
+    )
+    use_double_quant: bool = setting(
+        True,
+        "Quantise the quantisation constants too.",
+        env="BNB_4BIT_USE_DOUBLE_QUANT",
+        flag="--bnb-4bit-use-double-quant",
+        documented=True,
+    )
+
+
+class CheckpointSettings(Group):
+    """Where runs live, when they are saved and what is kept."""
+
+    enabled: bool = setting(
+        True, "Save during training; false is the same as strategy 'no'.", env="CHECKPOINT_ENABLED", flag="--checkpoint-enabled"
+    )
+    base_dir: str = setting(
+        "checkpoints",
+        "Directory that holds the runs; made if missing.",
+        env="OUTPUT_DIR",
+        flag="--base-dir",
+        documented=True,
+        min_length=1,
+    )
+    run_number: int | None = setting(
+        None, "Number of the run; unset, the next free one.", env="RUN_NUMBER", flag="--run-number", ge=1, le=999_999
+    )
+    strategy: Literal["epoch", "steps", "no"] = setting(
+        "epoch",
+        "Save each epoch, every save_steps steps, or only at the end and on a signal.",
+        env="SAVE_STRATEGY",
+        flag="--save-strategy",
+        documented=True,
+    )
+    save_steps: int = setting(
+        500, "Optimizer steps between saves with strategy 'steps'.", env="SAVE_STEPS", flag="--save-steps", ge=1
+    )
+    save_every_n_epochs: int = setting(
+        1, "Epochs between saves with strategy 'epoch'.", env="SAVE_EVERY_N_EPOCHS", flag="--save-every-n-epochs", ge=1
+    )
+    keep_last_n: int | None = setting(
+        5,
+        "Checkpoints kept beside the best one; 'none' keeps all.",
+        env="SAVE_TOTAL_LIMIT",
+        flag="--keep-last-n",
+        documented=True,
+        ge=1,
+    )
+    monitor: str = setting(
+        "val_loss",
+        "Metric that decides the best checkpoint; train_loss where there is no evaluation.",
+        env="MONITOR",
+        flag="--monitor",
+    )
+    mode: Literal["min", "max"] = setting("min", "Whether a smaller or a larger metric is better.", env="MODE", flag="--mode")
+    save_base_model: bool = setting(
+        True,
+        "Save the frozen base once for all runs that share it; false keeps a reference to its source.",
+        env="SAVE_BASE_MODEL",
+        flag="--save-base-model",
+    )
+    resume_from_run: int | None = setting(
+        None, "Resume this run instead of starting a new one.", env="RESUME_FROM_RUN", flag="--resume-from-run", ge=1
+    )
+
+
+class TrainingSettings(Group):
+    """Task, method, optimisation and schedule."""
+
+    task: Literal["sft"] = setting("sft", "Training task.", env="TASK", flag="--task")
+    method: Literal["qlora", "lora"] | None = setting(
+        None,
+        "qlora (adapter on a 4-bit base, the default) or lora (adapter on a 16-bit base).",
+        env="METHOD",
+        flag="--method",
+    )
+    epochs: int = setting(
+        5, "Passes over the training data.", env="NUM_TRAIN_EPOCHS", flag="--epochs", documented=True, ge=1, le=100_000
+    )
+    max_steps: int | None = setting(
+        None, "Stop after this many optimizer steps, whatever the epochs.", env="MAX_STEPS", flag="--max-steps", ge=1
+    )
+    batch_size: int = setting(
+        2, "Sequences per device and micro-batch.", env="TRAIN_BATCH_SIZE", flag="--batch-size", documented=True, ge=1, le=65536
+    )
+    gradient_accumulation_steps: int = setting(
+        2,
+        "Micro-batches per optimizer step.",
+        env="GRADIENT_ACCUMULATION_STEPS",
+        flag="--gradient-accumulation-steps",
+        documented=True,
+        ge=1,
+        le=65536,
+    )
+    learning_rate: float = setting(
+        5e-5, "Peak learning rate.", env="LEARNING_RATE", flag="--learning-rate", documented=True, gt=0.0, le=10.0
+    )
+    lr_scheduler: Literal["cosine", "linear", "constant"] = setting(
+        "cosine",
+        "Shape of the learning rate after warm-up.",
+        env="LR_SCHEDULER",
+        flag="--lr-scheduler",
+    )
+    warmup_ratio: float = setting(
+        0.1, "Share of all steps spent warming up.", env="WARMUP_RATIO", flag="--warmup-ratio", documented=True, ge=0.0, lt=1.0
+    )
+    weight_decay: float = setting(
+        0.01, "Decoupled weight decay.", env="WEIGHT_DECAY", flag="--weight-decay", documented=True, ge=0.0, le=10.0
+    )
+    max_grad_norm: float = setting(
+        1.0, "Gradients are clipped to this norm; 0 turns clipping off.", env="MAX_GRAD_NORM", flag="--max-grad-norm", ge=0.0
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = setting(
+        "adamw",
+        "AdamW by PyTorch, or by bitsandbytes in 8 bits or paged.",
+        env="OPTIMIZER",
+        flag="--optimizer",
+    )
+    seed: int = setting(
+        42, "Seed of the adapter's initial values, dropout and data order.", env="SEED", flag="--seed", ge=0, le=2**32 - 1
+    )
+    num_processes: int = setting(
+        1,
+        "Processes on this machine, one per device (DistributedDataParallel).",
+        env="NUM_PROCESSES",
+        flag="--num-processes",
+        ge=1,
+        le=1024,
+    )
+    logging_steps: int = setting(
+        5, "Optimizer steps between logged rows.", env="LOGGING_STEPS", flag="--logging-steps", documented=True, ge=1
+    )
+    eval_steps: int | None = setting(
+        None, "Optimizer steps between evaluations; unset, once an epoch.", env="EVAL_STEPS", flag="--eval-steps", ge=1
+    )
+    early_stopping_patience: int | None = setting(
+        None,
+        "Stop after this many evaluations in a row without a better monitored metric.",
+        env="EARLY_STOPPING_PATIENCE",
+        flag="--early-stopping-patience",
+        ge=1,
+    )
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+
+class NamingSettings(Group):
+    """How runs are named; see the naming guide for the schemes."""
+
+    scheme: Literal["derived", "timestamped"] = setting(
+        "derived",
+        "derived: {model}-{task}-r{rank}-a{alpha}-e{epochs}-{timestamp}; timestamped: {prefix}-{timestamp}.",
+        env="NAME_SCHEME",
+        flag="--name-scheme",
+    )
+    prefix: str = setting(
+        "{model}-{task}-lora",
+        "Prefix of the timestamped scheme; {model}, {task} and the template's other fields may stand in it.",
+        env="NAME_PREFIX",
+        flag="--name-prefix",
+    )
+    template: str | None = setting(
+        None,
+        "A scheme of your own with {model} {task} {rank} {alpha} {epochs} {lr} {method} {experiment} {prefix} {timestamp} {hash}.",
+        env="NAME_TEMPLATE",
+        flag="--name-template",
+    )
+    experiment_name: str | None = setting(
+        None,
+        "Name of the experiment; part of timestamped names.",
+        env="EXPERIMENT_NAME",
+        flag="--experiment-name",
+        documented=True,
+    )
+    custom_id: str | None = setting(
+        None, "Replaces the timestamp in names.", env="CUSTOM_ID", flag="--custom-id", documented=True
+    )
+    timestamp: bool = setting(True, "End names with the time of the start.", env="NAME_TIMESTAMP", flag="--timestamp")
+    short: bool = setting(False, "Short timestamp: MMDD_HHMM.", env="NAME_SHORT", flag="--short")
+    with_hash: bool = setting(False, "Add a short hash of the settings to names.", env="NAME_HASH", flag="--with-hash")
+
+
+class HubSettings(Group):
+    """The Hugging Face account."""
+
+    username: str | None = setting(
+        None, "User or organisation that Hub ids start with.", env="HF_USERNAME", flag="--hf-username", documented=True
+    )
+    token: SecretStr | None = setting(
+        None,
+        "Access token for gated or private base models; never written anywhere.",
+        env="HF_TOKEN",
+        flag="",
+        documented=True,
+    )
+
+
+class Settings(Group):
+    """All settings of one run, resolved."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    lora: LoraSettings = LoraSettings()
+    quantization: QuantizationSettings = QuantizationSettings()
+    training: TrainingSettings = TrainingSettings()
+    naming: NamingSettings = NamingSettings()
+    hub: HubSettings = HubSettings()

@@ -1,0 +1,1 @@
+"""Training: tasks, models, data order and packing, the loop."""

@@ -1,0 +1,1 @@
+"""Data: reading records, order, packing and batches."""
