@@ -1,0 +1,170 @@
+"""The exception boundary: every error becomes an exit code and a message that says what to do next.
+
+Nothing but a bug of ours shows a traceback, and that one goes to a file. Secrets are hidden in both.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pitstop.cli.output import notice, paint
+from pitstop.configs.errors import EXIT_BUG, EXIT_RESOURCES, EXIT_SIGINT, EXIT_USAGE, PitstopError
+
+_MEMORY_HINT = (
+    "use less memory: --batch-size 1 with more --gradient-accumulation-steps, a smaller --max-length, "
+    "--gradient-checkpointing, --method qlora, or a smaller model"
+)
+_DISK_HINT = (
+    "free some space or choose another disk with --base-dir; --keep-last-n keeps fewer checkpoints. "
+    "Committed checkpoints are intact: resume the run when there is room"
+)
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_cpu")
+_SECRET_NAME = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY)(_|$)", re.IGNORECASE)  # not TOKENIZERS_PARALLELISM
+_SHORTEST_SECRET = 6  # shorter values (TOKEN=1) are no secrets, and hiding them would garble every message
+
+
+def run_guarded(action: Callable[[], Any], arguments: Sequence[str] = ()) -> int:
+    """Call ``action`` and turn what it does into an exit code.
+
+    An ``int`` that it returns, or ``typer.Exit(code)`` that it raises, is the exit code; None is 0.
+    """
+    try:
+        result = action()
+        sys.stdout.flush()
+        return result if type(result) is int else 0
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else (0 if exit_.code is None else EXIT_BUG)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except KeyboardInterrupt:
+        _tell("interrupted", None)
+        return EXIT_SIGINT
+    except BaseException as error:  # noqa: BLE001: this is the boundary
+        return report(error, arguments)
+
+
+def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
+    """Print ``error`` for a person on stderr and return the exit code it stands for."""
+    if isinstance(error, PitstopError):
+        return _tell(error.message, error.hint, error.exit_code)
+    if _is_usage_error(error):
+        return _usage(error)
+    if _is_abort(error):
+        return _tell("interrupted", None, EXIT_SIGINT)
+    if _is_out_of_memory(error):
+        return _tell(f"out of memory: {_first_line(error)}", _MEMORY_HINT, EXIT_RESOURCES)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
+        where = f" ({error.filename})" if error.filename else ""
+        return _tell(f"no space left on the disk{where}", _DISK_HINT, EXIT_RESOURCES)
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return _tell(f"{error.strerror}: {error.filename}", "choose another place, or change its permissions", EXIT_USAGE)
+    return _bug(error, arguments)
+
+
+def _tell(message: str, hint: str | None, code: int = EXIT_BUG) -> int:
+    notice(f"{paint('error:', 'red', 'bold', stream=sys.stderr)} {hide_secrets(message)}")
+    if hint:
+        notice(f"{paint('hint:', 'cyan', 'bold', stream=sys.stderr)} {hide_secrets(hint)}")
+    return code
+
+
+def _is_usage_error(error: BaseException) -> bool:
+    # Typer carries its own copy of click from 0.26 on, and the base of its errors has no public name in all versions.
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _usage(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        notice(error.format_message())
+        return EXIT_USAGE
+    path = context.command_path if context is not None else "pitstop"
+    return _tell(error.format_message(), f"{path} --help lists what it takes", EXIT_USAGE)
+
+
+def _is_abort(error: BaseException) -> bool:
+    return type(error).__name__ == "Abort" and isinstance(error, RuntimeError)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _MEMORY_WORDS)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _bug(error: BaseException, arguments: Sequence[str]) -> int:
+    text = f"{type(error).__name__}: {_first_line(error)}"
+    try:
+        path = save_traceback(error, arguments)
+    except OSError as problem:
+        notice(hide_secrets("".join(traceback.format_exception(error))))
+        return _tell(f"a bug in pitstop: {text}", f"its traceback stands above, since it could not be saved: {problem}")
+    return _tell(f"a bug in pitstop: {text}", f"the traceback is saved in {path}; please report it with that file")
+
+
+def save_traceback(error: BaseException, arguments: Sequence[str]) -> Path:
+    """Write the traceback of ``error`` to a new private file in the cache and return its path; raises OSError."""
+    from pitstop.configs.cache import cache_directory
+
+    directory = cache_directory() / "tracebacks"
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = directory / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    head = f"pitstop {_version()} on Python {sys.version.split()[0]}, {sys.platform}\ncommand: pitstop {' '.join(arguments)}\n\n"
+    text = hide_secrets(head + "".join(traceback.format_exception(error)))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+    return path
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pitstop")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def hide_secrets(text: str) -> str:
+    """``text`` without the values of secret environment variables and without anything that looks like a Hub token."""
+    from pitstop.configs.secrets import mask
+
+    return mask(text, known_secrets())
+
+
+def known_secrets() -> list[str]:
+    """Secret values that this process may know: from the environment and from ``.env`` in the current directory."""
+    found = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
+    try:
+        lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        name, _, value = line.partition("=")
+        if _SECRET_NAME.search(name.strip().removeprefix("export ")):
+            found.append(value.strip().strip("'\""))
+    return [value for value in found if len(value) >= _SHORTEST_SECRET]
+
+
+def _silence_stdout() -> None:
+    """Point stdout at nothing: Python flushes it at exit, and the reader is gone."""
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.close(descriptor)

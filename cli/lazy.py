@@ -1,0 +1,103 @@
+"""A Typer group whose commands are imported only when they run.
+
+``pitstop name`` must answer at once, so it must not import ``train`` (torch) or even ``list-runs`` on its way. The group
+knows each command's name and one line of help; the module behind it is imported when the command is called, or when
+its own ``--help`` is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+
+class CommandEntry(NamedTuple):
+    """Where a command lives: module and attribute, its line in ``pitstop --help`` and the panel it stands in."""
+
+    module: str
+    attribute: str
+    help: str
+    panel: str
+
+
+class QuickOption(TyperOption):
+    """An option that is not converted where there is nothing to convert.
+
+    Typer builds a pydantic adapter for every option of a command, given or not: 85 ms for importing pydantic, which
+    ``list-runs`` has no other use for, and some more for each option. An option that was not given and has no default
+    stays None, and a string stays a string.
+    """
+
+    def process_value(self, ctx: typer.Context, value: Any) -> Any:
+        """Return ``value`` as it is where that is the whole conversion, else what Typer makes of it."""
+        plain = self.callback is None and not self.required and self.nargs == 1
+        if plain and value is None:
+            return None
+        annotation = getattr(getattr(self, "type_descriptor", None), "annotation", None)
+        if plain and annotation is str and isinstance(value, str):
+            return value
+        return super().process_value(ctx, value)
+
+
+def lazy_group(commands: Mapping[str, CommandEntry]) -> type[TyperGroup]:
+    """The group class for ``commands``; give it to ``typer.Typer(cls=…)``."""
+
+    class LazyGroup(TyperGroup):
+        """Lists stand-ins, runs the real thing."""
+
+        _listing = False
+
+        def __init__(self, **attributes: Any) -> None:
+            super().__init__(**attributes)
+            self.commands = {name: _stand_in(name, entry) for name, entry in commands.items()}
+
+        def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+            if cmd_name not in commands:
+                return None
+            return self.commands[cmd_name] if self._listing else load_command(cmd_name, commands[cmd_name])
+
+        def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+            with self._only_listing():
+                super().format_help(ctx, formatter)
+
+        def shell_complete(self, ctx: typer.Context, incomplete: str) -> Any:
+            with self._only_listing():
+                return super().shell_complete(ctx, incomplete)
+
+        @contextmanager
+        def _only_listing(self) -> Iterator[None]:
+            self._listing = True
+            try:
+                yield
+            finally:
+                self._listing = False
+
+    return LazyGroup
+
+
+def _stand_in(name: str, entry: CommandEntry) -> TyperCommand:
+    return TyperCommand(name, help=entry.help, short_help=entry.help, rich_help_panel=entry.panel)
+
+
+def load_command(name: str, entry: CommandEntry) -> Any:
+    """Import the command ``name`` and build it: from a plain Typer command function, or from a Typer app of its own."""
+    target = getattr(importlib.import_module(entry.module), entry.attribute)
+    if isinstance(target, typer.Typer):
+        command = typer.main.get_command(target)
+    else:
+        single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        single.command(name, context_settings=HELP_OPTIONS, short_help=entry.help)(target)
+        command = typer.main.get_command(single)
+    command.name = name
+    for parameter in command.params:
+        if type(parameter) is TyperOption:
+            # Typer offers no way to choose the option class; QuickOption adds behaviour and no state.
+            parameter.__class__ = QuickOption
+    return command

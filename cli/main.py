@@ -1,0 +1,68 @@
+"""The ``pitstop`` command: the table of commands and the way in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from pitstop.cli.boundary import run_guarded
+from pitstop.cli.lazy import HELP_OPTIONS, CommandEntry, lazy_group
+
+TRAINING, RUNS, SETUP = "Training", "Runs", "Setup"
+
+# A new command is one file in this package and one line here.
+COMMANDS: dict[str, CommandEntry] = {
+    "train": CommandEntry("pitstop.cli.train", "train", "Start a new fine-tuning run.", TRAINING),
+    "resume": CommandEntry("pitstop.cli.resume", "resume", "Continue a run from a checkpoint, exactly.", TRAINING),
+    "plan": CommandEntry("pitstop.cli.train", "plan", "Show what train would do, and start nothing.", TRAINING),
+    "list-runs": CommandEntry("pitstop.cli.list_runs", "list_runs", "List runs with their progress and best checkpoint.", RUNS),
+    "show": CommandEntry("pitstop.cli.show", "show", "Show one run: settings, checkpoints, disk use, resumes.", RUNS),
+    "name": CommandEntry("pitstop.cli.name", "name", "Preview the names that a run would get.", RUNS),
+    "config": CommandEntry("pitstop.cli.config", "app", "Show or validate every setting with its source.", SETUP),
+    "doctor": CommandEntry("pitstop.cli.doctor", "doctor", "Check what this machine can do.", SETUP),
+    "fetch-demo": CommandEntry("pitstop.cli.fetch_demo", "fetch_demo", "Put the demo model into the cache.", SETUP),
+}
+
+app = typer.Typer(
+    name="pitstop",
+    cls=lazy_group(COMMANDS),
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings=HELP_OPTIONS,
+    epilog="Examples:\n\n"
+    "  pitstop train --epochs 10             the demo model and records\n"
+    "  pitstop train --model-id Qwen/Qwen2.5-0.5B-Instruct --dataset data.jsonl\n"
+    "  pitstop resume 3                      continue run_003\n"
+    "  pitstop list-runs                     what ran, how far it got\n\n"
+    "Each command explains itself: pitstop train --help",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"pitstop {version('pitstop')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def pitstop(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Start, stop and resume fine-tuning without losing a step."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``pitstop`` with ``arguments`` (the process's own unless given) and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(app)
+    return run_guarded(lambda: command.main(args=list(arguments), prog_name="pitstop", standalone_mode=False), arguments)

@@ -1,0 +1,149 @@
+"""What commands print: tables, JSON and notices.
+
+Results go to stdout and everything else to stderr, so that ``--json`` output can be piped. Rich is imported only when
+there is a terminal to draw on: without one, tables are plain aligned lines that ``grep`` and ``awk`` can read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; ``align`` is ``left`` or ``right``, ``style`` a Rich style for terminals."""
+
+    title: str
+    align: str = "left"
+    style: str | None = None
+    wrap: bool = False
+
+
+def is_terminal(stream: IO[str] | None = None) -> bool:
+    """Whether ``stream`` (stdout unless given) is a terminal that a person looks at."""
+    stream = sys.stdout if stream is None else stream
+    try:
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+    except (AttributeError, ValueError):  # replaced by something that is no file, or already closed
+        return False
+
+
+def use_color(stream: IO[str] | None = None) -> bool:
+    """Whether colours may be written: a terminal, and ``NO_COLOR`` (any value) not set."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, *styles: str, stream: IO[str] | None = None) -> str:
+    """``text`` in the given styles (``bold``, ``dim``, a colour), or unchanged where colours must not be written."""
+    if not use_color(stream):
+        return text
+    codes = ";".join(_STYLES[style] for style in styles)
+    return f"\x1b[{codes}m{text}\x1b[0m"
+
+
+def say(text: str = "") -> None:
+    """Print a line of the result on stdout."""
+    print(text, flush=True)
+
+
+def notice(text: str) -> None:
+    """Print a line that is not part of the result, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    notice(f"{paint('warning:', 'yellow', 'bold', stream=sys.stderr)} {text}")
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as indented JSON on stdout; keys stay in the order given, so that they are stable.
+
+    NaN and infinities are not JSON: they are printed as ``null``.
+    """
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot hold: NaN and infinities by None, tuples by lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
+    """Print a table on stdout: drawn by Rich on a terminal, plain aligned lines otherwise.
+
+    ``rows`` hold one string for each column; they are printed as they are, never read as Rich markup.
+    """
+    shown = [Column(column) if isinstance(column, str) else column for column in columns]
+    cells = [list(row) for row in rows]
+    if is_terminal():
+        _rich_table(shown, cells, title)
+        return
+    if title:
+        say(title)
+    for line in plain_lines([[column.title for column in shown], *cells], [column.align for column in shown]):
+        say(line)
+
+
+def plain_lines(rows: Sequence[Sequence[str]], aligns: Sequence[str]) -> list[str]:
+    """Lay ``rows`` out in columns two spaces apart, without trailing blanks."""
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(aligns))]
+    return [
+        "  ".join(_pad(cell, width, align) for cell, width, align in zip(row, widths, aligns, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _pad(cell: str, width: int, align: str) -> str:
+    return cell.rjust(width) if align == "right" else cell.ljust(width)
+
+
+def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], title: str | None) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, header_style="bold", title_justify="left", pad_edge=False)
+    for column in columns:
+        justify: Any = "right" if column.align == "right" else "left"
+        drawn.add_column(column.title, justify=justify, style=column.style, no_wrap=not column.wrap, overflow="ellipsis")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console(no_color=not use_color(), highlight=False).print(drawn)
+
+
+def human_size(size: float) -> str:
+    """Bytes in the unit a person would choose, in powers of 1,024: ``0 B``, ``9.4 MiB``, ``1.2 GiB``."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def human_duration(seconds: float) -> str:
+    """Seconds as a person would say them: ``0.4 s``, ``42 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
