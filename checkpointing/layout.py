@@ -1,0 +1,112 @@
+"""Where things lie on disk and how a user names them. Pure text and paths; nothing here reads the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pitstop.configs.errors import RunError
+
+BASE_TRAINING = "base_training"
+"""Directory of the runs that train a base model; LoRA runs lie directly in the base directory."""
+
+BY_NAME = "by-name"
+BASE_MODELS = ".base_models"
+CONFIG = "config.json"
+METADATA = "metadata.json"
+LOCK = ".lock"
+LOGS = "logs"
+METRICS = "metrics.jsonl"
+MANIFEST = "MANIFEST.json"
+DAMAGED = ".damaged"
+SUPERSEDED = ".superseded"
+LAST, BEST = "last", "best"
+POINTERS = (LAST, BEST)
+
+_RUN = re.compile(r"run_([0-9]{3,9})")
+_EPOCH = re.compile(r"epoch_([0-9]{3,9})")
+_STEP = re.compile(r"checkpoint-(0|[1-9][0-9]{0,14})")
+_LOOSE_EPOCH = re.compile(r"epoch[_-]([0-9]{1,9})")
+
+
+def run_directory_name(number: int) -> str:
+    """``run_003`` for 3."""
+    return f"run_{number:03d}"
+
+
+def run_number(directory_name: str) -> int | None:
+    """3 for ``run_003``; None for anything that Pitstop would not have written, ``run_3`` and ``run_0003`` included."""
+    match = _RUN.fullmatch(directory_name)
+    if match is None or run_directory_name(int(match[1])) != directory_name:
+        return None
+    return int(match[1])
+
+
+def epoch_name(epoch: int) -> str:
+    """Name of the checkpoint at the end of epoch ``epoch``, counted from 1: ``epoch_003``."""
+    return f"epoch_{epoch:03d}"
+
+
+def step_name(step: int) -> str:
+    """Name of a checkpoint by optimizer step: ``checkpoint-100``."""
+    return f"checkpoint-{step}"
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Whether ``name`` is exactly a name that ``epoch_name`` or ``step_name`` gives."""
+    match = _EPOCH.fullmatch(name)
+    if match is not None:
+        return epoch_name(int(match[1])) == name
+    return _STEP.fullmatch(name) is not None
+
+
+def normal_checkpoint(text: str) -> str:
+    """What a user typed for a checkpoint, in the form of the store: ``epoch_3`` becomes ``epoch_003``."""
+    match = _LOOSE_EPOCH.fullmatch(text)
+    return epoch_name(int(match[1])) if match else text
+
+
+def weights_directory(run: Path) -> Path:
+    """Where the checkpoints of the run directory ``run`` lie: ``lora_weights``, or ``checkpoints`` in a base training."""
+    return run / ("checkpoints" if run.parent.name == BASE_TRAINING else "lora_weights")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """A run as the user named it: by ``number`` in ``group``, by ``name`` or by ``path``, and perhaps a checkpoint of it."""
+
+    text: str
+    group: str = ""
+    number: int | None = None
+    name: str | None = None
+    path: Path | None = None
+    checkpoint: str | None = None
+
+
+def parse_run_ref(text: str | int) -> RunRef:
+    """Read ``3``, ``run_003``, ``base_training/1``, a run's name or a path, each perhaps followed by ``@checkpoint``.
+
+    A path may point into a run, at one of its checkpoints. ``RunError`` for an empty reference.
+    """
+    text = str(text).strip()
+    body, at, checkpoint = text.rpartition("@")
+    if not at or os.sep in checkpoint or "/" in checkpoint:
+        body, checkpoint = text, ""
+    if not body or (at and not checkpoint and body != text):
+        raise RunError(f"'{text}' names no run", hint="give a number (3), run_003, base_training/1, a run's name or a path")
+    chosen = normal_checkpoint(checkpoint) if checkpoint else None
+    group, slash, last = body.rpartition("/")
+    if (not slash or group == BASE_TRAINING) and (number := _number(last)) is not None:
+        return RunRef(text, group=group, number=number, checkpoint=chosen)
+    if slash or os.sep in body or body.startswith((".", "~")):
+        return RunRef(text, path=Path(body).expanduser(), checkpoint=chosen)
+    return RunRef(text, name=body, checkpoint=chosen)
+
+
+def _number(text: str) -> int | None:
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return int(text)
+    match = _RUN.fullmatch(text)
+    return int(match[1]) if match else None

@@ -1,0 +1,142 @@
+"""``metrics.jsonl``: one JSON object a logged step, appended; after a resume it is as if the run had never stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pitstop.checkpointing.storage import LocalStorage, Storage, atomic_write, make_directories
+
+SUPERSEDED_SUFFIX = ".superseded.jsonl"
+
+
+class MetricsLog:
+    """Append-only log of rows at ``path``. Every method raises ``OSError`` when the disk does."""
+
+    def __init__(self, path: Path, storage: Storage | None = None) -> None:
+        self.path = Path(path)
+        self._storage: Storage = storage or LocalStorage()
+        self._descriptor: int | None = None
+        self._new_name = False
+
+    @property
+    def superseded_path(self) -> Path:
+        """Where rows go that a resume from an earlier step has made void."""
+        return self.path.with_name(self.path.stem + SUPERSEDED_SUFFIX)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row in the order of its keys; what is not finite becomes null. Not durable before ``sync``."""
+        line = json.dumps(_finite(row), ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n"
+        self._write(self._open(), line.encode())
+
+    def sync(self) -> None:
+        """Return once every row so far survives a power loss."""
+        if self._descriptor is None:
+            return
+        self._storage.sync_file(self._descriptor)
+        if self._new_name:
+            self._storage.sync_directory(self.path.parent)
+            self._new_name = False
+
+    def close(self) -> None:
+        """Sync and close; a later ``append`` opens again."""
+        if self._descriptor is None:
+            return
+        try:
+            self.sync()
+        finally:
+            self._storage.close(self._descriptor)
+            self._descriptor = None
+
+    def truncate_after(self, step: int) -> int:
+        """Keep rows up to ``step`` (in optimizer steps); later and broken ones move to ``superseded_path``. Durable.
+
+        A last line that a crash tore goes without a trace. Returns how many rows were moved.
+        """
+        self.close()
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return 0
+        torn = lines.pop()  # b"" after a whole last line
+        kept = [line for line in lines if _belongs(line, step)]
+        moved = [line for line in lines if not _belongs(line, step)]
+        if not moved and not torn:
+            return 0
+        if moved:
+            self._supersede(b"".join(line + b"\n" for line in moved))
+        atomic_write(self._storage, self.path, b"".join(line + b"\n" for line in kept))
+        return len(moved)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows in order; lines that are not whole are passed over."""
+        return read_rows(self.path)
+
+    def _supersede(self, data: bytes) -> None:
+        path = self.superseded_path
+        old = path.read_bytes() if path.exists() else b""
+        if old.endswith(data):
+            return  # a crash came between this and the rewriting of the log
+        if old and not old.endswith(b"\n"):
+            old += b"\n"
+        atomic_write(self._storage, path, old + data)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            make_directories(self._storage, self.path.parent)
+            self._new_name = not self.path.exists()
+            self._descriptor = self._storage.open_append(self.path)
+        return self._descriptor
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        view = memoryview(data)
+        while len(view) > 0:
+            view = view[self._storage.write(descriptor, view) :]
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log in order; none when there is no log, and a line that is not whole is passed over."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for line in data.split(b"\n"):
+        row = _parse(line)
+        if row is not None:
+            yield row
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _belongs(line: bytes, step: int) -> bool:
+    row = _parse(line)
+    if row is None:
+        return False
+    at = row.get("step")
+    return not isinstance(at, (int, float)) or at <= step
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,274 @@
+"""The only code that touches the disk for things that must survive a crash.
+
+Every durable write goes through ``Storage``, whose methods are single operations of the operating system or are made of
+them. Tests put a faulty storage in its place: one that stops, fails or forgets at the k-th operation.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+if sys.platform != "win32":
+    import fcntl
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+PIECE_BYTES = 4 * 1024 * 1024
+"""Data is hashed and written in pieces of this size, so that each is still in the processor's cache when written."""
+
+TEMPORARY_PREFIX = ".tmp-"
+TRASH_PREFIX = ".trash-"
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+# What filesystems and platforms without (hard or symbolic) links answer; also links across devices and too many links.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EINVAL, errno.EACCES}
+
+FileContent = bytes | bytearray | memoryview | Iterable[bytes | bytearray | memoryview]
+"""What a file is written from: one buffer or an iterable of buffers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Size in bytes and lower-case hexadecimal SHA-256 of one file."""
+
+    size: int
+    sha256: str
+
+
+class Storage(Protocol):
+    """Operations that a durable write is made of; all raise ``OSError``."""
+
+    def make_directory(self, path: Path) -> None:
+        """Make one directory, 0700; ``FileExistsError`` when the name is taken."""
+
+    def create(self, path: Path) -> int:
+        """Create a new file, 0600, and return its descriptor; never follows a link, never opens an existing file."""
+
+    def open_append(self, path: Path) -> int:
+        """Open a file for appending, making it when absent."""
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """Write at most all of ``data``; return how many bytes were taken."""
+
+    def sync_file(self, descriptor: int) -> None:
+        """Return once the file's data is on the medium."""
+
+    def close(self, descriptor: int) -> None:
+        """Close the descriptor."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Return once the directory's entries are on the medium."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give ``source`` the name ``target``; ``FileExistsError`` when that is taken."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give ``source`` the name ``target``, in place of what had it."""
+
+    def symlink(self, target: str, path: Path) -> None:
+        """Make the symbolic link ``path`` with the text ``target``."""
+
+    def link(self, source: Path, target: Path) -> None:
+        """Make the hard link ``target`` to the file ``source``."""
+
+    def unlink(self, path: Path) -> None:
+        """Remove one file or link."""
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove one empty directory."""
+
+    def free_space(self, path: Path) -> int:
+        """Bytes that this user may still write to the filesystem of ``path``."""
+
+    def write_file(self, path: Path, content: FileContent) -> FileRecord:
+        """Write a new file and sync it; its size and hash are those of the bytes handed to the operating system."""
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory with all in it, or a file or link; nothing is followed."""
+
+
+class LocalStorage:
+    """``Storage`` on the local filesystem."""
+
+    def make_directory(self, path: Path) -> None:
+        os.mkdir(path, DIRECTORY_MODE)
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY, FILE_MODE)
+
+    def open_append(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW | _BINARY, FILE_MODE)
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        return os.write(descriptor, data)
+
+    def sync_file(self, descriptor: int) -> None:
+        full_sync = getattr(fcntl, "F_FULLFSYNC", None) if sys.platform != "win32" else None
+        if full_sync is None:
+            os.fsync(descriptor)
+            return
+        try:  # macOS: fsync alone leaves the data in the drive's cache
+            fcntl.fcntl(descriptor, full_sync)
+        except OSError as error:
+            if error.errno not in {errno.ENOTSUP, errno.EINVAL}:
+                raise
+            os.fsync(descriptor)  # network filesystems know no F_FULLFSYNC
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def sync_directory(self, path: Path) -> None:
+        if sys.platform == "win32":
+            return  # NTFS journals directory entries itself; a directory cannot be opened for syncing there
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # the answer of filesystems that have no such operation
+                raise
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        # rename(2) silently replaces an empty directory or a file; the run's lock keeps other writers away meanwhile.
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.rename(source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
+    def symlink(self, target: str, path: Path) -> None:
+        os.symlink(target, path, target_is_directory=True)
+
+    def link(self, source: Path, target: Path) -> None:
+        os.link(source, target, follow_symlinks=False)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def remove_directory(self, path: Path) -> None:
+        os.rmdir(path)
+
+    def free_space(self, path: Path) -> int:
+        import shutil
+
+        return shutil.disk_usage(path).free
+
+    def write_file(self, path: Path, content: FileContent) -> FileRecord:
+        digest = hashlib.sha256()
+        size = 0
+        descriptor = self.create(path)
+        try:
+            for piece in pieces(content):
+                digest.update(piece)
+                self._write_all(descriptor, piece)
+                size += len(piece)
+            self.sync_file(descriptor)
+        finally:
+            self.close(descriptor)
+        return FileRecord(size, digest.hexdigest())
+
+    def _write_all(self, descriptor: int, piece: memoryview) -> None:
+        while len(piece) > 0:
+            taken = self.write(descriptor, piece)
+            if taken <= 0:
+                raise OSError(errno.EIO, "the operating system took no bytes")
+            piece = piece[taken:]
+
+    def remove_tree(self, path: Path) -> None:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            self.unlink(path)
+            return
+        with os.scandir(path) as entries:
+            children = [Path(entry.path) for entry in entries]
+        for child in children:
+            self.remove_tree(child)
+        self.remove_directory(path)
+
+
+def pieces(content: FileContent) -> Iterator[memoryview]:
+    """Cut ``content`` into byte views of at most ``PIECE_BYTES``, without copying."""
+    buffers = [content] if isinstance(content, (bytes, bytearray, memoryview)) else content
+    for buffer in buffers:
+        view = memoryview(buffer)
+        view = view if view.format == "B" and view.ndim == 1 else view.cast("B")
+        for start in range(0, len(view), PIECE_BYTES):
+            yield view[start : start + PIECE_BYTES]
+
+
+def unique_suffix() -> str:
+    """Sixteen random hexadecimal digits, for names of temporary things."""
+    return os.urandom(8).hex()
+
+
+def temporary_name(path: Path) -> Path:
+    """A free name beside ``path``, recognisable as temporary."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{unique_suffix()}")
+
+
+def atomic_write(storage: Storage, path: Path, data: bytes) -> None:
+    """Put ``data`` under the name ``path`` durably: a reader and a crash see the old content or the new, never a mixture."""
+    temporary = temporary_name(path)
+    try:
+        storage.write_file(temporary, data)
+        storage.replace(temporary, path)
+    except BaseException:
+        if os.path.lexists(temporary):
+            storage.unlink(temporary)
+        raise
+    storage.sync_directory(path.parent)
+
+
+def make_directories(storage: Storage, path: Path) -> None:
+    """Make ``path`` and its missing parents, each entry synced. Someone else making one at the same time is fine."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        if path == path.parent:
+            break
+        path = path.parent
+    for directory in reversed(missing):
+        try:
+            storage.make_directory(directory)
+        except FileExistsError:
+            if not directory.is_dir():
+                raise
+        storage.sync_directory(directory.parent)
+
+
+def links_unsupported(error: Exception) -> bool:
+    """Whether ``error``, raised by making a link, means that this filesystem or platform has no such links."""
+    if isinstance(error, NotImplementedError):
+        return True
+    if isinstance(error, FileExistsError) or not isinstance(error, OSError):
+        return False
+    return error.errno in _NO_LINKS or getattr(error, "winerror", None) == 1314  # Windows: privilege not held
+
+
+def file_sha256(path: Path) -> str:
+    """Lower-case hexadecimal SHA-256 of a regular file; ``OSError`` when it is a link or cannot be read."""
+    descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | _BINARY)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_regular_file(path: Path, *, limit: int | None = None) -> bytes:
+    """The content of a regular file that is no link; ``OSError`` otherwise, or when it is longer than ``limit`` bytes."""
+    descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | _BINARY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"longer than {limit} bytes", str(path))
+        return file.read()
