@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 import time
 import traceback
@@ -17,6 +16,7 @@ from typing import Any
 
 from pitstop.cli.output import notice, paint
 from pitstop.configs.errors import EXIT_BUG, EXIT_RESOURCES, EXIT_SIGINT, EXIT_USAGE, PitstopError
+from pitstop.configs.secrets import mask
 
 _MEMORY_HINT = (
     "use less memory: --batch-size 1 with more --gradient-accumulation-steps, a smaller --max-length, "
@@ -28,8 +28,6 @@ _DISK_HINT = (
 )
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_cpu")
-_SECRET_NAME = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY)(_|$)", re.IGNORECASE)  # not TOKENIZERS_PARALLELISM
-_SHORTEST_SECRET = 6  # shorter values (TOKEN=1) are no secrets, and hiding them would garble every message
 
 
 def run_guarded(action: Callable[[], Any], arguments: Sequence[str] = ()) -> int:
@@ -49,7 +47,7 @@ def run_guarded(action: Callable[[], Any], arguments: Sequence[str] = ()) -> int
     except KeyboardInterrupt:
         _tell("interrupted", None)
         return EXIT_SIGINT
-    except BaseException as error:  # noqa: BLE001: this is the boundary
+    except BaseException as error:  # noqa: BLE001 - this is the boundary
         return report(error, arguments)
 
 
@@ -72,9 +70,9 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
 
 
 def _tell(message: str, hint: str | None, code: int = EXIT_BUG) -> int:
-    notice(f"{paint('error:', 'red', 'bold', stream=sys.stderr)} {hide_secrets(message)}")
+    notice(f"{paint('error:', 'red', 'bold', stream=sys.stderr)} {mask(message)}")
     if hint:
-        notice(f"{paint('hint:', 'cyan', 'bold', stream=sys.stderr)} {hide_secrets(hint)}")
+        notice(f"{paint('hint:', 'cyan', 'bold', stream=sys.stderr)} {mask(hint)}")
     return code
 
 
@@ -113,7 +111,7 @@ def _bug(error: BaseException, arguments: Sequence[str]) -> int:
     try:
         path = save_traceback(error, arguments)
     except OSError as problem:
-        notice(hide_secrets("".join(traceback.format_exception(error))))
+        notice(mask("".join(traceback.format_exception(error))))
         return _tell(f"a bug in pitstop: {text}", f"its traceback stands above, since it could not be saved: {problem}")
     return _tell(f"a bug in pitstop: {text}", f"the traceback is saved in {path}; please report it with that file")
 
@@ -126,7 +124,7 @@ def save_traceback(error: BaseException, arguments: Sequence[str]) -> Path:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = directory / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     head = f"pitstop {_version()} on Python {sys.version.split()[0]}, {sys.platform}\ncommand: pitstop {' '.join(arguments)}\n\n"
-    text = hide_secrets(head + "".join(traceback.format_exception(error)))
+    text = mask(head + "".join(traceback.format_exception(error)))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
@@ -140,27 +138,6 @@ def _version() -> str:
         return version("pitstop")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def hide_secrets(text: str) -> str:
-    """``text`` without the values of secret environment variables and without anything that looks like a Hub token."""
-    from pitstop.configs.secrets import mask
-
-    return mask(text, known_secrets())
-
-
-def known_secrets() -> list[str]:
-    """Secret values that this process may know: from the environment and from ``.env`` in the current directory."""
-    found = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
-    try:
-        lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        name, _, value = line.partition("=")
-        if _SECRET_NAME.search(name.strip().removeprefix("export ")):
-            found.append(value.strip().strip("'\""))
-    return [value for value in found if len(value) >= _SHORTEST_SECRET]
 
 
 def _silence_stdout() -> None:

@@ -8,6 +8,7 @@ its own ``--help`` is asked for.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -96,8 +97,25 @@ def load_command(name: str, entry: CommandEntry) -> Any:
         single.command(name, context_settings=HELP_OPTIONS, short_help=entry.help)(target)
         command = typer.main.get_command(single)
     command.name = name
+    _finish(command)
+    return command
+
+
+def _finish(command: Any) -> None:
+    """Make the options of ``command`` quick and let its help flow, for the commands under it too."""
+    command.help = reflow(command.help or "")
     for parameter in command.params:
         if type(parameter) is TyperOption:
             # Typer offers no way to choose the option class; QuickOption adds behaviour and no state.
             parameter.__class__ = QuickOption
-    return command
+    for child in getattr(command, "commands", {}).values():
+        _finish(child)
+
+
+def reflow(text: str) -> str:
+    """Join the lines of each paragraph, so that the terminal's width decides where they break.
+
+    Paragraphs with an indented line (examples, lists) stay as they are.
+    """
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(part if part.startswith(" ") or "\n " in part else part.replace("\n", " ") for part in paragraphs)
