@@ -1,0 +1,155 @@
+"""Read ``--config`` files and shipped presets (YAML), remembering the line of each value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.leaves import by_path, children, groups, nearest, nearest_path
+from pitstop.configs.secrets import mask, remember
+from pitstop.configs.sources import Given, Kind, Layer, Source, read_text
+
+if TYPE_CHECKING:
+    from yaml import MappingNode, Node
+
+PRESETS = Path(__file__).parent / "presets"
+
+_SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")}
+_NULL = "tag:yaml.org,2002:null"
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets, such as ``demo`` and ``training/lora_finetuning``."""
+    return sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.yaml"))
+
+
+def read_preset(name: str) -> Layer:
+    """Settings of a shipped preset.
+
+    Raises:
+        SettingsError: there is no such preset.
+    """
+    if name not in preset_names():
+        match = nearest(name, preset_names())
+        raise SettingsError(
+            f"--config {name}: there is neither a shipped preset nor a file of this name.",
+            hint=(f"Did you mean {match}? " if match else "") + f"Shipped presets: {', '.join(preset_names())}.",
+        )
+    return _read(PRESETS / f"{name}.yaml", "preset", f"preset {name}")
+
+
+def read_config(name: str) -> Layer:
+    """Settings of a ``--config`` value: a file, or a shipped preset by its bare name.
+
+    ``configs/training/lora_finetuning.yaml``, the path that the source documents use, means the shipped preset where no
+    such file exists.
+
+    Raises:
+        SettingsError: nothing of this name, bad YAML, or a key that is not a setting.
+    """
+    path = Path(name).expanduser()
+    documented = name.removeprefix("configs/").removesuffix(".yaml")
+    if name in preset_names():
+        return read_preset(name)
+    if not path.exists() and name == f"configs/{documented}.yaml" and documented in preset_names():
+        return read_preset(documented)
+    if path.suffix or path.exists():
+        return _read(path, "config", str(path))
+    return read_preset(name)
+
+
+def _read(path: Path, kind: Kind, where: str) -> Layer:
+    from yaml import MappingNode
+
+    root = _compose(path, where)
+    if root is None:
+        return {}
+    if not isinstance(root, MappingNode):
+        raise SettingsError(f"{where}: the file must hold 'key: value' lines.", hint="For example: lora: {rank: 8}")
+    return _Walk(kind, where).mapping(root, "")
+
+
+def _compose(path: Path, where: str) -> Node | None:
+    """Parse without building objects: nodes know their lines, and no tag can construct anything."""
+    import yaml
+
+    text = read_text(path)
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f" line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{where}{line} is not valid YAML: {mask(error.problem or str(error))}.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where} is not valid YAML: {mask(str(error))}.") from None
+
+
+class _Walk:
+    """Turns one YAML tree into a layer."""
+
+    def __init__(self, kind: Kind, where: str) -> None:
+        self.kind = kind
+        self.where = where
+
+    def mapping(self, node: MappingNode, group: str) -> Layer:
+        from yaml import MappingNode
+
+        layer: Layer = {}
+        seen: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = self._key(key_node)
+            if key in seen:
+                raise SettingsError(
+                    f"{self._at(line)}: {key} stands there already on line {seen[key]}.", hint="Delete one of the two."
+                )
+            seen[key] = line
+            path = f"{group}.{key}" if group else key
+            if path in by_path():
+                layer[path] = self._given(path, value_node, line)
+            elif path not in groups():
+                raise self._unknown(key, group, line)
+            elif isinstance(value_node, MappingNode):
+                layer |= self.mapping(value_node, path)
+            elif value_node.tag != _NULL:
+                raise SettingsError(
+                    f"{self._at(line)}: {path} is a group of settings, not a value.",
+                    hint=f"It holds {', '.join(children(path))}; for example {path}: {{{children(path)[0]}: …}}",
+                )
+        return layer
+
+    def _key(self, node: Node) -> str:
+        from yaml import ScalarNode
+
+        if not isinstance(node, ScalarNode):
+            raise SettingsError(f"{self._at(node.start_mark.line + 1)}: a key must be a word.")
+        return str(node.value)
+
+    def _given(self, path: str, node: Node, line: int) -> Given:
+        raw = self._value(path, node)
+        if by_path()[path].secret and isinstance(raw, str):
+            remember(raw.strip())
+        return Given(raw, Source(self.kind, self._at(line)))
+
+    def _value(self, path: str, node: Node) -> str | list[str] | None:
+        """Scalars stay text: ``strategy: no`` is the word, not YAML's false, and ``custom_id: 007`` keeps its zeros."""
+        from yaml import ScalarNode, SequenceNode
+
+        line = node.start_mark.line + 1
+        if isinstance(node, ScalarNode):
+            if node.tag not in _SCALARS:
+                raise SettingsError(f"{self._at(line)}: {path} has a YAML tag ({node.tag}); write a plain value.")
+            return None if node.tag == _NULL else str(node.value)
+        if isinstance(node, SequenceNode) and all(isinstance(item, ScalarNode) and item.tag in _SCALARS for item in node.value):
+            return [str(item.value) for item in node.value]
+        raise SettingsError(f"{self._at(line)}: {path} must be a value or a list of values.")
+
+    def _unknown(self, key: str, group: str, line: int) -> SettingsError:
+        match = nearest_path(key, group)
+        inside = f" in {group}" if group else ""
+        hint = f"Did you mean {match}?" if match else "'pitstop config show' lists every setting."
+        return SettingsError(f"{self._at(line)}: {mask(key)} is not a setting{inside}.", hint=hint)
+
+    def _at(self, line: int) -> str:
+        return f"{self.where} line {line}"

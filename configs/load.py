@@ -1,0 +1,246 @@
+"""The only place that merges the sources of settings.
+
+Flags > process environment > ``.env`` > ``--config`` files (later wins) > defaults; on ``resume``, the run's own
+settings and flags only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.files import read_config, read_preset
+from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest_path
+from pitstop.configs.schema import SecretStr, Settings
+from pitstop.configs.secrets import mask, remember
+from pitstop.configs.sources import (
+    Given,
+    Layer,
+    Source,
+    apply_foreign,
+    default_env_file,
+    read_env_file,
+    read_environment,
+)
+from pitstop.configs.values import Unfit, describe, parse
+
+__all__ = ["Leaf", "Loaded", "Source", "apply_foreign", "describe", "leaves", "load_settings", "settings_to_dict"]
+
+DEMO = "demo"
+
+_MODEL, _DATA = "model.id", "data.train"
+_METHOD, _IN_4BIT = "training.method", "quantization.load_in_4bit"
+_ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
+_DEFAULT = Source("default", "default")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Resolved settings, where each came from (dotted path → source), and what the user should be told."""
+
+    settings: Settings
+    sources: Mapping[str, Source]
+    notes: list[str] = field(default_factory=list)
+
+
+def load_settings(
+    *,
+    flags: Mapping[str, Any] | None = None,
+    config_files: Sequence[str] = (),
+    env_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    base: Mapping[str, Any] | None = None,
+    base_name: str = "",
+    require_model_and_data: bool = False,
+) -> Loaded:
+    """Merge all sources into one checked ``Settings``.
+
+    Args:
+        flags: dotted path → value of the flags that were given.
+        config_files: YAML files or names of shipped presets; a later one wins.
+        env_file: the ``.env`` to read; None reads ``./.env`` if it exists.
+        environ: the process environment; None is ``os.environ``.
+        base: settings of a run to resume, as ``settings_to_dict`` gave them. Only flags override them; the environment
+            and ``.env`` give the access token alone.
+        base_name: what to call ``base`` in messages, such as ``run_003/config.json``.
+        require_model_and_data: refuse a model without data and data without a model.
+
+    Raises:
+        SettingsError: an unknown name, a value out of range, an unreadable file, or settings that contradict each other.
+    """
+    layers = _resume_layers(base, base_name, config_files) if base is not None else _config_layers(config_files)
+    outer = _outer_layers(env_file, os.environ if environ is None else environ)
+    if base is not None:
+        outer = [{path: given for path, given in layer.items() if by_path()[path].secret} for layer in outer]
+    merged = _merge([*layers, *outer, _flag_layer(flags or {})])
+    notes: list[str] = []
+    if base is None and not _given(merged, _MODEL) and not _given(merged, _DATA):
+        merged = {**read_preset(DEMO), **{path: given for path, given in merged.items() if path not in (_MODEL, _DATA)}}
+        notes.append(_demo_note())
+    values, sources = _parse_all(merged)
+    _resolve_method(values, sources)
+    _resolve_enabled(values, sources)
+    if require_model_and_data:
+        _require_both(values)
+    return Loaded(_build(values), sources, notes)
+
+
+def settings_to_dict(settings: Settings) -> dict[str, Any]:
+    """Settings as nested JSON-able values; secrets are left out, key and all."""
+    nested: dict[str, Any] = {}
+    for leaf in leaves():
+        if not leaf.secret:
+            value: Any = settings
+            for part in leaf.path.split("."):
+                value = getattr(value, part)
+            _put(nested, leaf.path, list(value) if isinstance(value, list) else value)
+    return nested
+
+
+def _config_layers(config_files: Sequence[str]) -> list[Layer]:
+    return [read_config(name) for name in config_files]
+
+
+def _resume_layers(base: Mapping[str, Any], base_name: str, config_files: Sequence[str]) -> list[Layer]:
+    if config_files:
+        raise SettingsError(
+            f"--config {config_files[0]}: a resumed run keeps its own settings.",
+            hint="Give what should change as flags, for example --learning-rate 1e-5; or start a new run with 'pitstop train'.",
+        )
+    return [dict(_flatten(base, Source("run", base_name or "the run's settings")))]
+
+
+def _outer_layers(env_file: Path | None, environ: Mapping[str, str]) -> list[Layer]:
+    path = env_file or default_env_file()
+    from_file = read_env_file(path, environ) if path else {}
+    return [from_file, read_environment(environ)]
+
+
+def _flag_layer(flags: Mapping[str, Any]) -> Layer:
+    layer: Layer = {}
+    for path, value in flags.items():
+        leaf = by_path().get(path)
+        if leaf is None:
+            raise _unknown(path, "flags")
+        where = leaf.flag.replace("--", "--no-", 1) if value is False else leaf.flag
+        layer[path] = Given(value, Source("flag", where or path))
+    return layer
+
+
+def _flatten(nested: Mapping[str, Any], source: Source, group: str = "") -> Iterator[tuple[str, Given]]:
+    for key, value in nested.items():
+        path = f"{group}.{key}" if group else key
+        if path in by_path():
+            yield path, Given(value, source)
+        elif path in groups() and isinstance(value, Mapping):
+            yield from _flatten(value, source, path)
+        else:
+            raise _unknown(path, source.where)
+
+
+def _unknown(path: str, where: str) -> SettingsError:
+    group, _, key = path.rpartition(".")
+    match = nearest_path(key, group if group in groups() and children(group) else "")
+    hint = f"Did you mean {match}?" if match else "'pitstop config show' lists every setting."
+    return SettingsError(f"{where}: {path} is not a setting.", hint=hint)
+
+
+def _merge(layers: Sequence[Layer]) -> Layer:
+    merged: Layer = {}
+    for layer in layers:
+        merged |= layer
+    return merged
+
+
+def _given(merged: Layer, path: str) -> bool:
+    return path in merged and bool(_parse(by_path()[path], merged[path]))
+
+
+def _demo_note() -> str:
+    return (
+        "Neither a model nor data is set: using the preset 'demo' (SmolLM2-135M-Instruct on the shipped medical records). "
+        "Set MODEL_ID and DATASET_PATH, or give --model-id and --dataset, to train your own."
+    )
+
+
+def _parse_all(merged: Layer) -> tuple[dict[str, Any], dict[str, Source]]:
+    values, sources = {}, {}
+    for leaf in leaves():
+        given = merged.get(leaf.path)
+        values[leaf.path] = leaf.default if given is None else _parse(leaf, given)
+        sources[leaf.path] = _DEFAULT if given is None else given.source
+    return values, sources
+
+
+def _parse(leaf: Leaf, given: Given) -> Any:
+    try:
+        return parse(leaf, given.raw)
+    except Unfit as error:
+        raise SettingsError(f"{given.source.where}: {mask(str(error))}.", hint=f"{leaf.path}: {leaf.help}") from None
+
+
+def _resolve_method(values: dict[str, Any], sources: dict[str, Source]) -> None:
+    """``method`` and ``load_in_4bit`` say the same thing twice: one follows from the other."""
+    method, in_4bit = values[_METHOD], values[_IN_4BIT]
+    if method is not None and in_4bit is not None and (method == "qlora") != in_4bit:
+        method, in_4bit = _settle(method, in_4bit, sources)
+    if method is None and in_4bit is None:
+        method = "qlora"
+    if method is None:
+        method = "qlora" if in_4bit else "lora"
+        sources[_METHOD] = sources[_IN_4BIT]
+    if in_4bit is None:
+        in_4bit = method == "qlora"
+        sources[_IN_4BIT] = sources[_METHOD]
+    values[_METHOD], values[_IN_4BIT] = method, in_4bit
+
+
+def _settle(method: str, in_4bit: bool, sources: Mapping[str, Source]) -> tuple[str | None, bool | None]:
+    """A flag beats what a resumed run recorded, where both settings stand; two wishes of a user contradict each other."""
+    if sources[_METHOD].kind == "run":
+        return None, in_4bit
+    if sources[_IN_4BIT].kind == "run":
+        return method, None
+    raise SettingsError(
+        f"training.method {method} ({sources[_METHOD].where}) contradicts "
+        f"quantization.load_in_4bit {str(in_4bit).lower()} ({sources[_IN_4BIT].where}).",
+        hint="Give one of the two: qlora stores the base in 4 bits, lora does not.",
+    )
+
+
+def _resolve_enabled(values: dict[str, Any], sources: dict[str, Source]) -> None:
+    if not values[_ENABLED] and values[_STRATEGY] != "no":
+        values[_STRATEGY] = "no"
+        sources[_STRATEGY] = sources[_ENABLED]
+
+
+def _require_both(values: Mapping[str, Any]) -> None:
+    if values[_MODEL] and not values[_DATA]:
+        raise SettingsError(
+            "There is a model but no training data.", hint="Set DATASET_PATH or give --dataset FILE (--dataset can be repeated)."
+        )
+    if values[_DATA] and not values[_MODEL]:
+        raise SettingsError(
+            "There is training data but no model.", hint="Set MODEL_ID or give --model-id with a Hub id or a directory."
+        )
+
+
+def _build(values: Mapping[str, Any]) -> Settings:
+    nested: dict[str, Any] = {}
+    for path, value in values.items():
+        if by_path()[path].secret and value is not None:
+            remember(value)
+            value = SecretStr(value)
+        _put(nested, path, value)
+    return Settings.model_validate(nested)
+
+
+def _put(nested: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        nested = nested.setdefault(parent, {})
+    nested[last] = value

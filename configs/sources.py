@@ -1,0 +1,219 @@
+"""Read settings out of the process environment and a ``.env`` file, remembering where each value stood."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.leaves import Leaf, by_env, leaves, nearest
+from pitstop.configs.secrets import mask, remember
+
+PREFIX = "PITSTOP_"
+
+Kind = Literal["flag", "environment", "env-file", "config", "preset", "default", "run"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a value came from: ``where`` is text for people, such as ``.env line 3 (LORA_RANK)``."""
+
+    kind: Kind
+    where: str
+
+
+class Given(NamedTuple):
+    """A value as it was written, not yet converted."""
+
+    raw: Any
+    source: Source
+
+
+Layer = dict[str, Given]
+"""What one source gives: dotted path → value."""
+
+
+# Names in a .env that belong to the libraries and tools beneath. They are passed on to them (``apply_foreign``).
+_FOREIGN = re.compile(
+    r"""(?:HF|HUGGING_?FACE|CUDA|CUDNN|CUBLAS|NVIDIA|HIP|ROCM|ROCR|HSA|WANDB|MLFLOW|TRACKIO|COMET|TENSORBOARD|NCCL|GLOO|UCX|FI
+          |TORCH\w*|PYTORCH|TRITON|OMP|MKL|KMP|OPENBLAS|GOMP|TOKENIZERS|TRANSFORMERS|DATASETS|PEFT|SAFETENSORS|DIFFUSERS
+          |ACCELERATE|FSDP|DEEPSPEED|BITSANDBYTES|BNB_CUDA|XDG|PYTHON\w*|UV|PIP|VIRTUAL|CONDA|AWS|S3|GCP|GOOGLE|AZURE|SLURM
+          |SSL|SSH|GIT|REQUESTS|CURL|LC|JUPYTER|OPENAI|ANTHROPIC|DOCKER|COMPOSE)_\w+
+        |(?:https?|all|no|ftp)_proxy|TMPDIR|TMP|TEMP|HOME|PATH|LD_LIBRARY_PATH|LD_PRELOAD|LANG|LANGUAGE|TZ|TERM|NO_COLOR
+        |FORCE_COLOR|COLUMNS|BNB_CUDA\w*|PYTHON\w*|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|RANK|LOCAL_RANK""",
+    re.VERBOSE,
+)
+_PROXY = re.compile(r"(?:https?|all|no|ftp)_proxy", re.IGNORECASE)
+# BNB_4BIT_… are settings; HF_TOKNE is far more likely a slip of HF_TOKEN than a variable of the Hub client.
+_SLIP = 0.85
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name in a ``.env`` is a well-known variable of another tool, such as ``CUDA_VISIBLE_DEVICES``."""
+    return bool(_FOREIGN.fullmatch(name) or _PROXY.fullmatch(name))
+
+
+def read_environment(environ: Mapping[str, str]) -> Layer:
+    """Settings in the process environment. ``PITSTOP_X`` beats ``X``; anything else there is none of our business.
+
+    Raises:
+        SettingsError: a ``PITSTOP_`` name that is not a setting.
+    """
+    for name in environ:
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in by_env():
+            raise _unknown(name, "the environment")
+    layer: Layer = {}
+    for leaf in leaves():
+        for name in accepted_names(leaf):
+            if name in environ:
+                layer[leaf.path] = Given(_noted(leaf, environ[name]), Source("environment", name))
+                break
+    return layer
+
+
+def read_env_file(path: Path, environ: Mapping[str, str]) -> Layer:
+    """Settings in a ``.env`` file. ``${NAME}`` is filled in from the environment or an earlier line.
+
+    Raises:
+        SettingsError: the file cannot be read, a line is not ``NAME=value``, a name stands twice, or a name is neither a
+            setting nor a well-known variable of another tool. No value is ever part of the message.
+    """
+    layer: Layer = {}
+    names = {name: leaf for leaf in leaves() for name in accepted_names(leaf)}
+    for entry in _entries(path, environ):
+        where = f"{path} line {entry.line}"
+        leaf = names.get(entry.name)
+        if leaf is None:
+            _check_foreign(entry.name, where)
+            continue
+        # PITSTOP_X beats X here as in the environment, whichever line comes first.
+        if leaf.path in layer and not entry.name.startswith(PREFIX):
+            continue
+        layer[leaf.path] = Given(_noted(leaf, entry.value), Source("env-file", f"{where} ({entry.name})"))
+    return layer
+
+
+def apply_foreign(env_file: Path | None = None) -> list[str]:
+    """Export other tools' variables of the ``.env`` to this process, for the libraries that read them.
+
+    What the environment already has stays as it is. Returns the names that were set.
+
+    Raises:
+        SettingsError: the file cannot be read or parsed.
+    """
+    path = env_file or default_env_file()
+    if path is None:
+        return []
+    ours = {name for leaf in leaves() for name in accepted_names(leaf)}
+    applied = []
+    for entry in _entries(path, os.environ):
+        if entry.name not in ours and is_foreign(entry.name) and entry.name not in os.environ:
+            os.environ[entry.name] = entry.value
+            applied.append(entry.name)
+    return applied
+
+
+def default_env_file() -> Path | None:
+    """``.env`` of the working directory, if there is one."""
+    path = Path(".env")
+    return path if path.is_file() else None
+
+
+def accepted_names(leaf: Leaf) -> tuple[str, ...]:
+    """Environment names of a setting, strongest first."""
+    prefixed = PREFIX + leaf.env
+    return (prefixed, leaf.env) if leaf.documented else (prefixed,)
+
+
+class _Entry(NamedTuple):
+    name: str
+    value: str
+    line: int
+
+
+def _entries(path: Path, environ: Mapping[str, str]) -> Iterator[_Entry]:
+    from dotenv.variables import parse_variables
+
+    seen: dict[str, tuple[int, str]] = {}
+    for name, value, line in _bindings(path):
+        if name in seen:
+            raise SettingsError(
+                f"{path} line {line}: {mask(name)} stands there already on line {seen[name][0]}.",
+                hint="Delete one of the two lines.",
+            )
+        known = {**{key: text for key, (_, text) in seen.items()}, **environ}
+        filled = "".join(atom.resolve(known) for atom in parse_variables(value))
+        seen[name] = (line, filled)
+        yield _Entry(name, filled, line)
+
+
+def _bindings(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Name, raw value and line (from 1) of every assignment in the file."""
+    from io import StringIO
+
+    from dotenv.parser import parse_stream
+
+    for binding in parse_stream(StringIO(read_text(path))):
+        # A statement begins with the blank lines before it, and its number is that of the first of them.
+        text = binding.original.string
+        line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+        if binding.error or (binding.key and binding.value is None):
+            # The line may be a token that was pasted alone: nothing of it is shown.
+            raise SettingsError(
+                f"{path} line {line} is not NAME=value.", hint="Write NAME=value, or start the line with # to make it a comment."
+            )
+        if binding.key is not None and binding.value is not None:
+            yield binding.key, binding.value, line
+
+
+def read_text(path: Path) -> str:
+    """The text of a settings file.
+
+    Raises:
+        SettingsError: it is missing, unreadable, a directory, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SettingsError(
+            f"There is no file {path}.", hint="Check the path; it is relative to the current directory."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8 text (byte {error.start}).", hint="Save it as UTF-8.") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _noted(leaf: Leaf, value: str) -> str:
+    """A token is hidden from here on, whatever happens to it next."""
+    if leaf.secret:
+        remember(value.strip())
+    return value
+
+
+def _check_foreign(name: str, where: str) -> None:
+    documented = [leaf.env for leaf in leaves() if leaf.documented]
+    if is_foreign(name) and not (name.startswith("HF_") and nearest(name, documented, cutoff=_SLIP)):
+        return
+    raise _unknown(name, where)
+
+
+def _unknown(name: str, where: str) -> SettingsError:
+    bare = name.removeprefix(PREFIX)
+    leaf = by_env().get(bare)
+    if leaf is not None:
+        return SettingsError(
+            f"{where}: {bare} is read with the prefix only, because the bare name is too common.", hint=f"Write {PREFIX}{bare}."
+        )
+    match = nearest(bare, by_env())
+    hint = f"Did you mean {_as_written(by_env()[match], name)}?" if match else "'pitstop config show' lists every setting."
+    return SettingsError(f"{where}: {mask(name)} is not a setting.", hint=hint)
+
+
+def _as_written(leaf: Leaf, name: str) -> str:
+    """The name to suggest: with the prefix if that is how the wrong one was written, or if it must have it."""
+    return leaf.env if leaf.documented and not name.startswith(PREFIX) else PREFIX + leaf.env
