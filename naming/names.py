@@ -1,0 +1,281 @@
+"""Settings and a moment → the name of a run and its Hub id. Pure: no clock, no disk, no network.
+
+Every name is at most 96 characters of ``A-Z a-z 0-9 . _ -``, valid on the Hugging Face Hub and as a directory on Linux,
+macOS and Windows. Schemes and template fields are described in ``docs/naming.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from typing import Any, NamedTuple
+
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.leaves import nearest
+from pitstop.configs.load import settings_to_dict
+from pitstop.configs.schema import Settings
+
+MAX_LENGTH = 96
+
+_PART_LENGTH = 10
+_HASH_LENGTH = 8
+_DERIVED = "{model}-{task}-r{rank}-a{alpha}-e{epochs}"
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_DATA_SUFFIX = re.compile(r"(?:\.(?:jsonl?|ndjson|csv|tsv|txt|parquet|arrow|gz|bz2|xz|zst))+$")
+_EXAMPLE = re.compile(r"example:([^/\\]+)")
+# Directory names that Windows reserves, and names that would read as another run's number or directory.
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?|\d+|run_\d+|base_training|by-name", re.IGNORECASE)
+_USERNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
+
+
+class Name(NamedTuple):
+    """A run's name, and what the user should be told about it."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NameInputs:
+    """Everything that a name is made of. ``model`` and ``task`` are already reduced to their short forms."""
+
+    model: str
+    task: str
+    rank: int
+    alpha: int
+    epochs: int
+    learning_rate: float
+    method: str
+    scheme: str
+    prefix: str
+    template: str | None
+    experiment: str | None
+    custom_id: str | None
+    timestamp: bool
+    short: bool
+    with_hash: bool
+    digest: str
+
+
+def inputs_from(settings: Settings) -> NameInputs:
+    """Pick what names are made of out of the settings."""
+    naming, training = settings.naming, settings.training
+    return NameInputs(
+        model=model_part(settings.model.id),
+        task=task_part(settings.data.train[0] if settings.data.train else None),
+        rank=settings.lora.rank,
+        alpha=settings.lora.alpha,
+        epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        method=training.method or "qlora",
+        scheme=naming.scheme,
+        prefix=naming.prefix,
+        template=naming.template,
+        experiment=naming.experiment_name,
+        custom_id=naming.custom_id,
+        timestamp=naming.timestamp,
+        short=naming.short,
+        with_hash=naming.with_hash,
+        digest=settings_digest(settings),
+    )
+
+
+def run_name(settings: Settings, now: datetime) -> Name:
+    """The name of a run that starts at ``now``.
+
+    Raises:
+        SettingsError: a template or prefix with an unknown field or unbalanced braces.
+    """
+    return name_from(inputs_from(settings), now)
+
+
+def name_from(inputs: NameInputs, now: datetime) -> Name:
+    """The name for ``inputs`` at ``now``, shortened where it is too long (``shorten``).
+
+    Raises:
+        SettingsError: a template or prefix with an unknown field or unbalanced braces.
+    """
+    return shorten(
+        clean(_render(inputs, now)), clean(_render(dataclasses.replace(inputs, short=True), now)) if inputs.timestamp else None
+    )
+
+
+def shorten(name: str, with_short_timestamp: str | None = None) -> Name:
+    """Bring a name down to 96 characters: first by the short timestamp, then by a hash in place of its tail."""
+    if len(name) <= MAX_LENGTH:
+        return Name(name)
+    if with_short_timestamp is not None and len(with_short_timestamp) <= MAX_LENGTH:
+        return Name(with_short_timestamp, (f"The name would be {len(name)} characters long; it got the short timestamp.",))
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
+    text = _with_suffix(with_short_timestamp or name, f"-{digest}")
+    return Name(text, (f"The name would be {len(name)} characters long (at most {MAX_LENGTH}); its end became a hash.",))
+
+
+def unique(name: str, taken: Callable[[str], bool]) -> str:
+    """``name``, or ``name-2``, ``name-3``, … : the first that is not taken. At most 96 characters."""
+    if not taken(name):
+        return name
+    return next(text for number in count(2) if not taken(text := _with_suffix(name, f"-{number}")))
+
+
+def hub_id(username: str | None, name: str) -> str:
+    """``username/name``, valid by ``huggingface_hub.utils.validate_repo_id``.
+
+    Raises:
+        SettingsError: no user name, or one that the Hub cannot have.
+    """
+    if not username:
+        raise SettingsError(
+            "A Hub id needs a user name.", hint="Set HF_USERNAME or give --hf-username with your account or organisation."
+        )
+    if not _USERNAME.fullmatch(username) or "--" in username or ".." in username:
+        raise SettingsError(
+            f"HF_USERNAME '{username}' is not a Hub user name.",
+            hint="It is the part after https://huggingface.co/ on your profile page: letters, digits and single dashes.",
+        )
+    return f"{username}/{name}"
+
+
+class Scheme(NamedTuple):
+    """One way to name a run: the inputs it changes and how to ask for it."""
+
+    changes: Mapping[str, Any]
+    how: str
+
+
+SCHEMES: dict[str, Scheme] = {
+    "derived": Scheme({"scheme": "derived", "template": None}, "--name-scheme derived"),
+    "derived, no timestamp": Scheme({"scheme": "derived", "template": None, "timestamp": False}, "--no-timestamp"),
+    "derived, short timestamp": Scheme({"scheme": "derived", "template": None, "short": True}, "--short"),
+    "derived, with hash": Scheme({"scheme": "derived", "template": None, "with_hash": True}, "--with-hash"),
+    "timestamped": Scheme({"scheme": "timestamped", "template": None}, "--name-scheme timestamped"),
+    "timestamped, short": Scheme({"scheme": "timestamped", "template": None, "short": True}, "--name-scheme timestamped --short"),
+}
+
+
+def all_names(settings: Settings, now: datetime) -> dict[str, Name]:
+    """What each scheme gives for these settings at ``now``; ``template`` is among them where one is set.
+
+    Raises:
+        SettingsError: as ``run_name``.
+    """
+    inputs = inputs_from(settings)
+    names = {key: name_from(dataclasses.replace(inputs, **scheme.changes), now) for key, scheme in SCHEMES.items()}
+    if inputs.template:
+        names["template"] = name_from(inputs, now)
+    return names
+
+
+def model_part(model_id: str | None) -> str:
+    """First 10 letters and digits of the last part of a model id or path; "model" where there are none."""
+    return _part(_last_part(model_id or ""), "model")
+
+
+def task_part(dataset: str | None) -> str:
+    """First 10 letters and digits of a data set's stem without ``dataset_``; "data" where there are none.
+
+    For a shipped example (``example:medical_ner/train.jsonl``) the example's own name stands for the stem.
+    """
+    example = _EXAMPLE.match(dataset or "")
+    stem = example[1] if example else _DATA_SUFFIX.sub("", _last_part(dataset or "").lower())
+    return _part(stem.lower().removeprefix("dataset_"), "data")
+
+
+def settings_digest(settings: Settings) -> str:
+    """Eight hex digits that change with what is trained, and not with names, directories, accounts or retention."""
+    values = settings_to_dict(settings)
+    del values["naming"], values["hub"], values["training"]["checkpoint"]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_HASH_LENGTH]
+
+
+def clean(text: str) -> str:
+    """Any text as a name of any length: other characters become ``-``, runs of ``-`` and ``.`` collapse, "" is "run"."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    name = re.sub(r"[-.]{2,}", "-", name).strip("-.") or "run"
+    if name.lower().endswith(".git"):
+        name = f"{name[:-4]}-{name[-3:]}"
+    if _RESERVED.fullmatch(name):
+        name = name.replace(".", "-", 1) if "." in name else f"{name}-run"
+    return name
+
+
+def _render(inputs: NameInputs, now: datetime) -> str:
+    separator = "_" if inputs.scheme == "timestamped" and not inputs.template else "-"
+    values = _values(inputs, _stamp(inputs, now, separator))
+    values["prefix"] = _fill(inputs.prefix, {key: value for key, value in values.items() if key != "prefix"}, "naming.prefix")
+    if inputs.template:
+        return _fill(_hashed(inputs.template, inputs.with_hash), values, "naming.template")
+    if inputs.scheme == "timestamped":
+        parts = [values["prefix"], values["experiment"]]
+    else:
+        parts = [_fill(_DERIVED, values, "")]
+    parts += [inputs.digest if inputs.with_hash else "", values["timestamp"]]
+    return "-".join(part for part in parts if part)
+
+
+def _hashed(template: str, with_hash: bool) -> str:
+    return template + "-{hash}" if with_hash and "{hash}" not in template else template
+
+
+def _values(inputs: NameInputs, stamp: str) -> dict[str, str]:
+    return {
+        "model": inputs.model,
+        "task": inputs.task,
+        "rank": str(inputs.rank),
+        "alpha": str(inputs.alpha),
+        "epochs": str(inputs.epochs),
+        "lr": _scientific(inputs.learning_rate),
+        "method": inputs.method,
+        "experiment": inputs.experiment or "",
+        "prefix": "",
+        "timestamp": stamp,
+        "hash": inputs.digest,
+    }
+
+
+def _stamp(inputs: NameInputs, now: datetime, separator: str) -> str:
+    """CUSTOM_ID, the time of the start, or nothing. Not strftime: its %Y has no leading zeros on some systems."""
+    if inputs.custom_id:
+        return inputs.custom_id
+    if not inputs.timestamp:
+        return ""
+    day, minute = f"{now.month:02d}{now.day:02d}", f"{now.hour:02d}{now.minute:02d}"
+    return f"{day}_{minute}" if inputs.short else f"{now.year:04d}{day}{separator}{minute}{now.second:02d}"
+
+
+def _fill(template: str, values: Mapping[str, str], where: str) -> str:
+    """Replace ``{field}``; nothing else of Python's format language, which would reach into objects."""
+    left = _FIELD.sub("", template)
+    if "{" in left or "}" in left:
+        raise SettingsError(f"{where} '{template}' has a brace without its partner.", hint="Write fields as {model}.")
+    for field in _FIELD.findall(template):
+        if field not in values:
+            match = nearest(field, values)
+            known = ", ".join(f"{{{key}}}" for key in values)
+            hint = (f"Did you mean {{{match}}}? " if match else "") + f"Fields: {known}."
+            raise SettingsError(f"{where} '{template}': there is no field {{{field}}}.", hint=hint)
+    return _FIELD.sub(lambda match: values[match[1]], template)
+
+
+def _scientific(value: float) -> str:
+    """``5e-5``: dots and signs as short as they can be."""
+    mantissa, exponent = f"{value:.6e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _part(text: str, fallback: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())[:_PART_LENGTH] or fallback
+
+
+def _with_suffix(name: str, suffix: str) -> str:
+    return name[: MAX_LENGTH - len(suffix)].rstrip("-.") + suffix
