@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -41,16 +40,16 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def exclusive(path: Path, what: str, owner: Mapping[str, Any] | None = None) -> Iterator[None]:
+def exclusive(path: Path, what: str, owner: Mapping[str, Any] | None = None, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Hold the lock file ``path`` for ``what`` (named in errors), leaving word of who holds it.
 
-    ``RunError`` when another process holds it (its pid, host and since when are in the message), or when the lock file
+    ``RunError`` when another process still holds it after ``patience_s`` seconds (its pid, host and since when are in the message), or when the lock file
     cannot be made.
     """
     descriptor = _open(path, what)
     _held.add(descriptor)
     try:
-        _take(descriptor, path, what)
+        _take(descriptor, path, what, patience_s)
         _sign(descriptor, owner or {})
         yield
     finally:
@@ -90,8 +89,8 @@ def _open(path: Path, what: str) -> int:
         ) from error
 
 
-def _take(descriptor: int, path: Path, what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def _take(descriptor: int, path: Path, what: str, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
     while not _try_lock(descriptor, shared=False):
         if time.monotonic() > deadline:
             raise _in_use(path, what)
@@ -116,6 +115,8 @@ def _try_lock(descriptor: int, *, shared: bool) -> bool:
 
 
 def _sign(descriptor: int, owner: Mapping[str, Any]) -> None:
+    import socket  # here: readers that only ask whether a run is alive do without
+
     word = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().astimezone().isoformat(timespec="seconds")}
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)

@@ -29,6 +29,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
+@functools.cache
+def own_version() -> str:
+    """The installed version of Pitstop; ``unknown`` in a source tree that was never installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pitstop")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 class NewerFormatError(CheckpointError):
     """Written by a newer Pitstop in a format that this one does not know: not damage, so never set aside."""
 
@@ -54,7 +65,7 @@ class Manifest:
     files: Mapping[str, FileRecord]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    pitstop_version: str = field(default_factory=lambda: own_version())
+    pitstop_version: str = field(default_factory=own_version)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -225,14 +236,3 @@ def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ValueError(f"{value!r} where texts are expected")
     return value
-
-
-@functools.cache
-def own_version() -> str:
-    """The installed version of Pitstop; ``unknown`` in a source tree that was never installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("pitstop")
-    except PackageNotFoundError:
-        return "unknown"

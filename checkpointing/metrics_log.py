@@ -22,6 +22,7 @@ class MetricsLog:
         self._storage: Storage = storage or LocalStorage()
         self._descriptor: int | None = None
         self._new_name = False
+        self._torn = False
 
     @property
     def superseded_path(self) -> Path:
@@ -31,7 +32,9 @@ class MetricsLog:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row in the order of its keys; what is not finite becomes null. Not durable before ``sync``."""
         line = json.dumps(_finite(row), ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n"
-        self._write(self._open(), line.encode())
+        descriptor = self._open()
+        data = line.encode()
+        self._write(descriptor, b"\n" + data if self._torn else data)
 
     def sync(self) -> None:
         """Return once every row so far survives a power loss."""
@@ -89,13 +92,16 @@ class MetricsLog:
         if self._descriptor is None:
             make_directories(self._storage, self.path.parent)
             self._new_name = not self.path.exists()
+            self._torn = not self._new_name and not _ends_with_newline(self.path)
             self._descriptor = self._storage.open_append(self.path)
         return self._descriptor
 
     def _write(self, descriptor: int, data: bytes) -> None:
         view = memoryview(data)
         while len(view) > 0:
-            view = view[self._storage.write(descriptor, view) :]
+            taken = self._storage.write(descriptor, view)
+            view = view[taken:]
+            self._torn = len(view) > 0  # should the next write fail, the row after it starts on a line of its own
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -122,6 +128,15 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) else None
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        if file.tell() == 0:
+            return True
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
 
 
 def _belongs(line: bytes, step: int) -> bool:

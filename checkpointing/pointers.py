@@ -17,7 +17,7 @@ _LONGEST = 200
 def read_pointer(path: Path) -> str | None:
     """The checkpoint name that the pointer holds; None when there is no pointer or it holds anything else."""
     try:
-        text = os.readlink(path) if path.is_symlink() else read_regular_file(path, limit=_LONGEST).decode("ascii").strip()
+        text = str(path.readlink()) if path.is_symlink() else read_regular_file(path, limit=_LONGEST).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
     return text if layout.is_checkpoint_name(text) else None

@@ -4,6 +4,8 @@ Every durable write goes through ``Storage``, whose methods are single operation
 them. Tests put a faulty storage in its place: one that stops, fails or forgets at the k-th operation.
 """
 
+# System calls are the subject of this module, so they are spelt as such.
+# ruff: noqa: PTH102, PTH104, PTH105, PTH108, PTH106, PTH211
 from __future__ import annotations
 
 import errno
@@ -15,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from pitstop.configs.errors import ResourceError
 
 if sys.platform != "win32":
     import fcntl
@@ -29,6 +33,7 @@ TRASH_PREFIX = ".trash-"
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # What filesystems and platforms without (hard or symbolic) links answer; also links across devices and too many links.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EINVAL, errno.EACCES}
 
@@ -272,3 +277,17 @@ def read_regular_file(path: Path, *, limit: int | None = None) -> bytes:
         if limit is not None and status.st_size > limit:
             raise OSError(errno.EFBIG, f"longer than {limit} bytes", str(path))
         return file.read()
+
+
+def failed_save(path: Path, error: OSError) -> ResourceError:
+    """The error that a user sees when ``path`` could not be written."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return ResourceError(
+            f"{path} could not be saved: the disk is full or the quota used up ({reason})",
+            hint="free some space, or keep fewer checkpoints with --keep-last-n; the older checkpoints are intact",
+        )
+    return ResourceError(
+        f"{path} could not be saved: {reason}",
+        hint="check that the directory is writable and its disk is healthy; the older checkpoints are intact",
+    )

@@ -5,6 +5,8 @@ its directory has its final name and the parent directory is synced; before that
 no reader looks at. See docs/checkpoints.md for the protocol and what it survives.
 """
 
+# Listdir, because names are what is looked at.
+# ruff: noqa: PTH208
 from __future__ import annotations
 
 import errno
@@ -26,11 +28,12 @@ from pitstop.checkpointing.storage import (
     LocalStorage,
     Storage,
     atomic_write,
+    failed_save,
     make_directories,
     temporary_name,
     unique_suffix,
 )
-from pitstop.configs.errors import CheckpointError, ResourceError
+from pitstop.configs.errors import CheckpointError
 
 __all__ = ["CheckpointInfo", "CheckpointStore", "DamagedError", "Entry", "RecoveryReport"]
 
@@ -42,7 +45,6 @@ Infos = list[CheckpointInfo]
 Names = list[str]
 Paths = list[Path]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _log = logging.getLogger(__name__)
 
 
@@ -87,9 +89,7 @@ class CheckpointStore:
     smallest ``train_loss`` is. Equal values: the earlier step.
     """
 
-    def __init__(
-        self, directory: Path, storage: Storage | None = None, *, monitor: str = "val_loss", mode: str = "min"
-    ) -> None:
+    def __init__(self, directory: Path, storage: Storage | None = None, *, monitor: str = "val_loss", mode: str = "min") -> None:
         self.directory = Path(directory)
         self.monitor = monitor
         self.mode = mode
@@ -140,7 +140,7 @@ class CheckpointStore:
         except BaseException as error:
             self._discard(temporary)
             if isinstance(error, OSError):
-                raise _failed_save(final, error) from error
+                raise failed_save(final, error) from error
             raise
         return CheckpointInfo.of(final, manifest)
 
@@ -163,7 +163,7 @@ class CheckpointStore:
 
     def _write_files(self, temporary: Path, files: Mapping[str, FileContent]) -> dict[str, FileRecord]:
         self._storage.make_directory(temporary)
-        below = sorted({parent for name in files for parent in Path(name).parents if parent != Path(".")})
+        below = sorted({parent for name in files for parent in Path(name).parents if parent != Path()})
         for directory in below:  # sorted: a parent comes before what is in it
             self._storage.make_directory(temporary / directory)
         records = {name: self._storage.write_file(temporary / name, content) for name, content in files.items()}
@@ -299,7 +299,7 @@ class CheckpointStore:
                 self._set_aside(which, layout.DAMAGED)
             pointers.write_pointer(self._storage, path, name)
         except OSError as error:
-            raise _failed_save(path, error) from error
+            raise failed_save(path, error) from error
 
     def pointer(self, which: str) -> str | None:
         """The name that the pointer holds; None when it is missing or holds no checkpoint's name."""
@@ -411,7 +411,7 @@ class CheckpointStore:
             self._storage.sync_directory(target.parent)
             self._storage.sync_directory(self.directory)
         except OSError as error:
-            raise _failed_save(self.directory / name, error) from error
+            raise failed_save(self.directory / name, error) from error
         return target
 
     def set_aside(self, where: str) -> Paths:
@@ -441,16 +441,3 @@ def free_name(path: Path) -> Path:
 
 def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.astimezone()
-
-
-def _failed_save(path: Path, error: OSError) -> ResourceError:
-    reason = error.strerror or str(error)
-    if error.errno in _FULL:
-        return ResourceError(
-            f"{path} could not be saved: the disk is full or the quota used up ({reason})",
-            hint="free some space, or keep fewer checkpoints with --keep-last-n; the older checkpoints are intact",
-        )
-    return ResourceError(
-        f"{path} could not be saved: {reason}",
-        hint="check that the directory is writable and its disk is healthy; the older checkpoints are intact",
-    )

@@ -1,0 +1,468 @@
+"""Run directories: allocation, configuration, metadata, lock; and finding the run that a user means."""
+
+# Abspath keeps links as the user named them, which resolve() does not.
+# ruff: noqa: PTH100, PTH115, PTH208
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing import layout, locking
+from pitstop.checkpointing.inspection import CheckpointInfo
+from pitstop.checkpointing.listing import INTERRUPTED, RunRecord, effective_status, list_runs
+from pitstop.checkpointing.storage import (
+    LocalStorage,
+    Storage,
+    atomic_write,
+    failed_save,
+    links_unsupported,
+    make_directories,
+    read_regular_file,
+)
+from pitstop.checkpointing.store import CheckpointStore, choose_best, free_name
+from pitstop.configs.errors import CheckpointError, PitstopError, RunError
+from pitstop.naming.names import unique
+
+__all__ = ["RunDirectory", "RunRecord", "create_run", "find_run", "list_runs", "locate"]
+
+METADATA_VERSION = 1
+
+
+class RunDirectory:
+    """One run on disk. Reading needs nothing; whoever writes holds ``lock``."""
+
+    def __init__(self, path: Path, storage: Storage | None = None) -> None:
+        number = layout.run_number(path.name)
+        if number is None:
+            raise RunError(f"{path} is not a run directory; they are named run_001, run_002, …")
+        self.path = path
+        self.number = number
+        self._storage: Storage = storage or LocalStorage()
+        self._updating = threading.RLock()  # a save in the background and the training thread both report
+
+    # Where things are
+
+    @property
+    def group(self) -> str:
+        """``base_training`` for the runs that train a base model, else empty."""
+        return layout.BASE_TRAINING if self.path.parent.name == layout.BASE_TRAINING else ""
+
+    @property
+    def base_dir(self) -> Path:
+        """The directory of all runs, to which the paths in the metadata are relative."""
+        return self.path.parent.parent if self.group else self.path.parent
+
+    @property
+    def label(self) -> str:
+        """``run_003`` or ``base_training/run_003``."""
+        return f"{self.group}/{self.path.name}" if self.group else self.path.name
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.path / layout.LOGS
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.logs_dir / layout.METRICS
+
+    @functools.cached_property
+    def store(self) -> CheckpointStore:
+        """The run's checkpoints; the best one is judged by the run's own ``training.checkpoint.monitor`` and ``mode``."""
+        settings: Any = {}
+        if (self.path / layout.CONFIG).exists():
+            settings = _at(self.config(), "training", "checkpoint")
+        settings = settings if isinstance(settings, dict) else {}
+        return CheckpointStore(
+            layout.weights_directory(self.path),
+            self._storage,
+            monitor=settings.get("monitor") or "val_loss",
+            mode=settings.get("mode") or "min",
+        )
+
+    # What is known of it
+
+    @property
+    def name(self) -> str:
+        """The run's unique name; its directory's name where the metadata is lost."""
+        try:
+            return str(self.metadata().get("name") or self.path.name)
+        except CheckpointError:
+            return self.path.name
+
+    def config(self) -> dict[str, Any]:
+        """The settings of the start. ``CheckpointError`` when config.json is missing or damaged."""
+        return self._read_json(layout.CONFIG, "the settings that the run started with are lost; start a new run")
+
+    def metadata(self) -> dict[str, Any]:
+        """metadata.json. ``CheckpointError`` when it is missing or damaged; ``rebuild_metadata`` helps then."""
+        return self._read_json(layout.METADATA, f"`pitstop resume {self.label}` rebuilds it from the checkpoints")
+
+    def _read_json(self, name: str, hint: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            content = json.loads(read_regular_file(path))
+        except OSError as error:
+            raise CheckpointError(f"{path}: {error.strerror or error}", hint=hint) from error
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: damaged ({error})", hint=hint) from error
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path}: damaged (a JSON object is expected)", hint=hint)
+        return content
+
+    def status(self) -> str:
+        """The status as it is now: ``interrupted`` where the file says ``running`` but no process holds the lock."""
+        try:
+            return effective_status(str(self.path), self.metadata())
+        except CheckpointError:
+            return effective_status(str(self.path), {})
+
+    # Changing it
+
+    def update_metadata(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace top-level keys of metadata.json, durably and in one step; returns the whole. ``ResourceError``."""
+        with self._updating:
+            metadata = {**self.metadata(), **changes, "updated_at": _now_text()}
+            self._write_json(layout.METADATA, metadata)
+            return metadata
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        path = self.path / name
+        try:
+            atomic_write(self._storage, path, _json_bytes(content))
+        except OSError as error:
+            raise failed_save(path, error) from error
+
+    def record_checkpoint(self, info: CheckpointInfo, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Put a checkpoint just committed on record, with other ``changes`` in the same write; returns the metadata."""
+        infos = [known for known in self.store.list() if known.name != info.name]
+        infos = sorted([*infos, info], key=lambda known: known.order)
+        return self.update_metadata({**self._checkpoint_keys(infos), **(changes or {})})
+
+    def sync_checkpoints(self, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Make ``checkpoints`` and ``best_checkpoint`` say what the store holds; returns the metadata."""
+        return self.update_metadata({**self._checkpoint_keys(self.store.list()), **(changes or {})})
+
+    def record_resume(self, info: CheckpointInfo, changes: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        """Add to ``resumes``: when, from which checkpoint, ``changes`` as {setting: [old, new]}, and what else is given."""
+        entry = {"at": _now_text(), "checkpoint": info.name, "step": info.step, "epoch": _plain(info.epoch)}
+        entry["changes"] = {setting: list(pair) for setting, pair in changes.items()}
+        with self._updating:
+            resumes = self.metadata().get("resumes")
+            return self.update_metadata({"resumes": [*(resumes if isinstance(resumes, list) else []), {**entry, **more}]})
+
+    def _checkpoint_keys(self, infos: list[CheckpointInfo]) -> dict[str, Any]:
+        chosen = choose_best(infos, self.store.monitor, self.store.mode)
+        best = None
+        if chosen is not None:
+            info, metric, mode = chosen
+            best = {**self._entry(info), "metric": metric, "mode": mode, "value": info.metrics[metric]}
+            del best["size"], best["saved_at"]
+        return {"checkpoints": [self._entry(info) for info in infos], "best_checkpoint": best}
+
+    def _entry(self, info: CheckpointInfo) -> dict[str, Any]:
+        return {
+            "name": info.name,
+            "epoch": _plain(info.epoch),
+            "step": info.step,
+            "path": info.path.relative_to(self.base_dir).as_posix(),
+            "metrics": dict(info.metrics),
+            "saved_at": info.saved_at.isoformat(),
+            "size": info.size,
+        }
+
+    def rebuild_metadata(self) -> dict[str, Any]:
+        """Write metadata.json anew from config.json and the checkpoints; a damaged one is kept beside it.
+
+        What only the lost file knew (environment, resumes) comes back empty. ``CheckpointError`` when config.json is lost too.
+        """
+        config = self.config()
+        infos = self.store.list()
+        path = self.path / layout.METADATA
+        with self._updating:
+            if os.path.lexists(path):
+                self._storage.rename(path, free_name(path.with_name(f"{layout.METADATA}.damaged")))
+            started = datetime.fromtimestamp((self.path / layout.CONFIG).stat().st_mtime).astimezone()
+            metadata = _initial_metadata(self.number, _name_on_record(self) or self.path.name, config, started)
+            metadata |= {"status": INTERRUPTED, "rebuilt_at": _now_text(), **self._checkpoint_keys(infos)}
+            if infos:
+                metadata["progress"] = {**metadata["progress"], "step": infos[-1].step, "epoch": _plain(infos[-1].epoch)}
+            self._write_json(layout.METADATA, metadata)
+        return metadata
+
+    # Having it to oneself
+
+    @contextmanager
+    def lock(self, owner: Mapping[str, Any] | None = None) -> Iterator[None]:
+        """Be the run's only writer. ``RunError`` names the process that is, when there is one."""
+        with locking.exclusive(self.path / layout.LOCK, self.label, owner):
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether some process is writing the run now."""
+        return locking.is_locked(self.path / layout.LOCK)
+
+
+def create_run(
+    base_dir: Path | str,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    number: int | None = None,
+    group: str = "",
+    now: datetime | None = None,
+    storage: Storage | None = None,
+) -> RunDirectory:
+    """Start a run: the next free number (or ``number``), a unique name, config.json and metadata.json, all durable.
+
+    ``name`` gets -2, -3, … when another run has it; see ``RunDirectory.name``. ``metadata`` overrides what is derived from
+    ``config``. ``group`` is ``base_training`` or empty. ``RunError`` when ``number`` exists or nothing can be written here,
+    ``ResourceError`` when the disk is full; nothing is left of the attempt then.
+    """
+    disk: Storage = storage or LocalStorage()
+    base = Path(os.path.abspath(base_dir))
+    try:
+        make_directories(disk, base / group)
+        run = RunDirectory(_claim_number(disk, base / group, number), disk)
+    except OSError as error:
+        raise _not_made(base / group, error) from error
+    claimed: list[Path] = []
+    try:
+        _fill(run, disk, name, config, metadata, now or datetime.now().astimezone(), claimed)
+    except BaseException as error:
+        for path in [*claimed, run.path]:
+            disk.remove_tree(path)
+        if isinstance(error, OSError):
+            raise _not_made(run.path, error) from error
+        raise
+    return run
+
+
+def _claim_number(storage: Storage, directory: Path, number: int | None) -> Path:
+    while True:
+        path = directory / layout.run_directory_name(number if number is not None else _highest(directory) + 1)
+        try:
+            storage.make_directory(path)
+        except FileExistsError:
+            if number is None:
+                continue  # another process took it; look again
+            raise RunError(
+                f"run {number} exists: {path}",
+                hint=f"continue it with `pitstop resume --run-number {number}`, or leave --run-number out for a new run",
+            ) from None
+        return path
+
+
+def _highest(directory: Path) -> int:
+    return max((layout.run_number(name) or 0 for name in os.listdir(directory)), default=0)
+
+
+def _fill(
+    run: RunDirectory,
+    storage: Storage,
+    name: str,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    now: datetime,
+    claimed: list[Path],
+) -> None:
+    by_name = run.base_dir / layout.BY_NAME
+    make_directories(storage, by_name)
+    claimed.append(_claim_name(storage, by_name, name, f"../{run.label}"))
+    storage.sync_directory(by_name)
+    for directory in (layout.weights_directory(run.path), run.logs_dir):
+        storage.make_directory(directory)
+    content = {**_initial_metadata(run.number, claimed[0].name, config, now), **metadata}
+    content |= {"run_number": run.number, "name": claimed[0].name}
+    storage.write_file(run.path / layout.CONFIG, _json_bytes(config))
+    storage.write_file(run.path / layout.METADATA, _json_bytes(content))
+    storage.sync_directory(run.path)
+    storage.sync_directory(run.path.parent)
+
+
+def _claim_name(storage: Storage, by_name: Path, name: str, target: str) -> Path:
+    while True:
+        path = by_name / unique(name, lambda candidate: os.path.lexists(by_name / candidate))
+        try:
+            _link_name(storage, path, target)
+        except FileExistsError:
+            continue  # two runs of one second: the other was quicker
+        return path
+
+
+def _link_name(storage: Storage, path: Path, target: str) -> None:
+    try:
+        storage.symlink(target, path)
+    except (OSError, NotImplementedError) as error:
+        if not links_unsupported(error):
+            raise
+        storage.write_file(path, f"{target}\n".encode())
+
+
+def _initial_metadata(number: int, name: str, config: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    moment = now.isoformat(timespec="seconds") if now.tzinfo else now.astimezone().isoformat(timespec="seconds")
+    return {
+        "format_version": METADATA_VERSION,
+        "run_number": number,
+        "name": name,
+        "experiment_name": _at(config, "naming", "experiment_name"),
+        "task": _at(config, "training", "task"),
+        "method": _at(config, "training", "method"),
+        "model": _at(config, "model", "id"),
+        "dataset": _dataset_text(_at(config, "data", "train")),
+        "status": "created",
+        "created_at": moment,
+        "updated_at": moment,
+        "progress": {
+            "step": 0,
+            "total_steps": _at(config, "training", "max_steps"),
+            "epoch": 0,
+            "total_epochs": _at(config, "training", "epochs"),
+        },
+        "checkpoints": [],
+        "best_checkpoint": None,
+        "training_config": _at(config, "training") or {},
+        "lora_config": _at(config, "lora") or {},
+        "environment": {},
+        "data": {},
+        "base_model": {},
+        "resumes": [],
+    }
+
+
+def _dataset_text(sources: Any) -> str | None:
+    if not isinstance(sources, list) or not sources:
+        return None
+    first = str(sources[0]).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return first if len(sources) == 1 else f"{first} +{len(sources) - 1}"
+
+
+def _at(config: Mapping[str, Any], *keys: str) -> Any:
+    value: Any = config
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _name_on_record(run: RunDirectory) -> str | None:
+    """The run's name by the links in by-name."""
+    by_name = run.base_dir / layout.BY_NAME
+    names = sorted(os.listdir(by_name)) if by_name.is_dir() else []
+    return next((name for name in names if _link_target(by_name / name) == f"../{run.label}"), None)
+
+
+def _link_target(path: Path) -> str | None:
+    try:
+        return os.readlink(path).replace("\\", "/") if path.is_symlink() else read_regular_file(path, limit=500).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+# Finding
+
+
+def find_run(base_dir: Path | str, ref: str | int) -> RunDirectory:
+    """The run that ``ref`` means (see ``layout.parse_run_ref``). ``RunError`` says what was looked for and what is there."""
+    return locate(base_dir, ref)[0]
+
+
+def locate(base_dir: Path | str, ref: str | int) -> tuple[RunDirectory, str | None]:
+    """As ``find_run``, with the checkpoint that ``ref`` picks (``3@best``, or a path to a checkpoint), if it picks one."""
+    base = Path(os.path.abspath(base_dir))
+    wanted = layout.parse_run_ref(ref)
+    if wanted.path is not None:
+        found = _by_path(wanted.path)
+    elif wanted.number is not None:
+        found = _by_number(base, wanted)
+    else:
+        found = _by_name(base, str(wanted.name))
+    if found is None:
+        raise _no_such_run(base, wanted)
+    path, checkpoint = found
+    return RunDirectory(path), wanted.checkpoint or checkpoint
+
+
+def _by_number(base: Path, wanted: layout.RunRef) -> tuple[Path, str | None] | None:
+    name = layout.run_directory_name(wanted.number or 0)
+    path = base / wanted.group / name
+    if path.is_dir():
+        return path, None
+    typed_a_name = wanted.text.startswith("run_") and Path(name).is_dir()
+    return (Path(os.path.abspath(name)), None) if typed_a_name else None
+
+
+def _by_path(path: Path) -> tuple[Path, str | None] | None:
+    path = Path(os.path.abspath(path))
+    if layout.is_checkpoint_name(path.name) or path.name in layout.POINTERS:
+        run = path.parent.parent
+        inside = layout.run_number(run.name) is not None and path.parent == layout.weights_directory(run)
+        return (run, path.name) if inside and os.path.lexists(path) else None
+    path = path.resolve()
+    return (path, None) if layout.run_number(path.name) is not None and path.is_dir() else None
+
+
+def _by_name(base: Path, name: str) -> tuple[Path, str | None] | None:
+    target = _link_target(base / layout.BY_NAME / name)
+    if target is not None:
+        path = Path(os.path.normpath(base / layout.BY_NAME / target))
+        inside = path.parent in (base, base / layout.BASE_TRAINING)
+        if inside and layout.run_number(path.name) is not None and path.is_dir():
+            return path, None
+    named = [record for record in list_runs(base) if record.name == name]
+    return (base / named[-1].run, None) if named else None
+
+
+def _no_such_run(base: Path, wanted: layout.RunRef) -> PitstopError:
+    if wanted.path is not None:
+        return RunError(
+            f"{wanted.path} is neither a run directory nor a checkpoint in one",
+            hint="a run directory is named like run_003; `pitstop list-runs` shows what there is",
+        )
+    records = list_runs(base)
+    if not records:
+        return RunError(
+            f"run '{wanted.text}' not found: there are no runs in {base}",
+            hint="start one with `pitstop train`, or point at another directory with --base-dir",
+        )
+    return RunError(f"run '{wanted.text}' not found in {base}", hint=_what_is_there(wanted, records))
+
+
+def _what_is_there(wanted: layout.RunRef, records: list[RunRecord]) -> str:
+    if wanted.name is not None:
+        import difflib
+
+        near = difflib.get_close_matches(wanted.name, [record.name for record in records], n=1)
+        if near:
+            return f"did you mean {near[0]}? `pitstop list-runs` shows all {len(records)}"
+    shown = [record.run for record in records[-8:]]
+    more = f"{len(records) - len(shown)} older ones, " if len(records) > len(shown) else ""
+    return f"there: {more}{', '.join(shown)}"
+
+
+def _not_made(path: Path, error: OSError) -> PitstopError:
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}:
+        return RunError(
+            f"no run can be made in {path}: {error.strerror or error}",
+            hint="choose another directory with --base-dir (OUTPUT_DIR), or make this one writable",
+        )
+    return failed_save(path, error)
+
+
+def _plain(number: float) -> float:
+    return int(number) if float(number).is_integer() else number
+
+
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _now_text() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
