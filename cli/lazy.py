@@ -38,13 +38,15 @@ class QuickOption(TyperOption):
 
     def process_value(self, ctx: typer.Context, value: Any) -> Any:
         """Return ``value`` as it is where that is the whole conversion, else what Typer makes of it."""
-        plain = self.callback is None and not self.required and self.nargs == 1
-        if plain and value is None:
-            return None
-        annotation = getattr(getattr(self, "type_descriptor", None), "annotation", None)
-        if plain and annotation is str and isinstance(value, str):
-            return value
+        if not self._needs_conversion(value):
+            return self.callback(ctx, self, value) if self.callback is not None else value
         return super().process_value(ctx, value)
+
+    def _needs_conversion(self, value: Any) -> bool:
+        if self.required or self.nargs != 1:
+            return True
+        annotation = getattr(getattr(self, "type_descriptor", None), "annotation", None)
+        return value is not None and not (annotation is str and isinstance(value, str))
 
 
 def lazy_group(commands: Mapping[str, CommandEntry]) -> type[TyperGroup]:
@@ -97,19 +99,22 @@ def load_command(name: str, entry: CommandEntry) -> Any:
         single.command(name, context_settings=HELP_OPTIONS, short_help=entry.help)(target)
         command = typer.main.get_command(single)
     command.name = name
-    _finish(command)
+    finish(command)
     return command
 
 
-def _finish(command: Any) -> None:
+def finish(command: Any) -> None:
     """Make the options of ``command`` quick and let its help flow, for the commands under it too."""
     command.help = reflow(command.help or "")
-    for parameter in command.params:
+    help_option = command.get_help_option(typer.Context(command, **command.context_settings))
+    if help_option is not None:
+        help_option.opts.sort()  # Typer collects them in a set, so that their order would change from call to call
+    for parameter in [*command.params, help_option]:
         if type(parameter) is TyperOption:
             # Typer offers no way to choose the option class; QuickOption adds behaviour and no state.
             parameter.__class__ = QuickOption
     for child in getattr(command, "commands", {}).values():
-        _finish(child)
+        finish(child)
 
 
 def reflow(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pitstop.cli.boundary import run_guarded
-from pitstop.cli.lazy import HELP_OPTIONS, CommandEntry, lazy_group
+from pitstop.cli.lazy import HELP_OPTIONS, CommandEntry, finish, lazy_group
 
 TRAINING, RUNS, SETUP = "Training", "Runs", "Setup"
 
@@ -65,4 +65,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``pitstop`` with ``arguments`` (the process's own unless given) and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = typer.main.get_command(app)
+    finish(command)
     return run_guarded(lambda: command.main(args=list(arguments), prog_name="pitstop", standalone_mode=False), arguments)
