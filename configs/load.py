@@ -56,6 +56,7 @@ def load_settings(
     base: Mapping[str, Any] | None = None,
     base_name: str = "",
     require_model_and_data: bool = False,
+    check_overridden: bool = False,
 ) -> Loaded:
     """Merge all sources into one checked ``Settings``.
 
@@ -68,6 +69,7 @@ def load_settings(
             and ``.env`` give the access token alone.
         base_name: what to call ``base`` in messages, such as ``run_003/config.json``.
         require_model_and_data: refuse a model without data and data without a model.
+        check_overridden: check values that a stronger source overrides, too.
 
     Raises:
         SettingsError: an unknown name, a value out of range, an unreadable file, or settings that contradict each other.
@@ -76,7 +78,10 @@ def load_settings(
     outer = _outer_layers(env_file, os.environ if environ is None else environ)
     if base is not None:
         outer = [{path: given for path, given in layer.items() if by_path()[path].secret} for layer in outer]
-    merged = _merge([*layers, *outer, _flag_layer(flags or {})])
+    layers = [*layers, *outer, _flag_layer(flags or {})]
+    if check_overridden:
+        _check_all(layers)
+    merged = _merge(layers)
     notes: list[str] = []
     if base is None and not _given(merged, _MODEL) and not _given(merged, _DATA):
         merged = {**read_preset(DEMO), **{path: given for path, given in merged.items() if path not in (_MODEL, _DATA)}}
@@ -154,6 +159,12 @@ def _merge(layers: Sequence[Layer]) -> Layer:
     for layer in layers:
         merged |= layer
     return merged
+
+
+def _check_all(layers: Sequence[Layer]) -> None:
+    for layer in layers:
+        for path, given in layer.items():
+            _parse(by_path()[path], given)
 
 
 def _given(merged: Layer, path: str) -> bool:
