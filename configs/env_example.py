@@ -1,0 +1,105 @@
+"""``.env.example`` out of the schema: ``python -m pitstop.configs.env_example [FILE]`` writes it."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from pitstop.configs.leaves import Leaf, leaves
+from pitstop.configs.schema import Settings
+from pitstop.configs.sources import PREFIX
+from pitstop.configs.values import describe
+
+_WIDTH = 110
+
+_HEAD = """\
+# Settings of Pitstop. Copy this file to .env and uncomment what you want to change:
+#
+#     cp .env.example .env
+#
+# Every line shows the default. Flags and the process environment beat this file; this file beats --config files.
+# 'none' stands for "not set". PITSTOP_<NAME> is accepted for each name and wins over the bare one.
+# Variables of other tools (HF_HOME, CUDA_VISIBLE_DEVICES, WANDB_MODE, …) may stand here too; they are passed on.
+# Generated from the schema by: python -m pitstop.configs.env_example
+"""
+
+# Where the default is "not set", an example of what to write says more than 'none'.
+_EXAMPLES = {
+    "model.id": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "data.train": "data/train.jsonl",
+    "data.eval": "data/held_out.jsonl",
+    "naming.experiment_name": "high-lr-test",
+    "naming.custom_id": "experiment-v1",
+    "hub.username": "your-username",
+    "hub.token": "hf_...",
+}
+
+# These are unset in the schema because one follows from the other; this is what they come to.
+_RESOLVED = {"quantization.load_in_4bit": "true", "training.method": "qlora"}
+
+
+def render() -> str:
+    """The text of ``.env.example``: each setting commented out, with its meaning, range and default."""
+    return "\n".join([_HEAD.rstrip("\n"), *_body()]) + "\n"
+
+
+def name_in_file(leaf: Leaf) -> str:
+    """How a setting is written in a ``.env``: bare where the bare name is read, else with the prefix."""
+    return leaf.env if leaf.documented else PREFIX + leaf.env
+
+
+def value_in_file(leaf: Leaf) -> str:
+    """The default as text; for a setting that is unset by default, 'none' or an example."""
+    if leaf.path in _EXAMPLES:
+        return _EXAMPLES[leaf.path]
+    if leaf.path in _RESOLVED:
+        return _RESOLVED[leaf.path]
+    if leaf.default is None:
+        return "none"
+    if isinstance(leaf.default, bool):
+        return str(leaf.default).lower()
+    return ",".join(leaf.default) if isinstance(leaf.default, list) else _plain(str(leaf.default))
+
+
+def _plain(text: str) -> str:
+    """Quote what the shell would read as more than one word; '5e-05' stays the number that people write."""
+    return f'"{text}"' if " " in text else text.replace("e-0", "e-")
+
+
+def _body() -> Iterator[str]:
+    group = None
+    for leaf in leaves():
+        if leaf.group != group:
+            group = leaf.group
+            yield ""
+            yield f"# --- {group}: {_group_meaning(leaf)}"
+        yield ""
+        yield from textwrap.wrap(_comment(leaf), _WIDTH, initial_indent="# ", subsequent_indent="# ")
+        yield f"# {name_in_file(leaf)}={value_in_file(leaf)}"
+
+
+def _comment(leaf: Leaf) -> str:
+    takes = "" if leaf.kind in ("str", "secret", "list") else f" Takes {describe(leaf)}."
+    example = " Not set by default." if leaf.path in _EXAMPLES else ""
+    return f"{leaf.help}{takes}{example}"
+
+
+def _group_meaning(leaf: Leaf) -> str:
+    """The docstring of the group that holds the setting."""
+    group: type = Settings
+    for part in leaf.path.split(".")[:-1]:
+        group = group.model_fields[part].annotation  # type: ignore[attr-defined]
+    return (group.__doc__ or "").strip().partition("\n")[0]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the file (``.env.example`` of the working directory unless another is named)."""
+    path = Path(arguments[0]) if arguments else Path(".env.example")
+    path.write_text(render(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
