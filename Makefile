@@ -1,0 +1,63 @@
+# make demo     a real 4-bit LoRA fine-tune, interrupted, resumed and scored; under 5 minutes on 2 CPU cores after downloads
+# make test     the whole test suite
+# make lint     style, types, layering and the documented options
+# make docs     write the generated pages and .env.example again
+# make bench    the benchmarks that need no further download
+# make clean    remove what make and the tools made, the virtual environment included; runs and the model cache stay
+#
+# Only python3 (3.11 or newer, with venv and pip) and make are assumed. PYTHON=python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PACKAGES := cli trainers checkpointing naming configs examples
+PIP_FLAGS := --disable-pip-version-check --no-input --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint docs bench clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP)
+
+# The stamp keeps the install from being repeated; it is older than these two files when they change.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pitstop needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (the first time this downloads PyTorch)"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[test,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/pitstop fetch-demo
+	@$(BIN)/python examples/medical_ner/demo.py
+
+# Without the demo model the tests that train it are skipped, and pytest says so.
+test: $(STAMP)
+	@$(BIN)/pitstop fetch-demo || echo "going on without the demo model" >&2
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) .types/pitstop
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest tests/cli/test_documentation.py
+
+docs: $(STAMP)
+	@$(BIN)/python docs/generate.py
+
+bench: $(STAMP)
+	@$(BIN)/pitstop fetch-demo
+	@$(BIN)/python benchmarks/run.py
+
+# mypy cannot read setuptools' package-dir mapping: links give it the namespace that the code imports.
+.types/pitstop:
+	@mkdir -p $@
+	@for package in $(PACKAGES); do ln -sfn ../../$$package $@/$$package; done
+
+clean:
+	rm -rf $(VENV) .types build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(PACKAGES) tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
