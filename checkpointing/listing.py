@@ -24,6 +24,24 @@ INTERRUPTED = "interrupted"
 STATUSES = ("created", "running", INTERRUPTED, "completed", "failed", "stopped", INCOMPLETE)
 
 
+# A line break never stands inside a JSON string, so this is the top-level key and nothing else.
+_REST = b',\n  "training_config":'
+_NEEDED = {
+    "name",
+    "experiment_name",
+    "task",
+    "method",
+    "model",
+    "dataset",
+    "status",
+    "created_at",
+    "updated_at",
+    "progress",
+    "checkpoints",
+    "best_checkpoint",
+}
+
+
 @dataclass(slots=True)
 class RunRecord:
     """One run as the listing shows it. ``size`` is the bytes of its checkpoints, times are ISO 8601 with an offset."""
@@ -83,7 +101,7 @@ def _runs_in(directory: str) -> list[tuple[int, str]]:
 def _record(base: str, group: str, number: int, name: str) -> RunRecord:
     run = f"{group}/{name}" if group else name
     path = f"{base}/{run}"
-    metadata = read_metadata(path)
+    metadata = _head(path)
     progress = _dict(metadata.get("progress"))
     checkpoints = metadata.get("checkpoints")
     entries = [entry for entry in checkpoints if isinstance(entry, dict)] if isinstance(checkpoints, list) else []
@@ -111,19 +129,40 @@ def _record(base: str, group: str, number: int, name: str) -> RunRecord:
     )
 
 
-def read_metadata(run: str) -> dict[str, Any]:
-    """metadata.json of the run directory; {} when it is missing or is no JSON object."""
+def _head(run: str) -> dict[str, Any]:
+    """What the listing needs of metadata.json, or all of it; {} when it is missing or is no JSON object.
+
+    As Pitstop writes the file, the long parts come last and each top-level key starts a line. Leaving them unparsed takes
+    two thirds off the time of a long listing; a file in any other shape is parsed in full.
+    """
+    data = _read(run)
+    end = data.find(_REST)
+    if end > 0:
+        content = _parse(data[:end] + b"}")
+        if _NEEDED <= content.keys():
+            return content
+    return _parse(data)
+
+
+def _read(run: str) -> bytes:
     try:
         # Plain descriptors: a third of the time of an open file object, a thousand times over.
         descriptor = os.open(f"{run}/{layout.METADATA}", os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError:
-        return {}
+        return b""
     try:
-        content = json.loads(os.read(descriptor, os.fstat(descriptor).st_size))
-    except (OSError, ValueError, RecursionError):
-        return {}
+        return os.read(descriptor, os.fstat(descriptor).st_size)
+    except OSError:
+        return b""
     finally:
         os.close(descriptor)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
     return content if isinstance(content, dict) else {}
 
 
