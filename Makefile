@@ -12,7 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PACKAGES := cli trainers checkpointing naming configs examples
-PIP_FLAGS := --disable-pip-version-check --no-input --quiet
+PIP_FLAGS := --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs bench clean
@@ -26,7 +26,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pitstop needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (the first time this downloads PyTorch)"
+	@echo "installing into $(VENV); the first time this downloads PyTorch, which takes some minutes"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[test,dev]'
 	@touch $@
 
