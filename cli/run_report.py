@@ -1,0 +1,195 @@
+"""Everything that is on disk about one run, as plain values: what ``show`` prints and what its ``--json`` holds."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing import layout, locking
+from pitstop.checkpointing.base_models import LINKED, BaseModels
+from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.store import Entry
+from pitstop.configs.errors import CheckpointError
+
+_NOT_SETTINGS = "sources"
+_METADATA_KEYS = (
+    "experiment_name",
+    "task",
+    "method",
+    "model",
+    "dataset",
+    "status_reason",
+    "created_at",
+    "updated_at",
+    "progress",
+    "best_checkpoint",
+    "resumes",
+    "environment",
+    "data",
+    "base_model",
+)
+
+
+def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) -> dict[str, Any]:
+    """All about ``run``; with ``verify`` every checkpoint is hashed again. ``checkpoint`` adds the contents of that one.
+
+    Raises:
+        CheckpointError: the run has no ``checkpoint`` of that name, or a newer Pitstop wrote it.
+    """
+    problems: list[str] = []
+    metadata = _or_empty(run.metadata, problems)
+    config = _or_empty(run.config, problems)
+    result: dict[str, Any] = {
+        "run_number": run.number,
+        "run": run.label,
+        "path": str(run.path),
+        "name": metadata.get("name") or run.path.name,
+        "status": run.status(),
+        "in_use_by": locking.owner_of(run.path / layout.LOCK) if run.is_locked() else None,
+        **{key: metadata.get(key) for key in _METADATA_KEYS},
+        "settings": {key: value for key, value in config.items() if key != _NOT_SETTINGS},
+        "sources": config.get(_NOT_SETTINGS) or {},
+        "checkpoints": _checkpoints(run, metadata, verify),
+        "set_aside": _set_aside(run),
+        "disk": disk_use(run),
+        "problems": problems,
+    }
+    if checkpoint is not None:
+        result["checkpoint"] = _contents(run, checkpoint)
+    return result
+
+
+def _or_empty(read: Any, problems: list[str]) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = read()
+    except CheckpointError as error:
+        problems.append(f"{error.message}; {error.hint}" if error.hint else error.message)
+        return {}
+    return content
+
+
+def _checkpoints(run: RunDirectory, metadata: dict[str, Any], verify: bool) -> list[dict[str, Any]]:
+    entries = run.store.verify_all() if verify else run.store.scan()
+    ordered = sorted((entry.info.order, entry.name, entry) for entry in entries if entry.info is not None)
+    whole = [entry for _, _, entry in ordered]
+    damaged = [entry for entry in entries if entry.info is None]
+    best = run.store.best()
+    pins = _pins(metadata, whole[-1].name if whole else None, best.name if best else None)
+    return [_checkpoint(entry, verify, pins) for entry in [*whole, *damaged]]
+
+
+def _pins(metadata: dict[str, Any], last: str | None, best: str | None) -> list[tuple[str, str]]:
+    """Why a checkpoint is kept, whatever its age: (name, reason)."""
+    resumes = metadata.get("resumes")
+    started = [entry.get("checkpoint") for entry in resumes if isinstance(entry, dict)] if isinstance(resumes, list) else []
+    pairs = [(best, layout.BEST), (last, layout.LAST), *((name, "resumed from") for name in dict.fromkeys(started))]
+    return [(name, reason) for name, reason in pairs if name]
+
+
+def _checkpoint(entry: Entry, verified: bool, pins: list[tuple[str, str]]) -> dict[str, Any]:
+    info = entry.info
+    return {
+        "name": entry.name,
+        "step": info.step if info else None,
+        "epoch": info.epoch if info else None,
+        "metrics": dict(info.metrics) if info else {},
+        "size_bytes": info.size if info else None,
+        "saved_at": info.saved_at.isoformat() if info else None,
+        "state": "damaged" if info is None else "verified" if verified else "complete",
+        "problem": entry.problem,
+        "pins": [reason for name, reason in pins if name == entry.name],
+    }
+
+
+def _set_aside(run: RunDirectory) -> list[dict[str, Any]]:
+    found = []
+    for where in (layout.DAMAGED, layout.SUPERSEDED):
+        for path in run.store.set_aside(where):
+            note = path.with_name(f"{path.name}.reason.txt")
+            reason = note.read_text(encoding="utf-8").strip() if note.is_file() else None
+            found.append(
+                {
+                    "name": path.name,
+                    "where": where,
+                    "path": str(path),
+                    "reason": reason,
+                    "size_bytes": tree_size(path),
+                }
+            )
+    return found
+
+
+def _contents(run: RunDirectory, checkpoint: str) -> dict[str, Any]:
+    info = run.store.resolve(checkpoint)
+    manifest = info.manifest
+    return {
+        "name": info.name,
+        "path": str(info.path),
+        "step": info.step,
+        "epoch": info.epoch,
+        "metrics": dict(info.metrics),
+        "saved_at": info.saved_at.isoformat(),
+        "size_bytes": info.size,
+        "world_size": manifest.world_size,
+        "files": {name: {"size_bytes": record.size, "sha256": record.sha256} for name, record in sorted(manifest.files.items())},
+        "fingerprints": dict(manifest.fingerprints),
+        "versions": dict(manifest.versions),
+        "pitstop_version": manifest.pitstop_version,
+    }
+
+
+def disk_use(run: RunDirectory) -> dict[str, Any]:
+    """Bytes of the run's parts. The base model counts apart: runs that share it share its blocks on the disk."""
+    weights = layout.weights_directory(run.path)
+    aside = sum(tree_size(weights / where) for where in (layout.DAMAGED, layout.SUPERSEDED))
+    base = _base_model(run)
+    total = tree_size(run.path) - (base["size_bytes"] if base and base["linked"] else 0)
+    return {
+        "own_bytes": total,
+        "checkpoints_bytes": tree_size(weights) - aside,
+        "set_aside_bytes": aside,
+        "logs_bytes": tree_size(run.logs_dir),
+        "base_model": base,
+    }
+
+
+def _base_model(run: RunDirectory) -> dict[str, Any] | None:
+    linked = run.path / LINKED
+    try:
+        location = BaseModels(run.base_dir).base_location(run.path)
+    except CheckpointError:
+        return None
+    size = tree_size(location)
+    runs = _sharing(location) if location == linked else None
+    return {
+        "path": str(location),
+        "size_bytes": size,
+        "linked": location == linked,
+        "shared_by_runs": runs,
+        "saved_bytes": size * (runs - 1) if runs else None,
+    }
+
+
+def _sharing(linked: Path) -> int:
+    """Runs that hold hard links to this base; the copy in ``.base_models`` is one link more."""
+    links = [status.st_nlink for status in _files(linked)]
+    return max(min(links, default=2) - 1, 1)
+
+
+def tree_size(path: Path) -> int:
+    """Bytes of all files below ``path``, a file with several names in it counted once; 0 when there is nothing."""
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in _files(path)}.values())
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    for directory, _, names in os.walk(path):
+        for name in names:
+            try:
+                status = (Path(directory) / name).lstat()
+            except FileNotFoundError:  # retention goes on while we look
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield status
