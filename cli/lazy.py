@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
-
 
 class CommandEntry(NamedTuple):
     """Where a command lives: module and attribute, its line in ``pitstop --help`` and the panel it stands in."""
@@ -96,7 +94,7 @@ def load_command(name: str, entry: CommandEntry) -> Any:
         command = typer.main.get_command(target)
     else:
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        single.command(name, context_settings=HELP_OPTIONS, short_help=entry.help)(target)
+        single.command(name, short_help=entry.help)(target)
         command = typer.main.get_command(single)
     command.name = name
     finish(command)
@@ -104,8 +102,9 @@ def load_command(name: str, entry: CommandEntry) -> Any:
 
 
 def finish(command: Any) -> None:
-    """Make the options of ``command`` quick and let its help flow, for the commands under it too."""
+    """Give ``command`` and those under it ``-h``, options that are quick, and help that flows."""
     command.help = reflow(command.help or "")
+    command.context_settings = {**command.context_settings, "help_option_names": ["-h", "--help"]}
     help_option = command.get_help_option(typer.Context(command, **command.context_settings))
     if help_option is not None:
         help_option.opts.sort()  # Typer collects them in a set, so that their order would change from call to call

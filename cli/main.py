@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pitstop.cli.boundary import run_guarded
-from pitstop.cli.lazy import HELP_OPTIONS, CommandEntry, finish, lazy_group
+from pitstop.cli.lazy import CommandEntry, finish, lazy_group
 
 TRAINING, RUNS, SETUP = "Training", "Runs", "Setup"
 
@@ -31,7 +31,6 @@ app = typer.Typer(
     cls=lazy_group(COMMANDS),
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings=HELP_OPTIONS,
     epilog="Examples:\n\n"
     "  pitstop train --epochs 10             the demo model and records\n"
     "  pitstop train --model-id Qwen/Qwen2.5-0.5B-Instruct --dataset data.jsonl\n"

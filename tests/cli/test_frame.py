@@ -88,9 +88,9 @@ def test_a_misspelt_option_is_suggested(pitstop: Cli) -> None:
     assert "--status" in result.stderr and "pitstop list-runs --help" in result.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*sorted(COMMANDS.keys() - {"config"}), "config show", "config validate"])
 def test_every_command_has_help_with_examples_at_80_columns(command: str, pitstop: Cli) -> None:
-    result = pitstop(command, "--help")
+    result = pitstop(*command.split(), "-h")
     assert result.code == 0
     assert f"pitstop {command}" in result.stdout
     assert "Examples:" in result.stdout
