@@ -97,13 +97,13 @@ def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | 
 def nearest_path(word: str, group: str = "") -> str | None:
     """The dotted path that an unknown key in ``group`` was probably meant to be.
 
-    Keys of the same group come first, then any setting by its key, its environment name or its flag, so that
+    Keys of the same group come first, then any group, and any setting by its key, its environment name or its flag, so that
     ``lora_rank: 8`` at the top of a file finds ``lora.rank``.
     """
     sibling = nearest(word, children(group), cutoff=0.75)
     if sibling:
         return f"{group}.{sibling}" if group else sibling
-    names: dict[str, str] = {}
+    names = {_fold(name): path for path in sorted(groups()) if path for name in (path, path.rpartition(".")[2])}
     for leaf in leaves():
         for name in (leaf.name, leaf.env, leaf.flag.lstrip("-"), leaf.path):
             names.setdefault(_fold(name), leaf.path)

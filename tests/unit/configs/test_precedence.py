@@ -1,0 +1,229 @@
+"""Which source wins, and what is remembered about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.leaves import by_path, leaves
+from pitstop.configs.load import Source, load_settings, settings_to_dict
+
+
+def write(name: str, text: str) -> Path:
+    path = Path(name)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(**arguments: object) -> SettingsError:
+    arguments.setdefault("environ", {})
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**arguments)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_each_source_beats_the_ones_below_it() -> None:
+    write("a.yaml", "lora: {rank: 1, alpha: 1, dropout: 0.1}\ntraining: {epochs: 1, seed: 1, batch_size: 1}\n")
+    write("b.yaml", "lora: {alpha: 2, dropout: 0.2}\ntraining: {epochs: 2, seed: 2}\n")
+    write(".env", "LORA_DROPOUT=0.3\nNUM_TRAIN_EPOCHS=3\nPITSTOP_SEED=3\n")
+    loaded = load_settings(
+        flags={"training.seed": "5"},
+        config_files=["a.yaml", "b.yaml"],
+        environ={"NUM_TRAIN_EPOCHS": "4", "PITSTOP_SEED": "4"},
+    )
+    lora, training = loaded.settings.lora, loaded.settings.training
+    assert (lora.rank, lora.alpha, lora.dropout, training.epochs, training.seed) == (1, 2, 0.3, 4, 5)
+    assert training.gradient_accumulation_steps == 2
+    where = {path: source.where for path, source in loaded.sources.items()}
+    assert where["lora.rank"] == "a.yaml line 1"
+    assert where["training.batch_size"] == "a.yaml line 2"
+    assert where["lora.alpha"] == "b.yaml line 1"
+    assert where["lora.dropout"] == ".env line 1 (LORA_DROPOUT)"
+    assert where["training.epochs"] == "NUM_TRAIN_EPOCHS"
+    assert where["training.seed"] == "--seed"
+    assert loaded.sources["training.gradient_accumulation_steps"] == Source("default", "default")
+    kinds = {path: source.kind for path, source in loaded.sources.items()}
+    assert [kinds[p] for p in ("lora.rank", "lora.dropout", "training.epochs", "training.seed")] == [
+        "config",
+        "env-file",
+        "environment",
+        "flag",
+    ]
+
+
+def test_every_setting_has_a_source() -> None:
+    assert list(load_settings(environ={}).sources) == [leaf.path for leaf in leaves()]
+
+
+def test_the_prefixed_name_beats_the_bare_one_in_the_environment_and_in_the_file() -> None:
+    environ = {"LORA_RANK": "4", "PITSTOP_LORA_RANK": "8"}
+    assert load_settings(environ=environ).settings.lora.rank == 8
+    for order in ("LORA_RANK=4\nPITSTOP_LORA_RANK=8\n", "PITSTOP_LORA_RANK=8\nLORA_RANK=4\n"):
+        write(".env", order)
+        loaded = load_settings(environ={})
+        assert loaded.settings.lora.rank == 8
+        assert "PITSTOP_LORA_RANK" in loaded.sources["lora.rank"].where
+
+
+def test_the_bare_name_in_the_environment_beats_the_prefixed_one_in_the_file() -> None:
+    write(".env", "PITSTOP_LORA_RANK=8\n")
+    assert load_settings(environ={"LORA_RANK": "4"}).settings.lora.rank == 4
+
+
+def test_bare_names_that_are_not_documented_are_none_of_our_business_in_the_environment() -> None:
+    loaded = load_settings(environ={"SEED": "7", "MODE": "max", "TASK": "build", "LORA_RNAK": "8"})
+    assert loaded.settings.training.seed == 42
+    assert loaded.settings.training.checkpoint.mode == "min"
+
+
+def test_a_named_env_file_is_read_instead_of_the_default_one() -> None:
+    write(".env", "LORA_RANK=4\n")
+    other = write("other.env", "LORA_ALPHA=8\n")
+    lora = load_settings(env_file=other, environ={}).settings.lora
+    assert (lora.rank, lora.alpha) == (32, 8)
+
+
+def test_a_false_flag_is_named_as_it_was_written() -> None:
+    assert load_settings(flags={"data.packing": False}, environ={}).sources["data.packing"].where == "--no-packing"
+
+
+def test_an_unknown_flag_path_suggests_the_nearest() -> None:
+    error = refused(flags={"lora.rnak": 8})
+    assert "lora.rnak" in error.message
+    assert error.hint == "Did you mean lora.rank?"
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "in_4bit"),
+    [
+        ({}, "qlora", True),
+        ({"training.method": "lora"}, "lora", False),
+        ({"training.method": "qlora"}, "qlora", True),
+        ({"quantization.load_in_4bit": False}, "lora", False),
+        ({"quantization.load_in_4bit": True}, "qlora", True),
+        ({"training.method": "lora", "quantization.load_in_4bit": False}, "lora", False),
+    ],
+)
+def test_method_and_4bit_follow_from_each_other(given: dict[str, object], method: str, in_4bit: bool) -> None:
+    loaded = load_settings(flags=given, environ={})
+    assert (loaded.settings.training.method, loaded.settings.quantization.load_in_4bit) == (method, in_4bit)
+    if given:
+        assert loaded.sources["training.method"].kind == loaded.sources["quantization.load_in_4bit"].kind == "flag"
+
+
+def test_method_and_4bit_that_contradict_each_other_name_both_sources() -> None:
+    write(".env", "LOAD_IN_4BIT=true\n")
+    error = refused(flags={"training.method": "lora"})
+    assert "--method" in error.message
+    assert ".env line 1 (LOAD_IN_4BIT)" in error.message
+
+
+def test_checkpoints_turned_off_are_the_strategy_no() -> None:
+    loaded = load_settings(flags={"training.checkpoint.enabled": False}, environ={"SAVE_STRATEGY": "steps"})
+    assert loaded.settings.training.checkpoint.strategy == "no"
+    assert loaded.sources["training.checkpoint.strategy"].where == "--no-checkpoint-enabled"
+
+
+class TestDemo:
+    def test_neither_model_nor_data_takes_the_demo_and_says_so(self) -> None:
+        loaded = load_settings(environ={}, require_model_and_data=True)
+        assert loaded.settings.model.id == "HuggingFaceTB/SmolLM2-135M-Instruct"
+        assert loaded.settings.data.train == ["example:medical_ner/train.jsonl"]
+        assert loaded.sources["model.id"].kind == "preset"
+        (note,) = loaded.notes
+        for part in ("demo", "MODEL_ID", "DATASET_PATH", "--model-id", "--dataset"):
+            assert part in note
+        assert "\n" not in note
+
+    def test_the_demo_is_beneath_every_other_source(self) -> None:
+        write("a.yaml", "data: {eval: mine.jsonl}\n")
+        loaded = load_settings(config_files=["a.yaml"], environ={"PITSTOP_MODEL_REVISION": "main"})
+        assert loaded.settings.data.eval == ["mine.jsonl"]
+        assert loaded.settings.model.revision == "main"
+
+    def test_empty_names_count_as_not_set(self) -> None:
+        loaded = load_settings(environ={"MODEL_ID": "", "DATASET_PATH": ""})
+        assert loaded.settings.model.id == "HuggingFaceTB/SmolLM2-135M-Instruct"
+        assert loaded.settings.data.train == ["example:medical_ner/train.jsonl"]
+
+    def test_named_as_a_preset_it_says_nothing(self) -> None:
+        assert load_settings(config_files=["demo"], environ={}).notes == []
+
+    @pytest.mark.parametrize(("name", "missing"), [("MODEL_ID", "--dataset"), ("DATASET_PATH", "--model-id")])
+    def test_one_without_the_other_is_refused_for_training_only(self, name: str, missing: str) -> None:
+        environ = {name: "x"}
+        assert missing in str(refused(environ=environ, require_model_and_data=True).hint)
+        loaded = load_settings(environ=environ)
+        assert (loaded.settings.model.id == "x") != (loaded.settings.data.train == ["x"])
+        assert loaded.notes == []
+
+
+class TestResume:
+    base: ClassVar = {
+        "lora": {"rank": 8},
+        "model": {"id": "m"},
+        "data": {"train": ["d"]},
+        "training": {"method": "qlora", "epochs": 10},
+    }
+
+    def test_only_flags_override_the_run_and_the_environment_gives_the_token(self) -> None:
+        write(".env", "LORA_ALPHA=1\n")
+        loaded = load_settings(
+            base=self.base,
+            base_name="run_003/config.json",
+            flags={"training.epochs": "15"},
+            environ={"LORA_RANK": "4", "LEARNING_RATE": "1", "HF_TOKEN": "hf_token"},
+        )
+        settings = loaded.settings
+        assert (settings.lora.rank, settings.lora.alpha, settings.training.learning_rate) == (8, 64, 5e-5)
+        assert settings.training.epochs == 15
+        assert settings.hub.token is not None
+        assert settings.hub.token.get_secret_value() == "hf_token"
+        assert loaded.sources["lora.rank"] == Source("run", "run_003/config.json")
+        assert loaded.notes == []
+
+    def test_a_run_without_model_and_data_does_not_turn_into_the_demo(self) -> None:
+        assert load_settings(base={}, environ={}).settings.model.id is None
+
+    def test_settings_survive_the_way_through_a_run(self) -> None:
+        settings = load_settings(flags={"lora.target_modules": ["q", "v"], "training.eval_steps": 7}, environ={}).settings
+        again = load_settings(base=settings_to_dict(settings), environ={}).settings
+        assert again == settings
+
+    def test_a_flag_decides_method_and_4bit_against_what_the_run_recorded(self) -> None:
+        base = {"training": {"method": "qlora"}, "quantization": {"load_in_4bit": True}}
+        settings = load_settings(base=base, flags={"training.method": "lora"}, environ={}).settings
+        assert (settings.training.method, settings.quantization.load_in_4bit) == ("lora", False)
+
+    def test_a_config_file_is_refused(self) -> None:
+        assert "--config" in refused(base=self.base, config_files=["demo"]).message
+
+    def test_an_unknown_key_of_the_run_is_named(self) -> None:
+        error = refused(base={"lora": {"rankk": 8}}, base_name="run_003/config.json")
+        assert "run_003/config.json" in error.message
+        assert error.hint == "Did you mean lora.rank?"
+
+
+def test_values_under_a_stronger_source_are_checked_on_request_only() -> None:
+    write(".env", "LORA_RANK=many\n")
+    assert load_settings(environ={"LORA_RANK": "4"}).settings.lora.rank == 4
+    assert ".env line 1 (LORA_RANK)" in refused(environ={"LORA_RANK": "4"}, check_overridden=True).message
+
+
+def test_the_dictionary_has_every_setting_but_the_secrets() -> None:
+    settings = load_settings(environ={"HF_TOKEN": "hf_secretsecretsecret1"}).settings
+    nested = settings_to_dict(settings)
+    assert "token" not in nested["hub"]
+    assert "secretsecret" not in repr(nested)
+    assert "secretsecret" not in repr(settings)
+    found = set()
+    for path in by_path():
+        value = nested
+        for part in path.split("."):
+            value = value.get(part, KeyError) if isinstance(value, dict) else KeyError
+        if value is not KeyError:
+            found.add(path)
+    assert set(by_path()) - found == {"hub.token"}
