@@ -57,21 +57,19 @@ def name(
     chosen = _chosen(loaded.settings, now)
     for line in [*loaded.notes, *chosen.notes]:
         notice(line)
-    report = _report(loaded, now, chosen)
-    if save_metadata:
-        report["saved_to"] = str(_save(report, loaded))
+    saved_to = _save(_report(loaded, now, chosen), loaded) if save_metadata else None
+    if saved_to:
+        notice(f"saved {saved_to}")
     if json_output:
-        print_json(report)
+        print_json({**_report(loaded, now, chosen), "saved_to": str(saved_to) if saved_to else None})
     elif full_config:
-        _print_full(report, loaded)
+        _print_full(chosen, loaded)
     elif hub:
         say(hub_id(loaded.settings.hub.username, chosen.text))
     elif simple or any(flag in flags for flag in _VARIANTS):
         say(chosen.text)
     else:
         _print_schemes(loaded.settings, now, chosen)
-    if save_metadata:
-        notice(f"saved {report['saved_to']}")
 
 
 def _moment(at: str | None) -> datetime:
@@ -117,9 +115,10 @@ def _save(report: Mapping[str, Any], loaded: Loaded) -> Path:
     return path
 
 
-def _print_full(report: Mapping[str, Any], loaded: Loaded) -> None:
-    say(f"name    {report['name']}")
-    say(f"hub id  {report['hub_id'] or '(set HF_USERNAME)'}")
+def _print_full(chosen: Name, loaded: Loaded) -> None:
+    username = loaded.settings.hub.username
+    say(f"name    {chosen.text}")
+    say(f"hub id  {hub_id(username, chosen.text) if username else '(set HF_USERNAME)'}")
     say()
     table([Column("Setting"), Column("Value", wrap=True), Column("Source", wrap=True)], rows(loaded))
 

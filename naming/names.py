@@ -7,7 +7,6 @@ macOS and Windows. Schemes and template fields are described in ``docs/naming.md
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -43,7 +42,10 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True)
 class NameInputs:
-    """Everything that a name is made of. ``model`` and ``task`` are already reduced to their short forms."""
+    """Everything that a name is made of.
+
+    ``model`` and ``task`` are already reduced to their short forms; ``digest`` is there where the name has a hash.
+    """
 
     model: str
     task: str
@@ -60,12 +62,13 @@ class NameInputs:
     timestamp: bool
     short: bool
     with_hash: bool
-    digest: str
+    digest: str | None
 
 
 def inputs_from(settings: Settings) -> NameInputs:
     """Pick what names are made of out of the settings."""
     naming, training = settings.naming, settings.training
+    hashed = naming.with_hash or "{hash}" in f"{naming.prefix}{naming.template}"
     return NameInputs(
         model=model_part(settings.model.id),
         task=task_part(settings.data.train[0] if settings.data.train else None),
@@ -82,7 +85,7 @@ def inputs_from(settings: Settings) -> NameInputs:
         timestamp=naming.timestamp,
         short=naming.short,
         with_hash=naming.with_hash,
-        digest=settings_digest(settings),
+        digest=settings_digest(settings) if hashed else None,
     )
 
 
@@ -112,8 +115,7 @@ def shorten(name: str, with_short_timestamp: str | None = None) -> Name:
         return Name(name)
     if with_short_timestamp is not None and len(with_short_timestamp) <= MAX_LENGTH:
         return Name(with_short_timestamp, (f"The name would be {len(name)} characters long; it got the short timestamp.",))
-    digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_LENGTH]
-    text = _with_suffix(with_short_timestamp or name, f"-{digest}")
+    text = _with_suffix(with_short_timestamp or name, f"-{_short_hash(name)}")
     return Name(text, (f"The name would be {len(name)} characters long (at most {MAX_LENGTH}); its end became a hash.",))
 
 
@@ -165,7 +167,7 @@ def all_names(settings: Settings, now: datetime) -> dict[str, Name]:
     Raises:
         SettingsError: as ``run_name``.
     """
-    inputs = inputs_from(settings)
+    inputs = dataclasses.replace(inputs_from(settings), digest=settings_digest(settings))
     names = {key: name_from(dataclasses.replace(inputs, **scheme.changes), now) for key, scheme in SCHEMES.items()}
     if inputs.template:
         names["template"] = name_from(inputs, now)
@@ -191,7 +193,7 @@ def settings_digest(settings: Settings) -> str:
     """Eight hex digits that change with what is trained, and not with names, directories, accounts or retention."""
     values = settings_to_dict(settings)
     del values["naming"], values["hub"], values["training"]["checkpoint"]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_HASH_LENGTH]
+    return _short_hash(json.dumps(values, sort_keys=True))
 
 
 def clean(text: str) -> str:
@@ -215,7 +217,7 @@ def _render(inputs: NameInputs, now: datetime) -> str:
         parts = [values["prefix"], values["experiment"]]
     else:
         parts = [_fill(_DERIVED, values, "")]
-    parts += [inputs.digest if inputs.with_hash else "", values["timestamp"]]
+    parts += [values["hash"] if inputs.with_hash else "", values["timestamp"]]
     return "-".join(part for part in parts if part)
 
 
@@ -235,7 +237,7 @@ def _values(inputs: NameInputs, stamp: str) -> dict[str, str]:
         "experiment": inputs.experiment or "",
         "prefix": "",
         "timestamp": stamp,
-        "hash": inputs.digest,
+        "hash": inputs.digest or "",
     }
 
 
@@ -267,6 +269,12 @@ def _scientific(value: float) -> str:
     """``5e-5``: dots and signs as short as they can be."""
     mantissa, exponent = f"{value:.6e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _short_hash(text: str) -> str:
+    import hashlib  # loads OpenSSL: not for every name
+
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
 
 
 def _last_part(path: str) -> str:
