@@ -9,7 +9,9 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pitstop.configs.schema import Group, SecretStr, Settings
+from pydantic import SecretStr
+
+from pitstop.configs.schema import Group, Settings
 
 Kind = Literal["bool", "int", "float", "str", "list", "choice", "secret"]
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
 from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest_path
-from pitstop.configs.schema import SecretStr, Settings
+from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import mask, remember
 from pitstop.configs.sources import (
     Given,

@@ -68,12 +68,8 @@ def _is_nothing(raw: Any) -> bool:
 def _within(leaf: Leaf, value: Any) -> bool:
     limits = leaf.limits
     if leaf.kind in ("int", "float"):
-        return (
-            value >= limits.get("ge", -math.inf)
-            and value > limits.get("gt", -math.inf)
-            and value <= limits.get("le", math.inf)
-            and value < limits.get("lt", math.inf)
-        )
+        above = value >= limits.get("ge", -math.inf) and value > limits.get("gt", -math.inf)
+        return bool(above and value <= limits.get("le", math.inf) and value < limits.get("lt", math.inf))
     return leaf.kind not in ("str", "list") or len(value) >= limits.get("min_length", 0)
 
 
