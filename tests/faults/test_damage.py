@@ -1,0 +1,182 @@
+"""What is damaged is detected, named, set aside and never deleted, and the newest valid checkpoint is used instead."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pitstop.checkpointing import layout
+from pitstop.checkpointing.inspection import DamagedError
+from pitstop.checkpointing.manifest import ManifestError, parse_manifest
+from pitstop.checkpointing.store import CheckpointStore
+from pitstop.configs.errors import CheckpointError
+from support.stores import FILES, ForgetfulStorage, save
+
+pytestmark = pytest.mark.faults
+
+FLIPS = 150
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    store = CheckpointStore(tmp_path / "lora_weights", ForgetfulStorage())
+    for step in (1, 2, 3):
+        save(store, step, loss=1 / step)
+    store.repair_pointers()
+    return store
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_one_flipped_bit_anywhere_is_found(store: CheckpointStore) -> None:
+    rng = random.Random(11)
+    for _ in range(FLIPS):
+        path = store.directory / "checkpoint-3" / rng.choice([*FILES, layout.MANIFEST])
+        bit = rng.randrange(path.stat().st_size * 8)
+        flip(path, bit)
+        with pytest.raises(DamagedError, match=path.name):
+            store.verify("checkpoint-3")
+        flip(path, bit)
+    store.verify("checkpoint-3")
+
+
+def test_no_bit_of_a_manifest_can_change_unseen(store: CheckpointStore) -> None:
+    raw = (store.directory / "checkpoint-3" / layout.MANIFEST).read_bytes()
+    for bit in range(len(raw) * 8):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CheckpointError):
+            parse_manifest(bytes(changed), "there")
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def extend(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def swap(path: Path) -> None:
+    other = path.with_name("adapter_model.safetensors" if path.name != "adapter_model.safetensors" else "state.json")
+    data = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+
+
+def link(path: Path) -> None:
+    target = path.parent.parent / "elsewhere"
+    path.rename(target)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("name", [*FILES, layout.MANIFEST])
+@pytest.mark.parametrize("harm", [truncate, extend, zero, swap, link, Path.unlink], ids=lambda harm: harm.__name__)
+def test_harm_to_any_file_is_found_named_and_survived(store: CheckpointStore, name: str, harm: Callable[[Path], None]) -> None:
+    harm(store.directory / "checkpoint-3" / name)
+    with pytest.raises(DamagedError, match=name):
+        store.verify("checkpoint-3")
+    report = store.recover()
+    assert report.checkpoint().step == 2
+    assert [(where, name in reason) for where, reason in report.quarantined] == [("checkpoint-3", True)]
+    assert store.pointer("last") == store.pointer("best") == "checkpoint-2"
+    aside = store.directory / layout.DAMAGED
+    assert (aside / "checkpoint-3").is_dir()
+    assert name in (aside / "checkpoint-3.reason.txt").read_text()
+
+
+def test_files_that_were_never_saved_are_found(store: CheckpointStore) -> None:
+    (store.directory / "checkpoint-3" / "extra.pkl").write_bytes(b"")
+    with pytest.raises(DamagedError, match=r"extra\.pkl is not part of it"):
+        store.verify("checkpoint-3")
+
+
+def test_what_a_file_browser_leaves_is_no_damage(store: CheckpointStore) -> None:
+    (store.directory / "checkpoint-3" / ".DS_Store").write_bytes(b"icons")
+    assert store.verify("checkpoint-3").step == 3
+
+
+def test_when_every_checkpoint_is_bad_nothing_is_deleted_and_all_are_named(store: CheckpointStore) -> None:
+    for step in (1, 2, 3):
+        flip(store.directory / f"checkpoint-{step}" / "state.json", 0)
+    report = store.recover()
+    assert report.valid is None
+    with pytest.raises(CheckpointError, match=r"(?s)checkpoint-3.*checkpoint-2.*checkpoint-1") as raised:
+        report.checkpoint()
+    assert raised.value.exit_code == 4
+    aside = store.directory / layout.DAMAGED
+    assert {path.name for path in aside.iterdir() if path.is_dir()} >= {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
+    assert not os.path.lexists(store.directory / "last")
+
+
+def test_an_older_damaged_checkpoint_is_found_when_asked_to_look_deep(store: CheckpointStore) -> None:
+    flip(store.directory / "checkpoint-1" / "state.json", 0)
+    assert store.recover().quarantined == []
+    assert [name for name, _ in store.recover(deep=True).quarantined] == ["checkpoint-1"]
+
+
+def test_the_same_name_can_be_set_aside_again(store: CheckpointStore) -> None:
+    for _ in range(2):
+        flip(store.directory / "checkpoint-3" / "state.json", 0)
+        store.recover()
+        save(store, 3)
+    flip(store.directory / "checkpoint-3" / "state.json", 0)
+    store.recover()
+    assert [path.name for path in store.set_aside(layout.DAMAGED)] == ["checkpoint-3", "checkpoint-3-2", "checkpoint-3-3"]
+
+
+@pytest.mark.parametrize("content", [b"", b"../../etc", b"checkpoint-999\n", b"checkpoint-1\n", b"\xff\xfe", b"x" * 10_000])
+def test_garbage_pointers_are_repaired(store: CheckpointStore, content: bytes) -> None:
+    for which in layout.POINTERS:
+        (store.directory / which).unlink()
+        (store.directory / which).write_bytes(content)
+    assert store.resolve("last").step == store.resolve("best").step == 3
+    assert store.recover().repaired == ["last", "best"]
+    assert (store.directory / "last").readlink() == Path("checkpoint-3")
+
+
+@pytest.mark.parametrize("target", ["checkpoint-1", "checkpoint-99", "../../../outside", "best", "last"])
+def test_stale_and_dangling_pointers_are_repaired(store: CheckpointStore, target: str) -> None:
+    (store.directory / "last").unlink()
+    (store.directory / "last").symlink_to(target)
+    assert store.recover().repaired == ["last"]
+    assert store.pointer("last") == "checkpoint-3"
+
+
+def test_a_directory_in_the_place_of_a_pointer_is_set_aside(store: CheckpointStore) -> None:
+    (store.directory / "last").unlink()
+    (store.directory / "last").mkdir()
+    (store.directory / "last" / "mine.txt").write_text("kept")
+    store.recover()
+    assert store.pointer("last") == "checkpoint-3"
+    assert (store.directory / layout.DAMAGED / "last" / "mine.txt").read_text() == "kept"
+
+
+def test_a_link_to_a_checkpoint_is_not_a_checkpoint(store: CheckpointStore, tmp_path: Path) -> None:
+    (store.directory / "checkpoint-3").rename(tmp_path / "checkpoint-3")
+    (store.directory / "checkpoint-3").symlink_to(tmp_path / "checkpoint-3")
+    assert [info.step for info in store.list()] == [1, 2]
+    assert store.recover().checkpoint().step == 2
+
+
+def test_a_manifest_of_another_checkpoint_is_refused(store: CheckpointStore) -> None:
+    (store.directory / "checkpoint-3").rename(store.directory / "checkpoint-4")
+    with pytest.raises(DamagedError, match="the manifest of checkpoint-3"):
+        store.verify("checkpoint-4")
+
+
+def test_a_deeply_nested_manifest_is_refused() -> None:
+    with pytest.raises(ManifestError):
+        parse_manifest(b"[" * 100_000, "there")

@@ -1,0 +1,138 @@
+"""The disk says no, at every single operation of a save."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pitstop.checkpointing import layout
+from pitstop.checkpointing.runs import create_run, list_runs
+from pitstop.checkpointing.store import CheckpointStore
+from pitstop.configs.errors import PitstopError, ResourceError
+from support.stores import Counter, ForgetfulStorage, HookedStorage, failing, leftovers, save
+
+pytestmark = pytest.mark.faults
+
+ERRORS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS]
+
+
+class Forgetful(HookedStorage, ForgetfulStorage):
+    """A hooked storage that syncs nothing for real."""
+
+    def sync_file(self, descriptor: int) -> None:
+        if self.before is not None:
+            self.before("sync_file", (descriptor,))
+
+    def sync_directory(self, path: Path) -> None:
+        if self.before is not None:
+            self.before("sync_directory", (path,))
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.__getitem__)
+def test_one_failing_operation_costs_that_save_and_nothing_else(number: int, tmp_path: Path) -> None:
+    directory = tmp_path / "lora_weights"
+    save(CheckpointStore(directory, ForgetfulStorage()), 1)
+    for at in range(1000):
+        store = CheckpointStore(directory, Forgetful(before=Counter(at, failing(number))))
+        try:
+            save(store, 2)
+            break
+        except ResourceError as error:
+            assert str(directory / "checkpoint-2") in error.message
+            assert error.hint is not None
+        assert leftovers(directory) == []
+        assert [info.step for info in store.list()] == [1]
+        store.verify("checkpoint-1")
+    assert at > 20
+    assert [info.step for info in store.list()] == [1, 2]
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.__getitem__)
+def test_a_disk_that_stays_full_can_still_be_tidied(number: int, tmp_path: Path) -> None:
+    directory = tmp_path / "lora_weights"
+    save(CheckpointStore(directory, ForgetfulStorage()), 1)
+    for at in range(30):
+        counter = {"seen": 0}
+
+        def before(name: str, _: tuple[Any, ...], at: int = at, counter: dict[str, int] = counter) -> None:
+            counter["seen"] += 1
+            if counter["seen"] > at and name in ("make_directory", "create", "write", "sync_file"):
+                raise OSError(number, os.strerror(number))
+
+        store = CheckpointStore(directory, Forgetful(before=before))
+        try:
+            save(store, 2)
+        except ResourceError:
+            assert leftovers(directory) == []
+            assert [info.step for info in store.list()] == [1]
+        else:
+            break
+    assert at > 10
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, HookedStorage())
+    store._storage.free_space = lambda path: 1000  # type: ignore[method-assign]
+    with pytest.raises(ResourceError, match=r"it needs [\d,]+ bytes, 1,000 are free"):
+        save(store, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_short_writes_are_completed(tmp_path: Path) -> None:
+    class Short(ForgetfulStorage):
+        def write(self, descriptor: int, data: memoryview) -> int:
+            return super().write(descriptor, data[: max(1, len(data) // 3)])
+
+    store = CheckpointStore(tmp_path, Short())
+    assert store.verify(save(store, 1).name).step == 1
+
+
+def test_a_write_that_takes_nothing_is_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    class Stuck(ForgetfulStorage):
+        def write(self, descriptor: int, data: memoryview) -> int:
+            return 0
+
+    with pytest.raises(ResourceError):
+        save(CheckpointStore(tmp_path, Stuck()), 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.__getitem__)
+def test_a_run_is_made_in_full_or_not_at_all(number: int, tmp_path: Path) -> None:
+    config = {"training": {"task": "sft"}}
+    for at in range(1000):
+        try:
+            create_run(tmp_path, name="a-run", config=config, metadata={}, storage=Forgetful(before=Counter(at, failing(number))))
+            break
+        except PitstopError:
+            assert list_runs(tmp_path) == []
+            assert [path for path in tmp_path.iterdir() if path.name != layout.BY_NAME] == []
+    assert at > 10
+    assert [record.name for record in list_runs(tmp_path)] == ["a-run"]
+
+
+def test_failed_updates_leave_the_old_metadata(tmp_path: Path) -> None:
+    run = create_run(tmp_path, name="a-run", config={}, metadata={}, storage=ForgetfulStorage())
+    for at in range(100):
+        run._storage = Forgetful(before=Counter(at, failing(errno.ENOSPC)))
+        try:
+            run.update_metadata({"status": "running"})
+            break
+        except ResourceError:
+            assert leftovers(run.path) == []
+            assert run.metadata()["status"] in ("created", "running")
+    assert at > 3
+
+
+def test_everything_is_private_to_the_user(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "runs", name="a-run", config={}, metadata={})
+    save(run.store, 1)
+    for path in (tmp_path / "runs").rglob("*"):
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if not path.is_symlink():
+            assert mode == (0o700 if path.is_dir() else 0o600), path

@@ -1,0 +1,164 @@
+"""A disk that may lose what was not synced.
+
+A ``Recorder`` notes every operation of a workload. ``image`` then builds what a power cut after the first ``count`` of them
+may leave: an operation on a directory is certain only once every directory it touches was synced afterwards, data only once
+its file was; anything else is there or not as ``rng`` decides, and unsynced data may be cut short or read as zeros.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.stores import HookedStorage
+
+
+@dataclass
+class Operation:
+    """One operation by inode numbers; ``synced_at`` is the index of the event from which on it is certain."""
+
+    kind: str
+    at: int
+    directories: tuple[int, ...] = ()
+    fields: tuple[Any, ...] = ()
+    waiting: set[int] = field(default_factory=set)
+    synced_at: int | None = None
+
+
+class Recorder:
+    """Records what a workload does below ``root``, which exists and is durable at the start."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.storage = HookedStorage(after=self._note)
+        self.operations: list[Operation] = []
+        self.acknowledged: list[tuple[int, int]] = []
+        self.count = 0
+        self._inodes: dict[Path, int] = {root: 0}
+        self._descriptors: dict[int, int] = {}
+        self._next = 1
+
+    def acknowledge(self, step: int) -> None:
+        """Note that the workload was told: the checkpoint of ``step`` is saved."""
+        self.acknowledged.append((self.count, step))
+
+    def _note(self, name: str, arguments: tuple[Any, ...], result: Any) -> None:
+        note = getattr(self, f"_on_{name}", None)
+        if note is not None:
+            note(*arguments, result)
+        self.count += 1
+
+    def _new(self, path: Path) -> int:
+        self._inodes[path] = self._next
+        self._next += 1
+        return self._next - 1
+
+    def _add(self, kind: str, directories: tuple[int, ...], *fields: Any) -> None:
+        self.operations.append(Operation(kind, self.count, directories, fields, waiting=set(directories)))
+
+    def _on_make_directory(self, path: Path, _: None) -> None:
+        parent = self._inodes[path.parent]
+        self._add("mkdir", (parent,), parent, path.name, self._new(path))
+
+    def _on_create(self, path: Path, descriptor: int) -> None:
+        parent = self._inodes[path.parent]
+        self._descriptors[descriptor] = self._new(path)
+        self._add("create", (parent,), parent, path.name, self._inodes[path])
+
+    def _on_write(self, descriptor: int, data: memoryview, taken: int) -> None:
+        inode = self._descriptors[descriptor]
+        self._add("write", (-inode,), inode, bytes(data[:taken]))
+
+    def _on_sync_file(self, descriptor: int, _: None) -> None:
+        self._settle(-self._descriptors[descriptor])
+
+    def _on_sync_directory(self, path: Path, _: None) -> None:
+        self._settle(self._inodes[path])
+
+    def _settle(self, inode: int) -> None:
+        for operation in self.operations:
+            operation.waiting.discard(inode)
+            if not operation.waiting and operation.synced_at is None:
+                operation.synced_at = self.count
+
+    def _on_symlink(self, target: str, path: Path, _: None) -> None:
+        parent = self._inodes[path.parent]
+        self._add("symlink", (parent,), parent, path.name, self._new(path), target)
+
+    def _on_rename(self, source: Path, target: Path, _: None) -> None:
+        old, new = self._inodes[source.parent], self._inodes[target.parent]
+        self._add("rename", (old, new), old, source.name, new, target.name)
+        moved = {path: inode for path, inode in self._inodes.items() if path == source or source in path.parents}
+        for path in moved:
+            del self._inodes[path]
+        self._inodes.update({target / path.relative_to(source): inode for path, inode in moved.items()})
+
+    _on_replace = _on_rename
+
+    def _on_unlink(self, path: Path, _: None) -> None:
+        parent = self._inodes[path.parent]
+        self._add("remove", (parent,), parent, path.name)
+        del self._inodes[path]
+
+    _on_remove_directory = _on_unlink
+
+    def last_acknowledged(self, count: int) -> int:
+        """The step of the last checkpoint acknowledged among the first ``count`` operations; 0 for none."""
+        return max((step for at, step in self.acknowledged if at <= count), default=0)
+
+    def image(self, count: int, rng: random.Random, target: Path) -> None:
+        """Build in ``target`` what a power cut after ``count`` operations may leave."""
+        keep = rng.choice([0.0, 0.5, 0.9, 1.0])
+        directories: dict[int, dict[str, int]] = {0: {}}
+        files: dict[int, bytes] = {}
+        links: dict[int, str] = {}
+        for operation in self.operations:
+            if operation.at >= count:
+                break
+            certain = operation.synced_at is not None and operation.synced_at < count
+            if certain or rng.random() < keep:
+                _apply(operation, directories, files, links)
+            elif operation.kind == "write" and rng.random() < 0.5:
+                _tear(operation, files, rng)
+        _build(0, target, directories, files, links)
+
+
+def _apply(operation: Operation, directories: dict[int, dict[str, int]], files: dict[int, bytes], links: dict[int, str]) -> None:
+    fields = operation.fields
+    if operation.kind == "write":
+        files[fields[0]] = files.get(fields[0], b"") + fields[1]
+    elif operation.kind == "rename":
+        old, name, new, new_name = fields
+        if name in directories.get(old, {}) and new in directories:
+            directories[new][new_name] = directories[old].pop(name)
+    elif operation.kind == "remove":
+        directories.get(fields[0], {}).pop(fields[1], None)
+    else:
+        parent, name, inode = fields[:3]
+        if operation.kind == "mkdir":
+            directories.setdefault(inode, {})
+        elif operation.kind == "create":
+            files.setdefault(inode, b"")
+        else:
+            links[inode] = fields[3]
+        directories.setdefault(parent, {})[name] = inode
+
+
+def _tear(operation: Operation, files: dict[int, bytes], rng: random.Random) -> None:
+    inode, data = operation.fields
+    cut = rng.randrange(len(data) + 1)
+    torn = data[:cut] if rng.random() < 0.5 else data[:cut] + bytes(len(data) - cut)
+    files[inode] = files.get(inode, b"") + torn
+
+
+def _build(inode: int, path: Path, directories: Any, files: dict[int, bytes], links: dict[int, str]) -> None:
+    path.mkdir()
+    for name, child in directories[inode].items():
+        if child in directories:
+            _build(child, path / name, directories, files, links)
+        elif child in links:
+            (path / name).symlink_to(links[child])
+        else:
+            (path / name).write_bytes(files.get(child, b""))
