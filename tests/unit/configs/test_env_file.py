@@ -33,6 +33,17 @@ def test_a_misspelt_name_gives_its_line_and_the_nearest_name() -> None:
     assert error.hint == "Did you mean LORA_RANK?"
 
 
+@pytest.mark.parametrize("line", ["LORA_RNAK=8", "just words", "LORA_RANK=0"])
+def test_blank_lines_and_comments_count(line: str) -> None:
+    assert ".env line 6" in refused(f"\n# a comment\nLORA_ALPHA=8\n\n  \n{line}\n").message
+
+
+def test_a_token_in_the_wrong_place_is_not_shown() -> None:
+    error = refused(f"LORA_RANK={TOKEN}\n")
+    assert TOKEN not in error.message
+    assert "LORA_RANK" in error.message
+
+
 def test_a_misspelt_prefixed_name_is_suggested_with_its_prefix() -> None:
     assert refused("PITSTOP_LORA_RNAK=8\n").hint == "Did you mean PITSTOP_LORA_RANK?"
 

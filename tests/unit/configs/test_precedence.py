@@ -193,10 +193,12 @@ class TestResume:
         again = load_settings(base=settings_to_dict(settings), environ={}).settings
         assert again == settings
 
-    def test_a_flag_decides_method_and_4bit_against_what_the_run_recorded(self) -> None:
+    @pytest.mark.parametrize("flags", [{"training.method": "lora"}, {"quantization.load_in_4bit": False}])
+    def test_a_flag_decides_method_and_4bit_against_what_the_run_recorded(self, flags: dict[str, object]) -> None:
         base = {"training": {"method": "qlora"}, "quantization": {"load_in_4bit": True}}
-        settings = load_settings(base=base, flags={"training.method": "lora"}, environ={}).settings
-        assert (settings.training.method, settings.quantization.load_in_4bit) == ("lora", False)
+        loaded = load_settings(base=base, flags=flags, environ={})
+        assert (loaded.settings.training.method, loaded.settings.quantization.load_in_4bit) == ("lora", False)
+        assert loaded.sources["training.method"].kind == loaded.sources["quantization.load_in_4bit"].kind == "flag"
 
     def test_a_config_file_is_refused(self) -> None:
         assert "--config" in refused(base=self.base, config_files=["demo"]).message
