@@ -75,6 +75,7 @@ def test_values_are_read_as_their_setting_wants_them(path: str, raw: Any, expect
         ("training.learning_rate", "0", "a number above 0.0 and at most 10.0"),
         ("training.learning_rate", "nan", "'nan' is not a number"),
         ("training.learning_rate", "1e999", "'1e999' is not a number"),
+        ("training.max_grad_norm", "inf", "'inf' is not a number of at least 0.0"),
         ("training.save_steps", "0", "at least 1"),
         ("data.packing", "maybe", "'maybe' is not true or false"),
         ("quantization.quant_type", "int8", "one of nf4, fp4"),
