@@ -1,0 +1,24 @@
+"""Run every benchmark one after the other; ``make bench`` calls this."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BENCHMARKS = ("benchmarks.startup", "benchmarks.vs_trl")
+
+
+def main() -> int:
+    """Run each in a process of its own; return the exit code of the first that fails, else 0."""
+    for module in BENCHMARKS:
+        print(f"== {module}", flush=True)
+        code = subprocess.run([sys.executable, "-m", module], cwd=REPOSITORY, check=False).returncode
+        if code != 0:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
