@@ -1,0 +1,148 @@
+"""Many processes start runs at once: numbers are unique and without a gap, names are unique, one writer a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pitstop.checkpointing.base_models import BaseModels
+from pitstop.checkpointing.runs import RunDirectory, create_run, list_runs
+from pitstop.configs.errors import RunError
+from support.stores import ForgetfulStorage, in_child
+
+pytestmark = pytest.mark.faults
+
+PROCESSES, EACH = 16, 25
+
+
+def in_parallel(count: int, body: object) -> list[int]:
+    """Exit codes of ``count`` forked processes that run ``body(number)`` at the same time."""
+    children = []
+    for number in range(count):
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                body(number)  # type: ignore[operator]
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def test_processes_that_start_together_never_share_a_number_or_a_name(tmp_path: Path) -> None:
+    def start(_: int) -> None:
+        for _ in range(EACH):
+            create_run(tmp_path, name="same-second", config={}, metadata={}, storage=ForgetfulStorage())
+
+    assert in_parallel(PROCESSES, start) == [0] * PROCESSES
+    records = list_runs(tmp_path)
+    assert [record.run_number for record in records] == list(range(1, PROCESSES * EACH + 1))
+    assert len({record.name for record in records}) == PROCESSES * EACH
+    for record in records[:: EACH * 3]:
+        assert (tmp_path / "by-name" / record.name).resolve() == (tmp_path / record.run).resolve()
+
+
+def test_only_one_of_many_gets_the_number_that_all_ask_for(tmp_path: Path) -> None:
+    def start(_: int) -> None:
+        try:
+            create_run(tmp_path, name="a-run", config={}, metadata={}, number=7, storage=ForgetfulStorage())
+        except RunError:
+            os._exit(7)
+
+    assert sorted(in_parallel(8, start)) == [0] + [7] * 7
+    assert [record.run_number for record in list_runs(tmp_path)] == [7]
+
+
+def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
+    run = create_run(tmp_path, name="a-run", config={}, metadata={})
+
+    def take() -> None:
+        try:
+            with RunDirectory(run.path).lock():
+                os._exit(1)
+        except RunError as error:
+            os._exit(0 if f"process {parent} on" in error.message and "run_001 is in use" in error.message else 2)
+
+    parent = os.getpid()
+    with run.lock({"command": "train"}):
+        assert run.is_locked()
+        assert in_child(take) == 0
+    assert not run.is_locked()
+    with run.lock():
+        pass
+
+
+def test_a_lock_dies_with_its_holder_though_its_children_live_on(tmp_path: Path) -> None:
+    run = create_run(tmp_path, name="a-run", config={}, metadata={})
+    reading, writing = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        with run.lock():
+            worker = os.fork()  # as a data-loading worker
+            if worker == 0:
+                time.sleep(30)
+                os._exit(0)
+            os.write(writing, f"{worker}\n".encode())
+            os._exit(0)
+    os.waitpid(holder, 0)
+    worker = int(os.read(reading, 20))
+    try:
+        assert not run.is_locked()
+        with run.lock():
+            pass
+    finally:
+        os.kill(worker, 9)
+
+
+def test_a_run_whose_process_died_is_listed_as_interrupted(tmp_path: Path) -> None:
+    run = create_run(tmp_path, name="a-run", config={}, metadata={})
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with run.lock():
+            run.update_metadata({"status": "running"})
+            os.write(writing, b"x")
+            time.sleep(30)
+        os._exit(0)
+    os.read(reading, 1)
+    assert list_runs(tmp_path)[0].status == run.status() == "running"
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    assert list_runs(tmp_path)[0].status == run.status() == "interrupted"
+
+
+def test_listing_never_stops_a_run_from_being_taken(tmp_path: Path) -> None:
+    run = create_run(tmp_path, name="a-run", config={}, metadata={"status": "running"})
+    watcher = os.fork()
+    if watcher == 0:
+        while True:
+            list_runs(tmp_path)
+    try:
+        for _ in range(200):
+            with run.lock():
+                pass
+    finally:
+        os.kill(watcher, 9)
+        os.waitpid(watcher, 0)
+
+
+def test_processes_that_start_together_save_a_base_model_once(tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    written.mkdir()
+
+    def write(directory: Path) -> None:
+        (written / str(os.getpid())).touch()
+        time.sleep(0.4)  # longer than a taker of a run's lock would wait
+        (directory / "model.safetensors").write_bytes(b"base")
+
+    def start(_: int) -> None:
+        BaseModels(tmp_path).save_once("digest-1234", write)
+
+    assert in_parallel(4, start) == [0] * 4
+    assert len(list(written.iterdir())) == 1
+    assert BaseModels(tmp_path).verify("digest-1234").is_dir()
