@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+
 from pitstop.examples.medical_ner.render import (
     ENTITY_TYPES,
     PAIRS_FROM_RECORDS,
