@@ -1,0 +1,133 @@
+"""``pitstop resume``: continue a run where a checkpoint left it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.cli.options import with_settings
+from pitstop.cli.output import print_json
+from pitstop.cli.progress import make_display
+from pitstop.configs.errors import RunError
+from pitstop.configs.load import apply_foreign, load_settings
+
+_OWN = ("training.checkpoint.base_dir", "training.checkpoint.run_number")
+
+
+@with_settings(config=False, exclude=("training.checkpoint.resume_from_run",))
+def resume(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="3, run_003, a run's name or a path; 3@best picks a checkpoint. The newest run unless given."),
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="last, best, epoch_003 or checkpoint-100.")] = None,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow-changed-data", help="Go on although the training data has changed.")
+    ] = False,
+    allow_changed_base: Annotated[
+        bool, typer.Option("--allow-changed-base", help="Go on although the base model has changed.")
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON at the end; progress goes to stderr.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")] = False,
+    *,
+    flags: dict[str, Any],
+    config_files: list[str],
+    env_file: Path | None,
+) -> int:
+    """Continue a run exactly where a checkpoint left it, in the middle of an epoch too.
+
+    The run's own settings apply; flags change them from here on, and what changes is printed and recorded. --epochs is
+    the new total.
+
+    Examples:
+
+      pitstop resume
+      pitstop resume 3
+      pitstop resume --run-number 3 --epochs 15 --learning-rate 1e-5
+      pitstop resume 3 --checkpoint best
+      pitstop resume 3@epoch_002
+    """
+    own = load_settings(
+        flags={path: flags[path] for path in _OWN if path in flags}, env_file=env_file
+    ).settings.training.checkpoint
+    if run is not None and "training.checkpoint.run_number" in flags:
+        raise RunError(f"Both RUN ({run}) and --run-number were given.", hint="Give one of them.")
+    wanted = run if run is not None else (str(own.run_number) if "training.checkpoint.run_number" in flags else None)
+    return resume_run(
+        wanted,
+        base_dir=own.base_dir,
+        checkpoint=checkpoint,
+        flags={path: value for path, value in flags.items() if path not in _OWN},
+        env_file=env_file,
+        allow_changed_data=allow_changed_data,
+        allow_changed_base=allow_changed_base,
+        json_output=json_output,
+        quiet=quiet,
+    )
+
+
+def resume_run(
+    run: str | None,
+    *,
+    base_dir: str,
+    flags: Mapping[str, Any],
+    env_file: Path | None,
+    checkpoint: str | None = None,
+    allow_changed_data: bool = False,
+    allow_changed_base: bool = False,
+    json_output: bool,
+    quiet: bool,
+) -> int:
+    """Resume ``run`` (the newest if ``None``); returns the exit code. Raises ``PitstopError``."""
+    from pitstop.checkpointing.runs import locate
+
+    reference = run if run is not None else _newest(base_dir)
+    directory, _ = locate(base_dir, reference)
+    apply_foreign(env_file)
+    processes = _processes(directory.config(), flags)
+    from pitstop.trainers import launch
+
+    if processes > 1 and not launch.is_worker():
+        return launch.launch(processes, sys.argv[1:])
+    display = make_display(quiet=quiet, json_output=json_output)
+    from pitstop.cli.train import speaking_for_all
+
+    if launch.rank() == 0:
+        display.line("Loading libraries …")
+    from pitstop.trainers.resuming import ResumeRequest
+    from pitstop.trainers.worker import resume as resume_here
+
+    request = ResumeRequest(
+        base_dir=base_dir,
+        run=reference,
+        checkpoint=checkpoint,
+        flags=flags,
+        env_file=env_file,
+        allow_changed_data=allow_changed_data,
+        allow_changed_base=allow_changed_base,
+    )
+    with speaking_for_all():
+        result = resume_here(request, display=display)
+    if json_output and result.summary:
+        print_json(result.summary)
+    return result.exit_code
+
+
+def _newest(base_dir: str) -> str:
+    from pitstop.checkpointing.runs import list_runs
+
+    records = [record for record in list_runs(base_dir)]
+    if not records:
+        raise RunError(f"There is no run in {base_dir}.", hint="Start one with 'pitstop train', or point --base-dir at the runs.")
+    return str(max(records, key=lambda record: record.created_at or "").path)
+
+
+def _processes(config: Mapping[str, Any], flags: Mapping[str, Any]) -> int:
+    asked = flags.get("training.num_processes")
+    return int(asked if asked is not None else config.get("training", {}).get("num_processes", 1))

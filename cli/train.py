@@ -1,0 +1,156 @@
+"""``pitstop train`` and ``pitstop plan``."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.cli.options import with_settings
+from pitstop.cli.output import print_json
+from pitstop.cli.progress import make_display
+from pitstop.configs.errors import PitstopError, RunError, SettingsError
+from pitstop.configs.load import Loaded, apply_foreign, load_settings
+
+
+@with_settings
+def train(
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue run --run-number (the newest unless given): the same as pitstop resume.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and start nothing.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON at the end; progress goes to stderr.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")] = False,
+    *,
+    flags: dict[str, Any],
+    config_files: list[str],
+    env_file: Path | None,
+) -> int:
+    """Start a new fine-tuning run in the next free run_NNN.
+
+    Settings come from flags, the environment, .env, --config files and defaults, in this order. With neither a model nor
+    data set anywhere, it trains the demo model on the shipped medical records.
+
+    Examples:
+
+      pitstop train --epochs 10
+      pitstop train --model-id Qwen/Qwen2.5-0.5B-Instruct --dataset data.jsonl --eval-fraction 0.1
+      pitstop train --method lora --lora-rank 16 --learning-rate 1e-4 --max-steps 100
+      pitstop train --config demo --dry-run
+    """
+    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=not resume)
+    checkpoint = loaded.settings.training.checkpoint
+    if resume or checkpoint.resume_from_run is not None:
+        return _resume(loaded, flags, config_files, env_file, json_output=json_output, quiet=quiet)
+    apply_foreign(env_file)
+    _refuse_taken_number(loaded)
+    if dry_run:
+        from pitstop.cli.plan import show_plan
+
+        return show_plan(loaded, json_output=json_output)
+    return run_processes(loaded, json_output=json_output, quiet=quiet)
+
+
+@with_settings
+def plan(
+    json_output: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    *,
+    flags: dict[str, Any],
+    config_files: list[str],
+    env_file: Path | None,
+) -> int:
+    """Show what train would do, and start nothing: settings, trainable parameters, memory, disk, steps and time.
+
+    Examples:
+
+      pitstop plan
+      pitstop plan --model-id ./my-model --dataset data.jsonl --json
+    """
+    from pitstop.cli.plan import show_plan
+
+    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True)
+    apply_foreign(env_file)
+    return show_plan(loaded, json_output=json_output)
+
+
+def run_processes(loaded: Loaded, *, json_output: bool, quiet: bool) -> int:
+    """Train in this process, or in as many as NUM_PROCESSES says; returns the exit code."""
+    from pitstop.trainers import launch
+
+    processes = loaded.settings.training.num_processes
+    if processes > 1 and not launch.is_worker():
+        return launch.launch(processes, sys.argv[1:])
+    display = make_display(quiet=quiet, json_output=json_output)
+    if launch.rank() == 0:
+        display.line("Loading libraries …")
+    from pitstop.trainers.worker import train as train_here
+
+    with speaking_for_all():
+        result = train_here(loaded, now=datetime.now().astimezone(), display=display)
+    if json_output and result.summary:
+        print_json(result.summary)
+    return result.exit_code
+
+
+class speaking_for_all:
+    """Of an error that every process meets (a wrong path, say) only the first process speaks."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Turn the other processes' user errors into silent exits with the same code."""
+        from pitstop.trainers import launch
+
+        if isinstance(error, PitstopError) and launch.rank() > 0:
+            raise typer.Exit(error.exit_code) from None
+
+
+def _refuse_taken_number(loaded: Loaded) -> None:
+    """``train --run-number 3`` with a run 3: say so before the model is loaded."""
+    from pitstop.checkpointing.layout import run_directory_name
+
+    checkpoint = loaded.settings.training.checkpoint
+    if (
+        checkpoint.run_number is not None
+        and (path := Path(checkpoint.base_dir) / run_directory_name(checkpoint.run_number)).exists()
+    ):
+        raise RunError(
+            f"run {checkpoint.run_number} exists: {path}",
+            hint=f"Continue it with 'pitstop resume --run-number {checkpoint.run_number}', or leave --run-number out for a new run.",
+        )
+
+
+def _resume(
+    loaded: Loaded, flags: dict[str, Any], config_files: list[str], env_file: Path | None, *, json_output: bool, quiet: bool
+) -> int:
+    from pitstop.cli.resume import resume_run
+
+    if (
+        config_files
+        and "training.checkpoint.resume_from_run" not in flags
+        and not loaded.settings.training.checkpoint.resume_from_run
+    ):
+        raise SettingsError(
+            "--resume takes no --config: a resumed run keeps its own settings.", hint="Give what should change as flags."
+        )
+    checkpoint = loaded.settings.training.checkpoint
+    number = checkpoint.resume_from_run or checkpoint.run_number
+    overrides = {
+        path: value
+        for path, value in flags.items()
+        if path not in ("training.checkpoint.base_dir", "training.checkpoint.run_number", "training.checkpoint.resume_from_run")
+    }
+    return resume_run(
+        None if number is None else str(number),
+        base_dir=checkpoint.base_dir,
+        flags=overrides,
+        env_file=env_file,
+        json_output=json_output,
+        quiet=quiet,
+    )

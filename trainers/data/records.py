@@ -1,0 +1,170 @@
+"""Records from files, directories and the Hub, each with the place it came from.
+
+JSON lines are read here, because a user needs to hear which line is broken; CSV, Parquet and the Hub go through the
+``datasets`` library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pitstop.configs.errors import DataError
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+EXAMPLE_SCHEME = "example:"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: its fields, and where it stands (``file.jsonl line 7``)."""
+
+    fields: dict[str, Any]
+    where: str
+
+
+@dataclass
+class BadRows:
+    """What to do with malformed rows: stop at the first, or count them and keep the first few reasons."""
+
+    skip: bool
+    count: int = 0
+    reasons: tuple[str, ...] = ()
+
+    def report(self, where: str, reason: str) -> None:
+        """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
+        if not self.skip:
+            raise DataError(
+                f"{where}: {reason}",
+                hint="Correct the row, or pass --skip-bad-rows to leave such rows out and count them.",
+            )
+        self.count += 1
+        if len(self.reasons) < 3:
+            self.reasons += (f"{where}: {reason}",)
+
+
+def read_records(spec: str, bad_rows: BadRows, *, split: str = "train", token: str | None = None) -> Iterator[Record]:
+    """Yield the records of one ``--dataset`` value.
+
+    ``spec`` is a file, a directory of files, ``example:NAME`` for data that Pitstop ships, or a Hub data set id.
+    Raises ``DataError`` for what cannot be found or read.
+    """
+    if spec.startswith(EXAMPLE_SCHEME):
+        with resources.as_file(resources.files("pitstop.examples") / spec.removeprefix(EXAMPLE_SCHEME)) as path:
+            if not path.is_file():
+                raise DataError(f"There is no shipped example {spec!r}.", hint="Shipped: example:medical_ner/train.jsonl.")
+            yield from _read_file(path, spec, bad_rows)
+        return
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        yield from _read_directory(path, bad_rows)
+    elif path.is_file():
+        yield from _read_file(path, str(path), bad_rows)
+    elif _looks_like_hub_id(spec):
+        yield from _read_hub(spec, split, token)
+    else:
+        raise DataError(f"No data at {spec}: no such file or directory.", hint=_similar_files(path))
+
+
+def _looks_like_hub_id(spec: str) -> bool:
+    parts = spec.split("/")
+    return len(parts) == 2 and all(parts) and not spec.startswith((".", "~", "/")) and not spec.endswith(SUFFIXES)
+
+
+def _similar_files(path: Path) -> str:
+    import difflib
+
+    parent = path.parent
+    if not parent.is_dir():
+        return f"The directory {parent} does not exist either. Check the path (relative paths start at {Path.cwd()})."
+    names = sorted(p.name for p in parent.iterdir() if p.suffix in SUFFIXES)
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if close:
+        return f"Did you mean {parent / close[0]}?"
+    here = ", ".join(names[:5]) if names else "no data files"
+    return f"In {parent.resolve()} there are: {here}."
+
+
+def _read_directory(directory: Path, bad_rows: BadRows) -> Iterator[Record]:
+    files = sorted(p for p in directory.iterdir() if p.suffix in SUFFIXES and p.is_file())
+    if not files:
+        raise DataError(f"No data files in {directory}.", hint=f"Wanted: files ending in {', '.join(SUFFIXES)}.")
+    for file in files:
+        yield from _read_file(file, str(file), bad_rows)
+
+
+def _read_file(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_table, ".parquet": _read_table}
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise DataError(f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(SUFFIXES)}.")
+    try:
+        yield from reader(path, name, bad_rows)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: not UTF-8 text (byte {error.start}).", hint="Convert the file to UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}.") from error
+
+
+def _read_jsonl(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{name} line {number}"
+            try:
+                fields = json.loads(line)
+            except json.JSONDecodeError as error:
+                bad_rows.report(where, f"not valid JSON: {error.msg} at column {error.colno}")
+                continue
+            yield from _as_record(fields, where, bad_rows)
+
+
+def _read_json(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        hint = "One JSON object a line? Then name the file .jsonl." if error.msg == "Extra data" else None
+        raise DataError(f"{name} line {error.lineno}: not valid JSON: {error.msg}.", hint=hint) from error
+    rows = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(rows, list):
+        raise DataError(f"{name}: wanted a list of records (or an object with such a list under 'data').")
+    for number, fields in enumerate(rows, start=1):
+        yield from _as_record(fields, f"{name} record {number}", bad_rows)
+
+
+def _as_record(fields: Any, where: str, bad_rows: BadRows) -> Iterator[Record]:
+    if isinstance(fields, dict):
+        yield Record(fields, where)
+    else:
+        bad_rows.report(where, f"wanted a JSON object with named fields, found {type(fields).__name__}")
+
+
+def _read_table(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    rows = _load(path.suffix[1:], name, data_files=str(path), split="train")
+    for number, fields in enumerate(rows, start=1):
+        yield Record({key: value for key, value in fields.items() if value is not None}, f"{name} row {number}")
+
+
+def _read_hub(repository: str, split: str, token: str | None) -> Iterator[Record]:
+    rows = _load(repository, f"data set {repository}", split=split, token=token)
+    for number, fields in enumerate(rows, start=1):
+        yield Record(dict(fields), f"{repository} ({split}) row {number}")
+
+
+def _load(builder: str, name: str, **arguments: Any) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(builder, **arguments)
+    except Exception as error:  # the library raises its own, pyarrow's, pandas' and the Hub client's errors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"Cannot read {name}: {reason}",
+            hint="Check the name, the network and, for private data, HF_TOKEN; a local path must exist.",
+        ) from error

@@ -1,0 +1,186 @@
+"""One optimizer step and one evaluation, on one device or many, through Accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pitstop.trainers.data.batch import Batch, flat_batch, padded_batch
+from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.order import BatchShape, micro_batches
+from pitstop.trainers.loss import TokenLosses, takes_logits_to_keep, token_losses
+from pitstop.trainers.optim import trainable
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How examples are laid into tensors: one row without padding, or padded rows."""
+
+    flat: bool
+    flash: bool
+    pad_id: int
+
+    def batch(self, examples: Sequence[Any], device: torch.device) -> Batch:
+        """The tensors of one micro-batch."""
+        if self.flat:
+            return flat_batch(examples, device, flash=self.flash)
+        return padded_batch(examples, device, self.pad_id)
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """One optimizer step: loss sum in nats over all its ``tokens`` supervised tokens, gradient norm before clipping."""
+
+    loss_sum: float
+    tokens: int
+    grad_norm: float
+
+
+class Interrupted(Exception):
+    """An evaluation was given up because a signal arrived."""
+
+
+class Engine:
+    """Owns the model and optimizer as Accelerate prepared them.
+
+    ``model`` is the bare ``PeftModel``; gradients are averaged over processes by DistributedDataParallel.
+    """
+
+    def __init__(
+        self, accelerator: Any, model: Any, optimizer: torch.optim.Optimizer, layout: Layout, max_grad_norm: float
+    ) -> None:
+        self.accelerator = accelerator
+        self.model = model
+        self.layout = layout
+        self.max_grad_norm = max_grad_norm
+        self.raw_optimizer = optimizer
+        self.parameters = trainable(model)
+        self._keep_positions = takes_logits_to_keep(model.get_base_model())
+        self._forward_model: nn.Module = accelerator.prepare_model(model)
+        self.optimizer = accelerator.prepare_optimizer(optimizer)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that this process computes on."""
+        return torch.device(self.accelerator.device)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Parameter names by ``id(parameter)``."""
+        return {id(p): name for name, p in self.parameters.items()}
+
+    def train_step(self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, learning_rate: float) -> StepStats:
+        """Train on the sequences of one optimizer step.
+
+        The gradient is that of the mean loss over *all* supervised tokens of the step, on every process and in every
+        micro-batch, so cutting a step up differently changes nothing but rounding.
+        """
+        total = data.supervised_tokens(step_ids)
+        scale = shape.world_size / total  # DistributedDataParallel divides by the world size
+        batches = micro_batches(step_ids, shape, self.accelerator.process_index)
+        self._forward_model.train()
+        loss_sum = torch.zeros((), device=self.device)
+        for number, ids in enumerate(batches):
+            idle = len(ids) == 0  # others have work left: take part in the gradient exchange with weight zero
+            batch = self.layout.batch(data.sequence_examples(step_ids[:1] if idle else ids), self.device)
+            last = number == len(batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self._forward_model):
+                losses = self._losses(self._forward_model, batch)
+                summed = losses.nll.sum() * (0.0 if idle else 1.0)
+                self.accelerator.backward(summed * scale)
+            loss_sum += summed.detach()
+        norm = self._update(learning_rate)
+        return StepStats(self._over_processes(loss_sum), total, float(norm))
+
+    def _update(self, learning_rate: float) -> torch.Tensor:
+        for group in self.raw_optimizer.param_groups:
+            group["lr"] = learning_rate
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(list(self.parameters.values()), limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _over_processes(self, loss_sum: torch.Tensor) -> float:
+        """The sum over processes, added in the order of ranks so that it is the same in every run."""
+        return float(sum(self.accelerator.gather(loss_sum[None]).cpu().double().tolist()))
+
+    @torch.no_grad()
+    def evaluate(self, data: Dataset, batch_size: int, give_up: Callable[[], bool]) -> dict[str, float]:
+        """Mean loss (nats a supervised token), perplexity and token accuracy over a data set.
+
+        Processes take batches in turn and sums are exact (``math.fsum``), so the result does not depend on how many
+        there are. Raises ``Interrupted`` when ``give_up`` says so; it is asked only where one process decides alone.
+        """
+        self.model.eval()
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        starts = range(0, len(data), batch_size)
+        sums: list[list[float]] = []
+        for start in starts[rank::world]:
+            if world == 1 and give_up():
+                raise Interrupted
+            ids = np.arange(start, min(start + batch_size, len(data)))
+            losses = self._losses(self.model, self.layout.batch(data.sequence_examples(ids), self.device))
+            sums.append([float(losses.nll.cpu().double().sum()), float(losses.correct.sum())])
+        sums += [[0.0, 0.0]] * (math.ceil(len(starts) / world) - len(sums))
+        columns = self._gather_rows(sums)
+        loss = math.fsum(columns[0]) / data.counts.supervised_tokens
+        accuracy = math.fsum(columns[1]) / data.counts.supervised_tokens
+        return {"val_loss": loss, "val_perplexity": math.exp(min(loss, 700.0)), "val_token_accuracy": accuracy}
+
+    def _gather_rows(self, rows: list[list[float]]) -> list[list[float]]:
+        """The columns of all processes' rows; float64 on the way, where the device has it."""
+        table = torch.tensor(rows, dtype=torch.float64)
+        if self.accelerator.num_processes > 1:
+            table = self.accelerator.gather(table.to(self.device)).cpu()
+        return [list(column) for column in zip(*table.tolist(), strict=True)]
+
+    def _losses(self, model: nn.Module, batch: Batch) -> TokenLosses:
+        return token_losses(model, batch, keep_positions=self._keep_positions)
+
+
+def build_accelerator(mixed: str, device: torch.device) -> Any:
+    """Accelerate's entry: process group, device placement, autocast, loss scaling."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Accelerator(
+            mixed_precision=mixed,
+            cpu=device.type == "cpu",
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+
+
+def gather_bytes(data: bytes, device: torch.device) -> list[bytes]:
+    """Each process's bytes, in rank order, on every process. Tensors carry them: nothing is pickled."""
+    if not dist.is_initialized():
+        return [data]
+    mine = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
+    world = dist.get_world_size()
+    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
+    dist.all_gather(lengths, torch.tensor([len(data)], dtype=torch.int64, device=device))
+    width = max(int(length) for length in lengths)
+    padded = torch.zeros(width, dtype=torch.uint8, device=device)
+    padded[: len(data)] = mine
+    parts = [torch.zeros(width, dtype=torch.uint8, device=device) for _ in range(world)]
+    dist.all_gather(parts, padded)
+    return [bytes(part[: int(length)].cpu().numpy().tobytes()) for part, length in zip(parts, lengths, strict=True)]
+
+
+def agree(flag: int, device: torch.device) -> int:
+    """The largest of all processes' flags: how they agree to act on a signal that one of them received."""
+    if not dist.is_initialized():
+        return flag
+    tensor = torch.tensor([flag], dtype=torch.int64, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor.item())

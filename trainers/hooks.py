@@ -1,0 +1,181 @@
+"""What happens at the end of a step, one small class each: evaluate, judge, log, save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.configs.schema import TrainingSettings
+from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.engine import Engine, Interrupted
+from pitstop.trainers.loop import Boundary
+from pitstop.trainers.progress import Progress
+from pitstop.trainers.signals import INTERRUPT, SignalFlag
+
+
+class Evaluate:
+    """Evaluates each epoch or every ``eval_steps``, and at the end.
+
+    A signal puts a due evaluation off instead of waiting for it: the checkpoint notes that it is still to do, and the
+    resumed run starts with it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        data: Dataset,
+        settings: TrainingSettings,
+        progress: Progress,
+        signals: SignalFlag,
+        announce: Callable[[], None],
+    ) -> None:
+        self.engine, self.data, self.settings = engine, data, settings
+        self.progress, self.signals, self.announce = progress, signals, announce
+
+    def at_boundary(self, boundary: Boundary) -> None:
+        """Put the metrics into ``boundary.metrics``."""
+        if not self._due(boundary):
+            return
+        if boundary.interrupted:
+            self.progress.boundary_pending = True
+            return
+        self.announce()
+        try:
+            boundary.metrics |= self.engine.evaluate(self.data, self.settings.batch_size, self.signals.wants_stop)
+        except Interrupted:
+            boundary.interrupted = max(INTERRUPT, self.signals.pending)
+            self.progress.boundary_pending = True
+
+    def _due(self, boundary: Boundary) -> bool:
+        if boundary.finished:
+            return True
+        if self.settings.eval_steps is not None:
+            return boundary.step % self.settings.eval_steps == 0
+        return boundary.epoch_ended
+
+
+class Judge:
+    """Keeps the best value of the monitored metric, and stops when it has not improved for long enough.
+
+    With evaluation, that is the metric named; without, it is the mean training loss since the last judgement, at the
+    end of each epoch or, with strategy 'steps', at each save.
+    """
+
+    def __init__(self, settings: TrainingSettings, progress: Progress, *, evaluates: bool) -> None:
+        self.settings, self.progress, self.evaluates = settings, progress, evaluates
+        self.metric = settings.checkpoint.monitor if evaluates else "train_loss"
+
+    def at_boundary(self, boundary: Boundary) -> None:
+        """Fill ``boundary.scored`` and ``boundary.improved``; ask for a stop when patience is over."""
+        if self.progress.boundary_pending or not self._due(boundary):
+            return
+        boundary.scored = {"train_loss": self.progress.unscored.mean(), **boundary.metrics}
+        self.progress.unscored.clear()
+        value = boundary.scored[self.metric]
+        if self._better(value):
+            self.progress.best_value, self.progress.best_step = value, boundary.step
+            self.progress.evaluations_without_improvement = 0
+            boundary.improved = True
+            return
+        self.progress.evaluations_without_improvement += 1
+        patience = self.settings.early_stopping_patience
+        if patience is not None and self.progress.evaluations_without_improvement >= patience:
+            boundary.stop = f"{self.metric} has not improved in {patience} evaluations (best: {self.progress.best_value:.4g} at step {self.progress.best_step})"
+
+    def _due(self, boundary: Boundary) -> bool:
+        if self.evaluates:
+            return bool(boundary.metrics)
+        if self.settings.checkpoint.strategy == "steps":
+            return boundary.step % self.settings.checkpoint.save_steps == 0 or boundary.finished
+        return boundary.epoch_ended or boundary.finished
+
+    def _better(self, value: float) -> bool:
+        best = self.progress.best_value
+        if value != value:  # NaN is never better
+            return False
+        if best is None:
+            return True
+        return value < best if self._smaller_is_better() else value > best
+
+    def _smaller_is_better(self) -> bool:
+        return self.metric == "train_loss" or self.settings.checkpoint.mode == "min"
+
+
+class LogMetrics:
+    """Writes ``metrics.jsonl``: one row every ``logging_steps``, at evaluations and at the end."""
+
+    def __init__(self, log: MetricsLog, settings: TrainingSettings, progress: Progress) -> None:
+        self.log, self.settings, self.progress = log, settings, progress
+        self._tokens, self._seconds = 0, 0.0
+        self._last_tokens = progress.tokens
+
+    def at_boundary(self, boundary: Boundary) -> None:
+        """Append the row of this step if one is due."""
+        self._seconds += boundary.step_s
+        if not self.due(self.settings, self.progress, boundary):
+            return
+        self.log.append(self.row(boundary))
+        self.progress.unlogged.clear()
+        self._last_tokens, self._seconds = self.progress.tokens, 0.0
+
+    @staticmethod
+    def due(settings: TrainingSettings, progress: Progress, boundary: Boundary) -> bool:
+        """Whether this step has a row."""
+        wanted = boundary.step % settings.logging_steps == 0 or boundary.metrics or boundary.finished or boundary.stop
+        return bool(wanted) and not progress.boundary_pending
+
+    def row(self, boundary: Boundary) -> dict[str, Any]:
+        """The row: deterministic values first, then timings, whose keys end in ``_s`` or ``_per_s``."""
+        tokens = self.progress.tokens - self._last_tokens
+        return {
+            "step": boundary.step,
+            "epoch": boundary.epoch,
+            "loss": self.progress.unlogged.mean(),
+            "learning_rate": boundary.learning_rate,
+            "grad_norm": boundary.grad_norm,
+            "tokens": self.progress.tokens,
+            **boundary.metrics,
+            "step_s": boundary.step_s,
+            "tokens_per_s": tokens / self._seconds if self._seconds > 0 else 0.0,
+        }
+
+
+class SaveCheckpoints:
+    """Decides when to save and under which name; ``save`` does it."""
+
+    def __init__(
+        self, settings: TrainingSettings, progress: Progress, save: Callable[[str, Boundary], None], last_saved_step: int | None
+    ) -> None:
+        self.settings, self.progress, self.save = settings, progress, save
+        self.last_saved_step = last_saved_step
+
+    def at_boundary(self, boundary: Boundary) -> None:
+        """Save if the strategy, an improvement, a signal or the end asks for it."""
+        boundary.final = bool(boundary.finished or boundary.stop or boundary.interrupted)
+        if not (boundary.final or boundary.save or self._scheduled(boundary)):
+            return
+        if self.last_saved_step == boundary.step and not boundary.scored:
+            return  # a signal right after a save
+        self.save(self._name(boundary), boundary)
+        self.last_saved_step = boundary.step
+
+    def _scheduled(self, boundary: Boundary) -> bool:
+        checkpoint = self.settings.checkpoint
+        if checkpoint.strategy == "no":
+            return False
+        if boundary.improved and boundary.metrics:
+            return True  # "best" must always be there to load
+        if checkpoint.strategy == "steps":
+            return boundary.step % checkpoint.save_steps == 0
+        return self._epoch_due(boundary)
+
+    def _epoch_due(self, boundary: Boundary) -> bool:
+        return boundary.epoch_ended and (self.progress.epoch + 1) % self.settings.checkpoint.save_every_n_epochs == 0
+
+    def _name(self, boundary: Boundary) -> str:
+        if self.progress.boundary_pending:
+            return f"checkpoint-{boundary.step}-pending"  # the plain name is for the checkpoint with its metrics
+        if boundary.epoch_ended and self.settings.checkpoint.strategy == "epoch":
+            return f"epoch_{self.progress.epoch + 1:03d}"
+        return f"checkpoint-{boundary.step}"

@@ -1,0 +1,119 @@
+"""Everything that training reads before it spends anything: base model files, tokenizer, data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_dataset
+from pitstop.trainers.models.base import load_tokenizer
+from pitstop.trainers.models.source import ModelSource, find_model
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.sft import SftTask
+
+EVALUATION_METRICS = ("val_loss", "val_perplexity", "val_token_accuracy")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The base model's files, its tokenizer, and the data."""
+
+    source: ModelSource
+    tokenizer: Any
+    train: Dataset
+    eval: Dataset | None
+
+    def data_record(self) -> dict[str, Any]:
+        """What the run's metadata says about the data."""
+        record: dict[str, Any] = {
+            "fingerprint": self.train.fingerprint,
+            "sequences": len(self.train),
+            **_counts(self.train.counts),
+        }
+        if self.eval is not None:
+            record["eval"] = {"fingerprint": self.eval.fingerprint, "sequences": len(self.eval), **_counts(self.eval.counts)}
+        return record
+
+
+def _counts(counts: Counts) -> dict[str, int]:
+    return {
+        "records": counts.records,
+        "used": counts.used,
+        "too_long": counts.too_long,
+        "bad": counts.bad,
+        "tokens": counts.tokens,
+        "supervised_tokens": counts.supervised_tokens,
+    }
+
+
+def read_inputs(settings: Settings, reporter: Reporter, *, packing: bool = True) -> Inputs:
+    """Find the model and read the data, cheapest mistakes first.
+
+    ``packing`` is false for models that cannot keep documents of one row apart. Raises ``ModelError``, ``DataError`` and
+    ``SettingsError`` (a monitored metric that there will not be).
+    """
+    with main_process_first():
+        source = find_model(settings)
+    tokenizer = load_tokenizer(source.path)
+    train, evaluation = read_data(settings, tokenizer, reporter, packing=packing)
+    _check_monitor(settings, evaluation)
+    return Inputs(source, tokenizer, train, evaluation)
+
+
+def read_data(settings: Settings, tokenizer: Any, reporter: Reporter, *, packing: bool) -> tuple[Dataset, Dataset | None]:
+    """The training and, if there is any, the evaluation data."""
+    data = settings.data
+    task = SftTask(tokenizer)
+    options: dict[str, Any] = {
+        "max_length": data.max_length,
+        "packing": data.packing and packing,
+        "skip_bad_rows": data.skip_bad_rows,
+        "token": settings.hub.token.get_secret_value() if settings.hub.token else None,
+    }
+    train = load_dataset(data.train, task, **options)
+    _report_losses(train, "Training data", settings, reporter)
+    if data.eval:
+        evaluation = load_dataset(data.eval, task, split="validation", **options)
+        _report_losses(evaluation, "Evaluation data", settings, reporter)
+        return train, evaluation
+    if data.eval_fraction > 0:
+        return hold_out(
+            train, data.eval_fraction, seed=settings.training.seed, max_length=data.max_length, packing=options["packing"]
+        )
+    return train, None
+
+
+def _report_losses(data: Dataset, name: str, settings: Settings, reporter: Reporter) -> None:
+    counts = data.counts
+    if counts.too_long:
+        reporter.warn(
+            f"{name}: {counts.too_long:,} of {counts.records:,} records are longer than MAX_LENGTH = {settings.data.max_length} tokens and were left out."
+        )
+    if counts.bad:
+        reporter.warn(f"{name}: {counts.bad:,} malformed rows were left out, among them: {'; '.join(counts.bad_reasons)}.")
+
+
+def _check_monitor(settings: Settings, evaluation: Dataset | None) -> None:
+    known = (*EVALUATION_METRICS, "train_loss")
+    monitor = settings.training.checkpoint.monitor
+    if monitor not in known:
+        raise SettingsError(f"MONITOR = {monitor}: there is no such metric.", hint=f"Known: {', '.join(known)}.")
+    if evaluation is None and monitor not in ("val_loss", "train_loss"):
+        raise SettingsError(f"MONITOR = {monitor} needs evaluation data.", hint="Give --eval-dataset or --eval-fraction.")
+
+
+@contextlib.contextmanager
+def main_process_first() -> Iterator[None]:
+    """Let the first process run the body before the others, so that a download happens once."""
+    later = dist.is_initialized() and dist.get_rank() > 0
+    if later:
+        dist.barrier()
+    yield
+    if dist.is_initialized() and not later:
+        dist.barrier()

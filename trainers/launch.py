@@ -1,0 +1,102 @@
+"""Several processes on this machine, through torch elastic; the processes are ``pitstop`` with the same arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from pitstop.configs.errors import EXIT_BUG, SettingsError
+
+_FORWARDED = ("SIGTERM", "SIGINT", "SIGUSR1")
+
+
+def is_worker() -> bool:
+    """Whether this process was started by torchrun, ``accelerate launch`` or ``launch`` as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def rank() -> int:
+    """Number of this process among all of them."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run ``pitstop ARGUMENTS`` in ``processes`` processes that form one group; returns the exit code of the first to end badly.
+
+    Signals are passed on to the processes, which agree on when to save; torch elastic would kill them instead.
+    Raises ``SettingsError`` for more processes than CUDA devices.
+    """
+    import torch
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    devices = torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > devices:
+        raise SettingsError(
+            f"NUM_PROCESSES = {processes}: this machine has {devices} CUDA devices.",
+            hint=f"Give --num-processes {devices} or fewer.",
+        )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+        signals_to_handle="SIGHUP,SIGQUIT",
+    )
+    with _quiet_elastic(), _forwarding():
+        try:
+            elastic_launch(config, sys.executable)("-m", "pitstop.cli", *arguments)
+        except ChildFailedError as error:
+            codes = [failure.exitcode for failure in error.failures.values()]
+            return _exit_code(codes)
+    return 0
+
+
+def _exit_code(codes: Sequence[int]) -> int:
+    """The code a person should see: what a process chose itself (its error) rather than a signal that ended the others."""
+    chosen = [code for code in codes if code > 0]
+    if chosen:
+        return chosen[0]
+    return 128 - codes[0] if codes else EXIT_BUG
+
+
+@contextlib.contextmanager
+def _forwarding() -> Iterator[None]:
+    """Pass signals on to the worker processes while inside."""
+    import psutil
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
+
+    numbers = [getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)]
+    before = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _quiet_elastic() -> Iterator[None]:
+    """Elastic logs a traceback for every exit code but zero; ours are not failures of it."""
+    import logging
+
+    logger = logging.getLogger("torch.distributed.elastic")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,77 @@
+"""The LoRA adapter on a frozen base, through PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.schema import LoraSettings
+from pitstop.trainers.models.base import quiet_libraries
+
+
+def add_adapter(model: nn.Module, settings: LoraSettings, *, seed: int, model_id: str) -> Any:
+    """Wrap ``model`` with a fresh adapter; A is drawn from ``seed``, B is zero, both float32.
+
+    Raises ``SettingsError`` for target modules that the model does not have.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=_target_modules(model, settings.target_modules),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model_id,
+    )
+    torch.manual_seed(seed)
+    with quiet_libraries():
+        try:
+            adapted = get_peft_model(model, config)
+        except ValueError as error:
+            if "target" not in str(error).lower():
+                raise
+            raise SettingsError(
+                f"LORA_TARGET_MODULES = {','.join(settings.target_modules)}: the model has no such modules.",
+                hint=f"Its linear layers are named: {', '.join(_linear_names(model))}. Or use all-linear.",
+            ) from error
+    # get_peft_model overwrites this with the path that the base was loaded from, which means nothing elsewhere.
+    adapted.peft_config["default"].base_model_name_or_path = model_id
+    return adapted
+
+
+def prepare_for_training(model: Any, *, gradient_checkpointing: bool) -> None:
+    """Turn on gradient checkpointing where asked, and let gradients reach the adapters through the frozen embeddings."""
+    if not gradient_checkpointing:
+        return
+    with quiet_libraries():
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _target_modules(model: nn.Module, wanted: Sequence[str]) -> str | list[str] | None:
+    if list(wanted) == ["default"]:
+        return None  # PEFT's table of the family's usual modules; it raises where it has no entry
+    if "all-linear" in wanted and len(wanted) > 1:
+        raise SettingsError(
+            f"LORA_TARGET_MODULES = {','.join(wanted)}: all-linear already covers every name.", hint="Give all-linear alone."
+        )
+    if list(wanted) == ["all-linear"]:
+        return "all-linear"
+    known = set(_linear_names(model))
+    missing = [name for name in wanted if name.split(".")[-1] not in known]
+    if missing:
+        raise SettingsError(
+            f"LORA_TARGET_MODULES: the model has no linear layer named {', '.join(missing)}.",
+            hint=f"It has: {', '.join(sorted(known))}. Or use all-linear.",
+        )
+    return list(wanted)
+
+
+def _linear_names(model: nn.Module) -> list[str]:
+    names = {name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return sorted(names | {n.split(".")[-1] for n, m in model.named_modules() if type(m).__name__ == "Conv1D"})

@@ -1,0 +1,166 @@
+"""The frozen base: quantised or 16-bit, loaded from its source or from the copy that the runs share."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pitstop.configs.errors import ModelError
+from pitstop.configs.schema import Settings
+from pitstop.trainers.device import Precision
+from pitstop.trainers.models import attention
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """How the base is stored and computed with."""
+
+    quantised: bool
+    quant_type: str
+    double_quant: bool
+    compute: torch.dtype
+
+    @classmethod
+    def from_settings(cls, settings: Settings, precision: Precision) -> BaseRecipe:
+        """The recipe that the settings ask for on a device with this precision."""
+        chosen = settings.quantization.compute_dtype
+        return cls(
+            quantised=settings.training.method == "qlora",
+            quant_type=settings.quantization.quant_type,
+            double_quant=settings.quantization.use_double_quant,
+            compute=precision.compute if chosen == "auto" else getattr(torch, chosen),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able description; part of the shared copy's digest."""
+        dtype = str(self.compute).removeprefix("torch.")
+        if not self.quantised:
+            return {"dtype": dtype}
+        return {"dtype": dtype, "quant_type": self.quant_type, "double_quant": self.double_quant, "library": "bitsandbytes"}
+
+    def quantization_config(self) -> Any:
+        """bitsandbytes' config for transformers, or ``None`` for 16-bit weights."""
+        if not self.quantised:
+            return None
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.quant_type,
+            bnb_4bit_use_double_quant=self.double_quant,
+            bnb_4bit_compute_dtype=self.compute,
+        )
+
+
+def load_base(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool) -> nn.Module:
+    """Load a causal language model, whatever architecture ``AutoModelForCausalLM`` knows.
+
+    ``stored`` says that ``path`` already holds the weights in the recipe's form (a 4-bit copy is then read as it is).
+    Raises ``ModelError`` for what transformers cannot load and for 4-bit weights on a device without kernels.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if recipe.quantised and device.type == "mps":
+        raise ModelError("4-bit bases need CUDA or a CPU; Apple's MPS has no kernels for them.", hint="Train with --method lora.")
+    attention.register()
+    # A stored 4-bit copy names its own quantisation, which an explicit None would switch off.
+    quantise = {"quantization_config": recipe.quantization_config()} if recipe.quantised and not stored else {}
+    with quiet_libraries():
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path,
+                **quantise,
+                dtype=recipe.compute,
+                device_map={"": str(device)},
+                attn_implementation="flash_attention_2" if flash else attention.IMPLEMENTATION,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(
+                f"Cannot load the base model in {path}: {reason}",
+                hint="Check that the directory is complete and the architecture known to transformers.",
+            ) from error
+    _keep_trainable_kernels(model)
+    model.config.use_cache = False
+    model.requires_grad_(False)
+    return model
+
+
+def _keep_trainable_kernels(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for its CPU inference kernel during an evaluation.
+
+    That kernel has no backward pass, and the weights stay repacked when training goes on: gradients would be wrong
+    without an error (seen with bitsandbytes 0.50).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The model's tokenizer. Raises ``ModelError`` where there is none or it has no end-of-sequence token."""
+    from transformers import AutoTokenizer
+
+    with quiet_libraries():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(f"Cannot load a tokenizer from {path}: {str(error).strip().splitlines()[0]}") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"The tokenizer in {path} has no end-of-sequence token, so a model could not learn to stop.")
+    return tokenizer
+
+
+def save_base(model: nn.Module, tokenizer: Any, directory: Path) -> None:
+    """Write the base as it is trained on (4-bit if quantised) with its tokenizer: safetensors and JSON only."""
+    implementation = model.config._attn_implementation
+    with quiet_libraries():
+        model.set_attn_implementation("sdpa")  # ours means nothing to whoever loads these files
+        try:
+            model.save_pretrained(directory)
+        finally:
+            model.set_attn_implementation(implementation)
+        tokenizer.save_pretrained(directory)
+
+
+def has_flash_attention(device: torch.device) -> bool:
+    """Whether FlashAttention 2 can be used here."""
+    from transformers.utils import is_flash_attn_2_available
+
+    return device.type == "cuda" and bool(is_flash_attn_2_available())
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep progress bars and advice meant for library authors off the user's terminal; errors still come through."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    bnb_logger, transformers_logger = logging.getLogger("bitsandbytes"), logging.getLogger("transformers")
+    levels = bnb_logger.level, transformers_logger.level
+    transformers_logging.disable_progress_bar()
+    bnb_logger.setLevel(logging.ERROR)
+    transformers_logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        bnb_logger.setLevel(levels[0])
+        transformers_logger.setLevel(levels[1])
+        if bars:
+            transformers_logging.enable_progress_bar()

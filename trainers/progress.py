@@ -1,0 +1,64 @@
+"""Where a training run stands: everything that is not in the model, the optimizer or a generator."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from pitstop.configs.errors import CheckpointError
+
+
+@dataclass
+class LossWindow:
+    """A running loss sum since some point.
+
+    Steps are added one by one in order, so the sum has the same last bit however often it was saved in between.
+    """
+
+    total: float = 0.0  # nats
+    tokens: int = 0  # supervised tokens
+
+    def add(self, loss_sum: float, tokens: int) -> None:
+        """Add one optimizer step."""
+        self.total += loss_sum
+        self.tokens += tokens
+
+    def mean(self) -> float:
+        """Mean negative log-likelihood a supervised token, in nats."""
+        return self.total / max(1, self.tokens)
+
+    def clear(self) -> None:
+        """Start a new window."""
+        self.total = 0.0
+        self.tokens = 0
+
+
+@dataclass
+class Progress:
+    """Position in the data and what the hooks have gathered, as saved in every checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    epoch: int = 0  # 0-based number of the epoch under way
+    position: int = 0  # sequences of this epoch already trained on
+    tokens: int = 0  # all tokens trained on
+    learning_rate: float = 0.0  # of the last step
+    grad_norm: float = 0.0  # of the last step, before clipping
+    boundary_pending: bool = False  # the last step's evaluation was put off by a signal and is still to do
+    unlogged: LossWindow = field(default_factory=LossWindow)  # since the last row of metrics.jsonl
+    unscored: LossWindow = field(default_factory=LossWindow)  # since train_loss was last compared for "best"
+    best_value: float | None = None
+    best_step: int | None = None
+    evaluations_without_improvement: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Progress:
+        """The inverse of ``to_dict``. Raises ``CheckpointError`` for missing or unknown entries."""
+        names = {f.name for f in fields(cls)}
+        if not isinstance(values, dict) or values.keys() != names:
+            raise CheckpointError("The checkpoint's trainer_state.json does not hold the training position of this version.")
+        windows = {name: LossWindow(**values[name]) for name in ("unlogged", "unscored")}
+        return cls(**{**values, **windows})

@@ -1,0 +1,117 @@
+"""What training tells a person, apart from how it is drawn."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from pitstop.configs.secrets import mask
+
+
+class Display(Protocol):
+    """Draws training on a terminal or as plain lines; the command line brings one."""
+
+    def line(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def warn(self, text: str) -> None:
+        """Show a warning that stays."""
+
+    def start(self, *, step: int, total_steps: int) -> None:
+        """Training begins or goes on after ``step`` of ``total_steps`` optimizer steps."""
+
+    def status(self, text: str) -> None:
+        """Say what goes on in between: evaluating, saving."""
+
+    def step(
+        self,
+        *,
+        step: int,
+        epoch: float,
+        epochs: int,
+        loss: float,
+        learning_rate: float,
+        tokens_per_s: float,
+        memory: int,
+        logged: bool,
+    ) -> None:
+        """A step is done; ``logged`` marks those that have a row in ``metrics.jsonl``. ``memory`` is a peak in bytes."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class NoDisplay:
+    """For every process but the first, which speaks for all."""
+
+    def line(self, text: str) -> None:
+        """Say nothing."""
+
+    def warn(self, text: str) -> None:
+        """Say nothing."""
+
+    def start(self, *, step: int, total_steps: int) -> None:
+        """Say nothing."""
+
+    def status(self, text: str) -> None:
+        """Say nothing."""
+
+    def step(
+        self,
+        *,
+        step: int,
+        epoch: float,
+        epochs: int,
+        loss: float,
+        learning_rate: float,
+        tokens_per_s: float,
+        memory: int,
+        logged: bool,
+    ) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Say nothing."""
+
+
+class Reporter:
+    """Sends lines to the display and, once there is a run, to its ``logs/train.log`` with the time."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self._log: Path | None = None
+        self._early: list[str] = []
+
+    def log_into(self, path: Path) -> None:
+        """Write this and every later line into ``path`` too; what was said before goes first."""
+        self._log = path
+        early, self._early = self._early, []
+        for stamped in early:
+            self._append(stamped)
+
+    def line(self, text: str) -> None:
+        """Tell something that went as it should."""
+        self.display.line(mask(text))
+        self._write(text)
+
+    def warn(self, text: str) -> None:
+        """Tell something that the user should look at."""
+        self.display.warn(mask(text))
+        self._write(f"warning: {text}")
+
+    def _write(self, text: str) -> None:
+        stamped = f"{datetime.now().astimezone().isoformat(timespec='seconds')} {mask(text)}\n"
+        if self._log is None:
+            self._early.append(stamped)
+        else:
+            self._append(stamped)
+
+    def _append(self, stamped: str) -> None:
+        assert self._log is not None
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(stamped)
+        except OSError as error:  # a full disk must not end the training over a log line; the display has it
+            self.display.warn(f"{self._log} cannot be written: {error.strerror}")
+            self._log = None

@@ -1,0 +1,252 @@
+"""Opening a run to continue it: which checkpoint, which settings, and whether data and base are still the same."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing import state
+from pitstop.checkpointing.base_models import BaseModels
+from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.checkpointing.runs import RunDirectory, locate
+from pitstop.checkpointing.store import CheckpointInfo
+from pitstop.configs.errors import CheckpointError, DataError, ModelError, RunError, SettingsError
+from pitstop.configs.load import leaves, load_settings, settings_to_dict
+from pitstop.configs.schema import Settings
+from pitstop.trainers.inputs import Inputs
+from pitstop.trainers.loop import Plan
+from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.progress import Progress
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.session import BaseOnDisk, Hardware, place_base
+
+# Changing one of these makes another model or another run of it.
+_FIXED = ("model.revision", "lora.", "quantization.", "training.task", "training.method", "training.optimizer",
+          "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.")  # fmt: skip
+_MAY_CHANGE = ("lora.dropout",)
+_DATA = ("data.train", "data.max_length", "data.packing", "data.eval_fraction", "training.seed")
+
+
+@dataclass(frozen=True)
+class ResumeRequest:
+    """What the user asked for. ``run`` is a run reference; ``checkpoint`` a name, ``best`` or ``last``."""
+
+    base_dir: str
+    run: str
+    checkpoint: str | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    env_file: Path | None = None
+    allow_changed_data: bool = False
+    allow_changed_base: bool = False
+
+
+@dataclass(frozen=True)
+class ResumePlan:
+    """The run, the verified checkpoint and the settings to go on with; ``changes`` is path → (before, now)."""
+
+    run: RunDirectory
+    info: CheckpointInfo
+    state: dict[str, Any]
+    settings: Settings
+    changes: dict[str, tuple[Any, Any]]
+    allow_changed_base: bool
+
+
+def base_settings(request: ResumeRequest) -> Settings:
+    """The run's settings with the flags, unverified: enough to choose the device in the other processes."""
+    run, _ = locate(request.base_dir, request.run)
+    return _load(_start_settings(run), request, run).settings
+
+
+@contextlib.contextmanager
+def open_run(request: ResumeRequest, reporter: Reporter) -> Iterator[ResumePlan]:
+    """Lock the run, bring it to a clean state and choose the checkpoint; the lock is held while inside.
+
+    Raises ``RunError`` (no such run, in use, finished), ``CheckpointError`` (nothing valid) and ``SettingsError`` (an
+    override that would make another run of it).
+    """
+    run, in_reference = locate(request.base_dir, request.run)
+    _refuse_finished_early(run, request)
+    with run.lock():
+        report = run.store.recover()
+        for name, reason in report.quarantined:
+            reporter.warn(f"{name} is damaged and was set aside in {run.store.directory / '.damaged'}: {reason}")
+        with_metadata(run, reporter)
+        wanted = request.checkpoint or in_reference
+        info = run.store.verify(wanted) if wanted else report.checkpoint()
+        if report.quarantined and not wanted:
+            reporter.warn(f"Going on from {info.name}, the newest checkpoint that is whole.")
+        yield _plan(run, info, request)
+
+
+def with_metadata(run: RunDirectory, reporter: Reporter) -> None:
+    """Make sure that metadata.json is readable, rebuilding it from the checkpoints if it is not."""
+    try:
+        run.metadata()
+    except CheckpointError as error:
+        reporter.warn(f"{error.message}; it is rebuilt from config.json and the checkpoints.")
+        run.rebuild_metadata()
+
+
+def _refuse_finished_early(run: RunDirectory, request: ResumeRequest) -> None:
+    """Save the user the loading of libraries and data where metadata already tells that nothing is left."""
+    if request.flags or request.checkpoint or "@" in request.run:
+        return
+    try:
+        metadata = run.metadata()
+    except CheckpointError:
+        return
+    if metadata.get("status") in ("completed", "stopped"):
+        raise _finished(run, metadata.get("progress") or {}, str(metadata.get("status_reason") or ""))
+
+
+def _finished(run: RunDirectory, progress: Mapping[str, Any], reason: str) -> RunError:
+    step, epochs = progress.get("step"), progress.get("total_epochs")
+    why = f" ({reason})" if reason and reason != "all steps done" else ""
+    return RunError(
+        f"{run.label} is finished: {epochs} epochs, step {step}{why}.",
+        hint=f"To train it further, give a larger total: pitstop resume {run.number} --epochs {(epochs or 1) + 5}",
+    )
+
+
+def _start_settings(run: RunDirectory) -> dict[str, Any]:
+    return {key: value for key, value in run.config().items() if key != "sources"}
+
+
+def _plan(run: RunDirectory, info: CheckpointInfo, request: ResumeRequest) -> ResumePlan:
+    content = state.read_json(info.path / state.TRAINER_STATE)
+    # A checkpoint carries the settings in force when it was saved: what an earlier resume changed stays changed.
+    base = content.get("settings") if isinstance(content, dict) else None
+    if not isinstance(base, dict):
+        raise CheckpointError(f"{info.path / state.TRAINER_STATE} holds no settings.")
+    settings = _load(base, request, run).settings
+    changes = _changes(base, settings_to_dict(settings))
+    _refuse_fixed(changes, request)
+    return ResumePlan(run, info, content, settings, changes, request.allow_changed_base)
+
+
+def _load(base: Mapping[str, Any], request: ResumeRequest, run: RunDirectory) -> Any:
+    # Where the run lies now counts, not where it lay when it started: directories are moved and mounted elsewhere.
+    here = {
+        **base,
+        "training": {**base["training"], "checkpoint": {**base["training"]["checkpoint"], "base_dir": str(run.base_dir)}},
+    }
+    return load_settings(flags=request.flags, env_file=request.env_file, base=here, base_name=f"{run.label}/config.json")
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    def get(nested: Any, path: str) -> Any:
+        for part in path.split("."):
+            nested = nested.get(part) if isinstance(nested, dict) else None
+        return nested
+
+    paths = [leaf.path for leaf in leaves() if not leaf.secret and leaf.path != "training.checkpoint.base_dir"]
+    return {path: (get(before, path), get(now, path)) for path in paths if get(before, path) != get(now, path)}
+
+
+def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest) -> None:
+    flags = {leaf.path: leaf.flag for leaf in leaves()}
+    for path in changes:
+        if path == "model.id" and not request.allow_changed_base:
+            raise SettingsError(
+                "--model-id: a resumed run keeps its base model.",
+                hint="Start a new run, or pass --allow-changed-base if you mean it.",
+            )
+        if path.startswith(_FIXED) and path not in _MAY_CHANGE:
+            raise SettingsError(
+                f"{flags[path]} cannot change in a resumed run: it would be another model.",
+                hint="Start a new run with 'pitstop train'.",
+            )
+
+
+def share(chosen: ResumePlan | None, request: ResumeRequest, send: Callable[[bytes], bytes]) -> ResumePlan:
+    """Give every process the first one's choice of checkpoint; only the first holds the lock."""
+    content = {"run": str(chosen.run.path), "checkpoint": chosen.info.name} if chosen else {}
+    agreed = json.loads(send(json.dumps(content).encode()))
+    if chosen is not None:
+        return chosen
+    run = RunDirectory(Path(agreed["run"]))
+    return _plan(run, run.store.resolve(agreed["checkpoint"]), request)
+
+
+def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
+    """The base that the checkpoint was trained on: the run's own copy, or its source.
+
+    A copy that is missing or damaged is rebuilt from the source if that still is what it was. Raises ``ModelError`` for
+    a base that has changed.
+    """
+    wanted = plan.info.manifest.fingerprints.get("base", "")
+    bases = BaseModels(plan.run.base_dir)
+    if "model.id" not in plan.changes:
+        try:
+            return BaseOnDisk(bases.base_path(plan.run.path), stored=True, digest=wanted)
+        except CheckpointError as error:
+            if plan.settings.training.checkpoint.save_base_model:
+                reporter.warn(f"{error.message} It is made again from {inputs.source.model_id}.")
+    recipe = BaseRecipe.from_settings(plan.settings, hardware.precision)
+    digest = inputs.source.digest(recipe.as_dict())
+    if digest != wanted and not plan.allow_changed_base:
+        raise ModelError(
+            f"The base model {inputs.source.model_id} is not the one that {plan.run.label} was trained on (its files have changed).",
+            hint="Restore the files, or pass --allow-changed-base to train on the changed base.",
+        )
+    if digest != wanted:
+        reporter.warn("The base model has changed; the run goes on with the changed one and will not be exact.")
+    return place_base(plan.settings, inputs.source, inputs.tokenizer, hardware, reporter)
+
+
+def check_data(plan: ResumePlan, fingerprint: str, request: ResumeRequest, reporter: Reporter) -> None:
+    """Raises ``DataError`` where the data is not what the checkpoint was trained on, unless the user allowed that."""
+    if not _data_changed(plan, fingerprint):
+        return
+    if not request.allow_changed_data:
+        raise DataError(
+            f"The training data of {plan.run.label} has changed since {plan.info.name} was saved.",
+            hint="Restore it, or pass --allow-changed-data: the current epoch then starts again on the new data.",
+        )
+    reporter.warn("The training data has changed: the current epoch starts again on the new data.")
+
+
+def _data_changed(plan: ResumePlan, fingerprint: str) -> bool:
+    return fingerprint != plan.info.manifest.fingerprints.get("data") or "training.seed" in plan.changes
+
+
+def progress_of(plan: ResumePlan, fingerprint: str) -> Progress:
+    """Where training stood; with changed data at the beginning of that epoch."""
+    progress = Progress.from_dict(plan.state.get("progress"))
+    if _data_changed(plan, fingerprint):
+        progress.position = 0
+        progress.boundary_pending = False
+    return progress
+
+
+def check_unfinished(plan: ResumePlan, todo: Plan, progress: Progress) -> None:
+    """Raises ``RunError`` where nothing is left to train."""
+    if progress.step >= todo.total_steps and not progress.boundary_pending:
+        epochs = plan.settings.training.epochs
+        raise _finished(plan.run, {"step": progress.step, "total_epochs": epochs}, "")
+
+
+def record(plan: ResumePlan, run: RunDirectory, environment: Mapping[str, Any], reporter: Reporter) -> None:
+    """Say and write down that and how the run goes on; rows and checkpoints of a later line are set aside, not deleted."""
+    for path, (before, now) in plan.changes.items():
+        reporter.line(f"changed: {path}: {before} → {now}")
+    moved = run.store.supersede(plan.info.step)
+    if moved:
+        reporter.line(f"Later checkpoints were set aside in {run.store.directory / '.superseded'}: {', '.join(moved)}")
+    MetricsLog(run.metrics_path).truncate_after(plan.info.step)
+    before = run.metadata().get("environment") or {}
+    for key in ("device", "threads", "precision", "world_size", "versions"):
+        if before.get(key) and before[key] != environment[key]:
+            reporter.warn(
+                f"{key} was {before[key]}, is {environment[key]}: from here on the run is not bit for bit what it would have been."
+            )
+    run.record_resume(plan.info, plan.changes, environment=dict(environment))
+    run.sync_checkpoints()
+    reporter.line(
+        f"Resumed run {run.number} ({run.name}) from {plan.info.name}: step {plan.info.step}, epoch {plan.info.epoch:.2f}"
+    )

@@ -1,0 +1,202 @@
+"""sft: instruction and chat tuning, with the loss on completions or assistant turns only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pitstop.trainers.data.records import Record
+
+Segment = tuple[str, bool]  # text, and whether it is supervised
+
+
+class BadRecord(ValueError):
+    """A record that the task cannot use; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A tokenised record: ``input_ids`` int32 and ``supervised`` bool, both of shape ``(tokens,)``."""
+
+    input_ids: np.ndarray
+    supervised: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class SftTask:
+    """Turns records into examples with the tokenizer's chat template, where it has one."""
+
+    name = "sft"
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._shapes: dict[frozenset[str], Callable[[Mapping[str, Any]], list[Segment]]] = {
+            frozenset({"messages"}): self._from_messages,
+            frozenset({"prompt", "completion"}): self._from_prompt,
+            frozenset({"instruction", "response"}): self._from_instruction,
+            frozenset({"text"}): self._from_text,
+        }
+        self._special_ids = _special_ids(tokenizer)
+        self._bos_id = _leading_bos(tokenizer)
+
+    def encode(self, record: Record) -> Example:
+        """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""
+        fields = record.fields
+        for keys, render in self._shapes.items():
+            if keys <= fields.keys():
+                return self._tokenise(render(fields))
+        found = ", ".join(sorted(fields)) or "none"
+        raise BadRecord(
+            f"none of the known record shapes (prompt+completion, instruction+response, messages, text); its fields: {found}"
+        )
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The token ids that ``prompt`` has in front of a completion: what generation starts from."""
+        segments = self._from_prompt({"prompt": prompt, "completion": "x"})
+        return self._with_bos(self._ids(segments[0][0]))
+
+    # Record shapes -----------------------------------------------------------------------------------------------
+
+    def _from_prompt(self, fields: Mapping[str, Any]) -> list[Segment]:
+        prompt, completion = _text(fields, "prompt"), _text(fields, "completion")
+        if not completion.strip():
+            raise BadRecord("the completion is empty")
+        if self.tokenizer.chat_template is None:
+            return [(prompt, False), (completion, True)]
+        return self._chat([{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}])
+
+    def _from_instruction(self, fields: Mapping[str, Any]) -> list[Segment]:
+        instruction, response = _text(fields, "instruction"), _text(fields, "response")
+        extra = _text(fields, "input") if fields.get("input") else ""
+        if self.tokenizer.chat_template is None:
+            context = f"\n\n### Input:\n{extra}" if extra else ""
+            prompt = f"### Instruction:\n{instruction}{context}\n\n### Response:\n"
+        else:
+            prompt = f"{instruction}\n\n{extra}" if extra else instruction
+        return self._from_prompt({"prompt": prompt, "completion": response})
+
+    def _from_messages(self, fields: Mapping[str, Any]) -> list[Segment]:
+        messages = fields["messages"]
+        if not isinstance(messages, list) or not messages:
+            raise BadRecord("'messages' is not a list with at least one message")
+        for number, message in enumerate(messages, start=1):
+            if not isinstance(message, dict) or "role" not in message or not isinstance(message.get("content"), str):
+                raise BadRecord(f"message {number} needs 'role' and a text 'content'")
+        if not any(message["role"] == "assistant" for message in messages):
+            raise BadRecord("no message has the role 'assistant', so there is nothing to learn")
+        if self.tokenizer.chat_template is None:
+            raise BadRecord("the model's tokenizer has no chat template; give prompt and completion instead")
+        return self._chat(messages)
+
+    def _from_text(self, fields: Mapping[str, Any]) -> list[Segment]:
+        text = _text(fields, "text")
+        if not text:
+            raise BadRecord("'text' is empty")
+        return [(text, True)]
+
+    # Chat templates ----------------------------------------------------------------------------------------------
+
+    def _chat(self, messages: list[dict[str, str]]) -> list[Segment]:
+        """Cut the rendered conversation into supervised assistant turns and the rest.
+
+        A turn starts where the template's generation prompt ends. Some templates render an earlier turn differently
+        once another follows (hidden reasoning is dropped, say); such a turn would not be what the model sees when it
+        generates, so only turns whose rendering is stable are supervised, the last always.
+        """
+        whole = self._render(messages, generation_prompt=False)
+        segments: list[Segment] = []
+        cursor = 0
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:index], generation_prompt=True)
+            through = self._render(messages[: index + 1], generation_prompt=False)
+            if whole.startswith(before) and whole.startswith(through) and len(through) > len(before) >= cursor:
+                segments += [(whole[cursor : len(before)], False), (whole[len(before) : len(through)], True)]
+                cursor = len(through)
+        if not segments:
+            raise BadRecord("the chat template renders the conversation so that its assistant turns cannot be told apart")
+        if cursor < len(whole):
+            segments.append((whole[cursor:], False))
+        return segments
+
+    def _render(self, messages: list[dict[str, str]], *, generation_prompt: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt))
+        except TemplateError as error:
+            raise BadRecord(f"the chat template refuses it: {error}") from error
+
+    # Tokens ------------------------------------------------------------------------------------------------------
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        """Exactly one BOS: where the tokenizer wants one and the template gave none, or gave one too many."""
+        if self._bos_id is None:
+            return ids
+        while ids[:2] == [self._bos_id, self._bos_id]:
+            ids = ids[1:]
+        return ids if ids[:1] == [self._bos_id] else [self._bos_id, *ids]
+
+    def _tokenise(self, segments: list[Segment]) -> Example:
+        """Tokenise each segment by itself, so that the prompt's tokens are those that generation will see."""
+        ids: list[int] = []
+        supervised: list[bool] = []
+        last = max(number for number, (_, learn) in enumerate(segments) if learn)
+        for number, (text, learn) in enumerate(segments[: last + 1]):
+            piece = self._ids(text)
+            flags = [learn] * len(piece)
+            if learn:
+                piece, flags = self._end_turn(piece, is_last=number == last)
+            ids += piece
+            supervised += flags
+        with_bos = self._with_bos(ids)
+        added = len(with_bos) - len(ids)
+        supervised = [False] * added + supervised if added >= 0 else supervised[-added:]
+        supervised[0] = False  # nothing predicts the first token
+        if not any(supervised):
+            raise BadRecord("it has no token to learn")
+        return Example(np.array(with_bos, dtype=np.int32), np.array(supervised, dtype=bool))
+
+    def _end_turn(self, ids: list[int], *, is_last: bool) -> tuple[list[int], list[bool]]:
+        """Supervise a turn up to and with its end token; drop what a template puts behind the last one.
+
+        A turn that ends without any special token gets the tokenizer's end-of-sequence token if it is the last.
+        """
+        tail = len(ids)
+        while tail and ids[tail - 1] not in self._special_ids and not self.tokenizer.decode([ids[tail - 1]]).strip():
+            tail -= 1
+        if tail and ids[tail - 1] in self._special_ids:
+            kept = ids[:tail] if is_last else ids
+            return kept, [position < tail for position in range(len(kept))]
+        if is_last:
+            ids = [*ids, self.tokenizer.eos_token_id]
+        return ids, [True] * len(ids)
+
+
+def _text(fields: Mapping[str, Any], key: str) -> str:
+    value = fields[key]
+    if not isinstance(value, str):
+        raise BadRecord(f"'{key}' is not text but {type(value).__name__}")
+    return value
+
+
+def _special_ids(tokenizer: Any) -> frozenset[int]:
+    added = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset(tokenizer.all_special_ids) | frozenset(added)
+
+
+def _leading_bos(tokenizer: Any) -> int | None:
+    """The BOS id that the tokenizer puts in front by itself, or ``None`` where it puts none."""
+    if tokenizer.bos_token_id is None:
+        return None
+    ids = tokenizer("a")["input_ids"]
+    return int(tokenizer.bos_token_id) if ids[:1] == [tokenizer.bos_token_id] else None

@@ -1,0 +1,334 @@
+"""One process of a training: new or resumed, from settings to the last checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing.base_models import BaseModels
+from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.checkpointing.runs import RunDirectory, create_run
+from pitstop.checkpointing.store import CheckpointInfo
+from pitstop.configs.errors import PitstopError, SettingsError
+from pitstop.configs.load import Loaded, settings_to_dict
+from pitstop.configs.schema import Settings
+from pitstop.configs.units import human_duration, human_size
+from pitstop.naming.names import run_name, settings_digest
+from pitstop.trainers import resuming
+from pitstop.trainers.device import peak_memory_bytes
+from pitstop.trainers.engine import gather_bytes
+from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
+from pitstop.trainers.inputs import Inputs, read_data, read_inputs
+from pitstop.trainers.loop import Boundary, Hook, Loop, Outcome
+from pitstop.trainers.progress import Progress
+from pitstop.trainers.reporter import Display, NoDisplay, Reporter
+from pitstop.trainers.saver import Identity, Saver, restore
+from pitstop.trainers.session import (
+    BaseOnDisk,
+    Built,
+    Hardware,
+    build,
+    close_process_group,
+    environment,
+    open_hardware,
+    place_base,
+)
+from pitstop.trainers.signals import EXIT_CODES, SignalFlag
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended, for the command line: exit code, run and figures (``--json`` prints them)."""
+
+    exit_code: int
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def train(loaded: Loaded, *, now: datetime, display: Display) -> Result:
+    """Start a new run and train it. Raises ``PitstopError`` for whatever the user has to put right."""
+    settings = loaded.settings
+    with _hardware(settings) as hardware:
+        reporter = Reporter(display if hardware.is_main else NoDisplay())
+        for note in loaded.notes:
+            reporter.line(note)
+        inputs = read_inputs(settings, reporter)
+        if hardware.is_main:
+            check_writable(Path(settings.training.checkpoint.base_dir))
+        base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
+        built, inputs = _build(settings, base, inputs, hardware, reporter)
+        run = _create(loaded, now, inputs, base, hardware) if hardware.is_main else None
+        with _owned(run, settings, reporter):
+            if run is not None:
+                reporter.line(f"Run {run.number}: {run.name} in {run.path}")
+            training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress())
+            return training.run()
+
+
+def resume(request: resuming.ResumeRequest, *, display: Display) -> Result:
+    """Continue a run from a checkpoint. Raises ``PitstopError`` for whatever the user has to put right."""
+    with contextlib.ExitStack() as stack:
+        is_main = int(os.environ.get("RANK", "0")) == 0
+        reporter = Reporter(display if is_main else NoDisplay())
+        chosen = stack.enter_context(resuming.open_run(request, reporter)) if is_main else None
+        hardware = stack.enter_context(_hardware(chosen.settings if chosen else resuming.base_settings(request)))
+        plan = resuming.share(chosen, request, lambda data: gather_bytes(data, hardware.device)[0])
+        settings = plan.settings
+        inputs = read_inputs(settings, reporter)
+        base = resuming.find_base(plan, inputs, hardware, reporter)
+        built, inputs = _build(settings, base, inputs, hardware, reporter)
+        resuming.check_data(plan, inputs.train.fingerprint, request, reporter)
+        restore_rng = restore(built.engine, plan.info, plan.state)
+        progress = resuming.progress_of(plan, inputs.train.fingerprint)
+        run = plan.run if hardware.is_main else None
+        training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info)
+        resuming.check_unfinished(plan, training.loop.plan, progress)
+        if run is not None:
+            resuming.record(plan, run, environment(hardware), reporter)
+        stack.enter_context(_status(run, reporter))
+        restore_rng()
+        return training.run()
+
+
+@contextlib.contextmanager
+def _hardware(settings: Settings) -> Iterator[Hardware]:
+    hardware = open_hardware(settings)
+    try:
+        yield hardware
+    finally:
+        close_process_group()
+
+
+def check_writable(base_dir: Path) -> None:
+    """Make the directory of the runs and try to write there, before anything is spent. Raises ``SettingsError``."""
+    try:
+        base_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=base_dir):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"OUTPUT_DIR = {base_dir} cannot be written: {error.strerror or error}.",
+            hint="Give another directory with --base-dir, or change the permissions of this one.",
+        ) from error
+
+
+def _build(settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardware, reporter: Reporter) -> tuple[Built, Inputs]:
+    """Build the model; where it turns out to need padded rows, pack the data anew, one record a row."""
+    tokenizer = inputs.tokenizer
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    built = build(settings, base, inputs.source.model_id, pad_id, hardware, reporter)
+    if not built.packing:
+        train_data, eval_data = read_data(settings, tokenizer, reporter, packing=False)
+        inputs = Inputs(inputs.source, tokenizer, train_data, eval_data)
+    return built, inputs
+
+
+def _create(loaded: Loaded, now: datetime, inputs: Inputs, base: BaseOnDisk, hardware: Hardware) -> RunDirectory:
+    settings = loaded.settings
+    name = run_name(settings, now)
+    sources = {path: source.where for path, source in loaded.sources.items()}
+    run = create_run(
+        settings.training.checkpoint.base_dir,
+        name=name.text,
+        config={**settings_to_dict(settings), "sources": sources},
+        metadata={
+            "data": inputs.data_record(),
+            "environment": environment(hardware),
+            "base_model": {
+                "id": inputs.source.model_id,
+                "revision": inputs.source.revision,
+                "digest": base.digest,
+                "saved": base.stored,
+            },
+        },
+        number=settings.training.checkpoint.run_number,
+        now=now,
+    )
+    if base.stored:
+        BaseModels(settings.training.checkpoint.base_dir).link_into(run.path, base.digest)
+    return run
+
+
+@contextlib.contextmanager
+def _owned(run: RunDirectory | None, settings: Settings, reporter: Reporter) -> Iterator[None]:
+    if run is None:
+        yield
+        return
+    with run.lock(), _status(run, reporter):
+        yield
+
+
+@contextlib.contextmanager
+def _status(run: RunDirectory | None, reporter: Reporter) -> Iterator[None]:
+    """Mark the run as running, and as failed if an error ends it."""
+    if run is None:
+        yield
+        return
+    reporter.log_into(run.logs_dir / "train.log")
+    run.update_metadata({"status": "running"})
+    try:
+        yield
+    except BaseException as error:
+        reason = error.message if isinstance(error, PitstopError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(PitstopError, OSError):  # the first error is the one to show
+            run.update_metadata({"status": "failed", "status_reason": reason[:500]})
+        raise
+
+
+class _Training:
+    """The loop with its hooks, and what is said before and after it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        hardware: Hardware,
+        built: Built,
+        inputs: Inputs,
+        base: BaseOnDisk,
+        reporter: Reporter,
+        run: RunDirectory | None,
+        progress: Progress,
+        resumed_from: CheckpointInfo | None = None,
+    ) -> None:
+        self.settings, self.hardware, self.inputs = settings, hardware, inputs
+        self.engine, self.reporter, self.run_dir, self.progress = built.engine, reporter, run, progress
+        self.signals = SignalFlag(announce=hardware.is_main)
+        self.log = MetricsLog(run.metrics_path) if run is not None else None
+        identity = Identity(
+            fingerprints={"base": base.digest, "data": inputs.train.fingerprint, "settings": settings_digest(settings)},
+            versions=environment(hardware)["versions"],
+            settings=settings_to_dict(settings),
+        )
+        protect = frozenset({resumed_from.name}) if resumed_from else frozenset()
+        self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log, protect)
+        last_saved = resumed_from.step if resumed_from else None
+        self.loop = Loop(
+            built.engine,
+            inputs.train,
+            settings.training,
+            hardware.batch_shape(settings),
+            progress,
+            self._hooks(last_saved),
+            self.signals,
+        )
+        self.saver.plan = self.loop.plan
+
+    def _hooks(self, last_saved_step: int | None) -> list[Hook]:
+        training, progress = self.settings.training, self.progress
+        hooks: list[Hook] = []
+        if self.inputs.eval is not None:
+            status = lambda: self.reporter.display.status("evaluating")  # noqa: E731
+            hooks.append(Evaluate(self.engine, self.inputs.eval, training, progress, self.signals, status))
+        hooks.append(
+            Judge(training, progress, evaluates=self.inputs.eval is not None and training.checkpoint.monitor != "train_loss")
+        )
+        hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
+        if self.log is not None:
+            hooks.append(LogMetrics(self.log, training, progress))
+        else:
+            hooks.append(_ForgetLogged(training, progress))
+        hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))
+        return hooks
+
+    def run(self) -> Result:
+        """Train to the end, a stop or a signal, and put the outcome on record."""
+        self._announce()
+        started = time.monotonic()
+        try:
+            with self.signals.installed():
+                self.reporter.display.start(step=self.progress.step, total_steps=self.loop.plan.total_steps)
+                outcome = self.loop.run()
+                self._finish(outcome, time.monotonic() - started)
+                self.hardware.accelerator.wait_for_everyone()  # nobody leaves before the first process has written all
+        finally:
+            self.reporter.display.close()
+            if self.log is not None:
+                self.log.close()
+        return Result(EXIT_CODES.get(outcome.signal, 0), self._summary(outcome))
+
+    def _announce(self) -> None:
+        counts, plan, model = self.inputs.train.counts, self.loop.plan, self.engine.model
+        trainable, total = model.get_nb_trainable_parameters()
+        self.reporter.line(
+            f"{self.settings.training.method} on {self.hardware.device}: {trainable:,} trainable parameters ({100 * trainable / total:.2f} %)"
+        )
+        self.reporter.line(
+            f"{counts.used:,} records, {counts.tokens:,} tokens ({counts.supervised_tokens:,} supervised) in {len(self.inputs.train):,} sequences; "
+            f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all"
+        )
+
+    def _finish(self, outcome: Outcome, seconds: float) -> None:
+        if self.run_dir is None:
+            return
+        status = "interrupted" if outcome.signal else "completed" if outcome.reason == "all steps done" else "stopped"
+        self.run_dir.update_metadata({"status": status, "status_reason": outcome.reason})
+        memory = human_size(peak_memory_bytes(self.hardware.device))
+        how = {"interrupted": "Stopped", "completed": "Done", "stopped": f"Stopped early: {outcome.reason}"}[status]
+        self.reporter.line(
+            f"{how} after step {self.progress.step} of {self.loop.plan.total_steps} in {human_duration(seconds)}, peak memory {memory}."
+        )
+        if status == "interrupted":
+            self.reporter.line(f"Go on with: pitstop resume {self.run_dir.number}")
+        elif (best := self.run_dir.store.best()) is not None:
+            value = best.metrics.get(self.settings.training.checkpoint.monitor, best.metrics.get("train_loss"))
+            self.reporter.line(f"Best: {best.name}" + (f" ({value:.4f})" if value is not None else "") + f" in {best.path}")
+
+    def _summary(self, outcome: Outcome) -> dict[str, Any]:
+        if self.run_dir is None:
+            return {}
+        metadata = self.run_dir.metadata()
+        return {
+            "run_number": self.run_dir.number,
+            "name": self.run_dir.name,
+            "path": str(self.run_dir.path),
+            "status": metadata["status"],
+            "reason": outcome.reason,
+            "step": self.progress.step,
+            "total_steps": self.loop.plan.total_steps,
+            "best_checkpoint": metadata["best_checkpoint"],
+            "checkpoints": [entry["name"] for entry in metadata["checkpoints"]],
+        }
+
+
+class _Show:
+    """Feeds the display, and says a line at the end of each epoch."""
+
+    def __init__(self, reporter: Reporter, every: int, epochs: int, progress: Progress, hardware: Hardware) -> None:
+        self.reporter, self.every, self.epochs, self.progress, self.hardware = reporter, every, epochs, progress, hardware
+        self._tokens = progress.tokens
+
+    def at_boundary(self, boundary: Boundary) -> None:
+        """Show this step."""
+        tokens, self._tokens = self.progress.tokens - self._tokens, self.progress.tokens
+        self.reporter.display.step(
+            step=boundary.step,
+            epoch=boundary.epoch,
+            epochs=self.epochs,
+            loss=self.progress.unlogged.mean(),
+            learning_rate=boundary.learning_rate,
+            tokens_per_s=tokens / boundary.step_s if boundary.step_s else 0.0,
+            memory=peak_memory_bytes(self.hardware.device),
+            logged=boundary.step % self.every == 0,
+        )
+        if boundary.scored and (boundary.epoch_ended or boundary.metrics):
+            figures = ", ".join(f"{key} {value:.4f}" for key, value in boundary.scored.items())
+            place = f"epoch {self.progress.epoch + 1}/{self.epochs}" if boundary.epoch_ended else f"step {boundary.step}"
+            self.reporter.line(f"{place}: {figures}")
+
+
+class _ForgetLogged:
+    """Keeps the other processes' windows in step with the first one's, whose rows clear them."""
+
+    def __init__(self, settings: Any, progress: Progress) -> None:
+        self.settings, self.progress = settings, progress
+
+    def at_boundary(self, boundary: Boundary) -> None:
+        """Clear the window where the first process writes a row."""
+        if LogMetrics.due(self.settings, self.progress, boundary):
+            self.progress.unlogged.clear()
