@@ -10,14 +10,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
 from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest_path
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import Group, Settings
 from pitstop.configs.secrets import mask, remember
 from pitstop.configs.sources import (
     Given,
@@ -38,6 +38,8 @@ _MODEL, _DATA = "model.id", "data.train"
 _METHOD, _IN_4BIT = "training.method", "quantization.load_in_4bit"
 _ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
 _DEFAULT = Source("default", "default")
+
+GroupType = TypeVar("GroupType", bound=Group)
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,17 @@ def _build(values: Mapping[str, Any]) -> Settings:
             remember(value)
             value = SecretStr(value)
         _put(nested, path, value)
-    return Settings.model_validate(nested)
+    return _construct(Settings, nested)
+
+
+def _construct(group: type[GroupType], nested: Mapping[str, Any]) -> GroupType:
+    """A settings group from values that ``values.parse`` has checked one by one, with their sources at hand."""
+    fields: dict[str, Any] = {}
+    for name, value in nested.items():
+        annotation = group.model_fields[name].annotation
+        inner = annotation if isinstance(annotation, type) and issubclass(annotation, Group) else None
+        fields[name] = _construct(inner, value) if inner is not None else value
+    return group.model_construct(**fields)
 
 
 def _put(nested: dict[str, Any], path: str, value: Any) -> None:

@@ -37,7 +37,8 @@ StrList = Annotated[list[str], BeforeValidator(_split_commas)]
 class Group(BaseModel):
     """A group of settings; unknown keys are refused and values are frozen after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # Deferred: commands that only read settings never need the validators, and building them costs 20 ms.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
 
 class ModelSettings(Group):
@@ -312,7 +313,7 @@ class TrainingSettings(Group):
         flag="--early-stopping-patience",
         ge=1,
     )
-    checkpoint: CheckpointSettings = CheckpointSettings()
+    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
 
 
 class NamingSettings(Group):
@@ -369,10 +370,10 @@ class HubSettings(Group):
 class Settings(Group):
     """All settings of one run, resolved."""
 
-    model: ModelSettings = ModelSettings()
-    data: DataSettings = DataSettings()
-    lora: LoraSettings = LoraSettings()
-    quantization: QuantizationSettings = QuantizationSettings()
-    training: TrainingSettings = TrainingSettings()
-    naming: NamingSettings = NamingSettings()
-    hub: HubSettings = HubSettings()
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    quantization: QuantizationSettings = Field(default_factory=QuantizationSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    naming: NamingSettings = Field(default_factory=NamingSettings)
+    hub: HubSettings = Field(default_factory=HubSettings)
