@@ -122,7 +122,7 @@ def resume_run(
 def _newest(base_dir: str) -> str:
     from pitstop.checkpointing.runs import list_runs
 
-    records = [record for record in list_runs(base_dir)]
+    records = list_runs(base_dir)
     if not records:
         raise RunError(f"There is no run in {base_dir}.", hint="Start one with 'pitstop train', or point --base-dir at the runs.")
     return str(max(records, key=lambda record: record.created_at or "").path)
