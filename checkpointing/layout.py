@@ -27,7 +27,7 @@ POINTERS = (LAST, BEST)
 
 _RUN = re.compile(r"run_([0-9]{3,9})")
 _EPOCH = re.compile(r"epoch_([0-9]{3,9})")
-_STEP = re.compile(r"checkpoint-(0|[1-9][0-9]{0,14})")
+_STEP = re.compile(r"checkpoint-(0|[1-9][0-9]{0,14})(-pending)?")
 _LOOSE_EPOCH = re.compile(r"epoch[_-]([0-9]{1,9})")
 
 
@@ -49,9 +49,13 @@ def epoch_name(epoch: int) -> str:
     return f"epoch_{epoch:03d}"
 
 
-def step_name(step: int) -> str:
-    """Name of a checkpoint by optimizer step: ``checkpoint-100``."""
-    return f"checkpoint-{step}"
+def step_name(step: int, *, pending: bool = False) -> str:
+    """Name of a checkpoint by optimizer step: ``checkpoint-100``.
+
+    ``pending``: a signal put this step's evaluation off. The plain name stays free for the checkpoint with its metrics,
+    which the resumed run writes, since no checkpoint is ever overwritten.
+    """
+    return f"checkpoint-{step}-pending" if pending else f"checkpoint-{step}"
 
 
 def is_checkpoint_name(name: str) -> bool:

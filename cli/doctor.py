@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pitstop.cli.output import human_size, paint, print_json, say
+from pitstop.cli.output import paint, print_json, say
 from pitstop.configs.errors import EXIT_USAGE
+from pitstop.configs.units import human_size
 
 Status = Literal["ok", "warn", "fail"]
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pitstop.cli.output import human_duration, notice, print_json, say
+from pitstop.cli.output import notice, print_json, say
+from pitstop.configs.units import human_duration
 
 
 def fetch_demo(

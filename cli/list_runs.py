@@ -13,9 +13,10 @@ import typer
 from pitstop.checkpointing.listing import STATUSES, RunRecord
 from pitstop.checkpointing.listing import list_runs as read_runs
 from pitstop.cli.base_dir import base_directory
-from pitstop.cli.output import Column, human_size, is_terminal, notice, print_json
+from pitstop.cli.output import Column, is_terminal, notice, print_json
 from pitstop.cli.run_table import print_table
 from pitstop.configs.errors import SettingsError
+from pitstop.configs.units import human_size
 
 COLUMNS = (
     Column("Run #", "right"),

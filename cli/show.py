@@ -10,8 +10,9 @@ import typer
 
 from pitstop.checkpointing.runs import locate
 from pitstop.cli.base_dir import base_directory
-from pitstop.cli.output import Column, human_size, paint, print_json, say, table, warn
+from pitstop.cli.output import Column, paint, print_json, say, table, warn
 from pitstop.cli.run_report import report
+from pitstop.configs.units import human_size
 
 _NOTHING = "-"
 _SHOWN_METRICS = 4

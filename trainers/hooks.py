@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pitstop.checkpointing import layout
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Dataset
@@ -174,8 +175,7 @@ class SaveCheckpoints:
         return boundary.epoch_ended and (self.progress.epoch + 1) % self.settings.checkpoint.save_every_n_epochs == 0
 
     def _name(self, boundary: Boundary) -> str:
-        if self.progress.boundary_pending:
-            return f"checkpoint-{boundary.step}-pending"  # the plain name is for the checkpoint with its metrics
-        if boundary.epoch_ended and self.settings.checkpoint.strategy == "epoch":
-            return f"epoch_{self.progress.epoch + 1:03d}"
-        return f"checkpoint-{boundary.step}"
+        pending = self.progress.boundary_pending
+        if boundary.epoch_ended and self.settings.checkpoint.strategy == "epoch" and not pending:
+            return layout.epoch_name(self.progress.epoch + 1)
+        return layout.step_name(boundary.step, pending=pending)
