@@ -1,4 +1,4 @@
-"""Plain output without a terminal, JSON that is JSON, and units a person can read."""
+"""Plain output without a terminal, and JSON that is JSON."""
 
 from __future__ import annotations
 
@@ -52,17 +52,3 @@ def test_notices_and_warnings_go_to_stderr(capsys: pytest.CaptureFixture[str]) -
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "one\nwarning: two\n"
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (9_856_614, "9.4 MiB"), (5 * 2**40, "5.0 TiB")]
-)
-def test_sizes_are_in_the_unit_a_person_would_choose(size: int, text: str) -> None:
-    assert output.human_size(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.42, "0.4 s"), (41.6, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")]
-)
-def test_durations_are_said_as_a_person_would(seconds: float, text: str) -> None:
-    assert output.human_duration(seconds) == text
