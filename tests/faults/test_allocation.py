@@ -85,9 +85,8 @@ def test_a_lock_dies_with_its_holder_though_its_children_live_on(tmp_path: Path)
         with run.lock():
             worker = os.fork()  # as a data-loading worker
             if worker == 0:
+                os.write(writing, str(os.getpid()).encode())
                 time.sleep(30)
-                os._exit(0)
-            os.write(writing, f"{worker}\n".encode())
             os._exit(0)
     os.waitpid(holder, 0)
     worker = int(os.read(reading, 20))

@@ -31,9 +31,11 @@ def store(tmp_path: Path) -> CheckpointStore:
 
 
 def flip(path: Path, bit: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(data)
+    with path.open("r+b") as file:  # in place: some filesystems flush a file that is cut to nothing and written anew
+        file.seek(bit // 8)
+        byte = file.read(1)[0]
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))
 
 
 def test_one_flipped_bit_anywhere_is_found(store: CheckpointStore) -> None:

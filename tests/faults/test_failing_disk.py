@@ -21,24 +21,12 @@ pytestmark = pytest.mark.faults
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS]
 
 
-class Forgetful(HookedStorage, ForgetfulStorage):
-    """A hooked storage that syncs nothing for real."""
-
-    def sync_file(self, descriptor: int) -> None:
-        if self.before is not None:
-            self.before("sync_file", (descriptor,))
-
-    def sync_directory(self, path: Path) -> None:
-        if self.before is not None:
-            self.before("sync_directory", (path,))
-
-
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.__getitem__)
 def test_one_failing_operation_costs_that_save_and_nothing_else(number: int, tmp_path: Path) -> None:
     directory = tmp_path / "lora_weights"
     save(CheckpointStore(directory, ForgetfulStorage()), 1)
     for at in range(1000):
-        store = CheckpointStore(directory, Forgetful(before=Counter(at, failing(number))))
+        store = CheckpointStore(directory, HookedStorage(before=Counter(at, failing(number))))
         try:
             save(store, 2)
             break
@@ -64,7 +52,7 @@ def test_a_disk_that_stays_full_can_still_be_tidied(number: int, tmp_path: Path)
             if counter["seen"] > at and name in ("make_directory", "create", "write", "sync_file"):
                 raise OSError(number, os.strerror(number))
 
-        store = CheckpointStore(directory, Forgetful(before=before))
+        store = CheckpointStore(directory, HookedStorage(before=before))
         try:
             save(store, 2)
         except ResourceError:
@@ -107,7 +95,9 @@ def test_a_run_is_made_in_full_or_not_at_all(number: int, tmp_path: Path) -> Non
     config = {"training": {"task": "sft"}}
     for at in range(1000):
         try:
-            create_run(tmp_path, name="a-run", config=config, metadata={}, storage=Forgetful(before=Counter(at, failing(number))))
+            create_run(
+                tmp_path, name="a-run", config=config, metadata={}, storage=HookedStorage(before=Counter(at, failing(number)))
+            )
             break
         except PitstopError:
             assert list_runs(tmp_path) == []
@@ -119,7 +109,7 @@ def test_a_run_is_made_in_full_or_not_at_all(number: int, tmp_path: Path) -> Non
 def test_failed_updates_leave_the_old_metadata(tmp_path: Path) -> None:
     run = create_run(tmp_path, name="a-run", config={}, metadata={}, storage=ForgetfulStorage())
     for at in range(100):
-        run._storage = Forgetful(before=Counter(at, failing(errno.ENOSPC)))
+        run._storage = HookedStorage(before=Counter(at, failing(errno.ENOSPC)))
         try:
             run.update_metadata({"status": "running"})
             break

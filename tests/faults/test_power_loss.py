@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pitstop.checkpointing import layout
+from pitstop.checkpointing.runs import RunDirectory, create_run, find_run
 from pitstop.checkpointing.store import CheckpointStore
 from support.disk_model import Recorder
-from support.stores import ForgetfulStorage, save
+from support.stores import FILES, ForgetfulStorage, save
 
 pytestmark = pytest.mark.faults
 
-KEEP = 2
-IMAGES = 400
+IMAGES = 300
 
 
-def record(root: Path, make: Callable[[Recorder], CheckpointStore]) -> Recorder:
+def record(root: Path, make: Callable[[Recorder], CheckpointStore], keep: int) -> Recorder:
     """Five saves with pointers and retention, every operation on record."""
     root.mkdir()
     recorder = Recorder(root)
     store = make(recorder)
     for step in range(1, 6):
-        name = save(store, step, loss=1 / step).name
+        name = save(store, step, loss=1 / step, files={**FILES, "templates/chat.jinja": b"{}"}).name
         recorder.acknowledge(step)
         store.set_pointer("last", name)
         store.set_pointer("best", name)
-        store.prune(KEEP)
+        store.prune(keep)
     return recorder
 
 
-def broken_promise(recorder: Recorder, count: int, seed: int, image: Path) -> str | None:
+def broken_promise(recorder: Recorder, keep: int, count: int, seed: int, image: Path) -> str | None:
     """What one image of a power cut breaks of the promises; None when they hold."""
     recorder.image(count, random.Random(seed), image)
     try:
@@ -44,11 +45,14 @@ def broken_promise(recorder: Recorder, count: int, seed: int, image: Path) -> st
         if damaged:
             return f"{damaged} have their final names and are damaged"
         acknowledged = recorder.last_acknowledged(count)
+        dangling = [which for which in layout.POINTERS if acknowledged > 1 and store.pointer(which) not in store._names()]
+        if dangling:
+            return f"{dangling} point nowhere, and other tools do not repair them"
         report = store.recover(deep=True)
         step = report.valid.step if report.valid else 0
         if step not in (acknowledged, acknowledged + 1):
             return f"step {acknowledged} was acknowledged, {step} recovered"
-        if len(store.list()) < min(KEEP, acknowledged):
+        if len(store.list()) < min(keep, acknowledged):
             return f"only {len(store.list())} checkpoints are left"
         if store.pointer("last") != (f"checkpoint-{step}" if step else None):
             return f"last points at {store.pointer('last')}"
@@ -57,21 +61,79 @@ def broken_promise(recorder: Recorder, count: int, seed: int, image: Path) -> st
         shutil.rmtree(image)
 
 
-def first_broken(recorder: Recorder, scratch: Path, images: int) -> str | None:
+def first_broken(recorder: Recorder, keep: int, scratch: Path, images: int) -> str | None:
     rng = random.Random(20260101)
     for number in range(images):
         # Every moment comes up again and again; the first pass takes each in turn.
         count = number % (recorder.count + 1) if number <= recorder.count else rng.randrange(recorder.count + 1)
-        problem = broken_promise(recorder, count, number, scratch / "image")
+        problem = broken_promise(recorder, keep, count, number, scratch / "image")
         if problem is not None:
             return f"after operation {count}: {problem}"
     return None
 
 
-def test_no_power_cut_costs_an_acknowledged_checkpoint(tmp_path: Path) -> None:
-    recorder = record(tmp_path / "run", lambda recorder: CheckpointStore(recorder.root, recorder.storage))
+@pytest.mark.parametrize("keep", [1, 2])
+def test_no_power_cut_costs_an_acknowledged_checkpoint(keep: int, tmp_path: Path) -> None:
+    recorder = record(tmp_path / "run", lambda recorder: CheckpointStore(recorder.root, recorder.storage), keep)
     assert recorder.count > 100
-    assert first_broken(recorder, tmp_path, IMAGES) is None
+    assert first_broken(recorder, keep, tmp_path, IMAGES) is None
+
+
+def images(recorder: Recorder, scratch: Path, number: int) -> Iterator[tuple[int, Path]]:
+    """``number`` images at random moments, the end (all is acknowledged) as often as any other; each with its moment."""
+    rng = random.Random(5)
+    for seed in range(number):
+        count = recorder.count if seed % 3 == 0 else rng.randrange(recorder.count + 1)
+        recorder.image(count, random.Random(seed), scratch / "image")
+        yield count, scratch / "image"
+        shutil.rmtree(scratch / "image")
+
+
+def test_a_power_cut_after_a_run_was_made_finds_all_of_it(tmp_path: Path) -> None:
+    root = tmp_path / "base"
+    root.mkdir()
+    recorder = Recorder(root)
+    create_run(root, name="a-run", config={"a": 1}, metadata={}, storage=recorder.storage)
+    for count, image in images(recorder, tmp_path, 150):
+        if count == recorder.count:
+            run = find_run(image, 1)
+            assert run.config() == {"a": 1}
+            assert run.metadata()["name"] == "a-run"
+            assert (image / "by-name" / "a-run").readlink() == Path("../run_001")
+
+
+def test_a_power_cut_finds_the_metadata_of_before_or_after_an_update(tmp_path: Path) -> None:
+    root = tmp_path / "base"
+    root.mkdir()
+    recorder = Recorder(root)
+    run = create_run(root, name="a-run", config={}, metadata={}, storage=recorder.storage)
+    made = recorder.count
+    run.update_metadata({"status": "running"})
+    updated = recorder.count
+    run.update_metadata({"status": "completed"})
+    for count, image in images(recorder, tmp_path, 300):
+        if count >= made:
+            status = RunDirectory(image / "run_001").metadata()["status"]
+            assert status in ({"created", "running"} if count < updated else {"running", "completed"})
+            assert count < recorder.count or status == "completed"
+
+
+def test_a_power_cut_while_checkpoints_are_set_aside_loses_none(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    root.mkdir()
+    recorder = Recorder(root)
+    store = CheckpointStore(root, recorder.storage)
+    for step in (1, 2, 3):
+        save(store, step)
+    saved = recorder.count
+    store.supersede(1)
+    for count, image in images(recorder, tmp_path, 300):
+        if count >= saved:
+            found = CheckpointStore(image)
+            aside = CheckpointStore(image / layout.SUPERSEDED)
+            assert not [entry for entry in [*found.verify_all(), *aside.verify_all()] if entry.problem is not None]
+            assert [info.step for info in [*found.list(), *aside.list()]] == [1, 2, 3]
+            assert count < recorder.count or len(aside.list()) == 2
 
 
 class WithoutTheParentSync(CheckpointStore):
@@ -147,7 +209,49 @@ def without_manifest_sync(recorder: Recorder) -> CheckpointStore:
     return store
 
 
+def without_pointer_sync(recorder: Recorder) -> CheckpointStore:
+    """Leave out the sync of the directory that follows each replacement of a pointer."""
+    storage = recorder.storage
+    real_replace, real_sync = storage.replace, storage.sync_directory
+    pending: list[Path] = []
+
+    def replace(source: Path, target: Path) -> None:
+        real_replace(source, target)
+        pending.append(target.parent)
+
+    def sync_directory(path: Path) -> None:
+        if pending:
+            pending.clear()
+        else:
+            real_sync(path)
+
+    storage.replace, storage.sync_directory = replace, sync_directory  # type: ignore[method-assign]
+    return CheckpointStore(recorder.root, storage)
+
+
+def removing_pointers_first(recorder: Recorder) -> CheckpointStore:
+    storage = recorder.storage
+    real_replace = storage.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if os.path.lexists(target):
+            storage.unlink(target)
+        real_replace(source, target)
+
+    storage.replace = replace  # type: ignore[method-assign]
+    return CheckpointStore(recorder.root, storage)
+
+
+def without_subdirectory_sync(recorder: Recorder) -> CheckpointStore:
+    real = recorder.storage.sync_directory
+    recorder.storage.sync_directory = lambda path: None if path.name == "templates" else real(path)  # type: ignore[method-assign]
+    return CheckpointStore(recorder.root, recorder.storage)
+
+
 MUTANTS = {
+    "a pointer is not synced": without_pointer_sync,
+    "a pointer is removed before it is replaced": removing_pointers_first,
+    "a directory inside is not synced": without_subdirectory_sync,
     "no file is synced": mutated("sync_file"),
     "no directory is synced": mutated("sync_directory"),
     "the temporary directory is not synced": without_temporary_sync,
@@ -162,5 +266,8 @@ MUTANTS = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_protocol_is_caught(mutant: str, tmp_path: Path) -> None:
-    recorder = record(tmp_path / "run", MUTANTS[mutant])
-    assert first_broken(recorder, tmp_path, 2 * IMAGES) is not None
+    problems = []
+    for keep in (1, 2):
+        recorder = record(tmp_path / f"keep-{keep}", MUTANTS[mutant], keep)
+        problems.append(first_broken(recorder, keep, tmp_path, IMAGES))
+    assert any(problems)

@@ -110,7 +110,8 @@ class Recorder:
 
     def image(self, count: int, rng: random.Random, target: Path) -> None:
         """Build in ``target`` what a power cut after ``count`` operations may leave."""
-        keep = rng.choice([0.0, 0.5, 0.9, 1.0])
+        keep = rng.choice([0.0, 0.5, 0.9, 1.0, None])  # None: the newest operation overtook all that are not certain
+        newest = max((operation.at for operation in self.operations if operation.at < count), default=None)
         directories: dict[int, dict[str, int]] = {0: {}}
         files: dict[int, bytes] = {}
         links: dict[int, str] = {}
@@ -118,7 +119,8 @@ class Recorder:
             if operation.at >= count:
                 break
             certain = operation.synced_at is not None and operation.synced_at < count
-            if certain or rng.random() < keep:
+            kept = operation.at == newest if keep is None else rng.random() < keep
+            if certain or kept:
                 _apply(operation, directories, files, links)
             elif operation.kind == "write" and rng.random() < 0.5:
                 _tear(operation, files, rng)

@@ -39,13 +39,6 @@ OPERATIONS = (
 Hook = Callable[[str, tuple[Any, ...]], None]
 
 
-class HookedStorage(LocalStorage):
-    """Calls ``before`` with the name and arguments of each single operation, then ``after`` with its result."""
-
-    def __init__(self, before: Hook | None = None, after: Callable[[str, tuple[Any, ...], Any], None] | None = None) -> None:
-        self.before, self.after = before, after
-
-
 class ForgetfulStorage(LocalStorage):
     """Syncs nothing: for directories that need to outlive no power cut, and a hundred times as fast."""
 
@@ -56,8 +49,18 @@ class ForgetfulStorage(LocalStorage):
         pass
 
 
+class HookedStorage(LocalStorage):
+    """Calls ``before`` with the name and arguments of each single operation, then ``after`` with its result.
+
+    Syncing is told of and not done: no test can pull the plug, and a disk that is really synced costs most of the time.
+    """
+
+    def __init__(self, before: Hook | None = None, after: Callable[[str, tuple[Any, ...], Any], None] | None = None) -> None:
+        self.before, self.after = before, after
+
+
 def _hooked(name: str) -> Callable[..., Any]:
-    real = getattr(LocalStorage, name)
+    real = getattr(ForgetfulStorage, name)
 
     def operation(self: HookedStorage, *arguments: Any) -> Any:
         if self.before is not None:

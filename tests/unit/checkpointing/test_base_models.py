@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.base_models import BaseModels, file_sha256
+from pitstop.checkpointing.base_models import BASE_MANIFEST, BaseModels, file_sha256
+from pitstop.checkpointing.manifest import unsealed
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from pitstop.checkpointing.storage import LocalStorage
 from pitstop.configs.errors import CheckpointError, ModelError, ResourceError
@@ -107,6 +108,15 @@ def test_a_changed_byte_is_found(models: BaseModels) -> None:
     (path / "model.safetensors").write_bytes(b"weighty" * 100)
     with pytest.raises(CheckpointError, match=r"model\.safetensors changed"):
         models.verify(DIGEST)
+
+
+def test_no_bit_of_the_manifest_of_a_base_can_change_unseen(models: BaseModels) -> None:
+    raw = (models.save_once(DIGEST, write) / BASE_MANIFEST).read_bytes()
+    for bit in range(len(raw) * 8):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CheckpointError):
+            unsealed(bytes(changed), "there")
 
 
 def test_a_run_whose_links_are_lost_falls_back_on_the_shared_copy(models: BaseModels) -> None:
