@@ -81,10 +81,9 @@ def _read_examples(
 ) -> tuple[list[Example], Counts]:
     bad_rows = BadRows(skip_bad_rows)
     examples: list[Example] = []
-    records = too_long = 0
+    too_long = 0
     for spec in specs:
         for record in read_records(spec, bad_rows, split=split, token=token):
-            records += 1
             try:
                 example = task.encode(record)
             except BadRecord as error:
@@ -95,7 +94,7 @@ def _read_examples(
             else:
                 examples.append(example)
     counts = Counts(
-        records=records,
+        records=len(examples) + too_long + bad_rows.count,
         used=len(examples),
         too_long=too_long,
         bad=bad_rows.count,

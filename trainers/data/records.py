@@ -1,11 +1,13 @@
 """Records from files, directories and the Hub, each with the place it came from.
 
-JSON lines are read here, because a user needs to hear which line is broken; CSV, Parquet and the Hub go through the
+JSON lines are read here, because a user needs to hear which line is broken, and so is CSV, whose cells are text: a library
+that guesses types would turn an answer ``007`` into a number and ``None`` into nothing. Parquet and the Hub go through the
 ``datasets`` library.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,7 +100,7 @@ def _read_directory(directory: Path, bad_rows: BadRows) -> Iterator[Record]:
 
 
 def _read_file(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
-    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_table, ".parquet": _read_table}
+    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_table}
     reader = readers.get(path.suffix)
     if reader is None:
         raise DataError(f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(SUFFIXES)}.")
@@ -111,13 +113,17 @@ def _read_file(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
 
 
 def _read_jsonl(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig") as lines:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             where = f"{name} line {number}"
             try:
-                fields = json.loads(line)
+                line.encode()
+                fields = json.loads(line.rstrip())  # an error at the end is in this line, not in the next
+            except UnicodeEncodeError:  # what decoding let through, so that the line has a number
+                bad_rows.report(where, "not UTF-8 text")
+                continue
             except json.JSONDecodeError as error:
                 bad_rows.report(where, f"not valid JSON: {error.msg} at column {error.colno}")
                 continue
@@ -144,16 +150,36 @@ def _as_record(fields: Any, where: str, bad_rows: BadRows) -> Iterator[Record]:
         bad_rows.report(where, f"wanted a JSON object with named fields, found {type(fields).__name__}")
 
 
+def _read_csv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    csv.field_size_limit(2**31 - 1)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.DictReader(lines, strict=True)
+        try:
+            for fields in rows:
+                where = f"{name} line {rows.line_num}"
+                if None in fields or None in fields.values():
+                    bad_rows.report(where, f"not as many cells as the header's {len(rows.fieldnames or ())}")
+                    continue
+                yield Record(dict(fields), where)
+        except csv.Error as error:
+            raise DataError(f"{name} line {rows.reader.line_num}: not valid CSV: {error}.") from error
+
+
 def _read_table(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     rows = _load(path.suffix[1:], name, data_files=str(path), split="train")
     for number, fields in enumerate(rows, start=1):
-        yield Record({key: value for key, value in fields.items() if value is not None}, f"{name} row {number}")
+        yield Record(_present(fields), f"{name} row {number}")
 
 
 def _read_hub(repository: str, split: str, token: str | None) -> Iterator[Record]:
     rows = _load(repository, f"data set {repository}", split=split, token=token)
     for number, fields in enumerate(rows, start=1):
-        yield Record(dict(fields), f"{repository} ({split}) row {number}")
+        yield Record(_present(fields), f"{repository} ({split}) row {number}")
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    """A table has every column in every row; an empty cell is a field that the record does not have."""
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _load(builder: str, name: str, **arguments: Any) -> Any:

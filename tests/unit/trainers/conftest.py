@@ -1,0 +1,88 @@
+"""A tiny model and its tokenizer, made once; one thread, since these tensors are smaller than the cost of sharing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.tasks.sft import Example
+from support.tiny_model import make_tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny Llama with a chat template."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tokenizer(tiny: Path) -> Any:
+    """Its tokenizer, a fresh one for each test."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny)
+
+
+@pytest.fixture
+def load_tiny(tiny: Path) -> Callable[..., Any]:
+    """Loads the tiny model in float32 as training does."""
+    import torch
+
+    from pitstop.trainers.models.base import BaseRecipe, load_base
+
+    def load(path: Path = tiny, *, quantised: bool = False, compute: torch.dtype = torch.float32) -> Any:
+        recipe = BaseRecipe(quantised=quantised, quant_type="nf4", double_quant=True, compute=compute)
+        return load_base(path, recipe, torch.device("cpu"), stored=False, flash=False)
+
+    return load
+
+
+@pytest.fixture
+def make_dataset() -> Callable[..., Dataset]:
+    """Makes a data set of given examples, one a sequence unless packed."""
+
+    def make(examples: Sequence[Example], *, max_length: int = 64, packing: bool = False) -> Dataset:
+        return Dataset(
+            examples,
+            max_length=max_length,
+            packing=packing,
+            counts=Counts(
+                records=len(examples),
+                used=len(examples),
+                too_long=0,
+                bad=0,
+                bad_reasons=(),
+                tokens=sum(len(e) for e in examples),
+                supervised_tokens=sum(int(e.supervised.sum()) for e in examples),
+            ),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_examples() -> Callable[..., list[Example]]:
+    """Makes random examples of given lengths, the first token never supervised and the last always."""
+
+    def make(lengths: Sequence[int], *, seed: int = 0, vocabulary: int = 300) -> list[Example]:
+        rng = np.random.default_rng(seed)
+        examples = []
+        for length in lengths:
+            supervised = rng.random(length) < 0.5
+            supervised[0], supervised[-1] = False, True
+            examples.append(Example(rng.integers(3, vocabulary, length).astype(np.int32), supervised))
+        return examples
+
+    return make
