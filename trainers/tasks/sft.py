@@ -85,10 +85,10 @@ class SftTask:
         if not isinstance(messages, list) or not messages:
             raise BadRecord("'messages' is not a list with at least one message")
         for number, message in enumerate(messages, start=1):
-            if not isinstance(message, dict) or "role" not in message or not isinstance(message.get("content"), str):
-                raise BadRecord(f"message {number} needs 'role' and a text 'content'")
-        if not any(message["role"] == "assistant" for message in messages):
-            raise BadRecord("no message has the role 'assistant', so there is nothing to learn")
+            if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+                raise BadRecord(f"message {number} needs a 'role' and a 'content', both text")
+        if not any(message["role"] == "assistant" for message in messages[1:]):
+            raise BadRecord("no message with the role 'assistant' follows another one, so there is nothing to learn")
         if self.tokenizer.chat_template is None:
             raise BadRecord("the model's tokenizer has no chat template; give prompt and completion instead")
         return self._chat(messages)
@@ -106,13 +106,14 @@ class SftTask:
 
         A turn starts where the template's generation prompt ends. Some templates render an earlier turn differently
         once another follows (hidden reasoning is dropped, say); such a turn would not be what the model sees when it
-        generates, so only turns whose rendering is stable are supervised, the last always.
+        generates, so only turns whose rendering is stable are supervised, the last always. A turn that opens the
+        conversation answers nothing and is not supervised either.
         """
         whole = self._render(messages, generation_prompt=False)
         segments: list[Segment] = []
         cursor = 0
         for index, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message["role"] != "assistant" or index == 0:
                 continue
             before = self._render(messages[:index], generation_prompt=True)
             through = self._render(messages[: index + 1], generation_prompt=False)
@@ -130,13 +131,18 @@ class SftTask:
 
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt))
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError) as error:  # the latter two from a template's own arithmetic
             raise BadRecord(f"the chat template refuses it: {error}") from error
 
     # Tokens ------------------------------------------------------------------------------------------------------
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        if not text:
+            return []
+        try:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        except (TypeError, UnicodeEncodeError) as error:  # which of them depends on the tokenizer
+            raise BadRecord("its text has half of a surrogate pair, which is no character") from error
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         """Exactly one BOS: where the tokenizer wants one and the template gave none, or gave one too many."""
@@ -190,8 +196,10 @@ def _text(fields: Mapping[str, Any], key: str) -> str:
 
 
 def _special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids that may end a turn. The unknown token is not among them: an unknown word at the end ends nothing."""
     added = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
-    return frozenset(tokenizer.all_special_ids) | frozenset(added)
+    unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
+    return (frozenset(tokenizer.all_special_ids) | frozenset(added)) - unknown
 
 
 def _leading_bos(tokenizer: Any) -> int | None:

@@ -1,0 +1,301 @@
+"""What becomes of a record: which tokens the model sees, and which of them it is to learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pitstop.trainers.data.records import Record
+from pitstop.trainers.tasks.sft import BadRecord, Example, SftTask
+from support.tiny_model import CHAT_TEMPLATE
+
+# Drops the reasoning of every turn but the last, as templates of reasoning models do.
+FORGETFUL = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n"
+    "{{ m['content'] if loop.last or m['role'] != 'assistant' else m['content'].split('#')[-1] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+WITH_BOS = "{{ bos_token }}" + (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Aspirin?"},
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "Metformin?"},
+    {"role": "assistant", "content": "No."},
+]
+
+
+def _encode(tokenizer: Any, **fields: Any) -> Example:
+    return SftTask(tokenizer).encode(Record(fields, "here"))
+
+
+def _text(tokenizer: Any, example: Example) -> str:
+    return str(tokenizer.decode(example.input_ids.tolist()))
+
+
+def _learnt(tokenizer: Any, example: Example) -> str:
+    """The supervised text, with ``|`` between parts that do not touch."""
+    parts: list[list[int]] = [[]]
+    for token, learn in zip(example.input_ids.tolist(), example.supervised, strict=True):
+        if learn:
+            parts[-1].append(token)
+        elif parts[-1]:
+            parts.append([])
+    return "|".join(tokenizer.decode(part) for part in parts if part)
+
+
+def _reason(tokenizer: Any, **fields: Any) -> str:
+    with pytest.raises(BadRecord) as caught:
+        _encode(tokenizer, **fields)
+    return str(caught.value)
+
+
+@pytest.fixture
+def plain(tokenizer: Any) -> Any:
+    """The tokenizer without its chat template."""
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+@pytest.fixture
+def with_bos(tokenizer: Any) -> Any:
+    """A tokenizer that puts a BOS in front, as Llama's does."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return tokenizer
+
+
+# Shapes ------------------------------------------------------------------------------------------------------------------
+
+
+def test_prompt_and_completion_in_the_chat_template(tokenizer: Any) -> None:
+    example = _encode(tokenizer, prompt="Aspirin?", completion="Yes.")
+    assert _text(tokenizer, example) == "<|start|>user\nAspirin?<|end|>\n<|start|>assistant\nYes.<|end|>"
+    assert _learnt(tokenizer, example) == "Yes.<|end|>"
+
+
+def test_prompt_and_completion_without_a_template(plain: Any) -> None:
+    example = _encode(plain, prompt="Aspirin? ", completion="Yes.")
+    assert _text(plain, example) == "Aspirin? Yes.<|end|>"
+    assert _learnt(plain, example) == "Yes.<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("extra", "prompt"),
+    [
+        ({}, "### Instruction:\nName it.\n\n### Response:\n"),
+        ({"input": ""}, "### Instruction:\nName it.\n\n### Response:\n"),
+        ({"input": None}, "### Instruction:\nName it.\n\n### Response:\n"),
+        ({"input": "Aspirin"}, "### Instruction:\nName it.\n\n### Input:\nAspirin\n\n### Response:\n"),
+    ],
+)
+def test_instruction_and_response_without_a_template(plain: Any, extra: dict[str, Any], prompt: str) -> None:
+    example = _encode(plain, instruction="Name it.", response="Yes.", **extra)
+    assert _text(plain, example) == prompt + "Yes.<|end|>"
+    assert _learnt(plain, example) == "Yes.<|end|>"
+
+
+def test_instruction_and_response_in_the_chat_template(tokenizer: Any) -> None:
+    example = _encode(tokenizer, instruction="Name it.", input="Aspirin", response="Yes.")
+    assert _text(tokenizer, example) == "<|start|>user\nName it.\n\nAspirin<|end|>\n<|start|>assistant\nYes.<|end|>"
+    assert _learnt(tokenizer, example) == "Yes.<|end|>"
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_all_of_a_text_is_learnt_but_its_first_token(tokenizer: Any, template: bool) -> None:
+    if not template:
+        tokenizer.chat_template = None
+    example = _encode(tokenizer, text="Aspirin helps. \n")
+    assert _text(tokenizer, example) == "Aspirin helps. \n<|end|>"
+    assert example.supervised.tolist() == [False] + [True] * (len(example) - 1)
+
+
+def test_each_assistant_turn_is_learnt_with_its_end(tokenizer: Any) -> None:
+    example = _encode(tokenizer, messages=CHAT)
+    rendered = tokenizer.apply_chat_template(CHAT, tokenize=False)
+    assert _text(tokenizer, example) == rendered.removesuffix("\n")
+    assert _learnt(tokenizer, example) == "Yes.<|end|>|No.<|end|>"
+
+
+def test_what_follows_the_last_assistant_turn_is_left_out(tokenizer: Any) -> None:
+    more = [*CHAT, {"role": "user", "content": "Thanks."}]
+    assert _encode(tokenizer, messages=more).input_ids.tolist() == _encode(tokenizer, messages=CHAT).input_ids.tolist()
+
+
+def test_a_turn_that_is_rendered_differently_later_on_is_not_learnt(tokenizer: Any) -> None:
+    tokenizer.chat_template = FORGETFUL
+    messages = [{**m, "content": "hmm #" + m["content"]} if m["role"] == "assistant" else m for m in CHAT]
+    example = _encode(tokenizer, messages=messages)
+    assert "hmm #Yes" not in _text(tokenizer, example) and "Yes." in _text(tokenizer, example)
+    assert _learnt(tokenizer, example) == "hmm #No.<|end|>"
+
+
+def test_a_turn_that_opens_the_conversation_answers_nothing(tokenizer: Any) -> None:
+    greeting = {"role": "assistant", "content": "Hello."}
+    example = _encode(tokenizer, messages=[greeting, *CHAT[1:3]])
+    assert _text(tokenizer, example).startswith("<|start|>assistant\nHello.<|end|>\n<|start|>user")
+    assert _learnt(tokenizer, example) == "Yes.<|end|>"
+    assert "nothing to learn" in _reason(tokenizer, messages=[greeting])
+
+
+def test_messages_win_over_other_fields_and_prompts_over_text(tokenizer: Any) -> None:
+    fields = {"prompt": "p", "completion": "from the prompt", "text": "from the text"}
+    assert "from the prompt" in _text(tokenizer, _encode(tokenizer, **fields))
+    assert "Metformin" in _text(tokenizer, _encode(tokenizer, **fields, messages=CHAT))
+
+
+# The end token -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_the_end_token_is_learnt_also_where_it_is_the_padding_token(tokenizer: Any, template: bool) -> None:
+    tokenizer.pad_token = tokenizer.eos_token
+    if not template:
+        tokenizer.chat_template = None
+    example = _encode(tokenizer, prompt="Aspirin?", completion="Yes.")
+    assert example.input_ids[-1] == tokenizer.eos_token_id and example.supervised[-1]
+
+
+def test_an_end_token_that_the_record_brings_is_not_doubled(plain: Any) -> None:
+    example = _encode(plain, prompt="Aspirin? ", completion="Yes.<|end|>\n")
+    assert _text(plain, example) == "Aspirin? Yes.<|end|>"
+
+
+def test_an_unknown_word_at_the_end_ends_nothing() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1, "yes": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<end>")
+    example = _encode(tokenizer, prompt="yes ", completion="yes never")
+    assert example.input_ids.tolist() == [2, 2, 0, 1]
+    assert example.supervised.tolist() == [False, True, True, True]
+
+
+@given(prompt=st.text(max_size=20), completion=st.text(max_size=20).filter(lambda t: t.strip() and "<" not in t))
+def test_the_last_token_is_the_end_and_learnt_whatever_the_text(tiny: Any, prompt: str, completion: str) -> None:
+    from transformers import AutoTokenizer
+
+    if tiny not in _CACHE:
+        _CACHE[tiny] = AutoTokenizer.from_pretrained(tiny)
+    tokenizer = _CACHE[tiny]
+    example = _encode(tokenizer, prompt=prompt, completion=completion)
+    assert example.input_ids[-1] == tokenizer.eos_token_id and example.supervised[-1]
+    assert _learnt(tokenizer, example) == completion + "<|end|>"
+    assert not example.supervised[0]
+
+
+_CACHE: dict[Any, Any] = {}
+
+
+# BOS ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{"prompt": "p", "completion": "c"}, {"messages": CHAT}, {"text": "some text"}])
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, WITH_BOS, None])
+def test_there_is_exactly_one_bos_and_nobody_learns_it(with_bos: Any, template: str | None, fields: dict[str, Any]) -> None:
+    with_bos.chat_template = template or (CHAT_TEMPLATE if "messages" in fields else None)  # which need one
+    example = _encode(with_bos, **fields)
+    assert (example.input_ids == with_bos.bos_token_id).tolist() == [True] + [False] * (len(example) - 1)
+    assert not example.supervised[0] and example.supervised[-1]
+
+
+def test_a_bos_moves_no_supervision(with_bos: Any) -> None:
+    expected = "Yes.<|end|>"
+    assert _learnt(with_bos, _encode(with_bos, prompt="Aspirin?", completion="Yes.")) == expected
+    with_bos.chat_template = WITH_BOS
+    assert _learnt(with_bos, _encode(with_bos, prompt="Aspirin?", completion="Yes.")) == expected
+    with_bos.chat_template = "{{ bos_token }}" + WITH_BOS
+    assert _learnt(with_bos, _encode(with_bos, prompt="Aspirin?", completion="Yes.")) == expected
+
+
+def test_the_text_after_a_bos_is_learnt_from_its_first_token(with_bos: Any) -> None:
+    example = _encode(with_bos, text="Aspirin helps.")
+    assert example.supervised.tolist() == [False] + [True] * (len(example) - 1)
+    assert _learnt(with_bos, example) == "Aspirin helps.<|end|>"
+
+
+def test_no_bos_where_the_tokenizer_adds_none(tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    assert tokenizer.bos_token_id not in _encode(tokenizer, prompt="p", completion="c").input_ids
+
+
+# Generation --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [True, False])
+@pytest.mark.parametrize("kind", ["tokenizer", "with_bos"])
+def test_generation_starts_from_the_tokens_that_training_put_before_the_answer(
+    kind: str, template: bool, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = request.getfixturevalue(kind)
+    if not template:
+        tokenizer.chat_template = None
+    example = _encode(tokenizer, prompt="List the chemicals.\n", completion="- aspirin")
+    first = example.supervised.tolist().index(True)
+    assert SftTask(tokenizer).prompt_ids("List the chemicals.\n") == example.input_ids[:first].tolist()
+
+
+def test_they_are_the_tokens_of_the_templates_generation_prompt(tokenizer: Any) -> None:
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Aspirin?"}], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    assert SftTask(tokenizer).prompt_ids("Aspirin?") == list(ids)
+
+
+# Bad records -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "none of the known record shapes"),
+        ({"question": "q", "answer": "a"}, "its fields: answer, question"),
+        ({"prompt": "p", "completion": " \n"}, "the completion is empty"),
+        ({"prompt": "p", "completion": 3}, "'completion' is not text but int"),
+        ({"prompt": None, "completion": "c"}, "'prompt' is not text but NoneType"),
+        ({"instruction": "i", "response": "r", "input": 5}, "'input' is not text but int"),
+        ({"text": ""}, "'text' is empty"),
+        ({"messages": []}, "not a list with at least one message"),
+        ({"messages": "hello"}, "not a list with at least one message"),
+        ({"messages": [{"role": "user"}]}, "message 1 needs a 'role' and a 'content'"),
+        ({"messages": [CHAT[0], {"role": 3, "content": "x"}]}, "message 2 needs a 'role' and a 'content'"),
+        ({"messages": ["hello"]}, "message 1 needs"),
+        ({"messages": [{"role": "user", "content": None}]}, "message 1 needs"),
+        ({"messages": CHAT[:2]}, "nothing to learn"),
+        ({"prompt": "p", "completion": "half \ud83d"}, "half of a surrogate pair"),
+        ({"text": "\ud83d"}, "half of a surrogate pair"),
+    ],
+)
+def test_a_bad_record_has_its_reason(tokenizer: Any, fields: dict[str, Any], reason: str) -> None:
+    assert reason in _reason(tokenizer, **fields)
+
+
+def test_messages_need_a_template(plain: Any) -> None:
+    assert "no chat template" in _reason(plain, messages=CHAT)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('no system role') }}", "{{ messages[0]['content'] + 3 }}", "{{ nothing.at.all }}"],
+)
+def test_a_template_that_refuses_a_record_says_why(tokenizer: Any, template: str) -> None:
+    tokenizer.chat_template = template
+    assert "the chat template refuses it" in _reason(tokenizer, messages=CHAT)
+
+
+def test_a_template_that_hides_where_an_answer_starts_is_not_guessed_at(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}##{% endif %}"
+    assert "cannot be told apart" in _reason(tokenizer, messages=CHAT)
