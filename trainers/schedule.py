@@ -18,7 +18,7 @@ def learning_rate(step: int, *, peak: float, total: int, warmup_ratio: float, sh
     Warm-up rises linearly over ``ceil(total * warmup_ratio)`` steps and reaches ``peak`` with its last one, so no step
     is spent at rate zero; after it, ``shape`` runs from ``peak`` towards zero at step ``total``.
     """
-    warmup = ceil(total * warmup_ratio)
+    warmup = ceil(total * warmup_ratio - 1e-9)  # 70 * 0.1 is a little more than 7
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * SHAPES[shape]((step - warmup) / max(1, total - warmup))
