@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -75,16 +76,22 @@ def load_base(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: b
     quantise = {"quantization_config": recipe.quantization_config()} if recipe.quantised and not stored else {}
     with quiet_libraries():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            load = functools.partial(
+                AutoModelForCausalLM.from_pretrained,
                 path,
                 **quantise,
                 dtype=recipe.compute,
                 device_map={"": str(device)},
-                attn_implementation="flash_attention_2" if flash else attention.IMPLEMENTATION,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
             )
+            try:
+                model = load(attn_implementation="flash_attention_2" if flash else attention.IMPLEMENTATION)
+            except KeyError as error:
+                if error.args != (attention.IMPLEMENTATION,):
+                    raise
+                model = load()  # older architectures (GPT-J, Falcon) choose among attention classes of their own
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
