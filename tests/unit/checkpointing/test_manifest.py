@@ -113,3 +113,10 @@ def test_a_missing_key_is_refused(key: str) -> None:
 def test_other_bytes_are_refused(raw: bytes) -> None:
     with pytest.raises(ManifestError, match=r"^there: "):
         parse_manifest(raw, "there")
+
+
+def test_changed_content_and_changed_spelling_are_told_apart() -> None:
+    with pytest.raises(ManifestError, match="digest does not fit"):
+        parse_manifest(MANIFEST.to_bytes().replace(b'"step": 30', b'"step": 31'), "there")
+    with pytest.raises(ManifestError, match="rewritten by something else"):
+        parse_manifest(MANIFEST.to_bytes().replace(b"\n", b"\r\n"), "there")
