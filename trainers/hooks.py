@@ -82,7 +82,9 @@ class Judge:
         self.progress.evaluations_without_improvement += 1
         patience = self.settings.early_stopping_patience
         if patience is not None and self.progress.evaluations_without_improvement >= patience:
-            boundary.stop = f"{self.metric} has not improved in {patience} evaluations (best: {self.progress.best_value:.4g} at step {self.progress.best_step})"
+            best = self.progress.best_value
+            so_far = "it never was a number" if best is None else f"best: {best:.4g} at step {self.progress.best_step}"
+            boundary.stop = f"{self.metric} has not improved in {patience} evaluations ({so_far})"
 
     def _due(self, boundary: Boundary) -> bool:
         if self.evaluates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -51,8 +52,8 @@ class Progress:
     evaluations_without_improvement: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return asdict(self)
+        """JSON-able form; what is not finite (an overflow in float16, a loss that diverged) is spelt out."""
+        return {name: _spelt(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Any) -> Progress:
@@ -60,5 +61,27 @@ class Progress:
         names = {f.name for f in fields(cls)}
         if not isinstance(values, dict) or values.keys() != names:
             raise CheckpointError("The checkpoint's trainer_state.json does not hold the training position of this version.")
-        windows = {name: LossWindow(**values[name]) for name in ("unlogged", "unscored")}
-        return cls(**{**values, **windows})
+        try:
+            read = {name: _read(value) for name, value in values.items()}
+            windows = {name: LossWindow(read[name].pop("total"), read[name].pop("tokens")) for name in ("unlogged", "unscored")}
+            if read["unlogged"] or read["unscored"]:
+                raise ValueError("unknown entries")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The checkpoint's trainer_state.json holds an unreadable training position: {error}"
+            ) from error
+        return cls(**{**read, **windows})
+
+
+def _spelt(value: Any) -> Any:
+    """Non-finite floats as text, which JSON has no numbers for."""
+    if isinstance(value, dict):
+        return {key: _spelt(item) for key, item in value.items()}
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(value: Any) -> Any:
+    """The inverse of ``_spelt``."""
+    if isinstance(value, dict):
+        return {key: _read(item) for key, item in value.items()}
+    return float(value) if isinstance(value, str) else value
