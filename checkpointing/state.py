@@ -25,6 +25,7 @@ OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_META = "optimizer.json"
 TRAINER_STATE = "trainer_state.json"
 _SEPARATOR = "::"
+_MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "state1", "state2"})  # one number for each of the parameter's
 
 
 def rng_file(rank: int) -> str:
@@ -117,7 +118,7 @@ def optimizer_files(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) 
         {key: value for key, value in group.items() if key != "params"} | {"parameters": [names[id(p)] for p in group["params"]]}
         for group in optimizer.param_groups
     ]
-    meta = {"class": type(optimizer).__name__, "groups": groups, "scalars": scalars}
+    meta = {"class": type(optimizer).__name__, "groups": groups, "scalars": scalars, "tensors": sorted(tensors)}
     return {OPTIMIZER: _to_safetensors(tensors), OPTIMIZER_META: to_json(meta)}
 
 
@@ -127,21 +128,28 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], d
     The optimizer's own groups (learning rate, weight decay) stand: they come from the settings in force.
     """
     meta = read_json(directory / OPTIMIZER_META)
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{directory / OPTIMIZER_META} does not describe an optimizer.")
     if meta.get("class") != type(optimizer).__name__:
         raise CheckpointError(
             f"{directory.name} was saved with the optimizer {meta.get('class')}, this run uses {type(optimizer).__name__}.",
             hint="Resume with the same --optimizer, or start a new run.",
         )
     stored = read_tensors(directory / OPTIMIZER)
-    index = {names[id(p)]: number for number, p in enumerate(p for g in optimizer.param_groups for p in g["params"])}
+    if sorted(stored) != meta.get("tensors"):
+        raise CheckpointError(f"{directory / OPTIMIZER} does not hold the tensors that {OPTIMIZER_META} lists.")
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
+    index = {names[id(p)]: number for number, p in enumerate(parameters)}
     state: dict[int, dict[str, Any]] = {number: {} for number in index.values()}
     try:
         for full_name, tensor in stored.items():
             name, key = full_name.rsplit(_SEPARATOR, 1)
+            if key in _MOMENTS and tensor.shape != parameters[index[name]].shape:
+                raise CheckpointError(f"{directory / OPTIMIZER}: {key} of {name} has the shape {tuple(tensor.shape)}.")
             state[index[name]][key] = tensor
         for name, values in meta["scalars"].items():
             state[index[name]].update(values)
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{directory / OPTIMIZER}: state of a parameter that the model does not have: {error}") from error
     if stored and any(not values for values in state.values()):
         raise CheckpointError(f"{directory / OPTIMIZER}: some parameters have no state.")
@@ -194,7 +202,7 @@ def restore_rng(path: Path) -> None:
             torch.cuda.set_rng_state_all([_unhex(s) for s in state["torch_cuda"]])
         if torch.backends.mps.is_available() and state["torch_mps"]:
             torch.mps.set_rng_state(_unhex(state["torch_mps"]))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a random state that this version can restore: {error}") from error
 
 
