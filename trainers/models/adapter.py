@@ -62,16 +62,19 @@ def _target_modules(model: nn.Module, wanted: Sequence[str]) -> str | list[str] 
         )
     if list(wanted) == ["all-linear"]:
         return "all-linear"
-    known = set(_linear_names(model))
-    missing = [name for name in wanted if name.split(".")[-1] not in known]
+    paths = _linear_paths(model)
+    missing = [name for name in wanted if not any(f".{path}".endswith(f".{name}") for path in paths)]
     if missing:
         raise SettingsError(
             f"LORA_TARGET_MODULES: the model has no linear layer named {', '.join(missing)}.",
-            hint=f"It has: {', '.join(sorted(known))}. Or use all-linear.",
+            hint=f"It has: {', '.join(_linear_names(model))}. Or use all-linear.",
         )
     return list(wanted)
 
 
 def _linear_names(model: nn.Module) -> list[str]:
-    names = {name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    return sorted(names | {n.split(".")[-1] for n, m in model.named_modules() if type(m).__name__ == "Conv1D"})
+    return sorted({path.split(".")[-1] for path in _linear_paths(model)})
+
+
+def _linear_paths(model: nn.Module) -> list[str]:
+    return [path for path, module in model.named_modules() if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"]
