@@ -162,6 +162,6 @@ class Loop:
             hook.at_boundary(boundary)
         if boundary.finished and not progress.boundary_pending:
             return Outcome(0, "all steps done")  # a signal that came with the last step has nothing left to stop
-        if boundary.interrupted:
-            return Outcome(boundary.interrupted, "stopped by a signal")
-        return Outcome(0, boundary.stop) if boundary.stop else None
+        if boundary.stop:
+            return Outcome(0, boundary.stop)  # before the signal: a resumed run would not know and train on
+        return Outcome(boundary.interrupted, "stopped by a signal") if boundary.interrupted else None
