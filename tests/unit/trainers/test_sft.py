@@ -204,7 +204,7 @@ _CACHE: dict[Any, Any] = {}
 
 
 @pytest.mark.parametrize("fields", [{"prompt": "p", "completion": "c"}, {"messages": CHAT}, {"text": "some text"}])
-@pytest.mark.parametrize("template", [CHAT_TEMPLATE, WITH_BOS, None])
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, WITH_BOS, "{{ bos_token }}" + WITH_BOS, None])
 def test_there_is_exactly_one_bos_and_nobody_learns_it(with_bos: Any, template: str | None, fields: dict[str, Any]) -> None:
     with_bos.chat_template = template or (CHAT_TEMPLATE if "messages" in fields else None)  # which need one
     example = _encode(with_bos, **fields)
