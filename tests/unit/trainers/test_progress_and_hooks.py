@@ -133,10 +133,11 @@ def test_without_evaluation_the_training_loss_is_judged(
     assert progress.best_value == 1.0  # of a loss the smaller is better, whatever the mode is meant for
 
 
-def test_nothing_is_judged_while_its_evaluation_is_still_to_do() -> None:
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_nothing_is_judged_while_its_evaluation_is_still_to_do(evaluates: bool) -> None:
     progress = Progress(boundary_pending=True, unscored=LossWindow(6.0, 4))
     boundary = _boundary(epoch_ended=True)
-    Judge(_settings(early_stopping_patience=1), progress, evaluates=True).at_boundary(boundary)
+    Judge(_settings(early_stopping_patience=1), progress, evaluates=evaluates).at_boundary(boundary)
     assert not boundary.scored and progress.unscored.tokens == 4 and progress.evaluations_without_improvement == 0
 
 
@@ -212,8 +213,10 @@ def test_a_row_by_hand(tmp_path: Path) -> None:
     progress.tokens += 70
     progress.unlogged.add(5.0, 2)
     hook.at_boundary(_boundary(2, epoch=0.75, step_s=0.15, metrics={"val_loss": 1.0}))
-    [line] = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    row = json.loads(line)
+    progress.tokens += 30
+    hook.at_boundary(_boundary(4, step_s=0.5))
+    row, later = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert later["tokens_per_s"] == pytest.approx(60.0)
     assert list(row) == ROW
     assert row == {
         "step": 2,
