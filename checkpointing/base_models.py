@@ -84,7 +84,7 @@ class BaseModels:
             # However long another process takes to save a base, waiting is quicker than saving it twice.
             with locking.exclusive(self.directory / layout.LOCK, "the store of base models", patience_s=math.inf):
                 self._drop_leftovers()
-                if not self.has(digest):
+                if self._problems(final, content_problems):
                     self._set_aside(final)
                     self._make(final, write)
         except OSError as error:
@@ -180,6 +180,12 @@ class BaseModels:
             if not links_unsupported(error):
                 raise failed_save(target, error) from error
         return self._refer(Path(run_dir), source)
+
+    def relink(self, run_dir: Path, digest: str) -> Path:
+        """Give the run the shared copy in place of a ``base_model`` that is damaged; that is kept in ``.damaged``."""
+        for name in (LINKED, REFERENCE):
+            self._set_aside(Path(run_dir) / name)
+        return self.link_into(run_dir, digest)
 
     def _link(self, source: Path, target: Path) -> Path:
         temporary = temporary_name(target)

@@ -93,6 +93,7 @@ def resume_run(
     processes = _processes(directory.config(), flags)
     from pitstop.trainers import launch
 
+    launch.prepare_environment()
     if processes > 1 and not launch.is_worker():
         return launch.launch(processes, sys.argv[1:])
     display = make_display(quiet=quiet, json_output=json_output)

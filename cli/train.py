@@ -85,6 +85,7 @@ def run_processes(loaded: Loaded, *, json_output: bool, quiet: bool) -> int:
     """Train in this process, or in as many as NUM_PROCESSES says; returns the exit code."""
     from pitstop.trainers import launch
 
+    launch.prepare_environment()
     processes = loaded.settings.training.num_processes
     if processes > 1 and not launch.is_worker():
         return launch.launch(processes, sys.argv[1:])

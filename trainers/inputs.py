@@ -104,6 +104,10 @@ def _check_monitor(settings: Settings, evaluation: Dataset | None) -> None:
     monitor = settings.training.checkpoint.monitor
     if monitor not in known:
         raise SettingsError(f"MONITOR = {monitor}: there is no such metric.", hint=f"Known: {', '.join(known)}.")
+    if monitor == "val_token_accuracy" and settings.training.checkpoint.mode == "min":
+        raise SettingsError(
+            "MONITOR = val_token_accuracy with MODE = min would keep the worst checkpoint.", hint="Give --mode max."
+        )
     if evaluation is None and monitor not in ("val_loss", "train_loss"):
         raise SettingsError(f"MONITOR = {monitor} needs evaluation data.", hint="Give --eval-dataset or --eval-fraction.")
 

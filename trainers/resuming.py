@@ -70,7 +70,8 @@ def open_run(request: ResumeRequest, reporter: Reporter) -> Iterator[ResumePlan]
     override that would make another run of it).
     """
     run, in_reference = locate(request.base_dir, request.run)
-    _refuse_finished_early(run, request)
+    if not request.flags and not request.checkpoint and not in_reference:
+        _refuse_finished_early(run)
     with run.lock():
         report = run.store.recover()
         for name, reason in report.quarantined:
@@ -92,10 +93,8 @@ def with_metadata(run: RunDirectory, reporter: Reporter) -> None:
         run.rebuild_metadata()
 
 
-def _refuse_finished_early(run: RunDirectory, request: ResumeRequest) -> None:
-    """Save the user the loading of libraries and data where metadata already tells that nothing is left."""
-    if request.flags or request.checkpoint or "@" in request.run:
-        return
+def _refuse_finished_early(run: RunDirectory) -> None:
+    """Save the user the loading of model and data where metadata already tells that nothing is left."""
     try:
         metadata = run.metadata()
     except CheckpointError:
@@ -150,7 +149,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 
 def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest) -> None:
     flags = {leaf.path: leaf.flag for leaf in leaves()}
-    for path in changes:
+    for path in sorted(changes, key=lambda path: path not in request.flags):  # name what the user gave, not what follows
         if path == "model.id" and not request.allow_changed_base:
             raise SettingsError(
                 "--model-id: a resumed run keeps its base model.",
@@ -196,7 +195,10 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
         )
     if digest != wanted:
         reporter.warn("The base model has changed; the run goes on with the changed one and will not be exact.")
-    return place_base(plan.settings, inputs.source, inputs.tokenizer, hardware, reporter)
+    placed = place_base(plan.settings, inputs.source, inputs.tokenizer, hardware, reporter)
+    if placed.stored and hardware.is_main:
+        bases.relink(plan.run.path, placed.digest)
+    return placed
 
 
 def check_data(plan: ResumePlan, fingerprint: str, request: ResumeRequest, reporter: Reporter) -> None:
@@ -219,6 +221,8 @@ def progress_of(plan: ResumePlan, fingerprint: str) -> Progress:
     """Where training stood; with changed data at the beginning of that epoch."""
     progress = Progress.from_dict(plan.state.get("progress"))
     if _data_changed(plan, fingerprint):
+        if plan.info.epoch == progress.epoch + 1:  # that epoch was done
+            progress.epoch += 1
         progress.position = 0
         progress.boundary_pending = False
     return progress

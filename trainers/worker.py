@@ -200,6 +200,8 @@ class _Training:
         self.engine, self.reporter, self.run_dir, self.progress = built.engine, reporter, run, progress
         self.signals = SignalFlag(announce=hardware.is_main)
         self.log = MetricsLog(run.metrics_path) if run is not None else None
+        if run is not None:  # what a resume changed decides from here on
+            run.store.monitor, run.store.mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
         identity = Identity(
             fingerprints={"base": base.digest, "data": inputs.train.fingerprint, "settings": settings_digest(settings)},
             versions=environment(hardware)["versions"],

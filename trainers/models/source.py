@@ -86,7 +86,11 @@ def _download(model_id: str, settings: Settings) -> Path:
 
     token = settings.hub.token.get_secret_value() if settings.hub.token else None
     try:
-        return Path(snapshot_download(model_id, revision=settings.model.revision, allow_patterns=HUB_PATTERNS, token=token))
+        return Path(
+            snapshot_download(
+                model_id, revision=settings.model.revision, allow_patterns=HUB_PATTERNS, ignore_patterns=["*/*"], token=token
+            )
+        )
     except HFValidationError as error:
         raise ModelError(f"{model_id!r} is neither a directory nor a valid Hub id.", hint="A Hub id reads owner/name.") from error
     except GatedRepoError as error:

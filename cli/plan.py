@@ -1,0 +1,57 @@
+"""How a plan is shown: ``pitstop plan`` and ``pitstop train --dry-run``."""
+
+from __future__ import annotations
+
+import sys
+
+from pitstop.cli.output import Column, notice, print_json, say, table
+from pitstop.cli.progress import PlainDisplay
+from pitstop.cli.settings_view import rows, sources_as_dict
+from pitstop.configs.load import Loaded, settings_to_dict
+from pitstop.configs.units import human_duration, human_size
+
+
+def show_plan(loaded: Loaded, *, json_output: bool) -> int:
+    """Print what a training with these settings would do and need; returns the exit code. Raises ``PitstopError``."""
+    from datetime import datetime
+
+    from pitstop.naming.names import run_name
+    from pitstop.trainers.launch import prepare_environment
+
+    prepare_environment()
+    notice("Loading libraries …")
+    from pitstop.trainers.planning import forecast
+    from pitstop.trainers.reporter import Reporter
+
+    for note in loaded.notes:
+        notice(note)
+    plan = forecast(loaded.settings, Reporter(PlainDisplay(sys.stderr)))
+    name = run_name(loaded.settings, datetime.now().astimezone()).text
+    if json_output:
+        print_json(
+            {
+                "name": name,
+                "plan": plan.to_dict(),
+                "settings": settings_to_dict(loaded.settings),
+                "sources": sources_as_dict(loaded),
+            }
+        )
+        return 0
+    table([Column("Setting"), Column("Value", wrap=True), Column("Source", style="dim")], rows(loaded), title="Settings")
+    say()
+    training = loaded.settings.training
+    figures = [
+        ("name, if started now", name),
+        ("method", f"{training.method} on {plan.device}"),
+        ("parameters", f"{plan.parameters:,} frozen, {plan.trainable_parameters:,} trainable"),
+        ("data", f"{plan.records:,} records, {plan.tokens_per_epoch:,} tokens, {plan.sequences:,} sequences"),
+        ("steps", f"{plan.steps_per_epoch:,} an epoch, {plan.total_steps:,} in all"),
+        ("peak memory, about", human_size(plan.peak_memory_bytes)),
+        ("a checkpoint, about", human_size(plan.checkpoint_bytes)),
+        ("disk, about", f"{human_size(plan.disk_bytes)} ({human_size(plan.base_bytes)} of it the base, shared by all runs)"),
+        ("time, roughly", human_duration(plan.time_s)),
+    ]
+    table([Column("Plan"), Column("", wrap=True)], figures)
+    say()
+    say("Nothing was started.")
+    return 0

@@ -1,0 +1,90 @@
+"""A resumed run ends, byte for byte, where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from pathlib import Path
+
+import pytest
+
+from support.forked import kill_at_step, pitstop
+from support.training import arguments, assert_same_end, checkpoints
+
+pytestmark = pytest.mark.usefixtures("warm")
+
+
+@pytest.mark.parametrize(("method", "packing", "accumulation"), list(itertools.product(["qlora", "lora"], [True, False], [1, 4])))
+def test_killed_and_terminated_run_ends_where_the_uninterrupted_one_does(
+    tiny_model: Path, data: Path, tmp_path: Path, method: str, packing: bool, accumulation: int
+) -> None:
+    settings = {
+        "method": method,
+        "gradient_accumulation_steps": accumulation,
+        "packing" if packing else "no_packing": True,
+        "epochs": 2 * accumulation,
+        "save_strategy": "steps",
+        "save_steps": 2,
+    }
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert pitstop(*arguments(tiny_model, data, whole, **settings)).code == 0
+
+    assert pitstop(*arguments(tiny_model, data, broken, **settings), prepare=kill_at_step(3)).code == -signal.SIGKILL
+    ended = pitstop("resume", "--base-dir", broken, prepare=kill_at_step(5, signal.SIGTERM))
+    assert ended.code == 143, ended.output
+    ended = pitstop("resume", 1, "--base-dir", broken)
+    assert ended.code == 0, ended.output
+    assert_same_end(whole / "run_001", broken / "run_001")
+
+
+@pytest.mark.parametrize("step", [2, 6, 7, 11, 12])
+def test_kill_at_any_moment_of_an_epoch_resumes_exactly(tiny_model: Path, data: Path, tmp_path: Path, step: int) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 1, "eval_steps": 4, "keep_last_n": 2}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert pitstop(*arguments(tiny_model, data, whole, **settings)).code == 0
+    assert pitstop(*arguments(tiny_model, data, broken, **settings), prepare=kill_at_step(step)).code == -signal.SIGKILL
+    ended = pitstop("resume", 1, "--base-dir", broken)
+    assert ended.code == 0, ended.output
+    assert_same_end(whole / "run_001", broken / "run_001")
+
+
+def test_signal_at_a_due_evaluation_puts_it_off_and_the_resumed_run_makes_up_for_it(
+    tiny_model: Path, data: Path, tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = {"save_strategy": "steps", "save_steps": 3, "eval_steps": 3}
+    assert pitstop(*arguments(tiny_model, data, whole, **settings)).code == 0
+    ended = pitstop(*arguments(tiny_model, data, broken, **settings), prepare=kill_at_step(6, signal.SIGTERM))
+    assert ended.code == 143
+    assert "checkpoint-6-pending" in checkpoints(broken / "run_001")
+    ended = pitstop("resume", 1, "--base-dir", broken)
+    assert ended.code == 0, ended.output
+    assert_same_end(whole / "run_001", broken / "run_001")
+    assert "checkpoint-6" in checkpoints(broken / "run_001")
+
+
+def test_eight_bit_optimizer_best_and_patience_survive_interruptions(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    # At this rate the loss goes up sooner or later, so that patience runs out before the last epoch.
+    settings = {"optimizer": "adamw_8bit", "epochs": 12, "learning_rate": 0.3, "early_stopping_patience": 2, "keep_last_n": 2}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    ended = pitstop(*arguments(tiny_model, data, whole, **settings))
+    assert ended.code == 0, ended.output
+    assert "Stopped early" in ended.output
+    assert pitstop(*arguments(tiny_model, data, broken, **settings), prepare=kill_at_step(9)).code == -signal.SIGKILL
+    assert pitstop("resume", 1, "--base-dir", broken, prepare=kill_at_step(14, signal.SIGINT)).code == 130
+    ended = pitstop("resume", 1, "--base-dir", broken)
+    assert ended.code == 0, ended.output
+    assert_same_end(whole / "run_001", broken / "run_001")
+    best = [(base / "run_001/lora_weights/best").resolve().name for base in (whole, broken)]
+    assert best[0] == best[1]
+
+
+def test_a_moved_base_directory_resumes_exactly(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    whole, broken, moved = tmp_path / "whole", tmp_path / "broken", tmp_path / "elsewhere" / "moved"
+    assert pitstop(*arguments(tiny_model, data, whole)).code == 0
+    assert pitstop(*arguments(tiny_model, data, broken), prepare=kill_at_step(8)).code == -signal.SIGKILL
+    moved.parent.mkdir()
+    broken.rename(moved)
+    ended = pitstop("resume", moved / "run_001")
+    assert ended.code == 0, ended.output
+    assert_same_end(whole / "run_001", moved / "run_001")

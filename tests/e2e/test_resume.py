@@ -1,0 +1,184 @@
+"""Which checkpoint a resume takes, what it may change and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from support.forked import kill_at_step, pitstop
+from support.training import arguments, checkpoints, metadata, rows
+
+pytestmark = pytest.mark.usefixtures("warm")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
+    """A finished run of two epochs with its data, to be copied."""
+    from support.tiny_model import write_records
+
+    home = tmp_path_factory.mktemp("trained")
+    (home / "data").mkdir()
+    write_records(home / "data/train.jsonl", 12)
+    write_records(home / "data/eval.jsonl", 4, start=100)
+    assert pitstop(*arguments(tiny_model, home / "data", home / "runs")).code == 0
+    return home
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run's base directory."""
+    shutil.copytree(trained / "runs", tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs"
+
+
+def test_more_epochs_and_another_rate_take_effect_and_are_recorded(runs: Path) -> None:
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3, "--learning-rate", 0.001)
+    assert ended.code == 0, ended.output
+    assert "changed: training.epochs: 2 → 3" in ended.output
+    assert "changed: training.learning_rate: 0.01 → 0.001" in ended.output
+    run = runs / "run_001"
+    assert checkpoints(run)[-1] == "epoch_003"
+    assert [row["step"] for row in rows(run)] == list(range(1, 19))
+    assert max(row["learning_rate"] for row in rows(run)[12:]) <= 0.001
+    changes = metadata(run)["resumes"][-1]["changes"]
+    assert changes == {"training.epochs": [2, 3], "training.learning_rate": [0.01, 0.001]}
+    assert json.loads((run / "config.json").read_text())["training"]["epochs"] == 2, "config.json is never rewritten"
+
+
+def test_what_a_resume_changed_stays_changed_in_the_next_one(runs: Path) -> None:
+    assert pitstop("resume", 1, "--base-dir", runs, "--epochs", 4, prepare=kill_at_step(19)).code == -signal.SIGKILL
+    ended = pitstop("resume", 1, "--base-dir", runs)
+    assert ended.code == 0, ended.output
+    assert checkpoints(runs / "run_001")[-1] == "epoch_004"
+
+
+def test_finished_run_is_refused_with_the_way_on(runs: Path) -> None:
+    ended = pitstop("resume", 1, "--base-dir", runs)
+    assert ended.code == 2
+    assert "run_001 is finished" in ended.output
+    assert "--epochs" in ended.output
+
+
+@pytest.mark.parametrize("reference", ["1@epoch_001", "run_001@epoch_001", "path"])
+def test_older_checkpoint_starts_another_line_and_sets_the_later_ones_aside(runs: Path, reference: str) -> None:
+    run = runs / "run_001"
+    ended = pitstop("resume", run / "lora_weights/epoch_001" if reference == "path" else reference, "--base-dir", runs)
+    assert ended.code == 0, ended.output
+    assert "Later checkpoints were set aside" in ended.output
+    assert (run / "lora_weights/.superseded").is_dir()
+    assert checkpoints(run) == ["epoch_001", "epoch_002"]
+    assert [row["step"] for row in rows(run)] == list(range(1, 13))
+
+
+def test_checkpoint_option_takes_best(runs: Path) -> None:
+    best = metadata(runs / "run_001")["best_checkpoint"]["name"]
+    ended = pitstop("resume", 1, "--base-dir", runs, "--checkpoint", "best", "--epochs", 3)
+    assert ended.code == 0, ended.output
+    assert f"from {best}" in ended.output
+
+
+def test_unknown_checkpoint_says_what_is_there(runs: Path) -> None:
+    ended = pitstop("resume", 1, "--base-dir", runs, "--checkpoint", "epoch_007")
+    assert ended.code == 4
+    assert "epoch_007" in ended.output
+    assert "epoch_001, epoch_002" in ended.output
+
+
+def test_train_resume_is_the_same_as_resume(runs: Path) -> None:
+    ended = pitstop("train", "--resume", "--run-number", 1, "--base-dir", runs, "--epochs", 3)
+    assert ended.code == 0, ended.output
+    assert checkpoints(runs / "run_001")[-1] == "epoch_003"
+
+
+def test_yaml_key_resume_from_run_resumes(runs: Path, tmp_path: Path) -> None:
+    config = tmp_path / "go_on.yaml"
+    config.write_text(f"training:\n  checkpoint:\n    base_dir: {runs}\n    resume_from_run: 1\n")
+    ended = pitstop("train", "--config", config, "--epochs", 3)
+    assert ended.code == 0, ended.output
+    assert "Resumed run 1" in ended.output
+
+
+def test_changed_data_is_refused_and_allowed_on_request(runs: Path, trained: Path) -> None:
+    train = trained / "data/train.jsonl"
+    before = train.read_text()
+    try:
+        train.write_text(before.replace("aspirin", "aspirine"))
+        refused = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+        assert refused.code == 3
+        assert "has changed" in refused.output
+        assert "--allow-changed-data" in refused.output
+        allowed = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3, "--allow-changed-data")
+        assert allowed.code == 0, allowed.output
+    finally:
+        train.write_text(before)
+
+
+def test_damaged_base_copy_is_made_again_from_its_source(runs: Path) -> None:
+    for copy in [*runs.glob(".base_models/*/model.safetensors"), runs / "run_001/base_model/model.safetensors"]:
+        content = bytearray(copy.read_bytes())
+        content[-1] ^= 1
+        copy.unlink()
+        copy.write_bytes(content)
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+    assert ended.code == 0, ended.output
+    assert "made again" in ended.output
+
+
+def test_changed_base_is_refused_and_allowed_on_request(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    model, runs = tmp_path / "model", tmp_path / "runs"
+    shutil.copytree(tiny_model, model)
+    settings = arguments(model, data, runs, method="lora", no_save_base_model=True)
+    assert pitstop(*settings, prepare=kill_at_step(8)).code == -signal.SIGKILL
+    assert not (runs / ".base_models").exists()
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    refused = pitstop("resume", 1, "--base-dir", runs)
+    assert refused.code == 3, refused.output
+    assert "--allow-changed-base" in refused.output
+    assert pitstop("resume", 1, "--base-dir", runs, "--allow-changed-base").code == 0
+
+
+@pytest.mark.parametrize("flag", [("--lora-rank", "8"), ("--method", "lora"), ("--optimizer", "adamw_8bit")])
+def test_what_would_make_another_model_is_refused(runs: Path, flag: tuple[str, str]) -> None:
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3, *flag)
+    assert ended.code == 2
+    assert flag[0] in ended.output
+
+
+def test_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(runs: Path) -> None:
+    weights = runs / "run_001/lora_weights/epoch_002/adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.chmod(0o600)
+    weights.write_bytes(content)
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+    assert ended.code == 0, ended.output
+    assert "epoch_002 is damaged and was set aside" in ended.output
+    assert "from epoch_001" in ended.output
+    assert any((runs / "run_001/lora_weights/.damaged").iterdir())
+
+
+def test_run_in_use_is_refused_and_names_the_process(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    from support.forked import Child
+
+    runs = tmp_path / "runs"
+    child = Child(*arguments(tiny_model, data, runs, epochs=3000, save_strategy="steps", save_steps=5))
+    try:
+        child.wait_for("saved checkpoint-5")
+        ended = pitstop("resume", 1, "--base-dir", runs)
+        assert ended.code == 2, ended.output
+        assert str(child.pid) in ended.output
+    finally:
+        child.send(signal.SIGTERM)
+        assert child.wait().code == 143
+
+
+def test_lost_metadata_is_rebuilt(runs: Path) -> None:
+    (runs / "run_001/metadata.json").write_text("{")
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+    assert ended.code == 0, ended.output
+    assert metadata(runs / "run_001")["status"] == "completed"

@@ -1,0 +1,155 @@
+"""What a training will need, worked out before anything is spent: parameters, memory, disk, steps, time.
+
+Steps and parameters are exact. Memory, disk and time are estimates, and are called so wherever they are shown.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.order import BatchShape
+from pitstop.trainers.device import choose_device, choose_precision
+from pitstop.trainers.inputs import read_inputs
+from pitstop.trainers.launch import world_size
+from pitstop.trainers.loop import Plan
+from pitstop.trainers.models.adapter import add_adapter
+from pitstop.trainers.models.base import quiet_libraries
+from pitstop.trainers.models.source import ModelSource
+from pitstop.trainers.progress import Progress
+from pitstop.trainers.reporter import Reporter
+
+_PROCESS_BYTES = {"cpu": 700 << 20, "cuda": 600 << 20, "mps": 700 << 20}  # libraries, or the CUDA context
+_OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 2.1, "paged_adamw_32bit": 8.0}  # a parameter
+# NF4: half a byte a weight, and for each block of 64 a constant of 4 bytes, or with double quantisation of about 1.02.
+_NF4_BYTES = {False: 0.5 + 4 / 64, True: 0.5 + 1 / 64 + 4 / (64 * 256)}
+_KEPT_A_LAYER = (14, 8)  # 16-bit values kept for the backward pass, a token and layer: hidden widths, MLP widths
+_FLOPS_A_WEIGHT = 4.0  # a token: forward, and backward through frozen weights to what lies below
+_REALISTIC = 0.4  # share of the speed of one large matrix product that a whole training step reaches
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The plan of one training. Sizes in bytes, times in seconds."""
+
+    device: str
+    parameters: int
+    trainable_parameters: int
+    records: int
+    sequences: int
+    steps_per_epoch: int
+    total_steps: int
+    tokens_per_epoch: int
+    peak_memory_bytes: int
+    checkpoint_bytes: int
+    base_bytes: int
+    disk_bytes: int
+    time_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form with stable keys."""
+        return asdict(self)
+
+
+def forecast(settings: Settings, reporter: Reporter) -> Forecast:
+    """Work out the plan without loading a weight.
+
+    Raises what starting would raise for a missing model or bad data: ``ModelError``, ``DataError``, ``SettingsError``.
+    """
+    device = choose_device()
+    choose_precision(settings, device)
+    inputs = read_inputs(settings, reporter)
+    training = settings.training
+    shape = BatchShape(training.batch_size, training.gradient_accumulation_steps, max(training.num_processes, world_size()))
+    plan = Plan.from_here(Progress(), len(inputs.train), shape, training)
+    model = _without_weights(settings, inputs.source)
+    sizes = _Sizes.of(model, settings)
+    tokens = _tokens_to_train(inputs.train, plan, shape)
+    checkpoint = int(sizes.trainable * (4 + _OPTIMIZER_BYTES[training.optimizer]))
+    kept = (training.checkpoint.keep_last_n or max(1, plan.total_steps // max(1, plan.steps_per_epoch))) + 1
+    return Forecast(
+        device=str(device),
+        parameters=sizes.total - sizes.trainable,
+        trainable_parameters=sizes.trainable,
+        records=inputs.train.counts.used,
+        sequences=len(inputs.train),
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.total_steps,
+        tokens_per_epoch=inputs.train.counts.tokens,
+        peak_memory_bytes=_peak_memory(settings, model.config, sizes, inputs.train, device),
+        checkpoint_bytes=checkpoint,
+        base_bytes=sizes.base_bytes,
+        disk_bytes=kept * checkpoint + (sizes.base_bytes if training.checkpoint.save_base_model else 0),
+        time_s=tokens * sizes.multiplied * _FLOPS_A_WEIGHT / (_flops_per_s(device) * _REALISTIC * shape.world_size),
+    )
+
+
+def _without_weights(settings: Settings, source: ModelSource) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with quiet_libraries(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config)
+        model.requires_grad_(False)
+        return add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    total: int
+    trainable: int
+    multiplied: int  # weights that every token is multiplied with
+    base_bytes: int
+
+    @classmethod
+    def of(cls, model: Any, settings: Settings) -> _Sizes:
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in model.parameters())
+        head = model.get_output_embeddings()
+        linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head and not m.weight.requires_grad]
+        quantised = sum(m.weight.numel() for m in linear) if settings.training.method == "qlora" else 0
+        rest = total - trainable - quantised
+        base_bytes = int(quantised * _NF4_BYTES[settings.quantization.use_double_quant] + rest * 2)
+        return cls(total, trainable, sum(m.weight.numel() for m in linear), base_bytes)
+
+
+def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Dataset, device: torch.device) -> int:
+    """Base, adapter with gradient and optimizer state, kept activations and logits of the largest micro-batch."""
+    text = config.get_text_config()
+    longest = sorted((data.tokens(np.array([i])) for i in range(len(data))), reverse=True)[: settings.training.batch_size]
+    tokens = sum(longest)
+    supervised = tokens * data.counts.supervised_tokens / data.counts.tokens
+    hidden, mlp = _KEPT_A_LAYER
+    a_layer = 2 * tokens * (hidden * text.hidden_size + mlp * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size))
+    layers = text.num_hidden_layers
+    activations = (
+        (2 * tokens * text.hidden_size * layers + a_layer) if settings.model.gradient_checkpointing else a_layer * layers
+    )
+    logits = supervised * text.vocab_size * (2 + 4 + 4 + 4)
+    adapter = sizes.trainable * (8 + _OPTIMIZER_BYTES[settings.training.optimizer])
+    return int(_PROCESS_BYTES[device.type] + sizes.base_bytes + adapter + activations + logits)
+
+
+def _tokens_to_train(data: Dataset, plan: Plan, shape: BatchShape) -> float:
+    return data.counts.tokens * plan.total_steps / max(1, shape.steps_in(len(data)))
+
+
+def _flops_per_s(device: torch.device) -> float:
+    """Speed of a bfloat16 (float32 on MPS) product of two 1,024 × 1,024 matrices, measured for a quarter of a second."""
+    dtype = torch.float32 if device.type == "mps" else torch.bfloat16
+    matrix = torch.ones(1024, 1024, device=device, dtype=dtype)
+    rounds, started = 0, 0.0
+    while rounds < 3 or time.perf_counter() - started < 0.25:
+        if rounds == 2:  # the first two warm up
+            started = time.perf_counter()
+        product = matrix @ matrix
+        float(product[0, 0])  # wait for the device
+        rounds += 1
+    return 2 * 1024**3 * (rounds - 2) / (time.perf_counter() - started)
