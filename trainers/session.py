@@ -16,7 +16,7 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import Precision, choose_device, choose_precision, make_deterministic
 from pitstop.trainers.engine import Engine, Layout, build_accelerator
-from pitstop.trainers.models.adapter import add_adapter, prepare_for_training
+from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
 from pitstop.trainers.models.attention import keeps_documents_apart
 from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, load_base, quiet_libraries, save_base
 from pitstop.trainers.models.source import ModelSource
@@ -109,6 +109,8 @@ def build(settings: Settings, base: BaseOnDisk, model_id: str, pad_id: int, hard
         base_model.set_attn_implementation("sdpa" if getattr(base_model, "_supports_sdpa", False) else "eager")
         reporter.warn("This architecture cannot keep packed records apart: records are padded instead, and packing is off.")
     model = add_adapter(base_model, settings.lora, seed=settings.training.seed, model_id=model_id)
+    if hardware.precision.mixed != "no":
+        share_inputs_under_autocast(model)
     prepare_for_training(model, gradient_checkpointing=settings.model.gradient_checkpointing)
     optimizer = build_optimizer(trainable(model), settings.training, hardware.device)
     with quiet_libraries():

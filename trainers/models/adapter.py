@@ -53,6 +53,19 @@ def prepare_for_training(model: Any, *, gradient_checkpointing: bool) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
+def share_inputs_under_autocast(model: nn.Module) -> None:
+    """Let the adapters of q, k and v keep one copy of their common input for the backward pass, not one each.
+
+    PEFT casts an adapter's input to the adapter's float32, and autocast casts that copy back to 16 bits; without the
+    first cast the input is used as it is. The values are the same.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
+
+
 def _target_modules(model: nn.Module, wanted: Sequence[str]) -> str | list[str] | None:
     if list(wanted) == ["default"]:
         return None  # PEFT's table of the family's usual modules; it raises where it has no entry

@@ -1,0 +1,61 @@
+"""SmolLM2-135M for real: needs the demo model in the cache and, for the corpus test, the BC5CDR records."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pitstop.examples.medical_ner.render import render
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = Path(os.environ.get("BC5CDR_DIR", ROOT.parent / "shared" / "data" / "bc5cdr"))
+STEPS = 40
+
+
+def _pairs(source: Path, target: Path, count: int) -> Path:
+    records = [json.loads(line) for line in source.read_text().splitlines()[:count]]
+    rows = [pair for record in records for pair in render(record)]
+    target.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return target
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.skipif(not (CORPUS / "train.jsonl").is_file(), reason="the BC5CDR records are not beside the project")
+def test_forty_steps_of_qlora_lower_the_validation_loss_by_more_than_a_third(smollm2: Path, tmp_path: Path) -> None:
+    train = _pairs(CORPUS / "train.jsonl", tmp_path / "train.jsonl", 60)
+    held_out = _pairs(CORPUS / "validation.jsonl", tmp_path / "validation.jsonl", 8)
+    words = ["train", "--model-id", smollm2, "--dataset", train, "--eval-dataset", held_out, "--base-dir", tmp_path / "runs"]
+    words += [
+        "--max-steps",
+        STEPS,
+        "--eval-steps",
+        STEPS // 2,
+        "--max-length",
+        512,
+        "--batch-size",
+        1,
+        "--gradient-accumulation-steps",
+        1,
+    ]
+    words += ["--lora-rank", 16, "--lora-alpha", 32, "--lora-dropout", 0, "--learning-rate", 1e-3, "--logging-steps", 5]
+    # One step at a rate that moves nothing, evaluated at its end, gives the loss before training.
+    before = [*words, "--max-steps", 1, "--learning-rate", 1e-12, "--base-dir", tmp_path / "before"]
+    losses = []
+    for arguments, run in ((before, tmp_path / "before/run_001"), (words, tmp_path / "runs/run_001")):
+        done = subprocess.run(
+            [sys.executable, "-m", "pitstop.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "warning" not in done.stderr.lower(), done.stderr
+        losses.append([row["val_loss"] for row in _rows(run) if "val_loss" in row][-1])
+    print(f"validation loss {losses[0]:.3f} before, {losses[1]:.3f} after {STEPS} steps")
+    assert losses[1] < losses[0] * 2 / 3
