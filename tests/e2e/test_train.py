@@ -56,7 +56,7 @@ def test_base_model_is_saved_once_for_two_runs(tiny_model: Path, data: Path, bas
     assert "Saving the 4-bit base model once" in first.output
     assert "Saving the" not in second.output
     weights = [base_dir / run / "base_model" / "model.safetensors" for run in ("run_001", "run_002")]
-    assert os.stat(weights[0]).st_ino == os.stat(weights[1]).st_ino
+    assert weights[0].stat().st_ino == weights[1].stat().st_ino
     assert metadata(base_dir / "run_001")["name"] != metadata(base_dir / "run_002")["name"]
 
 
