@@ -28,7 +28,6 @@ from pitstop.trainers.session import BaseOnDisk, Hardware, place_base
 _FIXED = ("model.revision", "lora.", "quantization.", "training.task", "training.method", "training.optimizer",
           "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.")  # fmt: skip
 _MAY_CHANGE = ("lora.dropout",)
-_DATA = ("data.train", "data.max_length", "data.packing", "data.eval_fraction", "training.seed")
 
 
 @dataclass(frozen=True)
