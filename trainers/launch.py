@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ def prepare_environment() -> None:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # At import it warns of an optional inference kernel that training never uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def is_worker() -> bool:
@@ -106,8 +109,6 @@ def _forwarding() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_elastic() -> Iterator[None]:
     """Elastic logs a traceback for every exit code but zero; ours are not failures of it."""
-    import logging
-
     logger = logging.getLogger("torch.distributed.elastic")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -19,7 +19,7 @@ from pathlib import Path
 BASE_DIR = "checkpoints"
 KILL_AFTER = "saved epoch_001"
 EXTRA_SECONDS = 4.0  # into the second epoch, so that work since the checkpoint is lost and done again
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 48
 SHOWN = 4
 
 

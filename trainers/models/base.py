@@ -156,18 +156,16 @@ def quiet_libraries() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     bars = transformers_logging.is_progress_bar_enabled()
-    bnb_logger, transformers_logger = logging.getLogger("bitsandbytes"), logging.getLogger("transformers")
-    levels = bnb_logger.level, transformers_logger.level
+    logger = logging.getLogger("transformers")
+    level = logger.level
     transformers_logging.disable_progress_bar()
-    bnb_logger.setLevel(logging.ERROR)
-    transformers_logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", UserWarning)
             yield
     finally:
-        bnb_logger.setLevel(levels[0])
-        transformers_logger.setLevel(levels[1])
+        logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
