@@ -242,7 +242,9 @@ def record(plan: ResumePlan, run: RunDirectory, environment: Mapping[str, Any], 
     if moved:
         reporter.line(f"Later checkpoints were set aside in {run.store.directory / '.superseded'}: {', '.join(moved)}")
     MetricsLog(run.metrics_path).truncate_after(plan.info.step)
-    before = run.metadata().get("environment") or {}
+    record = run.metadata()
+    earlier = [record, *(record.get("resumes") or [])]
+    before = next((entry["environment"] for entry in reversed(earlier) if entry.get("environment")), {})
     for key in ("device", "threads", "precision", "world_size", "versions"):
         if before.get(key) and before[key] != environment[key]:
             reporter.warn(

@@ -27,6 +27,7 @@ from pitstop.trainers.engine import gather_bytes
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.inputs import Inputs, read_data, read_inputs
 from pitstop.trainers.loop import Boundary, Hook, Loop, Outcome
+from pitstop.trainers.memory import TrimHeap
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Display, NoDisplay, Reporter
 from pitstop.trainers.saver import Identity, Saver, restore
@@ -235,6 +236,8 @@ class _Training:
             hooks.append(LogMetrics(self.log, training, progress))
         else:
             hooks.append(_ForgetLogged(training, progress))
+        if self.hardware.device.type == "cpu" and (trim := TrimHeap.for_this_system()) is not None:
+            hooks.append(trim)
         hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))
         return hooks
 

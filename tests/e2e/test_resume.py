@@ -36,8 +36,10 @@ def runs(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_more_epochs_and_another_rate_take_effect_and_are_recorded(runs: Path) -> None:
+    name = metadata(runs / "run_001")["name"]
     ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3, "--learning-rate", 0.001)
     assert ended.code == 0, ended.output
+    assert metadata(runs / "run_001")["name"] == name, "a resumed run keeps its name"
     assert "changed: training.epochs: 2 → 3" in ended.output
     assert "changed: training.learning_rate: 0.01 → 0.001" in ended.output
     run = runs / "run_001"
@@ -182,3 +184,23 @@ def test_lost_metadata_is_rebuilt(runs: Path) -> None:
     ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
     assert ended.code == 0, ended.output
     assert metadata(runs / "run_001")["status"] == "completed"
+
+
+def test_run_whose_checkpoints_are_all_damaged_is_refused_and_nothing_is_deleted(runs: Path) -> None:
+    weights = runs / "run_001/lora_weights"
+    for file in weights.glob("epoch_*/adapter_model.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+    assert ended.code == 4, ended.output
+    assert "epoch_001" in ended.output
+    assert "epoch_002" in ended.output
+    kept = {path.name for path in (weights / ".damaged").iterdir() if path.is_dir()}
+    assert len(kept) == 2, kept
+
+
+def test_run_killed_before_its_first_checkpoint_is_refused_with_the_way_on(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    assert pitstop(*arguments(tiny_model, data, tmp_path / "runs"), prepare=kill_at_step(2)).code == -signal.SIGKILL
+    ended = pitstop("resume", 1, "--base-dir", tmp_path / "runs")
+    assert ended.code == 4, ended.output
+    assert "no checkpoint yet" in ended.output
+    assert "pitstop train" in ended.output
