@@ -133,7 +133,7 @@ def test_a_name_that_is_too_long_is_shortened_and_says_so(pitstop: Cli) -> None:
 
 def test_without_model_and_data_it_names_the_demo_and_says_so(pitstop: Cli) -> None:
     result = pitstop("name", "--simple", *AT)
-    assert result.stdout == "smollm2135-medicalner-r32-a64-e5-20240914-143022\n"
+    assert result.stdout == "smollm2135-medicalner-r16-a32-e2-20240914-143022\n"
     assert "demo" in result.stderr
 
 

@@ -64,8 +64,8 @@ def test_signal_at_a_due_evaluation_puts_it_off_and_the_resumed_run_makes_up_for
 
 
 def test_eight_bit_optimizer_best_and_patience_survive_interruptions(tiny_model: Path, data: Path, tmp_path: Path) -> None:
-    # At this rate the loss goes up sooner or later, so that patience runs out before the last epoch.
-    settings = {"optimizer": "adamw_8bit", "epochs": 12, "learning_rate": 0.3, "early_stopping_patience": 2, "keep_last_n": 2}
+    # The loss falls; asked for a large one, the first evaluation stays the best and patience runs out with the third.
+    settings = {"optimizer": "adamw_8bit", "epochs": 12, "mode": "max", "early_stopping_patience": 2, "keep_last_n": 2}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     ended = pitstop(*arguments(tiny_model, data, whole, **settings))
     assert ended.code == 0, ended.output

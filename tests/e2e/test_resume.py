@@ -194,8 +194,7 @@ def test_run_whose_checkpoints_are_all_damaged_is_refused_and_nothing_is_deleted
     assert ended.code == 4, ended.output
     assert "epoch_001" in ended.output
     assert "epoch_002" in ended.output
-    kept = {path.name for path in (weights / ".damaged").iterdir() if path.is_dir()}
-    assert len(kept) == 2, kept
+    assert {"epoch_001", "epoch_002"} <= {path.name for path in (weights / ".damaged").iterdir()}
 
 
 def test_run_killed_before_its_first_checkpoint_is_refused_with_the_way_on(tiny_model: Path, data: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_adapter_loads_with_plain_peft_and_gives_the_same_logits(
             model = self.engine.model
             model.eval()
             model.get_base_model().set_attn_implementation("sdpa")
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 logits = model.base_model.model(input_ids=torch.arange(10)[None] + 5).logits
             out.write_text(json.dumps(logits.float().flatten().tolist()))
             return outcome

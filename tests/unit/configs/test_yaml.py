@@ -93,7 +93,8 @@ hub: {username: null}
 
 
 def test_an_empty_file_sets_nothing() -> None:
-    assert load("# nothing yet\n").lora.rank == 32
+    empty = load("# nothing yet\n")
+    assert empty == load_settings(environ={}).settings
 
 
 def test_a_token_in_a_file_is_used_and_never_shown() -> None:
