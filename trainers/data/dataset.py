@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -133,20 +133,20 @@ def hold_out(dataset: Dataset, fraction: float, *, seed: int, max_length: int, p
     order = permutation(total, seed=seed, epoch=2**32)  # an epoch number that training never reaches
     parts = sorted(order[held:]), sorted(order[:held])
 
-    def part(indices: Sequence[int]) -> Dataset:
+    def part(indices: Sequence[int], counts: Counts) -> Dataset:
         examples = [dataset.examples[i] for i in indices]
-        counts = Counts(
-            records=len(examples),
+        left_out = counts.too_long + counts.bad
+        counts = replace(
+            counts,
+            records=len(examples) + left_out,
             used=len(examples),
-            too_long=0,
-            bad=0,
-            bad_reasons=(),
             tokens=sum(len(e) for e in examples),
             supervised_tokens=sum(int(e.supervised.sum()) for e in examples),
         )
         return Dataset(examples, max_length=max_length, packing=packing, counts=counts)
 
-    return part(parts[0]), part(parts[1])
+    # Records that were left out count as training data: they never had a chance to be held out.
+    return part(parts[0], dataset.counts), part(parts[1], replace(dataset.counts, too_long=0, bad=0, bad_reasons=()))
 
 
 def _fingerprint(examples: Sequence[Example], packed_length: int) -> str:

@@ -157,3 +157,13 @@ def test_what_is_held_out_depends_on_the_seed(make_dataset: Make) -> None:
 def test_one_record_cannot_be_shared_out(make_dataset: Make) -> None:
     with pytest.raises(DataError, match="at least two records"):
         hold_out(make_dataset(BASE[:1]), 0.5, seed=0, max_length=64, packing=False)
+
+
+def test_holding_out_keeps_count_of_what_was_left_out() -> None:
+    examples = [Example(np.arange(n, dtype=np.int32), np.array([False] + [True] * (n - 1))) for n in (3, 4, 5, 6)]
+    counts = Counts(records=7, used=4, too_long=2, bad=1, bad_reasons=("why",), tokens=18, supervised_tokens=14)
+    dataset = Dataset(examples, max_length=8, packing=False, counts=counts)
+    train, held = hold_out(dataset, 0.25, seed=1, max_length=8, packing=False)
+    assert (train.counts.records, train.counts.used, train.counts.too_long, train.counts.bad) == (6, 3, 2, 1)
+    assert (held.counts.records, held.counts.used, held.counts.too_long, held.counts.bad) == (1, 1, 0, 0)
+    assert train.counts.tokens + held.counts.tokens == 18
