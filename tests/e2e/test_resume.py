@@ -51,8 +51,10 @@ def test_more_epochs_and_another_rate_take_effect_and_are_recorded(runs: Path) -
     assert json.loads((run / "config.json").read_text())["training"]["epochs"] == 2, "config.json is never rewritten"
 
 
-def test_what_a_resume_changed_stays_changed_in_the_next_one(runs: Path) -> None:
-    assert pitstop("resume", 1, "--base-dir", runs, "--epochs", 4, prepare=kill_at_step(19)).code == -signal.SIGKILL
+@pytest.mark.parametrize("step", [13, 19], ids=["before_a_save", "after_a_save"])
+def test_what_a_resume_changed_stays_changed_in_the_next_ones(runs: Path, step: int) -> None:
+    assert pitstop("resume", 1, "--base-dir", runs, "--epochs", 4, prepare=kill_at_step(step)).code == -signal.SIGKILL
+    assert pitstop("resume", 1, "--base-dir", runs, prepare=kill_at_step(step)).code == -signal.SIGKILL
     ended = pitstop("resume", 1, "--base-dir", runs)
     assert ended.code == 0, ended.output
     assert checkpoints(runs / "run_001")[-1] == "epoch_004"
