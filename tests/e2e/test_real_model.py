@@ -29,6 +29,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not (CORPUS / "train.jsonl").is_file(), reason="the BC5CDR records are not beside the project")
 def test_forty_steps_of_qlora_lower_the_validation_loss_by_more_than_a_third(smollm2: Path, tmp_path: Path) -> None:
     train = _pairs(CORPUS / "train.jsonl", tmp_path / "train.jsonl", 60)
