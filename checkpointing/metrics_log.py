@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pitstop.checkpointing.storage import LocalStorage, Storage, atomic_write, make_directories
+from pitstop.configs.jsonable import finite
 
 SUPERSEDED_SUFFIX = ".superseded.jsonl"
 
@@ -31,7 +31,7 @@ class MetricsLog:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row in the order of its keys; what is not finite becomes null. Not durable before ``sync``."""
-        line = json.dumps(_finite(row), ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n"
+        line = json.dumps(finite(row), ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n"
         descriptor = self._open()
         data = line.encode()
         self._write(descriptor, b"\n" + data if self._torn else data)
@@ -145,13 +145,3 @@ def _belongs(line: bytes, step: int) -> bool:
         return False
     at = row.get("step")
     return not isinstance(at, (int, float)) or at <= step
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

@@ -5,11 +5,10 @@ They are for people and for other tools. Nothing that Pitstop decides rests on o
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pitstop.checkpointing import layout
-from pitstop.checkpointing.storage import Storage, links_unsupported, read_regular_file, temporary_name
+from pitstop.checkpointing.storage import Storage, links_unsupported, put_in_place, read_regular_file
 
 _LONGEST = 200
 
@@ -25,15 +24,7 @@ def read_pointer(path: Path) -> str | None:
 
 def write_pointer(storage: Storage, path: Path, name: str) -> None:
     """Point ``path`` at the checkpoint ``name`` beside it, durably and in one step. ``OSError``."""
-    temporary = temporary_name(path)
-    try:
-        _make_link(storage, temporary, name)
-        storage.replace(temporary, path)
-    except BaseException:
-        if os.path.lexists(temporary):
-            storage.unlink(temporary)
-        raise
-    storage.sync_directory(path.parent)
+    put_in_place(storage, path, lambda temporary: _make_link(storage, temporary, name))
 
 
 def _make_link(storage: Storage, path: Path, name: str) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -223,9 +223,14 @@ def temporary_name(path: Path) -> Path:
 
 def atomic_write(storage: Storage, path: Path, data: bytes) -> None:
     """Put ``data`` under the name ``path`` durably: a reader and a crash see the old content or the new, never a mixture."""
+    put_in_place(storage, path, lambda temporary: storage.write_file(temporary, data))
+
+
+def put_in_place(storage: Storage, path: Path, make: Callable[[Path], object]) -> None:
+    """Have ``make`` make a file or link under a temporary name and give it the name ``path``, durably and in one step."""
     temporary = temporary_name(path)
     try:
-        storage.write_file(temporary, data)
+        make(temporary)
         storage.replace(temporary, path)
     except BaseException:
         if os.path.lexists(temporary):

@@ -7,12 +7,13 @@ there is a terminal to draw on: without one, tables are plain aligned lines that
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
+
+from pitstop.configs.jsonable import finite
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
@@ -69,18 +70,7 @@ def print_json(value: Any) -> None:
 
     NaN and infinities are not JSON: they are printed as ``null``.
     """
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot hold: NaN and infinities by None, tuples by lists."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+    print(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
 
 
 def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:

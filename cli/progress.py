@@ -8,9 +8,10 @@ from typing import IO, Any
 
 from pitstop.cli.output import is_terminal, use_color, warn
 from pitstop.configs.units import human_duration, human_size
+from pitstop.trainers.reporter import Display, NoDisplay
 
 
-def make_display(*, quiet: bool, json_output: bool) -> PlainDisplay | RichDisplay | QuietDisplay:
+def make_display(*, quiet: bool, json_output: bool) -> Display:
     """The display that fits: results of ``--json`` go to stdout alone, so everything else then goes to stderr."""
     if quiet:
         return QuietDisplay()
@@ -18,27 +19,12 @@ def make_display(*, quiet: bool, json_output: bool) -> PlainDisplay | RichDispla
     return RichDisplay(stream) if is_terminal(stream) else PlainDisplay(stream)
 
 
-class QuietDisplay:
+class QuietDisplay(NoDisplay):
     """Warnings only."""
-
-    def line(self, text: str) -> None:
-        """Say nothing."""
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr."""
         warn(text)
-
-    def start(self, *, step: int, total_steps: int) -> None:
-        """Say nothing."""
-
-    def status(self, text: str) -> None:
-        """Say nothing."""
-
-    def step(self, **figures: Any) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Say nothing."""
 
 
 class _Eta:

@@ -42,37 +42,8 @@ class Display(Protocol):
         """Nothing more comes."""
 
 
-class NoDisplay:
-    """For every process but the first, which speaks for all."""
-
-    def line(self, text: str) -> None:
-        """Say nothing."""
-
-    def warn(self, text: str) -> None:
-        """Say nothing."""
-
-    def start(self, *, step: int, total_steps: int) -> None:
-        """Say nothing."""
-
-    def status(self, text: str) -> None:
-        """Say nothing."""
-
-    def step(
-        self,
-        *,
-        step: int,
-        epoch: float,
-        epochs: int,
-        loss: float,
-        learning_rate: float,
-        tokens_per_s: float,
-        memory: int,
-        logged: bool,
-    ) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Say nothing."""
+class NoDisplay(Display):
+    """Says nothing: for every process but the first, which speaks for all."""
 
 
 class Reporter:
