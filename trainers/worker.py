@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from pitstop.trainers.device import peak_memory_bytes
 from pitstop.trainers.engine import gather_bytes
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.inputs import Inputs, read_data, read_inputs
+from pitstop.trainers.launch import rank
 from pitstop.trainers.loop import Boundary, Hook, Loop, Outcome
 from pitstop.trainers.memory import TrimHeap
 from pitstop.trainers.progress import Progress
@@ -64,8 +64,11 @@ def train(loaded: Loaded, *, now: datetime, display: Display) -> Result:
             check_writable(Path(settings.training.checkpoint.base_dir))
         base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
         built, inputs = _build(settings, base, inputs, hardware, reporter)
-        run = _create(loaded, now, inputs, base, hardware) if hardware.is_main else None
-        with _owned(run, settings, reporter):
+        name = run_name(settings, now)
+        for note in name.notes:
+            reporter.line(note)
+        run = _create(loaded, name.text, now, inputs, base, hardware) if hardware.is_main else None
+        with _owned(run, reporter):
             if run is not None:
                 reporter.line(f"Run {run.number}: {run.name} in {run.path}")
             training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress())
@@ -75,7 +78,7 @@ def train(loaded: Loaded, *, now: datetime, display: Display) -> Result:
 def resume(request: resuming.ResumeRequest, *, display: Display) -> Result:
     """Continue a run from a checkpoint. Raises ``PitstopError`` for whatever the user has to put right."""
     with contextlib.ExitStack() as stack:
-        is_main = int(os.environ.get("RANK", "0")) == 0
+        is_main = rank() == 0
         reporter = Reporter(display if is_main else NoDisplay())
         chosen = stack.enter_context(resuming.open_run(request, reporter)) if is_main else None
         hardware = stack.enter_context(_hardware(chosen.settings if chosen else resuming.base_settings(request)))
@@ -130,13 +133,12 @@ def _build(settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardw
     return built, inputs
 
 
-def _create(loaded: Loaded, now: datetime, inputs: Inputs, base: BaseOnDisk, hardware: Hardware) -> RunDirectory:
+def _create(loaded: Loaded, name: str, now: datetime, inputs: Inputs, base: BaseOnDisk, hardware: Hardware) -> RunDirectory:
     settings = loaded.settings
-    name = run_name(settings, now)
     sources = {path: source.where for path, source in loaded.sources.items()}
     run = create_run(
         settings.training.checkpoint.base_dir,
-        name=name.text,
+        name=name,
         config={**settings_to_dict(settings), "sources": sources},
         metadata={
             "data": inputs.data_record(),
@@ -157,7 +159,7 @@ def _create(loaded: Loaded, now: datetime, inputs: Inputs, base: BaseOnDisk, har
 
 
 @contextlib.contextmanager
-def _owned(run: RunDirectory | None, settings: Settings, reporter: Reporter) -> Iterator[None]:
+def _owned(run: RunDirectory | None, reporter: Reporter) -> Iterator[None]:
     if run is None:
         yield
         return
@@ -234,8 +236,6 @@ class _Training:
         hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
         if self.log is not None:
             hooks.append(LogMetrics(self.log, training, progress))
-        else:
-            hooks.append(_ForgetLogged(training, progress))
         if self.hardware.device.type == "cpu" and (trim := TrimHeap.for_this_system()) is not None:
             hooks.append(trim)
         hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))
@@ -325,15 +325,3 @@ class _Show:
             figures = ", ".join(f"{key} {value:.4f}" for key, value in boundary.scored.items())
             place = f"epoch {self.progress.epoch + 1}/{self.epochs}" if boundary.epoch_ended else f"step {boundary.step}"
             self.reporter.line(f"{place}: {figures}")
-
-
-class _ForgetLogged:
-    """Keeps the other processes' windows in step with the first one's, whose rows clear them."""
-
-    def __init__(self, settings: Any, progress: Progress) -> None:
-        self.settings, self.progress = settings, progress
-
-    def at_boundary(self, boundary: Boundary) -> None:
-        """Clear the window where the first process writes a row."""
-        if LogMetrics.due(self.settings, self.progress, boundary):
-            self.progress.unlogged.clear()

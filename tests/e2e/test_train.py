@@ -206,3 +206,11 @@ def test_flash_attention_falls_back_with_a_message(tiny_model: Path, data: Path,
     ended = pitstop(*arguments(tiny_model, data, base_dir, max_steps=1), "--use-flash-attention")
     assert ended.code == 0, ended.output
     assert "FlashAttention 2 is not available" in ended.output
+
+
+def test_name_that_had_to_be_shortened_is_announced(tiny_model: Path, data: Path, base_dir: Path) -> None:
+    settings = {"name_scheme": "timestamped", "experiment_name": "x" * 120, "max_steps": 1}
+    ended = pitstop(*arguments(tiny_model, data, base_dir, **settings))
+    assert ended.code == 0, ended.output
+    assert "characters long" in ended.output
+    assert len(metadata(base_dir / "run_001")["name"]) <= 96
