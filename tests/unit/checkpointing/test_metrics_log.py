@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -82,24 +83,76 @@ def test_a_row_after_a_torn_line_is_whole(path: Path) -> None:
     assert steps(path) == [1, 3]
 
 
-def test_a_row_after_a_failed_write_is_whole(path: Path) -> None:
-    class Filling(HookedStorage):
-        full = False
+class FillingStorage(HookedStorage):
+    """Takes all but the last five bytes of a write while ``full``, and then nothing."""
 
-        def write(self, descriptor: int, data: memoryview) -> int:
-            if self.full and len(data) < 10:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().write(descriptor, data[:-5] if self.full else data)
+    full = False
 
-    storage = Filling()
+    def write(self, descriptor: int, data: memoryview) -> int:
+        if self.full and len(data) < 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(descriptor, data[:-5] if self.full else data)
+
+
+def test_rows_that_a_full_disk_refused_are_written_when_there_is_room(path: Path) -> None:
+    storage = FillingStorage()
     with MetricsLog(path, storage) as log:
         log.append({"step": 1})
         storage.full = True
+        for step in (2, 3):
+            with pytest.raises(OSError, match="No space"):
+                log.append({"step": step})
         with pytest.raises(OSError, match="No space"):
-            log.append({"step": 2, "loss": 0.123456})
+            log.sync()
         storage.full = False
-        log.append({"step": 3})
-    assert steps(path) == [1, 3]
+        log.append({"step": 4})
+    assert steps(path) == [1, 2, 3, 4]
+    assert path.read_bytes().count(b"\n") == 4
+
+
+def test_a_failed_sync_is_not_tried_again_on_the_same_file_but_written_afresh(path: Path) -> None:
+    class Forgetting(HookedStorage):
+        """A disk that drops what a failed sync should have written, and calls the next sync a success."""
+
+        failing = True
+
+        def sync_file(self, descriptor: int) -> None:
+            if self.failing:
+                self.failing = False
+                os.ftruncate(descriptor, durable)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    fill(path, 1)
+    durable = path.stat().st_size
+    log = MetricsLog(path, Forgetting())
+    log.append({"step": 2})
+    with pytest.raises(OSError, match="Input/output"):
+        log.sync()
+    log.append({"step": 3})
+    log.sync()
+    assert steps(path) == [1, 2, 3]
+    log.append({"step": 4})
+    log.close()
+    assert steps(path) == [1, 2, 3, 4]
+
+
+def test_rows_come_in_while_a_slow_disk_syncs(path: Path) -> None:
+    class Slow(HookedStorage):
+        def sync_file(self, descriptor: int) -> None:
+            syncing.set()
+            assert appended.wait(10), "the other thread could not append"
+
+    syncing, appended = threading.Event(), threading.Event()
+    log = MetricsLog(path, Slow())
+    log.append({"step": 1})
+    syncer = threading.Thread(target=log.sync)
+    syncer.start()
+    assert syncing.wait(10)
+    log.append({"step": 2})
+    appended.set()
+    syncer.join()
+    log.close()
+    assert steps(path) == [1, 2]
 
 
 def test_a_broken_line_in_the_middle_is_set_aside(path: Path) -> None:
