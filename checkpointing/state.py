@@ -1,4 +1,4 @@
-"""Training state to files and back: safetensors and JSON, never pickle. The one module here that imports torch.
+"""Training state to files and back: safetensors and JSON, never pickle. With ``snapshot`` the only module here that imports torch.
 
 Every function that reads raises ``CheckpointError`` for what is missing or does not fit: a part of the state that is
 not there is damage, not a default.
@@ -62,30 +62,28 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 
-def _to_safetensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(tensors.items())}
-    return safetensors.torch.save(copies, metadata={"format": "pt"})
-
-
 # Adapter ---------------------------------------------------------------------------------------------------------------
 
 
-def adapter_files(model: Any) -> dict[str, bytes]:
-    """The adapter as ``PeftModel.from_pretrained`` reads it. ``model`` is a ``PeftModel``."""
+def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """The adapter's live tensors under the names that ``PeftModel.from_pretrained`` reads. ``model`` is a ``PeftModel``."""
     from peft import get_peft_model_state_dict
 
     # Told explicitly: left to itself PEFT may ask the Hub whether the vocabulary was resized.
-    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    config = model.peft_config[model.active_adapter].to_dict() | {"inference_mode": True}
-    return {ADAPTER_WEIGHTS: _to_safetensors(tensors), ADAPTER_CONFIG: to_json(config)}
+    return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
+
+
+def adapter_config(model: Any) -> dict[str, Any]:
+    """The adapter's configuration as PEFT reads it back, for inference."""
+    return dict(model.peft_config[model.active_adapter].to_dict()) | {"inference_mode": True}
 
 
 def load_adapter(model: Any, directory: Path) -> None:
     """Put a checkpoint's adapter weights into ``model``, in place; names, shapes and types must be those it expects."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
     stored = read_tensors(directory / ADAPTER_WEIGHTS)
-    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wanted = adapter_tensors(model)
     problems = [f"{name} is missing" for name in sorted(wanted.keys() - stored.keys())]
     problems += [f"{name} is unknown to the model" for name in sorted(stored.keys() - wanted.keys())]
     for name in wanted.keys() & stored.keys():
@@ -103,8 +101,8 @@ def load_adapter(model: Any, directory: Path) -> None:
 # Optimizer -------------------------------------------------------------------------------------------------------------
 
 
-def optimizer_files(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, bytes]:
-    """The optimizer's state by parameter name. ``names`` maps ``id(parameter)`` to its name."""
+def optimizer_parts(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The optimizer's live tensors by parameter name, and a copy of all else. ``names`` maps ``id(parameter)`` to its name."""
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
     for parameter, state in optimizer.state.items():
@@ -118,8 +116,7 @@ def optimizer_files(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) 
         {key: value for key, value in group.items() if key != "params"} | {"parameters": [names[id(p)] for p in group["params"]]}
         for group in optimizer.param_groups
     ]
-    meta = {"class": type(optimizer).__name__, "groups": groups, "scalars": scalars, "tensors": sorted(tensors)}
-    return {OPTIMIZER: _to_safetensors(tensors), OPTIMIZER_META: to_json(meta)}
+    return tensors, {"class": type(optimizer).__name__, "groups": groups, "scalars": scalars, "tensors": sorted(tensors)}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], directory: Path) -> None:

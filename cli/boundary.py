@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.cli.output import notice, paint
-from pitstop.configs.errors import EXIT_BUG, EXIT_RESOURCES, EXIT_SIGINT, EXIT_USAGE, PitstopError
+from pitstop.configs.errors import EXIT_BUG, EXIT_RESOURCES, EXIT_SIGINT, EXIT_USAGE, PitstopError, is_out_of_memory
 from pitstop.configs.secrets import mask
 
 _MEMORY_HINT = (
@@ -27,7 +27,6 @@ _DISK_HINT = (
     "Committed checkpoints are intact: resume the run when there is room"
 )
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_cpu")
 
 
 def run_guarded(action: Callable[[], Any], arguments: Sequence[str] = ()) -> int:
@@ -59,7 +58,7 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
         return _usage(error)
     if _is_abort(error):
         return _tell("interrupted", None, EXIT_SIGINT)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return _tell(f"out of memory: {_first_line(error)}", _MEMORY_HINT, EXIT_RESOURCES)
     if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
         where = f" ({error.filename})" if error.filename else ""
@@ -92,14 +91,6 @@ def _usage(error: Any) -> int:
 
 def _is_abort(error: BaseException) -> bool:
     return type(error).__name__ == "Abort" and isinstance(error, RuntimeError)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _MEMORY_WORDS)
 
 
 def _first_line(error: BaseException) -> str:

@@ -57,7 +57,7 @@ def say(text: str = "") -> None:
 
 def notice(text: str) -> None:
     """Print a line that is not part of the result, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)  # one write, for lines that come from several threads
 
 
 def warn(text: str) -> None:

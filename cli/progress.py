@@ -48,7 +48,7 @@ class PlainDisplay:
 
     def line(self, text: str) -> None:
         """Print a line."""
-        print(text, file=self._stream, flush=True)
+        print(f"{text}\n", end="", file=self._stream, flush=True)  # one write: a save speaks from a thread of its own
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from pitstop.cli.options import with_settings
 from pitstop.cli.output import print_json
 from pitstop.cli.progress import make_display
-from pitstop.configs.errors import RunError
+from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import apply_foreign, load_settings
 
 _OWN = ("training.checkpoint.base_dir", "training.checkpoint.run_number")
@@ -31,6 +32,12 @@ def resume(
     allow_changed_base: Annotated[
         bool, typer.Option("--allow-changed-base", help="Go on although the base model has changed.")
     ] = False,
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            "--fallback", metavar="new", help="new: where no checkpoint can be used, start a new run with the same settings."
+        ),
+    ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print a summary as JSON at the end; progress goes to stderr.")
     ] = False,
@@ -52,7 +59,10 @@ def resume(
       pitstop resume --run-number 3 --epochs 15 --learning-rate 1e-5
       pitstop resume 3 --checkpoint best
       pitstop resume 3@epoch_002
+      pitstop resume 3 --fallback new
     """
+    if fallback not in (None, "new"):
+        raise SettingsError(f"--fallback: '{fallback}' is not one of: new.", hint="Leave it out, or give --fallback new.")
     own = load_settings(
         flags={path: flags[path] for path in _OWN if path in flags}, env_file=env_file
     ).settings.training.checkpoint
@@ -67,6 +77,7 @@ def resume(
         env_file=env_file,
         allow_changed_data=allow_changed_data,
         allow_changed_base=allow_changed_base,
+        fallback_new=fallback == "new",
         json_output=json_output,
         quiet=quiet,
     )
@@ -81,6 +92,7 @@ def resume_run(
     checkpoint: str | None = None,
     allow_changed_data: bool = False,
     allow_changed_base: bool = False,
+    fallback_new: bool = False,
     json_output: bool,
     quiet: bool,
 ) -> int:
@@ -112,9 +124,10 @@ def resume_run(
         env_file=env_file,
         allow_changed_data=allow_changed_data,
         allow_changed_base=allow_changed_base,
+        fallback_new=fallback_new,
     )
     with speaking_for_all():
-        result = resume_here(request, display=display)
+        result = resume_here(request, now=datetime.now().astimezone(), display=display)
     if json_output and result.summary:
         print_json(result.summary)
     return result.exit_code

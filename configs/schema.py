@@ -232,6 +232,12 @@ class CheckpointSettings(Group):
         env="SAVE_BASE_MODEL",
         flag="--save-base-model",
     )
+    sync_save: bool = setting(
+        False,
+        "Wait for each save instead of writing it beside the training.",
+        env="SYNC_SAVE",
+        flag="--sync-save",
+    )
     resume_from_run: int | None = setting(
         None, "Resume this run instead of starting a new one.", env="RESUME_FROM_RUN", flag="--resume-from-run", ge=1
     )
@@ -264,6 +270,12 @@ class TrainingSettings(Group):
         documented=True,
         ge=1,
         le=65536,
+    )
+    auto_batch_size: bool = setting(
+        False,
+        "When memory runs out, halve batch_size, double the accumulation and repeat the step.",
+        env="AUTO_BATCH_SIZE",
+        flag="--auto-batch-size",
     )
     learning_rate: float = setting(
         5e-5, "Peak learning rate.", env="LEARNING_RATE", flag="--learning-rate", documented=True, gt=0.0, le=10.0

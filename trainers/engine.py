@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pitstop.configs.errors import is_out_of_memory
 from pitstop.trainers.data.batch import Batch, flat_batch, padded_batch
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.order import BatchShape, micro_batches
@@ -78,28 +80,73 @@ class Engine:
         """Parameter names by ``id(parameter)``."""
         return {id(p): name for name, p in self.parameters.items()}
 
-    def train_step(self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, learning_rate: float) -> StepStats:
+    def train_step(
+        self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, learning_rate: float, *, recover: bool = False
+    ) -> StepStats | None:
         """Train on the sequences of one optimizer step.
 
         The gradient is that of the mean loss over *all* supervised tokens of the step, on every process and in every
         micro-batch, so cutting a step up differently changes nothing but rounding.
+
+        With ``recover``, ``None`` says that memory ran out on some process before the update: parameters, optimizer and
+        generators are then as they were, on all of them. Otherwise the error comes through.
         """
         total = data.supervised_tokens(step_ids)
-        scale = shape.world_size / total  # DistributedDataParallel divides by the world size
+        generators = _generators(self.device) if recover else None
+        loss_sum = self._accumulate(data, step_ids, shape, recover)
+        if generators is not None:
+            if agree(int(loss_sum is None), self.device):
+                self._forget(generators)
+                return None
+            self._average_gradients()
+        assert loss_sum is not None
+        norm = self._update(learning_rate)
+        return StepStats(self._over_processes(loss_sum), total, float(norm))
+
+    def _accumulate(self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, recover: bool) -> torch.Tensor | None:
+        """Add up the gradients of a step and return the loss sum; with ``recover`` None where memory ran out."""
+        scale = shape.world_size / data.supervised_tokens(step_ids)  # gradients are averaged over processes
         batches = micro_batches(step_ids, shape, self.accelerator.process_index)
         self._forward_model.train()
         loss_sum = torch.zeros((), device=self.device)
-        for number, ids in enumerate(batches):
-            idle = len(ids) == 0  # others have work left: take part in the gradient exchange with weight zero
-            batch = self.layout.batch(data.sequence_examples(step_ids[:1] if idle else ids), self.device)
-            last = number == len(batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self._forward_model):
-                losses = self._losses(self._forward_model, batch)
-                summed = losses.nll.sum() * (0.0 if idle else 1.0)
-                self.accelerator.backward(summed * scale)
-            loss_sum += summed.detach()
-        norm = self._update(learning_rate)
-        return StepStats(self._over_processes(loss_sum), total, float(norm))
+        try:
+            for number, ids in enumerate(batches):
+                idle = len(ids) == 0  # others have work left: take part in the gradient exchange with weight zero
+                batch = self.layout.batch(data.sequence_examples(step_ids[:1] if idle else ids), self.device)
+                # To recover, all must know of each other's memory before gradients are exchanged: that is then done later.
+                exchange = number == len(batches) - 1 and not recover
+                with contextlib.nullcontext() if exchange else self.accelerator.no_sync(self._forward_model):
+                    losses = self._losses(self._forward_model, batch)
+                    summed = losses.nll.sum() * (0.0 if idle else 1.0)
+                    self.accelerator.backward(summed * scale)
+                loss_sum += summed.detach()
+        except (RuntimeError, MemoryError) as error:
+            if not recover or not is_out_of_memory(error):
+                raise
+            return None  # not retried here: the traceback keeps the activations of the failed attempt alive
+        return loss_sum
+
+    def _forget(self, generators: list[torch.Tensor]) -> None:
+        """Drop the gradients of a step that did not fit, free what it used and put the generators back."""
+        self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.set_rng_state(generators[1], self.device)
+        torch.set_rng_state(generators[0])
+
+    def _average_gradients(self) -> None:
+        """What DistributedDataParallel does during the last backward pass, done after it."""
+        world = self.accelerator.num_processes
+        if world == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters.values()]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= world
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for parameter, part in zip(self.parameters.values(), parts, strict=True):
+            parameter.grad = part.view_as(parameter).clone()
 
     def _update(self, learning_rate: float) -> torch.Tensor:
         for group in self.raw_optimizer.param_groups:
@@ -115,27 +162,44 @@ class Engine:
         return float(sum(self.accelerator.gather(loss_sum[None]).cpu().double().tolist()))
 
     @torch.no_grad()
-    def evaluate(self, data: Dataset, batch_size: int, give_up: Callable[[], bool]) -> dict[str, float]:
+    def evaluate(
+        self, data: Dataset, batch_size: int, give_up: Callable[[], bool], *, recover: bool = False
+    ) -> dict[str, float] | None:
         """Mean loss (nats a supervised token), perplexity and token accuracy over a data set.
 
         Processes take batches in turn and sums are exact (``math.fsum``), so the result does not depend on how many
         there are. Raises ``Interrupted`` when ``give_up`` says so; it is asked only where one process decides alone.
+        With ``recover``, ``None`` says that memory ran out on some process.
         """
         self.model.eval()
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
         starts = range(0, len(data), batch_size)
-        sums: list[list[float]] = []
-        for start in starts[rank::world]:
-            if world == 1 and give_up():
-                raise Interrupted
-            ids = np.arange(start, min(start + batch_size, len(data)))
-            losses = self._losses(self.model, self.layout.batch(data.sequence_examples(ids), self.device))
-            sums.append([float(losses.nll.cpu().double().sum()), float(losses.correct.sum())])
-        sums += [[0.0, 0.0]] * (math.ceil(len(starts) / world) - len(sums))
+        sums = self._score(data, starts, batch_size, give_up, recover)
+        if recover and agree(int(sums is None), self.device):
+            return None
+        assert sums is not None
+        sums += [[0.0, 0.0]] * (math.ceil(len(starts) / self.accelerator.num_processes) - len(sums))
         columns = self._gather_rows(sums)
         loss = math.fsum(columns[0]) / data.counts.supervised_tokens
         accuracy = math.fsum(columns[1]) / data.counts.supervised_tokens
         return {"val_loss": loss, "val_perplexity": math.exp(min(loss, 700.0)), "val_token_accuracy": accuracy}
+
+    def _score(
+        self, data: Dataset, starts: range, batch_size: int, give_up: Callable[[], bool], recover: bool
+    ) -> list[list[float]] | None:
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        sums: list[list[float]] = []
+        try:
+            for start in starts[rank::world]:
+                if world == 1 and give_up():
+                    raise Interrupted
+                ids = np.arange(start, min(start + batch_size, len(data)))
+                losses = self._losses(self.model, self.layout.batch(data.sequence_examples(ids), self.device))
+                sums.append([float(losses.nll.cpu().double().sum()), float(losses.correct.sum())])
+        except (RuntimeError, MemoryError) as error:
+            if not recover or not is_out_of_memory(error):
+                raise
+            return None
+        return sums
 
     def _gather_rows(self, rows: list[list[float]]) -> list[list[float]]:
         """The columns of all processes' rows; float64 on the way, where the device has it."""
@@ -146,6 +210,13 @@ class Engine:
 
     def _losses(self, model: nn.Module, batch: Batch) -> TokenLosses:
         return token_losses(model, batch, keep_positions=self._keep_positions)
+
+
+def join_processes(device: torch.device) -> None:
+    """Join the group of processes that a launcher started; nothing happens without one."""
+    from accelerate import PartialState
+
+    PartialState(cpu=device.type == "cpu")
 
 
 def build_accelerator(mixed: str, device: torch.device) -> Any:
@@ -178,9 +249,19 @@ def gather_bytes(data: bytes, device: torch.device) -> list[bytes]:
 
 
 def agree(flag: int, device: torch.device) -> int:
-    """The largest of all processes' flags: how they agree to act on a signal that one of them received."""
+    """The largest of all processes' flags: how they agree to act on something that one of them noticed."""
+    return agree_on([flag], device)[0]
+
+
+def agree_on(flags: Sequence[int], device: torch.device) -> list[int]:
+    """``agree`` on several flags in one exchange."""
     if not dist.is_initialized():
-        return flag
-    tensor = torch.tensor([flag], dtype=torch.int64, device=device)
+        return list(flags)
+    tensor = torch.tensor(flags, dtype=torch.int64, device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return int(tensor.item())
+    return [int(flag) for flag in tensor.tolist()]
+
+
+def _generators(device: torch.device) -> list[torch.Tensor]:
+    """The state of the generators that a step draws from: the processor's and the device's."""
+    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])

@@ -13,6 +13,7 @@ from pitstop.trainers.engine import Engine, Interrupted
 from pitstop.trainers.loop import Boundary
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.signals import INTERRUPT, SignalFlag
+from pitstop.trainers.sizing import Sizing
 
 
 class Evaluate:
@@ -29,9 +30,10 @@ class Evaluate:
         settings: TrainingSettings,
         progress: Progress,
         signals: SignalFlag,
+        sizing: Sizing,
         announce: Callable[[], None],
     ) -> None:
-        self.engine, self.data, self.settings = engine, data, settings
+        self.engine, self.data, self.settings, self.sizing = engine, data, settings, sizing
         self.progress, self.signals, self.announce = progress, signals, announce
 
     def at_boundary(self, boundary: Boundary) -> None:
@@ -43,10 +45,18 @@ class Evaluate:
             return
         self.announce()
         try:
-            boundary.metrics |= self.engine.evaluate(self.data, self.settings.batch_size, self.signals.wants_stop)
+            boundary.metrics |= self._evaluate()
         except Interrupted:
             boundary.interrupted = max(INTERRUPT, self.signals.pending)
             self.progress.boundary_pending = True
+
+    def _evaluate(self) -> dict[str, float]:
+        while True:
+            sizing = self.sizing
+            metrics = self.engine.evaluate(self.data, sizing.shape.batch_size, self.signals.wants_stop, recover=sizing.can_shrink)
+            if metrics is not None:
+                return metrics
+            sizing.shrink()
 
     def _due(self, boundary: Boundary) -> bool:
         if boundary.finished:
@@ -106,10 +116,15 @@ class Judge:
 
 
 class LogMetrics:
-    """Writes ``metrics.jsonl``: one row every ``logging_steps``, at evaluations and at the end."""
+    """Writes ``metrics.jsonl``: one row every ``logging_steps``, at evaluations and at the end.
 
-    def __init__(self, log: MetricsLog, settings: TrainingSettings, progress: Progress) -> None:
-        self.log, self.settings, self.progress = log, settings, progress
+    A disk that does not take a row costs no training: the log keeps it and writes it when there is room, and a checkpoint
+    is only saved together with the rows up to it.
+    """
+
+    def __init__(self, log: MetricsLog, settings: TrainingSettings, progress: Progress, warn: Callable[[str], None]) -> None:
+        self.log, self.settings, self.progress, self.warn = log, settings, progress, warn
+        self._refused = False
         self._tokens, self._seconds = 0, 0.0
         self._last_tokens = progress.tokens
 
@@ -118,9 +133,19 @@ class LogMetrics:
         self._seconds += boundary.step_s
         if not self.due(self.settings, self.progress, boundary):
             return
-        self.log.append(self.row(boundary))
+        self._append(self.row(boundary))
         self.progress.unlogged.clear()
         self._last_tokens, self._seconds = self.progress.tokens, 0.0
+
+    def _append(self, row: dict[str, Any]) -> None:
+        try:
+            self.log.append(row)
+        except OSError as error:
+            if not self._refused:  # once, not at every step
+                self.warn(f"{self.log.path} cannot be written ({error.strerror or error}); its rows are kept until it can.")
+            self._refused = True
+        else:
+            self._refused = False
 
     @staticmethod
     def due(settings: TrainingSettings, progress: Progress, boundary: Boundary) -> bool:

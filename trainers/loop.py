@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.order import BatchShape, permutation
-from pitstop.trainers.engine import Engine, agree
+from pitstop.trainers.engine import Engine, StepStats, agree_on
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.schedule import learning_rate
 from pitstop.trainers.signals import INTERRUPT, SAVE, SignalFlag
+from pitstop.trainers.sizing import Sizing
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ class Hook(Protocol):
         """Act on the end of a step; may ask for a save or a stop through ``boundary``."""
 
 
+class Saves(Protocol):
+    """What goes on beside the training, and may end it."""
+
+    def troubled(self) -> bool:
+        """Whether saving has failed in a way that training must not go on after."""
+
+    def raise_trouble(self) -> NoReturn:
+        """Raise what is wrong; called on every process when ``troubled`` says so on one."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How training ended: ``signal`` is 0 unless one ended it; ``reason`` is for the user."""
@@ -81,19 +92,21 @@ class Loop:
         engine: Engine,
         data: Dataset,
         settings: TrainingSettings,
-        shape: BatchShape,
+        sizing: Sizing,
         progress: Progress,
         hooks: Sequence[Hook],
         signals: SignalFlag,
+        saves: Saves,
     ) -> None:
         self.engine = engine
         self.data = data
         self.settings = settings
-        self.shape = shape
+        self.sizing = sizing
         self.progress = progress
         self.hooks = list(hooks)
         self.signals = signals
-        self.plan = Plan.from_here(progress, len(data), shape, settings)
+        self.saves = saves
+        self.plan = Plan.from_here(progress, len(data), sizing.shape, settings)
         self._order: tuple[int, np.ndarray] | None = None
         self._step_s = 0.0
 
@@ -119,7 +132,7 @@ class Loop:
     def _step(self) -> None:
         progress = self.progress
         started = time.perf_counter()
-        step_ids = self._epoch_order()[progress.position : progress.position + self.shape.sequences]
+        step_ids = self._epoch_order()[progress.position : progress.position + self.sizing.shape.sequences]
         rate = learning_rate(
             progress.step,
             peak=self.settings.learning_rate,
@@ -127,7 +140,7 @@ class Loop:
             warmup_ratio=self.settings.warmup_ratio,
             shape=self.settings.lr_scheduler,
         )
-        stats = self.engine.train_step(self.data, step_ids, self.shape, rate)
+        stats = self._train(step_ids, rate)
         progress.step += 1
         progress.learning_rate, progress.grad_norm = rate, stats.grad_norm
         progress.unlogged.add(stats.loss_sum, stats.tokens)
@@ -136,6 +149,15 @@ class Loop:
         progress.tokens += self.data.tokens(step_ids)
         self._step_s = time.perf_counter() - started
 
+    def _train(self, step_ids: np.ndarray, rate: float) -> StepStats:
+        """Train one step, in smaller and smaller micro-batches where memory runs out and that is allowed."""
+        while True:
+            sizing = self.sizing
+            stats = self.engine.train_step(self.data, step_ids, sizing.shape, rate, recover=sizing.can_shrink)
+            if stats is not None:
+                return stats
+            sizing.shrink()
+
     def _epoch_order(self) -> np.ndarray:
         if self._order is None or self._order[0] != self.progress.epoch:
             self._order = (self.progress.epoch, permutation(len(self.data), seed=self.settings.seed, epoch=self.progress.epoch))
@@ -143,7 +165,9 @@ class Loop:
 
     def _boundary(self) -> Outcome | None:
         progress = self.progress
-        signal = agree(self.signals.pending, self.engine.device)
+        signal, troubled = agree_on([self.signals.pending, int(self.saves.troubled())], self.engine.device)
+        if troubled:
+            self.saves.raise_trouble()
         epoch_ended = progress.position >= len(self.data)
         boundary = Boundary(
             step=progress.step,

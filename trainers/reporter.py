@@ -53,6 +53,7 @@ class Reporter:
         self.display = display
         self._log: Path | None = None
         self._early: list[str] = []
+        self._refused = False
 
     def log_into(self, path: Path) -> None:
         """Write this and every later line into ``path`` too; what was said before goes first."""
@@ -84,5 +85,6 @@ class Reporter:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(stamped)
         except OSError as error:  # a full disk must not end the training over a log line; the display has it
-            self.display.warn(f"{self._log} cannot be written: {error.strerror}")
-            self._log = None
+            if not self._refused:
+                self.display.warn(f"{self._log} cannot be written: {error.strerror}")
+            self._refused = True

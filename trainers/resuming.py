@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import state
+from pitstop.checkpointing import layout, state
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory, locate
-from pitstop.checkpointing.store import CheckpointInfo
-from pitstop.configs.errors import CheckpointError, DataError, ModelError, RunError, SettingsError
-from pitstop.configs.load import leaves, load_settings, settings_to_dict
+from pitstop.checkpointing.store import CheckpointInfo, DamagedError, RecoveryReport
+from pitstop.configs.errors import CheckpointError, DataError, ModelError, PitstopError, RunError, SettingsError
+from pitstop.configs.load import Loaded, leaves, load_settings, settings_to_dict
 from pitstop.configs.schema import Settings
+from pitstop.trainers.environment import differences, in_one_line
 from pitstop.trainers.inputs import Inputs
+from pitstop.trainers.launch import rank
 from pitstop.trainers.loop import Plan
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.progress import Progress
@@ -28,6 +30,7 @@ from pitstop.trainers.session import BaseOnDisk, Hardware, place_base
 _FIXED = ("model.revision", "lora.", "quantization.", "training.task", "training.method", "training.optimizer",
           "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.")  # fmt: skip
 _MAY_CHANGE = ("lora.dropout",)
+_FALLBACK = "or add --fallback new to start a new run with the same settings"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class ResumeRequest:
     env_file: Path | None = None
     allow_changed_data: bool = False
     allow_changed_base: bool = False
+    fallback_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,12 @@ class ResumePlan:
     allow_changed_base: bool
 
 
-def base_settings(request: ResumeRequest) -> Settings:
-    """The run's settings with the flags, unverified: enough to choose the device in the other processes."""
+def start_again(request: ResumeRequest) -> Loaded:
+    """The settings of the run's start with the flags, for a new run in its place."""
     run, _ = locate(request.base_dir, request.run)
-    return _load(_start_settings(run), request, run).settings
+    base = _start_settings(run)
+    checkpoint = {**base["training"]["checkpoint"], "run_number": None, "resume_from_run": None}
+    return _load({**base, "training": {**base["training"], "checkpoint": checkpoint}}, request, run)
 
 
 @contextlib.contextmanager
@@ -77,10 +83,34 @@ def open_run(request: ResumeRequest, reporter: Reporter) -> Iterator[ResumePlan]
             reporter.warn(f"{name} is damaged and was set aside in {run.store.directory / '.damaged'}: {reason}")
         with_metadata(run, reporter)
         wanted = request.checkpoint or in_reference
-        info = run.store.verify(wanted) if wanted else report.checkpoint()
+        info = _wanted(run, wanted, report) if wanted else _newest(run, report)
         if report.quarantined and not wanted:
             reporter.warn(f"Going on from {info.name}, the newest checkpoint that is whole.")
         yield _plan(run, info, request)
+
+
+def _newest(run: RunDirectory, report: RecoveryReport) -> CheckpointInfo:
+    try:
+        return report.checkpoint()
+    except CheckpointError as error:
+        raise CheckpointError(f"{run.label}: {error.message}", hint=f"{error.hint}; {_FALLBACK}") from error
+
+
+def _wanted(run: RunDirectory, wanted: str, report: RecoveryReport) -> CheckpointInfo:
+    """The checkpoint that the user asked for. Where that is damaged it is refused: another one would be a silent change."""
+    try:
+        return run.store.verify(wanted)
+    except CheckpointError as error:
+        reason = dict(report.quarantined).get(layout.normal_checkpoint(wanted))
+        if reason is None and not isinstance(error, DamagedError):
+            raise  # there is no such checkpoint, and the error says which there are
+        run.store.recover(deep=True)
+        whole = ", ".join(info.name for info in run.store.list()) or "none"
+        raise CheckpointError(
+            f"{run.label}: checkpoint '{wanted}' is damaged and was set aside in {run.store.directory / layout.DAMAGED}: "
+            f"{reason or error.message}",
+            hint=f"verified and whole: {whole}; {_FALLBACK}",
+        ) from error
 
 
 def with_metadata(run: RunDirectory, reporter: Reporter) -> None:
@@ -142,7 +172,7 @@ def _with_last_changes(base: dict[str, Any], run: RunDirectory, info: Checkpoint
     return content
 
 
-def _load(base: Mapping[str, Any], request: ResumeRequest, run: RunDirectory) -> Any:
+def _load(base: Mapping[str, Any], request: ResumeRequest, run: RunDirectory) -> Loaded:
     # Where the run lies now counts, not where it lay when it started: directories are moved and mounted elsewhere.
     here = {
         **base,
@@ -176,10 +206,31 @@ def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest) -> None:
             )
 
 
-def share(chosen: ResumePlan | None, request: ResumeRequest, send: Callable[[bytes], bytes]) -> ResumePlan:
-    """Give every process the first one's choice of checkpoint; only the first holds the lock."""
-    content = {"run": str(chosen.run.path), "checkpoint": chosen.info.name} if chosen else {}
+def open_together(
+    request: ResumeRequest, reporter: Reporter, stack: contextlib.ExitStack, send: Callable[[bytes], bytes]
+) -> ResumePlan:
+    """Open the run on the first process and give every process its choice, or its error; the lock lives as long as ``stack``.
+
+    ``send`` gives every process the bytes of the first one. Raises what ``open_run`` raises, on all of them.
+    """
+    chosen: ResumePlan | None = None
+    content: dict[str, Any] = {}
+    failure: PitstopError | None = None
+    if rank() == 0:
+        try:
+            chosen = stack.enter_context(open_run(request, reporter))
+            content = {"run": str(chosen.run.path), "checkpoint": chosen.info.name}
+        except PitstopError as error:
+            failure = error
+            content = {"error": error.message, "exit_code": error.exit_code}
     agreed = json.loads(send(json.dumps(content).encode()))
+    if failure is not None:
+        raise failure
+    if "error" in agreed:
+        kind = CheckpointError if agreed["exit_code"] == CheckpointError.exit_code else PitstopError
+        error = kind(agreed["error"])
+        error.exit_code = agreed["exit_code"]
+        raise error
     if chosen is not None:
         return chosen
     run = RunDirectory(Path(agreed["run"]))
@@ -257,15 +308,12 @@ def record(plan: ResumePlan, run: RunDirectory, environment: Mapping[str, Any], 
     if moved:
         reporter.line(f"Later checkpoints were set aside in {run.store.directory / '.superseded'}: {', '.join(moved)}")
     MetricsLog(run.metrics_path).truncate_after(plan.info.step)
-    record = run.metadata()
-    earlier = [record, *(record.get("resumes") or [])]
-    before = next((entry["environment"] for entry in reversed(earlier) if entry.get("environment")), {})
-    for key in ("device", "threads", "precision", "world_size", "versions"):
-        if before.get(key) and before[key] != environment[key]:
-            reporter.warn(
-                f"{key} was {before[key]}, is {environment[key]}: from here on the run is not bit for bit what it would have been."
-            )
-    run.record_resume(plan.info, plan.changes, environment=dict(environment))
+    known = plan.state.get("environment")
+    changed = differences(known if isinstance(known, dict) else {}, environment)
+    if changed:
+        reporter.warn(f"From here on the run is not bit for bit what it would have been: {in_one_line(changed)}.")
+    more = {"environment_changes": {name: list(pair) for name, pair in changed.items()}} if changed else {}
+    run.record_resume(plan.info, plan.changes, environment=dict(environment), **more)
     run.sync_checkpoints()
     reporter.line(
         f"Resumed run {run.number} ({run.name}) from {plan.info.name}: step {plan.info.step}, epoch {plan.info.epoch:.2f}"

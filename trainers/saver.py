@@ -1,19 +1,27 @@
-"""Turns the training state into a committed checkpoint, on every process together."""
+"""Turns the training state into a committed checkpoint, beside the training and for every process together."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from pitstop.checkpointing import state
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.snapshot import Snapshot, StateBuffers
+from pitstop.checkpointing.storage import failed_save
 from pitstop.checkpointing.store import CheckpointInfo
 from pitstop.configs.errors import ResourceError
 from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_size
+from pitstop.trainers.background import Background
+from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.engine import Engine, agree, gather_bytes
 from pitstop.trainers.loop import Boundary, Plan
 from pitstop.trainers.progress import Progress
@@ -25,15 +33,20 @@ MOST_MISSES = 3
 
 @dataclass(frozen=True)
 class Identity:
-    """What a checkpoint's manifest says it belongs to, and the settings in force."""
+    """What a checkpoint's manifest says it belongs to, the settings in force, and the machine."""
 
     fingerprints: dict[str, str]
     versions: dict[str, str]
     settings: dict[str, Any]
+    environment: dict[str, Any]
 
 
 class Saver:
-    """Saves checkpoints of one run; only the first process has ``run`` and ``log``."""
+    """Saves checkpoints of one run; only the first process has ``run`` and ``log``.
+
+    ``save`` copies the state and returns; one save at a time is committed on a thread beside the training. With
+    ``training.checkpoint.sync_save`` it returns after the commit.
+    """
 
     def __init__(
         self,
@@ -49,67 +62,121 @@ class Saver:
         self.engine, self.progress, self.settings, self.identity = engine, progress, settings, identity
         self.reporter, self.run, self.log, self.protect = reporter, run, log, protect
         self.plan: Plan | None = None
+        self.stalls_s: list[float] = []  # how long each save kept the training waiting
+        self._buffers = StateBuffers(engine.model, engine.raw_optimizer, engine.names, engine.device)
+        self._background = Background()
         self._misses = 0
+        self._failure: ResourceError | None = None  # of the newest save, if it failed
 
     def save(self, name: str, boundary: Boundary) -> None:
-        """Commit the present state under ``name``, on all processes together.
+        """Have the present state committed under ``name``; all processes call this together.
 
-        A full or failing disk costs this checkpoint, not the training: there is a warning, and after three in a row, or
-        at the end of training, ``ResourceError``.
+        A full or failing disk costs this checkpoint, not the training: there is a warning, and after three misses in a
+        row, or at the end of training, ``ResourceError``.
         """
+        started = time.perf_counter()
+        self.settle(final=False)
         random_states = gather_bytes(state.rng_state(), self.engine.device)
-        failure: ResourceError | None = None
         if self.run is not None:
-            try:
-                self._commit(self.run, name, boundary, random_states)
-            except ResourceError as error:
-                failure = error
-        if not agree(int(failure is not None), self.engine.device):
-            self._misses = 0
-            return
-        self._misses += 1
-        if boundary.final or self._misses >= MOST_MISSES:
-            raise failure or ResourceError("The first process could not save a checkpoint.")
-        if failure is not None:
-            self.reporter.warn(
-                f"{name} was not saved ({self._misses} of {MOST_MISSES} misses in a row): {failure.message} Training goes on."
-            )
+            snapshot = self._take(random_states)
+            job = partial(self._write, self.run, name, boundary, snapshot, len(random_states))
+            self._background.start(job)
+        if boundary.final or self.settings.training.checkpoint.sync_save:
+            self.settle(final=boundary.final)
+        self.stalls_s.append(time.perf_counter() - started)
 
-    def _commit(self, run: RunDirectory, name: str, boundary: Boundary, random_states: list[bytes]) -> None:
-        self.reporter.display.status(f"saving {name}")
-        if self.log is not None:
-            self.log.sync()  # rows that the checkpoint's step relies on must be as durable as the checkpoint
-        info = run.store.write(
-            name,
-            self._files(random_states),
-            step=self.progress.step,
-            epoch=boundary.epoch,
-            metrics=boundary.scored,
-            world_size=len(random_states),
-            fingerprints=self.identity.fingerprints,
-            versions=self.identity.versions,
-            now=datetime.now().astimezone(),
-        )
-        self.reporter.line(_saved(info, boundary))
-        self._after(run, info, boundary)
+    def settle(self, *, final: bool) -> None:
+        """Wait for the save under way; all processes call this together. ``ResourceError`` when it is time to give up."""
+        self._background.wait()
+        if agree(int(self._must_stop(final)), self.engine.device):
+            self.raise_trouble()
 
-    def _files(self, random_states: list[bytes]) -> dict[str, bytes]:
-        engine = self.engine
-        scaler = engine.accelerator.scaler
+    def join(self) -> None:
+        """Wait for the save under way where an error ends the training; what becomes of it has been said."""
+        with contextlib.suppress(Exception):
+            self._background.wait()
+
+    def troubled(self) -> bool:
+        """Whether a save has ended in a way that training must not go on after; asked at every step."""
+        return self._background.failed() or self._must_stop(final=False)
+
+    def raise_trouble(self) -> NoReturn:
+        """Raise what is wrong with saving."""
+        self._background.wait()
+        raise self._failure or ResourceError("The first process could not save a checkpoint.")
+
+    def _must_stop(self, final: bool) -> bool:
+        return self._failure is not None and (final or self._misses >= MOST_MISSES)
+
+    def note_shape(self, shape: BatchShape) -> None:
+        """Let checkpoints from here on say that steps are cut up in another way."""
+        settings = copy.deepcopy(self.identity.settings)  # a save under way may still be writing the old ones
+        settings["training"]["batch_size"] = shape.batch_size
+        settings["training"]["gradient_accumulation_steps"] = shape.accumulation
+        self.identity = replace(self.identity, settings=settings)
+
+    def _take(self, random_states: list[bytes]) -> Snapshot:
+        scaler = self.engine.accelerator.scaler
         trainer_state = {
             "format_version": STATE_VERSION,
             "global_step": self.progress.step,
             "epoch": self.progress.epoch,
             "progress": self.progress.to_dict(),
             "settings": self.identity.settings,
+            "environment": self.identity.environment,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
-        return {
-            **state.adapter_files(engine.model),
-            **state.optimizer_files(engine.raw_optimizer, engine.names),
-            state.TRAINER_STATE: state.to_json(trainer_state),
-            **{state.rng_file(rank): content for rank, content in enumerate(random_states)},
-        }
+        taken = self._buffers.take()
+        rng = {state.rng_file(rank): memoryview(content) for rank, content in enumerate(random_states)}
+        return replace(taken, tensors={**taken.tensors, **rng}, values={**taken.values, state.TRAINER_STATE: trainer_state})
+
+    # On the thread beside the training
+
+    def _write(self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int) -> None:
+        self.reporter.display.status(f"saving {name}")
+        try:
+            info = self._commit(run, name, boundary, snapshot, world_size)
+        except ResourceError as error:
+            self._missed(name, error, boundary)
+            return
+        self._misses, self._failure = 0, None
+        self.reporter.line(_saved(info, boundary))
+        try:
+            self._after(run, info, boundary)
+        except (ResourceError, OSError) as error:
+            self.reporter.warn(f"{name} is safe, but the run's records do not show it yet: {error} The next resume repairs them.")
+
+    def _commit(self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int) -> CheckpointInfo:
+        files = snapshot.files()
+        self._sync_log()
+        return run.store.write(
+            name,
+            files,
+            step=boundary.step,
+            epoch=boundary.epoch,
+            metrics=boundary.scored,
+            world_size=world_size,
+            fingerprints=self.identity.fingerprints,
+            versions=self.identity.versions,
+            now=datetime.now().astimezone(),
+        )
+
+    def _sync_log(self) -> None:
+        """Rows up to the checkpoint's step must be as durable as the checkpoint."""
+        if self.log is None:
+            return
+        try:
+            self.log.sync()
+        except OSError as error:
+            raise failed_save(self.log.path, error) from error
+
+    def _missed(self, name: str, error: ResourceError, boundary: Boundary) -> None:
+        self._misses += 1
+        self._failure = error
+        if not boundary.final and self._misses < MOST_MISSES:  # otherwise the training ends with this error
+            self.reporter.warn(
+                f"{name} was not saved ({self._misses} of {MOST_MISSES} misses in a row): {error.message} Training goes on."
+            )
 
     def _after(self, run: RunDirectory, info: CheckpointInfo, boundary: Boundary) -> None:
         """Pointers, retention and metadata: hints beside the commit, repaired when the run is next opened."""

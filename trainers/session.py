@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pitstop.checkpointing.base_models import BaseModels
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import Precision, choose_device, choose_precision, make_deterministic
-from pitstop.trainers.engine import Engine, Layout, build_accelerator
+from pitstop.trainers.engine import Engine, Layout, build_accelerator, join_processes
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
 from pitstop.trainers.models.attention import keeps_documents_apart
 from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, load_base, quiet_libraries, save_base
@@ -43,20 +44,26 @@ class Hardware:
         return BatchShape(training.batch_size, training.gradient_accumulation_steps, self.accelerator.num_processes)
 
 
-def open_hardware(settings: Settings) -> Hardware:
-    """Choose the device and join the process group, if there is one. Raises ``SettingsError`` for USE_FP16 off CUDA."""
+@contextlib.contextmanager
+def process_group() -> Iterator[torch.device]:
+    """Be in the process group while inside, if there are several processes; gives the device to compute on."""
     device = choose_device()
+    with quiet_libraries():
+        join_processes(device)
+    try:
+        yield device
+    finally:
+        if dist.is_initialized():  # torch warns at exit of a group that nobody left
+            dist.destroy_process_group()
+
+
+def open_hardware(settings: Settings, device: torch.device) -> Hardware:
+    """Prepare computing on ``device``. Raises ``SettingsError`` for USE_FP16 off CUDA."""
     precision = choose_precision(settings, device)
     make_deterministic()
     with quiet_libraries():
         accelerator = build_accelerator(precision.mixed, device)
     return Hardware(device, precision, accelerator)
-
-
-def close_process_group() -> None:
-    """Leave the process group, so that torch does not warn at exit."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -128,24 +135,3 @@ def _flash(settings: Settings, hardware: Hardware, reporter: Reporter) -> bool:
         "USE_FLASH_ATTENTION: FlashAttention 2 is not available here; PyTorch's scaled_dot_product_attention is used instead."
     )
     return False
-
-
-def environment(hardware: Hardware) -> dict[str, Any]:
-    """Versions and hardware that decide whether a resume can be bit-exact; no host name, no paths."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("pitstop", "torch", "transformers", "peft", "accelerate", "bitsandbytes"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "missing"
-    device = hardware.device
-    return {
-        "versions": versions,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": hardware.precision.mixed,
-        "threads": torch.get_num_threads(),
-        "world_size": int(hardware.accelerator.num_processes),
-        "cpu_count": os.cpu_count(),
-    }

@@ -11,18 +11,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from pitstop.checkpointing.store import CheckpointInfo
-from pitstop.configs.errors import PitstopError, SettingsError
+from pitstop.configs.errors import CheckpointError, PitstopError, ResourceError, SettingsError, is_out_of_memory
 from pitstop.configs.load import Loaded, settings_to_dict
 from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_duration, human_size
 from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers import resuming
+from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import peak_memory_bytes
 from pitstop.trainers.engine import gather_bytes
+from pitstop.trainers.environment import describe
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.inputs import Inputs, read_data, read_inputs
 from pitstop.trainers.launch import rank
@@ -36,12 +40,12 @@ from pitstop.trainers.session import (
     Built,
     Hardware,
     build,
-    close_process_group,
-    environment,
     open_hardware,
     place_base,
+    process_group,
 )
 from pitstop.trainers.signals import EXIT_CODES, SignalFlag
+from pitstop.trainers.sizing import Sizing, advice
 
 
 @dataclass(frozen=True)
@@ -54,59 +58,79 @@ class Result:
 
 def train(loaded: Loaded, *, now: datetime, display: Display) -> Result:
     """Start a new run and train it. Raises ``PitstopError`` for whatever the user has to put right."""
+    with process_group() as device:
+        return _train_new(loaded, now, device, Reporter(display if rank() == 0 else NoDisplay()))
+
+
+def _train_new(loaded: Loaded, now: datetime, device: torch.device, reporter: Reporter, **metadata: Any) -> Result:
     settings = loaded.settings
-    with _hardware(settings) as hardware:
-        reporter = Reporter(display if hardware.is_main else NoDisplay())
-        for note in loaded.notes:
-            reporter.line(note)
-        inputs = read_inputs(settings, reporter)
-        if hardware.is_main:
-            check_writable(Path(settings.training.checkpoint.base_dir))
-        base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
-        built, inputs = _build(settings, base, inputs, hardware, reporter)
-        name = run_name(settings, now)
-        for note in name.notes:
-            reporter.line(note)
-        run = _create(loaded, name.text, now, inputs, base, hardware) if hardware.is_main else None
-        with _owned(run, reporter):
-            if run is not None:
-                reporter.line(f"Run {run.number}: {run.name} in {run.path}")
-            training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress())
-            return training.run()
-
-
-def resume(request: resuming.ResumeRequest, *, display: Display) -> Result:
-    """Continue a run from a checkpoint. Raises ``PitstopError`` for whatever the user has to put right."""
-    with contextlib.ExitStack() as stack:
-        is_main = rank() == 0
-        reporter = Reporter(display if is_main else NoDisplay())
-        chosen = stack.enter_context(resuming.open_run(request, reporter)) if is_main else None
-        hardware = stack.enter_context(_hardware(chosen.settings if chosen else resuming.base_settings(request)))
-        plan = resuming.share(chosen, request, lambda data: gather_bytes(data, hardware.device)[0])
-        settings = plan.settings
-        inputs = read_inputs(settings, reporter)
-        base = resuming.find_base(plan, inputs, hardware, reporter)
-        built, inputs = _build(settings, base, inputs, hardware, reporter)
-        resuming.check_data(plan, inputs.train.fingerprint, request, reporter)
-        restore_rng = restore(built.engine, plan.info, plan.state)
-        progress = resuming.progress_of(plan, inputs.train.fingerprint)
-        run = plan.run if hardware.is_main else None
-        training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info)
-        resuming.check_unfinished(plan, training.loop.plan, progress)
+    hardware = open_hardware(settings, device)
+    for note in loaded.notes:
+        reporter.line(note)
+    inputs = read_inputs(settings, reporter)
+    if hardware.is_main:
+        check_writable(Path(settings.training.checkpoint.base_dir))
+    base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
+    built, inputs = _build(settings, base, inputs, hardware, reporter)
+    name = run_name(settings, now)
+    for note in name.notes:
+        reporter.line(note)
+    run = _create(loaded, name.text, now, inputs, base, hardware, metadata) if hardware.is_main else None
+    with _owned(run, reporter):
         if run is not None:
-            resuming.record(plan, run, environment(hardware), reporter)
-        stack.enter_context(_status(run, reporter))
-        restore_rng()
+            reporter.line(f"Run {run.number}: {run.name} in {run.path}")
+        training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress())
         return training.run()
 
 
-@contextlib.contextmanager
-def _hardware(settings: Settings) -> Iterator[Hardware]:
-    hardware = open_hardware(settings)
+def resume(request: resuming.ResumeRequest, *, now: datetime, display: Display) -> Result:
+    """Continue a run from a checkpoint. Raises ``PitstopError`` for whatever the user has to put right."""
+    reporter = Reporter(display if rank() == 0 else NoDisplay())
+    with process_group() as device:
+        with contextlib.ExitStack() as stack:
+            training = _prepare_resume(request, device, reporter, stack)
+            if training is not None:
+                return training.run()
+        return _train_new(resuming.start_again(request), now, device, reporter, instead_of=request.run)
+
+
+def _prepare_resume(
+    request: resuming.ResumeRequest, device: torch.device, reporter: Reporter, stack: contextlib.ExitStack
+) -> _Training | None:
+    """A training that stands where the checkpoint left it; ``None`` where none can be used and a new run shall start."""
     try:
-        yield hardware
-    finally:
-        close_process_group()
+        plan = resuming.open_together(request, reporter, stack, lambda data: gather_bytes(data, device)[0])
+        return _take_up(plan, request, device, reporter, stack)
+    except CheckpointError as error:
+        if not request.fallback_new:
+            raise
+        reporter.warn(f"{error.message}\nStarting a new run with the same settings instead, as --fallback new says.")
+        return None
+
+
+def _take_up(
+    plan: resuming.ResumePlan,
+    request: resuming.ResumeRequest,
+    device: torch.device,
+    reporter: Reporter,
+    stack: contextlib.ExitStack,
+) -> _Training:
+    settings = plan.settings
+    hardware = open_hardware(settings, device)
+    inputs = read_inputs(settings, reporter)
+    base = resuming.find_base(plan, inputs, hardware, reporter)
+    built, inputs = _build(settings, base, inputs, hardware, reporter)
+    resuming.check_data(plan, inputs.train.fingerprint, request, reporter)
+    restore_rng = restore(built.engine, plan.info, plan.state)
+    progress = resuming.progress_of(plan, inputs.train.fingerprint)
+    run = plan.run if hardware.is_main else None
+    training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info)
+    resuming.check_unfinished(plan, training.loop.plan, progress)
+    if run is not None:
+        resuming.record(plan, run, describe(hardware), reporter)
+    stack.enter_context(_status(run, reporter))
+    restore_rng()
+    return training
 
 
 def check_writable(base_dir: Path) -> None:
@@ -133,7 +157,15 @@ def _build(settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardw
     return built, inputs
 
 
-def _create(loaded: Loaded, name: str, now: datetime, inputs: Inputs, base: BaseOnDisk, hardware: Hardware) -> RunDirectory:
+def _create(
+    loaded: Loaded,
+    name: str,
+    now: datetime,
+    inputs: Inputs,
+    base: BaseOnDisk,
+    hardware: Hardware,
+    more: dict[str, Any],
+) -> RunDirectory:
     settings = loaded.settings
     sources = {path: source.where for path, source in loaded.sources.items()}
     run = create_run(
@@ -142,13 +174,14 @@ def _create(loaded: Loaded, name: str, now: datetime, inputs: Inputs, base: Base
         config={**settings_to_dict(settings), "sources": sources},
         metadata={
             "data": inputs.data_record(),
-            "environment": environment(hardware),
+            "environment": describe(hardware),
             "base_model": {
                 "id": inputs.source.model_id,
                 "revision": inputs.source.revision,
                 "digest": base.digest,
                 "saved": base.stored,
             },
+            **more,
         },
         number=settings.training.checkpoint.run_number,
         now=now,
@@ -205,22 +238,28 @@ class _Training:
         self.log = MetricsLog(run.metrics_path) if run is not None else None
         if run is not None:  # what a resume changed decides from here on
             run.store.monitor, run.store.mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
+        environment = describe(hardware)
         identity = Identity(
             fingerprints={"base": base.digest, "data": inputs.train.fingerprint, "settings": settings_digest(settings)},
-            versions=environment(hardware)["versions"],
+            versions=environment["versions"],
             settings=settings_to_dict(settings),
+            environment=environment,
         )
         protect = frozenset({resumed_from.name}) if resumed_from else frozenset()
         self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log, protect)
+        self.sizing = Sizing(
+            hardware.batch_shape(settings), automatic=settings.training.auto_batch_size, announce=self._note_shape
+        )
         last_saved = resumed_from.step if resumed_from else None
         self.loop = Loop(
             built.engine,
             inputs.train,
             settings.training,
-            hardware.batch_shape(settings),
+            self.sizing,
             progress,
             self._hooks(last_saved),
             self.signals,
+            self.saver,
         )
         self.saver.plan = self.loop.plan
 
@@ -229,17 +268,32 @@ class _Training:
         hooks: list[Hook] = []
         if self.inputs.eval is not None:
             status = lambda: self.reporter.display.status("evaluating")  # noqa: E731
-            hooks.append(Evaluate(self.engine, self.inputs.eval, training, progress, self.signals, status))
+            hooks.append(Evaluate(self.engine, self.inputs.eval, training, progress, self.signals, self.sizing, status))
         hooks.append(
             Judge(training, progress, evaluates=self.inputs.eval is not None and training.checkpoint.monitor != "train_loss")
         )
         hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
         if self.log is not None:
-            hooks.append(LogMetrics(self.log, training, progress))
+            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn))
         if self.hardware.device.type == "cpu" and (trim := TrimHeap.for_this_system()) is not None:
             hooks.append(trim)
         hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))
         return hooks
+
+    def _note_shape(self, before: BatchShape, now: BatchShape) -> None:
+        """Memory ran out and steps are cut up anew: say so, and let checkpoints and metadata know."""
+        self.saver.note_shape(now)
+        step = self.progress.step + 1
+        self.reporter.warn(
+            f"Memory ran out at step {step}: going on with --batch-size {now.batch_size} "
+            f"--gradient-accumulation-steps {now.accumulation} instead of {before.batch_size} and {before.accumulation}, "
+            "the same effective batch. No step is lost."
+        )
+        if self.run_dir is not None:
+            change = {"step": step, "batch_size": [before.batch_size, now.batch_size]}
+            change["gradient_accumulation_steps"] = [before.accumulation, now.accumulation]
+            adjusted = self.run_dir.metadata().get("batch_size_changes") or []
+            self.run_dir.update_metadata({"batch_size_changes": [*adjusted, change]})
 
     def run(self) -> Result:
         """Train to the end, a stop or a signal, and put the outcome on record."""
@@ -248,14 +302,45 @@ class _Training:
         try:
             with self.signals.installed():
                 self.reporter.display.start(step=self.progress.step, total_steps=self.loop.plan.total_steps)
-                outcome = self.loop.run()
+                outcome = self._loop()
+                self.saver.settle(final=True)
                 self._finish(outcome, time.monotonic() - started)
                 self.hardware.accelerator.wait_for_everyone()  # nobody leaves before the first process has written all
         finally:
+            self.saver.join()
             self.reporter.display.close()
-            if self.log is not None:
-                self.log.close()
+            self._close_log()
         return Result(EXIT_CODES.get(outcome.signal, 0), self._summary(outcome))
+
+    def _loop(self) -> Outcome:
+        try:
+            return self.loop.run()
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ResourceError(f"Out of memory at step {self.progress.step + 1}: {reason}", hint=self._after_out_of_memory())
+
+    def _after_out_of_memory(self) -> str:
+        settings, shape = self.settings, self.sizing.shape
+        training = settings.training.model_copy(
+            update={"batch_size": shape.batch_size, "gradient_accumulation_steps": shape.accumulation}
+        )
+        ways = advice(settings.model_copy(update={"training": training}))
+        if self.run_dir is None:
+            return ways
+        number, saved = self.run_dir.number, self.run_dir.store.list()
+        if not saved:
+            return f"{ways}. Run {number} has no checkpoint yet: start it anew with pitstop train"
+        return f"{ways}. Nothing saved is lost: pitstop resume {number} with one of these goes on from {saved[-1].name}"
+
+    def _close_log(self) -> None:
+        if self.log is None:
+            return
+        try:
+            self.log.close()
+        except OSError as error:  # what the checkpoints need of it was synced with them
+            self.reporter.warn(f"{self.log.path}: the last rows could not be written: {error.strerror or error}")
 
     def _announce(self) -> None:
         counts, plan, model = self.inputs.train.counts, self.loop.plan, self.engine.model
@@ -278,6 +363,9 @@ class _Training:
         self.reporter.line(
             f"{how} after step {self.progress.step} of {self.loop.plan.total_steps} in {human_duration(seconds)}, peak memory {memory}."
         )
+        if stalls := self.saver.stalls_s:
+            share = 100 * sum(stalls) / max(seconds, 1e-9)
+            self.reporter.line(f"Saving kept training waiting for {sum(stalls):.2f} s ({share:.1f} %) in {len(stalls)} saves.")
         if status == "interrupted":
             self.reporter.line(f"Go on with: pitstop resume {self.run_dir.number}")
         elif (best := self.run_dir.store.best()) is not None:

@@ -248,3 +248,70 @@ def test_names_are_those_of_the_model(make_engine: Callable[..., Engine]) -> Non
 def test_one_process_agrees_with_itself() -> None:
     assert agree(3, CPU) == 3
     assert gather_bytes(b"state", CPU) == [b"state"]
+
+
+def _exhausted(engine: Engine, *, at_call: int) -> None:
+    """Let the engine run out of memory once, after the forward pass number ``at_call`` (from 1) has been computed."""
+    real, calls = engine._losses, 0
+
+    def losses(model: Any, batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        found = real(model, batch)
+        if calls == at_call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return found
+
+    engine._losses = losses  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("at_call", [1, 2])
+def test_running_out_of_memory_changes_nothing_and_the_smaller_step_is_the_one_that_would_have_been(
+    make_engine: Callable[..., Engine], data: Dataset, at_call: int
+) -> None:
+    ids = np.array([3, 0, 5, 2])
+    straight, engine = make_engine(), make_engine()
+    for each in (straight, engine):
+        for module in each.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.5  # draws from the generator
+    torch.manual_seed(3)
+    expected = straight.train_step(data, ids, BatchShape(1, 4, 1), learning_rate=0.5)
+    torch.manual_seed(3)
+    _exhausted(engine, at_call=at_call)
+    before, generator = _weights(engine), torch.get_rng_state()
+    assert engine.train_step(data, ids, BatchShape(2, 2, 1), learning_rate=0.5, recover=True) is None
+    assert all(torch.equal(weight, before[name]) for name, weight in _weights(engine).items())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(p.grad is None for p in engine.parameters.values())
+    assert engine.train_step(data, ids, BatchShape(1, 4, 1), learning_rate=0.5, recover=True) == expected
+    wanted = _weights(straight)
+    assert all(torch.equal(weight, wanted[name]) for name, weight in _weights(engine).items())
+
+
+def test_without_leave_to_recover_running_out_of_memory_is_an_error(make_engine: Callable[..., Engine], data: Dataset) -> None:
+    engine = make_engine()
+    _exhausted(engine, at_call=1)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.train_step(data, np.array([3, 0]), BatchShape(2, 1, 1), learning_rate=0.5)
+    _exhausted(engine, at_call=1)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.evaluate(data, 2, lambda: False)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(make_engine: Callable[..., Engine], data: Dataset) -> None:
+    engine = make_engine()
+
+    def losses(model: Any, batch: Any) -> Any:
+        raise RuntimeError("shapes do not match")
+
+    engine._losses = losses  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="shapes"):
+        engine.train_step(data, np.array([3, 0]), BatchShape(2, 1, 1), learning_rate=0.5, recover=True)
+
+
+def test_an_evaluation_that_does_not_fit_says_so(make_engine: Callable[..., Engine], data: Dataset) -> None:
+    engine = make_engine()
+    _exhausted(engine, at_call=1)
+    assert engine.evaluate(data, 2, lambda: False, recover=True) is None
+    assert engine.evaluate(data, 1, lambda: False, recover=True) is not None

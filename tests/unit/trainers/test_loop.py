@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from pitstop.trainers.engine import StepStats
 from pitstop.trainers.loop import Boundary, Loop, Outcome
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.signals import INTERRUPT, SAVE, TERMINATE, SignalFlag
+from pitstop.trainers.sizing import Sizing
 from pitstop.trainers.tasks.sft import Example
 
 Act = Callable[[Boundary], object]
@@ -30,10 +31,31 @@ class _Engine:
 
     def __init__(self) -> None:
         self.steps: list[tuple[tuple[int, ...], float]] = []
+        self.shapes: list[BatchShape] = []
+        self.fitting = 1_000_000
 
-    def train_step(self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, learning_rate: float) -> StepStats:
+    def train_step(
+        self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, learning_rate: float, *, recover: bool
+    ) -> StepStats | None:
+        if shape.batch_size > self.fitting:
+            assert recover
+            return None
+        self.shapes.append(shape)
         self.steps.append((tuple(step_ids.tolist()), learning_rate))
         return StepStats(loss_sum=float(step_ids.sum()), tokens=len(step_ids), grad_norm=1.0)
+
+
+class _Saves:
+    """What is saved beside the training; ``trouble`` is what went wrong with it."""
+
+    trouble: Exception | None = None
+
+    def troubled(self) -> bool:
+        return self.trouble is not None
+
+    def raise_trouble(self) -> NoReturn:
+        assert self.trouble is not None
+        raise self.trouble
 
 
 class _Hook:
@@ -55,7 +77,8 @@ def _loop(
     engine, signals = _Engine(), SignalFlag(announce=False)
     signals.pending = pending
     chosen = TrainingSettings.model_validate({"epochs": 2, **settings})
-    loop = Loop(engine, _data(count), chosen, BatchShape(2, 1, 1), progress or Progress(), [_Hook(act)], signals)  # type: ignore[arg-type]
+    sizing = Sizing(BatchShape(2, 1, 1), automatic=chosen.auto_batch_size)
+    loop = Loop(engine, _data(count), chosen, sizing, progress or Progress(), [_Hook(act)], signals, _Saves())  # type: ignore[arg-type]
     return loop, engine
 
 
@@ -147,3 +170,28 @@ def test_nothing_left_to_do() -> None:
     loop, engine = _loop(progress=Progress(step=6, epoch=1, position=5))
     assert loop.run() == Outcome(0, "nothing left to do")
     assert not engine.steps
+
+
+def test_trouble_with_saving_ends_training_at_the_next_step_and_before_its_hooks() -> None:
+    seen: list[int] = []
+
+    def fail_at_two(boundary: Boundary) -> None:
+        seen.append(boundary.step)
+        if boundary.step == 2:
+            loop.saves.trouble = RuntimeError("no room")  # type: ignore[attr-defined]
+
+    loop, engine = _loop(fail_at_two)
+    with pytest.raises(RuntimeError, match="no room"):
+        loop.run()
+    assert seen == [1, 2] and len(engine.steps) == 3
+
+
+def test_a_step_that_does_not_fit_is_repeated_in_smaller_pieces_and_none_is_lost() -> None:
+    plain, straight = _loop()
+    plain.run()
+    loop, engine = _loop(auto_batch_size=True)
+    engine.fitting = 1
+    assert loop.run() == Outcome(0, "all steps done")
+    assert engine.steps == straight.steps
+    assert set(engine.shapes) == {BatchShape(1, 2, 1)}
+    assert loop.progress == plain.progress

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.loop import Boundary, Plan
 from pitstop.trainers.progress import LossWindow, Progress
 from pitstop.trainers.signals import INTERRUPT, TERMINATE, SignalFlag
+from pitstop.trainers.sizing import Sizing
+from support.stores import ForgetfulStorage
 
 NAN = float("nan")
 
@@ -146,10 +150,13 @@ def test_nothing_is_judged_while_its_evaluation_is_still_to_do(evaluates: bool) 
 
 class _Engine:
     def __init__(self, error: Exception | None = None) -> None:
-        self.error, self.calls = error, 0
+        self.error, self.calls, self.fitting = error, 0, 1_000_000
 
-    def evaluate(self, data: Any, batch_size: int, give_up: Any) -> dict[str, float]:
+    def evaluate(self, data: Any, batch_size: int, give_up: Any, *, recover: bool) -> dict[str, float] | None:
         self.calls += 1
+        if batch_size > self.fitting:
+            assert recover
+            return None
         if self.error:
             raise self.error
         return {"val_loss": 1.5}
@@ -158,7 +165,9 @@ class _Engine:
 def _evaluate(engine: _Engine, boundary: Boundary, progress: Progress, pending: int = 0, **settings: Any) -> None:
     signals = SignalFlag(announce=False)
     signals.pending = pending
-    Evaluate(engine, None, _settings(**settings), progress, signals, lambda: None).at_boundary(boundary)  # type: ignore[arg-type]
+    Evaluate(
+        engine, None, _settings(**settings), progress, signals, Sizing(BatchShape(2, 2, 1), automatic=False), lambda: None
+    ).at_boundary(boundary)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +209,15 @@ def test_a_signal_during_an_evaluation_ends_it(pending: int) -> None:
     assert boundary.interrupted == pending and progress.boundary_pending and not boundary.metrics
 
 
+def test_an_evaluation_that_does_not_fit_is_repeated_in_smaller_pieces() -> None:
+    engine, sizing, boundary = _Engine(), Sizing(BatchShape(8, 1, 1), automatic=True), _boundary(finished=True)
+    engine.fitting = 2
+    signals = SignalFlag(announce=False)
+    Evaluate(engine, None, _settings(), Progress(), signals, sizing, lambda: None).at_boundary(boundary)  # type: ignore[arg-type]
+    assert engine.calls == 3 and boundary.metrics == {"val_loss": 1.5}
+    assert sizing.shape == BatchShape(2, 4, 1)
+
+
 # LogMetrics --------------------------------------------------------------------------------------------------------------
 
 ROW = ["step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "val_loss", "step_s", "tokens_per_s"]
@@ -207,7 +225,7 @@ ROW = ["step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "val_los
 
 def test_a_row_by_hand(tmp_path: Path) -> None:
     progress = Progress(tokens=1000, unlogged=LossWindow(3.0, 2))
-    hook = LogMetrics(MetricsLog(tmp_path / "metrics.jsonl"), _settings(logging_steps=2), progress)
+    hook = LogMetrics(MetricsLog(tmp_path / "metrics.jsonl"), _settings(logging_steps=2), progress, pytest.fail)
     progress.tokens += 50
     hook.at_boundary(_boundary(1, step_s=0.25))
     progress.tokens += 70
@@ -232,8 +250,32 @@ def test_a_row_by_hand(tmp_path: Path) -> None:
     assert progress.unlogged == LossWindow()
 
 
+def test_a_disk_that_refuses_a_row_costs_no_training_and_no_row(tmp_path: Path) -> None:
+    class Full(ForgetfulStorage):
+        full = True
+
+        def write(self, descriptor: int, data: memoryview) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(descriptor, data)
+
+    storage, warnings = Full(), []
+    hook = LogMetrics(MetricsLog(tmp_path / "metrics.jsonl", storage), _settings(logging_steps=1), Progress(), warnings.append)
+    for step in (1, 2):
+        hook.at_boundary(_boundary(step))
+    assert len(warnings) == 1 and "No space left" in warnings[0], "once, not at every step"
+    storage.full = False
+    hook.at_boundary(_boundary(3))
+    storage.full = True
+    hook.at_boundary(_boundary(4))
+    assert len(warnings) == 2, "and again when it happens again"
+    storage.full = False
+    hook.log.close()
+    assert [row["step"] for row in hook.log.rows()] == [1, 2, 3, 4]
+
+
 def test_only_timings_have_keys_that_end_in_s(tmp_path: Path) -> None:
-    row = LogMetrics(MetricsLog(tmp_path / "m"), _settings(), Progress()).row(_boundary(metrics={"val_loss": 1.0}))
+    row = LogMetrics(MetricsLog(tmp_path / "m"), _settings(), Progress(), pytest.fail).row(_boundary(metrics={"val_loss": 1.0}))
     assert [key for key in row if key.endswith("_s")] == ["step_s", "tokens_per_s"]
     assert row["tokens_per_s"] == 0.0
 

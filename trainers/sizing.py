@@ -1,0 +1,59 @@
+"""How an optimizer step is cut up, and the smaller pieces that are tried when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.order import BatchShape
+
+
+def smaller(shape: BatchShape) -> BatchShape:
+    """Micro-batches of half the size (of the largest divisor below, where that is odd) with the same sequences a step.
+
+    ``shape.batch_size`` is at least 2.
+    """
+    size = max(size for size in range(1, shape.batch_size // 2 + 1) if shape.batch_size % size == 0)
+    return BatchShape(size, shape.accumulation * (shape.batch_size // size), shape.world_size)
+
+
+class Sizing:
+    """The shape in force. ``announce`` is told of each change, with the shape before and after."""
+
+    def __init__(
+        self, shape: BatchShape, *, automatic: bool, announce: Callable[[BatchShape, BatchShape], None] | None = None
+    ) -> None:
+        self.shape = shape
+        self._automatic = automatic
+        self._announce = announce
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether smaller micro-batches may be tried."""
+        return self._automatic and self.shape.batch_size > 1
+
+    def shrink(self) -> None:
+        """Go on with smaller micro-batches."""
+        before, self.shape = self.shape, smaller(self.shape)
+        if self._announce is not None:
+            self._announce(before, self.shape)
+
+
+def advice(settings: Settings) -> str:
+    """What a user whose memory ran out can turn, given what is turned already; the cheapest first."""
+    training, size = settings.training, settings.training.batch_size
+    ways = []
+    if size > 1:
+        half = smaller(BatchShape(size, training.gradient_accumulation_steps, 1))
+        ways.append(
+            f"--batch-size {half.batch_size} --gradient-accumulation-steps {half.accumulation} (the same effective batch; "
+            "--auto-batch-size does it by itself)"
+        )
+    if not settings.model.gradient_checkpointing:
+        ways.append("--gradient-checkpointing")
+    if training.method == "lora":
+        ways.append("--method qlora (in a new run)")
+    if training.optimizer == "adamw":
+        ways.append("--optimizer adamw_8bit (in a new run)")
+    ways.append(f"--max-length below {settings.data.max_length}, or a smaller model")
+    return "use less memory: " + "; or ".join(ways)
