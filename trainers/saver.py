@@ -41,6 +41,16 @@ class Identity:
     environment: dict[str, Any]
 
 
+@dataclass
+class SaveTime:
+    """What one save took, in seconds. ``written_s`` is None where it failed or is still under way."""
+
+    step: int
+    waited_s: float  # for the save before
+    stalled_s: float = 0.0  # all that the training waited, for the save before and for the copy
+    written_s: float | None = None  # from the copy to the commit, beside the training
+
+
 class Saver:
     """Saves checkpoints of one run; only the first process has ``run`` and ``log``.
 
@@ -62,7 +72,7 @@ class Saver:
         self.engine, self.progress, self.settings, self.identity = engine, progress, settings, identity
         self.reporter, self.run, self.log, self.protect = reporter, run, log, protect
         self.plan: Plan | None = None
-        self.stalls_s: list[float] = []  # how long each save kept the training waiting
+        self.times: list[SaveTime] = []
         self._buffers = StateBuffers(engine.model, engine.raw_optimizer, engine.names, engine.device)
         self._background = Background()
         self._misses = 0
@@ -76,14 +86,15 @@ class Saver:
         """
         started = time.perf_counter()
         self.settle(final=False)
+        times = SaveTime(boundary.step, waited_s=time.perf_counter() - started)
+        self.times.append(times)
         random_states = gather_bytes(state.rng_state(), self.engine.device)
         if self.run is not None:
             snapshot = self._take(random_states)
-            job = partial(self._write, self.run, name, boundary, snapshot, len(random_states))
-            self._background.start(job)
+            self._background.start(partial(self._write, self.run, name, boundary, snapshot, len(random_states), times))
         if boundary.final or self.settings.training.checkpoint.sync_save:
             self.settle(final=boundary.final)
-        self.stalls_s.append(time.perf_counter() - started)
+        times.stalled_s = time.perf_counter() - started
 
     def settle(self, *, final: bool) -> None:
         """Wait for the save under way; all processes call this together. ``ResourceError`` when it is time to give up."""
@@ -132,13 +143,17 @@ class Saver:
 
     # On the thread beside the training
 
-    def _write(self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int) -> None:
+    def _write(
+        self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int, times: SaveTime
+    ) -> None:
+        started = time.perf_counter()
         self.reporter.display.status(f"saving {name}")
         try:
             info = self._commit(run, name, boundary, snapshot, world_size)
         except ResourceError as error:
             self._missed(name, error, boundary)
             return
+        times.written_s = time.perf_counter() - started
         self._misses, self._failure = 0, None
         self.reporter.line(_saved(info, boundary))
         try:

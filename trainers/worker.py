@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from pitstop.trainers.session import (
     place_base,
     process_group,
 )
-from pitstop.trainers.signals import EXIT_CODES, SignalFlag
+from pitstop.trainers.signals import EXIT_CODES, SignalFlag, leaving_on_sigterm
 from pitstop.trainers.sizing import Sizing, advice
 
 
@@ -58,7 +58,7 @@ class Result:
 
 def train(loaded: Loaded, *, now: datetime, display: Display) -> Result:
     """Start a new run and train it. Raises ``PitstopError`` for whatever the user has to put right."""
-    with process_group() as device:
+    with leaving_on_sigterm(), process_group() as device:
         return _train_new(loaded, now, device, Reporter(display if rank() == 0 else NoDisplay()))
 
 
@@ -86,7 +86,7 @@ def _train_new(loaded: Loaded, now: datetime, device: torch.device, reporter: Re
 def resume(request: resuming.ResumeRequest, *, now: datetime, display: Display) -> Result:
     """Continue a run from a checkpoint. Raises ``PitstopError`` for whatever the user has to put right."""
     reporter = Reporter(display if rank() == 0 else NoDisplay())
-    with process_group() as device:
+    with leaving_on_sigterm(), process_group() as device:
         with contextlib.ExitStack() as stack:
             training = _prepare_resume(request, device, reporter, stack)
             if training is not None:
@@ -210,11 +210,18 @@ def _status(run: RunDirectory | None, reporter: Reporter) -> Iterator[None]:
     run.update_metadata({"status": "running"})
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):
+        _record_end(run, "interrupted", "stopped by a signal")
+        raise
     except BaseException as error:
         reason = error.message if isinstance(error, PitstopError) else f"{type(error).__name__}: {error}"
-        with contextlib.suppress(PitstopError, OSError):  # the first error is the one to show
-            run.update_metadata({"status": "failed", "status_reason": reason[:500]})
+        _record_end(run, "failed", reason[:500])
         raise
+
+
+def _record_end(run: RunDirectory, status: str, reason: str) -> None:
+    with contextlib.suppress(PitstopError, OSError):  # the error that ended the training is the one to show
+        run.update_metadata({"status": status, "status_reason": reason})
 
 
 class _Training:
@@ -363,9 +370,9 @@ class _Training:
         self.reporter.line(
             f"{how} after step {self.progress.step} of {self.loop.plan.total_steps} in {human_duration(seconds)}, peak memory {memory}."
         )
-        if stalls := self.saver.stalls_s:
-            share = 100 * sum(stalls) / max(seconds, 1e-9)
-            self.reporter.line(f"Saving kept training waiting for {sum(stalls):.2f} s ({share:.1f} %) in {len(stalls)} saves.")
+        if times := self.saver.times:
+            stalled = sum(time.stalled_s for time in times)
+            self.reporter.line(f"Training waited {stalled:.2f} s for {len(times)} saves ({100 * stalled / seconds:.1f} %).")
         if status == "interrupted":
             self.reporter.line(f"Go on with: pitstop resume {self.run_dir.number}")
         elif (best := self.run_dir.store.best()) is not None:
@@ -386,6 +393,7 @@ class _Training:
             "total_steps": self.loop.plan.total_steps,
             "best_checkpoint": metadata["best_checkpoint"],
             "checkpoints": [entry["name"] for entry in metadata["checkpoints"]],
+            "saves": [asdict(times) for times in self.saver.times],
         }
 
 

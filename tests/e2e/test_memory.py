@@ -1,0 +1,154 @@
+"""Out of memory: what to turn is said, and with --auto-batch-size no step is lost."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.forked import kill_at_step, pitstop
+from support.training import EXACT_FILES, arguments, assert_same_end, checkpoints, metadata, rows
+
+pytestmark = pytest.mark.usefixtures("warm")
+LARGE: dict[str, Any] = {
+    "batch_size": 4,
+    "no_packing": True,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "keep_last_n": None,
+    "epochs": 3,
+}
+
+
+def _fits(examples: int, *, from_step: int = 0) -> Callable[[], None]:
+    """Memory holds so many examples a micro-batch; before ``from_step`` any number."""
+
+    def prepare() -> None:
+        import torch
+
+        from pitstop.trainers.engine import Engine
+        from pitstop.trainers.loop import Loop
+
+        real, real_step, step = Engine._losses, Loop._step, 0
+
+        def losses(self: Engine, model: Any, batch: Any) -> Any:
+            found = real(self, model, batch)
+            if step >= from_step and len(batch.inputs["doc_lengths"]) > examples:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            return found
+
+        def stepping(self: Loop) -> None:
+            nonlocal step
+            step = self.progress.step + 1
+            real_step(self)
+
+        Engine._losses, Loop._step = losses, stepping  # type: ignore[method-assign]
+
+    return prepare
+
+
+def test_without_the_flag_it_ends_with_code_6_and_says_what_to_turn(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    ended = pitstop(*arguments(tiny_model, data, tmp_path, **LARGE), prepare=_fits(2, from_step=3))
+    assert ended.code == 6, ended.output
+    assert "Traceback" not in ended.output
+    for words in (
+        "Out of memory at step 3",
+        "--batch-size 2 --gradient-accumulation-steps 2",
+        "--auto-batch-size",
+        "--gradient-checkpointing",
+        "pitstop resume 1",
+        "checkpoint-2",
+    ):
+        assert words in ended.output, words
+    assert checkpoints(tmp_path / "run_001") == ["checkpoint-1", "checkpoint-2"]
+    assert metadata(tmp_path / "run_001")["status"] == "failed"
+    ended = pitstop("resume", 1, "--base-dir", tmp_path, "--batch-size", 2, "--gradient-accumulation-steps", 2, prepare=_fits(2))
+    assert ended.code == 0, ended.output
+
+
+def test_with_it_the_step_is_repeated_in_smaller_pieces_and_the_run_is_that_of_a_smaller_start(
+    tiny_model: Path, data: Path, tmp_path: Path
+) -> None:
+    large, small = tmp_path / "large", tmp_path / "small"
+    ended = pitstop(*arguments(tiny_model, data, large, **LARGE, auto_batch_size=True), prepare=_fits(1))
+    assert ended.code == 0, ended.output
+    assert "Memory ran out at step 1: going on with --batch-size 2 --gradient-accumulation-steps 2" in ended.output
+    assert "--batch-size 1 --gradient-accumulation-steps 4" in ended.output
+    assert pitstop(*arguments(tiny_model, data, small, **{**LARGE, "batch_size": 1, "gradient_accumulation_steps": 4})).code == 0
+    assert_same_end(large / "run_001", small / "run_001")
+    changes = metadata(large / "run_001")["batch_size_changes"]
+    assert [change["batch_size"] for change in changes] == [[4, 2], [2, 1]]
+    assert [row["step"] for row in rows(large / "run_001")] == list(range(1, 10))
+
+
+def test_a_run_that_shrank_in_the_middle_is_resumed_exactly(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    start = {**LARGE, "auto_batch_size": True}
+    assert pitstop(*arguments(tiny_model, data, whole, **start), prepare=_fits(2, from_step=4)).code == 0
+
+    def prepare() -> None:
+        _fits(2, from_step=4)()
+        kill_at_step(7)()
+
+    assert pitstop(*arguments(tiny_model, data, broken, **start), prepare=prepare).code == -signal.SIGKILL
+    ended = pitstop("resume", 1, "--base-dir", broken, prepare=_fits(2))
+    assert ended.code == 0, ended.output
+    assert "Memory ran out" not in ended.output, "the checkpoint knows the size that fits"
+    assert_same_end(whole / "run_001", broken / "run_001")
+
+
+def test_an_evaluation_that_does_not_fit_is_repeated_too(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    def prepare() -> None:
+        import torch
+
+        from pitstop.trainers.engine import Engine
+
+        real = Engine._losses
+
+        def losses(self: Engine, model: Any, batch: Any) -> Any:
+            if not torch.is_grad_enabled() and len(batch.inputs["doc_lengths"]) > 1:
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+            return real(self, model, batch)
+
+        Engine._losses = losses  # type: ignore[method-assign]
+
+    ended = pitstop(*arguments(tiny_model, data, tmp_path, **LARGE, auto_batch_size=True), prepare=prepare)
+    assert ended.code == 0, ended.output
+    assert metadata(tmp_path / "run_001")["batch_size_changes"][-1]["batch_size"] == [2, 1]
+
+
+def test_a_single_example_that_does_not_fit_is_the_end(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    ended = pitstop(*arguments(tiny_model, data, tmp_path, **LARGE, auto_batch_size=True), prepare=_fits(0))
+    assert ended.code == 6, ended.output
+    assert "--max-length" in ended.output and "no checkpoint yet" in ended.output
+    assert "--batch-size" not in ended.output.split("hint:")[1]
+
+
+def test_the_kernel_refusing_memory_is_out_of_memory(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    """For real: a limit on the address space that a step of these sizes cannot stay under."""
+
+    def prepare() -> None:
+        import resource
+
+        from pitstop.trainers.loop import Loop
+
+        real = Loop._step
+
+        def stepping(self: Loop) -> None:
+            if self.progress.step == 2:
+                import torch
+
+                used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+                torch.zeros(1 << 30)  # what a larger model would ask for
+            real(self)
+
+        Loop._step = stepping  # type: ignore[method-assign]
+
+    ended = pitstop(*arguments(tiny_model, data, tmp_path, **LARGE), prepare=prepare)
+    assert ended.code == 6, ended.output
+    assert "Out of memory at step 3" in ended.output
+    assert EXACT_FILES[0] in {path.name for path in (tmp_path / "run_001/lora_weights/checkpoint-2").iterdir()}
