@@ -8,6 +8,7 @@ filesystem has none, ``base_model.json`` says where the copy is.
 # ruff: noqa: PTH100, PTH101, PTH208
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -42,7 +43,7 @@ from pitstop.checkpointing.storage import (
     temporary_name,
 )
 from pitstop.checkpointing.store import free_name
-from pitstop.configs.errors import CheckpointError
+from pitstop.configs.errors import CheckpointError, is_disk_full
 
 __all__ = ["BASE_MANIFEST", "BaseModels", "file_sha256"]
 
@@ -87,8 +88,12 @@ class BaseModels:
                 if self._problems(final, content_problems):
                     self._set_aside(final)
                     self._make(final, write)
-        except OSError as error:
-            raise failed_save(final, error) from error
+        except Exception as error:
+            if isinstance(error, OSError):
+                raise failed_save(final, error) from error
+            if is_disk_full(error):  # the libraries that write a base hide the system's error in their own
+                raise failed_save(final, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+            raise
         return final
 
     def _drop_leftovers(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.cli.output import notice, paint
-from pitstop.configs.errors import EXIT_BUG, EXIT_RESOURCES, EXIT_SIGINT, EXIT_USAGE, PitstopError, is_out_of_memory
+from pitstop.configs.errors import EXIT_BUG, EXIT_RESOURCES, EXIT_SIGINT, EXIT_USAGE, PitstopError, is_disk_full, is_out_of_memory
 from pitstop.configs.secrets import mask
 
 _MEMORY_HINT = (
@@ -23,10 +23,9 @@ _MEMORY_HINT = (
     "--gradient-checkpointing, --method qlora, or a smaller model"
 )
 _DISK_HINT = (
-    "free some space or choose another disk with --base-dir; --keep-last-n keeps fewer checkpoints. "
+    "free some space (pitstop prune --dry-run shows what can go) or choose another disk with --base-dir. "
     "Committed checkpoints are intact: resume the run when there is room"
 )
-_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 
 
 def run_guarded(action: Callable[[], Any], arguments: Sequence[str] = ()) -> int:
@@ -60,8 +59,8 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
         return _tell("interrupted", None, EXIT_SIGINT)
     if is_out_of_memory(error):
         return _tell(f"out of memory: {_first_line(error)}", _MEMORY_HINT, EXIT_RESOURCES)
-    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
-        where = f" ({error.filename})" if error.filename else ""
+    if is_disk_full(error):
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return _tell(f"no space left on the disk{where}", _DISK_HINT, EXIT_RESOURCES)
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return _tell(f"{error.strerror}: {error.filename}", "choose another place, or change its permissions", EXIT_USAGE)

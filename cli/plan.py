@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pitstop.cli.output import Column, notice, print_json, say, table
+from pitstop.cli.output import Column, notice, print_json, say, table, warn
 from pitstop.cli.progress import PlainDisplay
 from pitstop.cli.settings_view import rows, sources_as_dict
 from pitstop.configs.load import Loaded, settings_to_dict
@@ -49,9 +49,12 @@ def show_plan(loaded: Loaded, *, json_output: bool) -> int:
         ("peak memory, about", human_size(plan.peak_memory_bytes)),
         ("a checkpoint, about", human_size(plan.checkpoint_bytes)),
         ("disk, about", f"{human_size(plan.disk_bytes)} ({human_size(plan.base_bytes)} of it the base, shared by all runs)"),
+        ("disk, free", human_size(plan.free_disk_bytes) if plan.free_disk_bytes is not None else "unknown"),
         ("time, roughly", human_duration(plan.time_s)),
     ]
     table([Column("Plan"), Column("", wrap=True)], figures)
     say()
+    if plan.free_disk_bytes is not None and plan.free_disk_bytes < plan.disk_bytes:
+        warn(f"the disk has {human_size(plan.free_disk_bytes)} free, {human_size(plan.disk_bytes)} are needed")
     say("Nothing was started.")
     return 0

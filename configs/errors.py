@@ -81,3 +81,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _MEMORY_WORDS)
+
+
+_DISK_ERRNOS = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_DISK_WORDS = ("no space left", "storagefull", "quota exceeded", "disk full")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether ``error`` says that a disk or a quota is full; libraries wrap the system's error in their own kinds."""
+    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
+        return True
+    return isinstance(error, Exception) and any(word in str(error).lower() for word in _DISK_WORDS)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from pitstop.checkpointing.storage import LocalStorage
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import choose_device, choose_precision
+from pitstop.trainers.disk import OPTIMIZER_BYTES, checkpoint_bytes
 from pitstop.trainers.inputs import read_inputs
 from pitstop.trainers.launch import world_size
 from pitstop.trainers.loop import Plan
@@ -27,7 +30,6 @@ from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
 
 _PROCESS_BYTES = {"cpu": 700 << 20, "cuda": 600 << 20, "mps": 700 << 20}  # libraries, or the CUDA context
-_OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 2.1, "paged_adamw_32bit": 8.0}  # a parameter
 # NF4: half a byte a weight, and for each block of 64 a constant of 4 bytes, or with double quantisation of about 1.02.
 _NF4_BYTES = {False: 0.5 + 4 / 64, True: 0.5 + 1 / 64 + 4 / (64 * 256)}
 _KEPT_A_LAYER = (14, 8)  # 16-bit values kept for the backward pass, a token and layer: hidden widths, MLP widths
@@ -51,6 +53,7 @@ class Forecast:
     checkpoint_bytes: int
     base_bytes: int
     disk_bytes: int
+    free_disk_bytes: int | None
     time_s: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     model = _without_weights(settings, inputs.source)
     sizes = _Sizes.of(model, settings)
     tokens = _tokens_to_train(inputs.train, plan, shape)
-    checkpoint = int(sizes.trainable * (4 + _OPTIMIZER_BYTES[training.optimizer]))
+    checkpoint = checkpoint_bytes(sizes.trainable, training.optimizer)
     kept = (training.checkpoint.keep_last_n or max(1, plan.total_steps // max(1, plan.steps_per_epoch))) + 1
     return Forecast(
         device=str(device),
@@ -87,8 +90,18 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
         checkpoint_bytes=checkpoint,
         base_bytes=sizes.base_bytes,
         disk_bytes=kept * checkpoint + (sizes.base_bytes if training.checkpoint.save_base_model else 0),
+        free_disk_bytes=_free(Path(training.checkpoint.base_dir)),
         time_s=tokens * sizes.multiplied * _FLOPS_A_WEIGHT / (_flops_per_s(device) * _REALISTIC * shape.world_size),
     )
+
+
+def _free(directory: Path) -> int | None:
+    """Bytes free where the runs are to lie, in a directory that need not exist yet."""
+    existing = next((path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir()), None)
+    try:
+        return LocalStorage().free_space(existing) if existing is not None else None
+    except OSError:
+        return None
 
 
 def _without_weights(settings: Settings, source: ModelSource) -> Any:
@@ -133,7 +146,7 @@ def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Dataset, 
         (2 * tokens * text.hidden_size * layers + a_layer) if settings.model.gradient_checkpointing else a_layer * layers
     )
     logits = supervised * text.vocab_size * (2 + 4 + 4 + 4)
-    adapter = sizes.trainable * (8 + _OPTIMIZER_BYTES[settings.training.optimizer])
+    adapter = sizes.trainable * (8 + OPTIMIZER_BYTES[settings.training.optimizer])
     return int(_PROCESS_BYTES[device.type] + sizes.base_bytes + adapter + activations + logits)
 
 

@@ -25,6 +25,7 @@ from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers import resuming
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import peak_memory_bytes
+from pitstop.trainers.disk import check_room
 from pitstop.trainers.engine import gather_bytes
 from pitstop.trainers.environment import describe
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
@@ -72,6 +73,8 @@ def _train_new(loaded: Loaded, now: datetime, device: torch.device, reporter: Re
         check_writable(Path(settings.training.checkpoint.base_dir))
     base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
     built, inputs = _build(settings, base, inputs, hardware, reporter)
+    if hardware.is_main and (note := check_room(settings, built.engine.model.get_nb_trainable_parameters()[0])):
+        reporter.warn(note)
     name = run_name(settings, now)
     for note in name.notes:
         reporter.line(note)
@@ -127,6 +130,8 @@ def _take_up(
     training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info)
     resuming.check_unfinished(plan, training.loop.plan, progress)
     if run is not None:
+        if note := check_room(settings, built.engine.model.get_nb_trainable_parameters()[0]):
+            reporter.warn(note)
         resuming.record(plan, run, describe(hardware), reporter)
     stack.enter_context(_status(run, reporter))
     restore_rng()

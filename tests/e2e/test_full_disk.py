@@ -23,6 +23,8 @@ def _full_for(saves: range) -> Callable[[], None]:
 
         def free_space(self: LocalStorage, path: Path) -> int:
             nonlocal asked
+            if path.name != "lora_weights":  # the look before training
+                return 1 << 40
             asked += 1
             return 0 if asked in saves else 1 << 40
 
@@ -49,3 +51,17 @@ def test_third_full_disk_in_a_row_ends_the_training_and_keeps_what_is_there(tiny
     assert not [path.name for path in (run / "lora_weights").iterdir() if path.name.startswith(".tmp")]
     ended = pitstop("resume", 1, "--base-dir", tmp_path)
     assert ended.code == 0, ended.output
+
+
+def test_no_room_for_a_single_checkpoint_is_said_before_training_and_no_run_is_made(
+    tiny_model: Path, data: Path, tmp_path: Path
+) -> None:
+    def prepare() -> None:
+        from pitstop.checkpointing.storage import LocalStorage
+
+        LocalStorage.free_space = lambda self, path: 1000  # type: ignore[method-assign]
+
+    ended = pitstop(*arguments(tiny_model, data, tmp_path), prepare=prepare)
+    assert ended.code == 6, ended.output
+    assert "no room for a single checkpoint" in ended.output and "step 1/" not in ended.output
+    assert not (tmp_path / "run_001").exists()

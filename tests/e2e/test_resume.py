@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -205,3 +208,106 @@ def test_run_killed_before_its_first_checkpoint_is_refused_with_the_way_on(tiny_
     assert ended.code == 4, ended.output
     assert "no checkpoint yet" in ended.output
     assert "pitstop train" in ended.output
+
+
+def _content(run: Path) -> dict[Path, bytes]:
+    """All files of a run but the word of who last held its lock."""
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def _damage(checkpoint: Path) -> None:
+    weights = checkpoint / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["epoch_001", "epoch_002"])
+def test_damaged_checkpoint_that_was_asked_for_is_refused_and_the_whole_ones_named(runs: Path, name: str) -> None:
+    weights = runs / "run_001/lora_weights"
+    _damage(weights / name)
+    other = "epoch_002" if name == "epoch_001" else "epoch_001"
+    ended = pitstop("resume", 1, "--base-dir", runs, "--checkpoint", name, "--epochs", 3)
+    assert ended.code == 4, ended.output
+    assert f"checkpoint '{name}' is damaged and was set aside" in ended.output
+    assert "adapter_model.safetensors changed" in ended.output
+    assert f"verified and whole: {other};" in ended.output
+    assert "--fallback new" in ended.output
+    assert (weights / ".damaged" / name).is_dir() and (weights / other).is_dir()
+    assert len(metadata(runs / "run_001")["resumes"]) == 0
+
+
+def test_fallback_new_starts_a_new_run_and_leaves_the_old_one_alone(runs: Path) -> None:
+    weights = runs / "run_001/lora_weights"
+    for name in ("epoch_001", "epoch_002"):
+        _damage(weights / name)
+    refused = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+    assert refused.code == 4, refused.output
+    assert "--fallback new" in refused.output
+    before = _content(runs / "run_001")
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 1, "--fallback", "new")
+    assert ended.code == 0, ended.output
+    assert "Starting a new run with the same settings instead" in ended.output
+    assert "Run 2:" in ended.output
+    assert checkpoints(runs / "run_002") == ["epoch_001"]
+    new, old = metadata(runs / "run_002"), metadata(runs / "run_001")
+    assert new["instead_of"] == "1" and new["name"] != old["name"]
+    config = json.loads((runs / "run_002/config.json").read_text())
+    assert (config["training"]["epochs"], config["lora"]["rank"]) == (1, 4)
+    assert config["sources"]["lora.rank"] == "run_001/config.json"
+    after = _content(runs / "run_001")
+    assert after == before, "nothing of the old run changed"
+
+
+def test_fallback_new_is_not_taken_where_a_checkpoint_can_be_used(runs: Path) -> None:
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3, "--fallback", "new")
+    assert ended.code == 0, ended.output
+    assert "Resumed run 1" in ended.output and not (runs / "run_002").exists()
+    assert pitstop("resume", 1, "--base-dir", runs, "--fallback", "old").code == 2
+
+
+def _reseal(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change trainer_state.json and write a manifest that fits, as a run on another machine would have."""
+    from pitstop.checkpointing.manifest import sealed, unsealed
+
+    path, manifest = checkpoint / "trainer_state.json", checkpoint / "MANIFEST.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    body = unsealed(manifest.read_bytes(), "there")
+    body["files"][path.name] = {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    manifest.write_bytes(sealed(body))
+
+
+def test_another_machine_is_said_in_one_line_before_training_and_recorded(runs: Path) -> None:
+    def elsewhere(content: dict[str, Any]) -> None:
+        content["environment"]["versions"]["torch"] = "2.10.0"
+        content["environment"]["threads"] = 64
+
+    _reseal(runs / "run_001/lora_weights/epoch_002", elsewhere)
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+    assert ended.code == 0, ended.output
+    lines = [line for line in ended.output.splitlines() if "not bit for bit" in line]
+    assert len(lines) == 1 and "torch 2.10.0 → " in lines[0] and "threads 64 → 1" in lines[0]
+    assert ended.output.index("not bit for bit") < ended.output.index("step 13/")
+    changes = metadata(runs / "run_001")["resumes"][-1]["environment_changes"]
+    assert changes["threads"] == [64, 1] and changes["torch"][0] == "2.10.0"
+
+
+def test_the_same_machine_is_not_mentioned(runs: Path) -> None:
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+    assert "bit for bit" not in ended.output
+    assert "environment_changes" not in metadata(runs / "run_001")["resumes"][-1]
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused_with_the_version_that_wrote_it_and_left_alone(runs: Path) -> None:
+    from pitstop.checkpointing.manifest import sealed, unsealed
+
+    manifest = runs / "run_001/lora_weights/epoch_002/MANIFEST.json"
+    body = unsealed(manifest.read_bytes(), "there")
+    manifest.write_bytes(sealed({**body, "format_version": 2, "pitstop_version": "7.8.9", "new_key": 1}))
+    before = sorted(path.name for path in manifest.parent.parent.iterdir())
+    ended = pitstop("resume", 1, "--base-dir", runs, "--epochs", 3)
+    assert ended.code == 4, ended.output
+    assert "pitstop 7.8.9" in ended.output and "format 2" in ended.output and "upgrade" in ended.output
+    assert sorted(path.name for path in manifest.parent.parent.iterdir()) == before
