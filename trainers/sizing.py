@@ -51,9 +51,10 @@ def advice(settings: Settings) -> str:
         )
     if not settings.model.gradient_checkpointing:
         ways.append("--gradient-checkpointing")
-    if training.method == "lora":
-        ways.append("--method qlora (in a new run)")
+    new_run = [f"--max-length below {settings.data.max_length}"]
     if training.optimizer == "adamw":
-        ways.append("--optimizer adamw_8bit (in a new run)")
-    ways.append(f"--max-length below {settings.data.max_length}, or a smaller model")
+        new_run.append("--optimizer adamw_8bit")
+    if training.method == "lora":
+        new_run.append("--method qlora")
+    ways.append(f"in a new run {', '.join(new_run)} or a smaller model")
     return "use less memory: " + "; or ".join(ways)

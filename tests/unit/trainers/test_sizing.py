@@ -42,10 +42,10 @@ def test_the_advice_names_only_what_is_not_turned_yet() -> None:
     text = advice(Settings.model_validate({"training": {"batch_size": 4, "method": "lora"}}))
     assert "--batch-size 2 --gradient-accumulation-steps 4" in text
     assert "--auto-batch-size" in text and "--gradient-checkpointing" in text
-    assert "--method qlora" in text and "--optimizer adamw_8bit" in text
+    assert "in a new run --max-length below 2048, --optimizer adamw_8bit, --method qlora or a smaller model" in text
     least = {
         "training": {"batch_size": 1, "method": "qlora", "optimizer": "adamw_8bit"},
         "model": {"gradient_checkpointing": True},
         "data": {"max_length": 512},
     }
-    assert advice(Settings.model_validate(least)) == "use less memory: --max-length below 512, or a smaller model"
+    assert advice(Settings.model_validate(least)) == "use less memory: in a new run --max-length below 512 or a smaller model"
