@@ -39,14 +39,23 @@ def target(path: Path) -> str | None:
         return None
 
 
+def listed(base_dir: Path) -> list[Path]:
+    """All entries, sorted by name."""
+    directory = base_dir / layout.BY_NAME
+    try:
+        return [directory / name for name in sorted(os.listdir(directory)) if name != layout.LOCK]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def entries(base_dir: Path, label: str) -> list[Path]:
     """The entries that lead to the run ``label`` (``run_003`` or ``base_training/run_003``), whether it exists or not."""
-    return [path for path in _all(base_dir) if target(path) == f"../{label}"]
+    return [path for path in listed(base_dir) if target(path) == f"../{label}"]
 
 
 def dangling(base_dir: Path) -> list[Path]:
     """The entries that lead to a run which is gone. What leads anywhere else was not made by Pitstop and is left out."""
-    return [path for path in _all(base_dir) if _leads_nowhere(base_dir, target(path))]
+    return [path for path in listed(base_dir) if _leads_nowhere(base_dir, target(path))]
 
 
 def _leads_nowhere(base_dir: Path, text: str | None) -> bool:
@@ -54,11 +63,3 @@ def _leads_nowhere(base_dir: Path, text: str | None) -> bool:
     if match is None or layout.run_number(match[1]) is None:
         return False
     return not os.path.lexists(base_dir / (text or "").removeprefix("../"))
-
-
-def _all(base_dir: Path) -> list[Path]:
-    directory = base_dir / layout.BY_NAME
-    try:
-        return [directory / name for name in sorted(os.listdir(directory)) if name != layout.LOCK]
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -48,6 +48,11 @@ class RunDirectory:
         self._storage: Storage = storage or LocalStorage()
         self._updating = threading.RLock()  # a save in the background and the training thread both report
 
+    @property
+    def storage(self) -> Storage:
+        """What everything durable is written through."""
+        return self._storage
+
     # Where things are
 
     @property
