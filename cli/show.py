@@ -164,7 +164,7 @@ def _number(value: float | None) -> str:
 
 def _set_aside(content: Mapping[str, Any]) -> None:
     if content["set_aside"]:
-        _heading("Set aside (never deleted by Pitstop)")
+        _heading("Set aside (only `pitstop prune --set-aside` deletes it)")
     for item in content["set_aside"]:
         why = f": {item['reason']}" if item["reason"] else ""
         say(f"  {item['where']}/{item['name']}  {human_size(item['size_bytes'])}{why}")

@@ -131,7 +131,7 @@ def test_dying_before_any_operation_of_a_deletion_leaves_the_whole_run_or_none_o
         delete_run(reopened(base / "run_002", storage))
 
     operations = crash_everywhere(lambda: fresh(base), body, check)
-    assert operations > 30
+    assert operations > 20
     assert states[0] and not states[-1]
     assert states == sorted(states, reverse=True), "once gone, it stays gone"
 
@@ -149,7 +149,7 @@ def test_a_failing_disk_costs_the_deletion_and_nothing_else(number: int, base: P
             assert whole or "no longer listed" in error.message
         finish(base)
         check_finished(base)
-    assert at > 30
+    assert at > 20
     check_finished(base)
 
 
@@ -210,7 +210,7 @@ def test_dying_before_any_operation_of_pruning_costs_nothing_that_is_kept(base: 
         assert (again.removed, again.failed) == ([], [])
 
     operations = crash_everywhere(lambda: littered(base), lambda storage: prune_all(base, storage), check)
-    assert operations > 30
+    assert operations > 20
     assert left == sorted(left, reverse=True) and {left[0], left[-1]} == {5, 3}
 
 
@@ -226,7 +226,7 @@ def test_a_failing_disk_keeps_pruning_from_one_thing_and_costs_nothing_that_is_k
         assert [reason for _, reason in outcome.failed], f"operation {at} failed and nobody was told"
         prune_all(base, ForgetfulStorage())
         check_pruned(base)
-    assert at > 30
+    assert at > 20
     check_pruned(base)
 
 
@@ -279,7 +279,7 @@ def broken_deletion(base: Path, scratch: Path, mutate: Callable[[Any], None] = l
     for count, image in images(recorder, scratch, made):
         try:
             whole = check_whole_or_gone(image)
-            assert not whole or count < recorder.count, "it came back"
+            assert count < recorder.count or not (whole or by_name.dangling(image)), "it came back"
             check_a_new_run_is_itself(image, whole)
             finish(image)
             check_finished(image)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import housekeeping, inspection, layout, locking
+from pitstop.checkpointing import by_name, housekeeping, inspection, layout, locking
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.housekeeping import delete_run, prunable, prune_bases, prune_deleted, prune_run, unused_bases
 from pitstop.checkpointing.runs import RunDirectory, create_run, find_run, list_runs
 from pitstop.configs.errors import CheckpointError, RunError
 from support.housekeeping import DIGEST, UNUSED, checkpoints, config, litter, make_run, names, place_base
-from support.stores import FILES, ForgetfulStorage, save
+from support.stores import FILES, ForgetfulStorage, HookedStorage, save
 
 
 def reopened(run: RunDirectory) -> RunDirectory:
@@ -329,6 +329,22 @@ def test_a_full_disk_does_not_keep_anyone_from_taking_the_lock(tmp_path: Path, m
     assert list_runs(tmp_path) == []
 
 
+def test_a_run_that_starts_while_another_is_deleted_gets_its_number_and_its_name_for_good(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "same")
+    starting: list[threading.Thread] = []
+
+    def start_another(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "unlink" and arguments[0].parent.name == layout.BY_NAME:
+            starting.append(threading.Thread(target=make_run, args=(tmp_path, "same"), kwargs={"steps": (), "base": False}))
+            starting[0].start()
+            time.sleep(0.3)
+
+    delete_run(RunDirectory(run.path, HookedStorage(before=start_another)))
+    starting[0].join()
+    assert [(record.run, record.name) for record in list_runs(tmp_path)] == [("run_001", "same")]
+    assert by_name.target(tmp_path / "by-name" / "same") == "../run_001"
+
+
 # After a crash
 
 
@@ -379,6 +395,22 @@ def test_a_deletion_that_is_going_on_is_not_disturbed(tmp_path: Path) -> None:
     with locking.exclusive(trash / layout.LOCK, "run_001"):
         assert [item.name for item in prune_deleted(tmp_path).removed] == ["by-name/gone"]
     assert (trash / "config.json").exists()
+
+
+def test_the_lock_of_a_deletion_goes_last_so_that_nobody_takes_it_for_abandoned(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    seen: list[int] = []
+
+    def look(name: str, arguments: tuple[Any, ...]) -> None:
+        if (
+            name in ("unlink", "remove_directory")
+            and arguments[0].name != layout.LOCK
+            and ".trash-run_001" in str(arguments[0].parent)
+        ):
+            seen.append(len(prune_deleted(tmp_path).removed))
+
+    delete_run(RunDirectory(run.path, HookedStorage(before=look)))
+    assert len(seen) > 10 and set(seen) == {0}
 
 
 def test_entries_that_lead_to_a_run_or_were_made_by_someone_else_stay(tmp_path: Path) -> None:
