@@ -26,7 +26,7 @@ def delete(
     yes: Annotated[bool | None, typer.Option("--yes", "-y", help="Do not ask.")] = None,
     dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Say what would be freed; delete nothing.")] = None,
     base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs.  [default: OUTPUT_DIR or checkpoints]")
+        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
     ] = None,
     env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,

@@ -36,11 +36,11 @@ class _Wish:
 
 def prune(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="3, run_003, a run's name or a path. Every run unless given.")
+        str | None, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path. Every run unless given.")
     ] = None,
     keep: Annotated[
         int | None,
-        typer.Option("--keep-last-n", metavar="N", min=1, help="Keep this many checkpoints.  [default: each run's own setting]"),
+        typer.Option("--keep-last-n", metavar="N", min=1, help="Keep this many checkpoints (default: each run's own setting)."),
     ] = None,
     dry_run: Annotated[
         bool | None, typer.Option("--dry-run", help="List what would go and what that frees; delete nothing.")
@@ -49,7 +49,7 @@ def prune(
         bool | None, typer.Option("--set-aside", help="Delete what recovery and resumes set aside too (.damaged, .superseded).")
     ] = None,
     base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs.  [default: OUTPUT_DIR or checkpoints]")
+        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
     ] = None,
     env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,

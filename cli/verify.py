@@ -24,12 +24,10 @@ _NAMED = 5
 def verify(
     run: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[RUN]", help="3, run_003, a run's name or a path; 3@best that checkpoint only. All unless given."
-        ),
+        typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path; 3@best that checkpoint only. All unless given."),
     ] = None,
     base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs.  [default: OUTPUT_DIR or checkpoints]")
+        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
     ] = None,
     env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
