@@ -12,7 +12,8 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pitstop.checkpointing.storage import (
     DIRECTORY_MODE,
     FILE_MODE,
     TEMPORARY_PREFIX,
+    TRASH_PREFIX,
     FileRecord,
     LocalStorage,
     Storage,
@@ -51,6 +53,10 @@ FORMAT_VERSION = 1
 BASE_MANIFEST = "BASE_MANIFEST.json"
 LINKED = "base_model"
 REFERENCE = "base_model.json"
+STARTING = ".starting.lock"
+"""Held together by processes that have placed a base and have no run yet that refers to it."""
+
+_STORE = "the store of base models"
 
 _DIGEST_CHARACTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyz-_")
 
@@ -77,17 +83,19 @@ class BaseModels:
         """The copy with this digest, made by ``write(directory)`` into an empty directory unless it is there already.
 
         Processes that start together wait for the first. The copy appears whole or not at all; a damaged one is set aside
-        and made anew. ``ResourceError`` when the disk fails or is full; what ``write`` raises passes through.
+        and made anew. Until ``link_into``, or the end of this process, ``pitstop prune`` keeps its hands off the copies: no
+        run refers to this one yet. ``ResourceError`` when the disk fails or is full; what ``write`` raises passes through.
         """
         final = self.path(digest)
         try:
             make_directories(self._storage, self.directory)
             # However long another process takes to save a base, waiting is quicker than saving it twice.
-            with locking.exclusive(self.directory / layout.LOCK, "the store of base models", patience_s=math.inf):
+            with locking.exclusive(self.directory / layout.LOCK, _STORE, patience_s=math.inf):
                 self._drop_leftovers()
                 if self._problems(final, content_problems):
                     self._set_aside(final)
                     self._make(final, write)
+                locking.share(self.directory / STARTING, _STORE)  # before the other lock goes
         except Exception as error:
             if isinstance(error, OSError):
                 raise failed_save(final, error) from error
@@ -98,7 +106,7 @@ class BaseModels:
 
     def _drop_leftovers(self) -> None:
         for name in os.listdir(self.directory):
-            if name.startswith(TEMPORARY_PREFIX):
+            if name.startswith((TEMPORARY_PREFIX, TRASH_PREFIX)):
                 self._storage.remove_tree(self.directory / name)
 
     def _make(self, final: Path, write: Callable[[Path], None]) -> None:
@@ -176,15 +184,20 @@ class BaseModels:
         problems = self._problems(source, shape_problems)
         if problems:
             raise CheckpointError(f"the base model {source} is damaged: {summary(problems)}")
-        target = Path(run_dir) / LINKED
-        if os.path.lexists(target) or (Path(run_dir) / REFERENCE).exists():
+        location = self._linked_into(Path(run_dir), source)
+        locking.release(self.directory / STARTING)
+        return location
+
+    def _linked_into(self, run_dir: Path, source: Path) -> Path:
+        target = run_dir / LINKED
+        if os.path.lexists(target) or (run_dir / REFERENCE).exists():
             return self.base_location(run_dir)
         try:
             return self._link(source, target)
         except OSError as error:
             if not links_unsupported(error):
                 raise failed_save(target, error) from error
-        return self._refer(Path(run_dir), source)
+        return self._refer(run_dir, source)
 
     def relink(self, run_dir: Path, digest: str) -> Path:
         """Give the run the shared copy in place of a ``base_model`` that is damaged; that is kept in ``.damaged``."""
@@ -235,6 +248,38 @@ class BaseModels:
                 f"{path}: damaged ({error})", hint="remove it; the base is then loaded from its source"
             ) from error
         return str(digest)
+
+    def digests(self) -> list[str]:
+        """The copies there are, whole and damaged ones, sorted."""
+        try:
+            names = sorted(os.listdir(self.directory))
+        except FileNotFoundError:
+            return []
+        return [name for name in names if name[0] not in ".-_" and os.path.lexists(self.directory / name / BASE_MANIFEST)]
+
+    def digest_of(self, run_dir: Path) -> str | None:
+        """The digest of the base that the run has under ``base_model``; None where it has none, or none that can be read."""
+        try:
+            linked = Path(run_dir) / LINKED
+            return read_base_manifest(linked)[0] if is_real_directory(linked) else self._referred(Path(run_dir))
+        except CheckpointError:
+            return None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one who changes the copies, and no process is about to use one. ``RunError`` names one that is."""
+        with (
+            locking.exclusive(self.directory / layout.LOCK, _STORE),
+            locking.exclusive(self.directory / STARTING, _STORE),
+        ):
+            yield
+
+    def in_use_by(self) -> Path | None:
+        """The lock file that keeps ``alone`` from being had now; None when nothing does."""
+        for name in (layout.LOCK, STARTING):
+            if locking.is_taken(self.directory / name):
+                return self.directory / name
+        return None
 
     def base_path(self, run_dir: Path) -> Path:
         """Where the run's base lies, every byte verified.

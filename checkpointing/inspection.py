@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -82,10 +82,10 @@ def inspect(directory: Path) -> CheckpointInfo:
     return CheckpointInfo.of(directory, manifest)
 
 
-def verify(directory: Path) -> CheckpointInfo:
+def verify(directory: Path, hash_file: Callable[[Path], str] = file_sha256) -> CheckpointInfo:
     """A checkpoint with every byte hashed again; ``DamagedError`` names the files that are missing, extra or changed."""
     manifest = read_manifest(directory)
-    _raise_problems(directory, content_problems(directory, manifest.files, layout.MANIFEST))
+    _raise_problems(directory, content_problems(directory, manifest.files, layout.MANIFEST, hash_file))
     return CheckpointInfo.of(directory, manifest)
 
 
@@ -123,7 +123,9 @@ def shape_problems(directory: Path, files: Mapping[str, FileRecord], manifest_na
     return sorted(problems)
 
 
-def content_problems(directory: Path, files: Mapping[str, FileRecord], manifest_name: str) -> list[str]:
+def content_problems(
+    directory: Path, files: Mapping[str, FileRecord], manifest_name: str, hash_file: Callable[[Path], str] = file_sha256
+) -> list[str]:
     """As ``shape_problems``, and every file that is there in full is hashed too."""
     problems = shape_problems(directory, files, manifest_name)
     named = {problem.split(" ", 1)[0] for problem in problems}
@@ -131,7 +133,7 @@ def content_problems(directory: Path, files: Mapping[str, FileRecord], manifest_
         if name in named:
             continue
         try:
-            if file_sha256(directory / name) != record.sha256:
+            if hash_file(directory / name) != record.sha256:
                 problems.append(f"{name} changed since it was saved (its SHA-256 differs)")
         except OSError as error:
             problems.append(f"{name} cannot be read ({error.strerror or error})")
@@ -150,6 +152,24 @@ def is_real_directory(path: Path) -> bool:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:
         return False
+
+
+def tree_size(path: Path) -> int:
+    """Bytes of all files below ``path``, a file with several names in it counted once; 0 when there is nothing."""
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in tree_files(path)}.values())
+
+
+def tree_files(path: Path) -> Iterator[os.stat_result]:
+    """Every regular file below ``path``, or ``path`` itself; what vanishes while we look is left out, links too."""
+    try:
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            yield status
+        names = sorted(path.iterdir()) if stat.S_ISDIR(status.st_mode) else []
+    except OSError:
+        return
+    for name in names:
+        yield from tree_files(name)
 
 
 def _raise_problems(directory: Path, problems: list[str]) -> None:

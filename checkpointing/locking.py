@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -26,13 +27,15 @@ PATIENCE_S = 0.3
 _BUSY = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _FAR = 1 << 30  # Windows locks a range of bytes against reading too; one beyond the owner's data
 _held: set[int] = set()
+_shared: dict[Path, int] = {}
 
 
 def _close_in_child() -> None:
     # A forked data-loading worker that outlives a killed trainer would keep the lock with its copy of the descriptor.
-    for descriptor in list(_held):
+    for descriptor in [*_held, *_shared.values()]:
         os.close(descriptor)
     _held.clear()
+    _shared.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -43,19 +46,45 @@ if hasattr(os, "register_at_fork"):
 def exclusive(path: Path, what: str, owner: Mapping[str, Any] | None = None, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Hold the lock file ``path`` for ``what`` (named in errors), leaving word of who holds it.
 
-    ``RunError`` when another process still holds it after ``patience_s`` seconds (its pid, host and since when are in the message), or when the lock file
-    cannot be made.
+    ``RunError`` when another process still holds it after ``patience_s`` seconds (its pid, host and since when are in the message), when the lock file
+    cannot be made, or when it was deleted with all around it while this one waited.
     """
     descriptor = _open(path, what)
     _held.add(descriptor)
     try:
         _take(descriptor, path, what, patience_s)
+        _check_still_there(descriptor, path, what)
         _sign(descriptor, owner or {})
         yield
     finally:
         if descriptor in _held:  # not in a forked child, where it is closed already
             _held.discard(descriptor)
             os.close(descriptor)
+
+
+def share(path: Path, what: str) -> None:
+    """Hold the lock file ``path`` together with any number of others, until ``release`` or the end of this process.
+
+    Whoever wants it for himself is refused meanwhile. ``RunError`` as for ``exclusive``. Does nothing on Windows, whose
+    locks cannot be shared.
+    """
+    if sys.platform == "win32" or path in _shared:
+        return
+    descriptor = _open(path, what)
+    try:
+        _take(descriptor, path, what, PATIENCE_S, shared=True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    _shared[path] = descriptor
+    _sign(descriptor, {})
+
+
+def release(path: Path) -> None:
+    """Give up what ``share`` took; nothing happens where it took nothing."""
+    descriptor = _shared.pop(path, None)
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def is_locked(path: Path) -> bool:
@@ -66,6 +95,18 @@ def is_locked(path: Path) -> bool:
         return False
     try:
         return not _try_lock(descriptor, shared=True)
+    finally:
+        os.close(descriptor)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether some process holds the lock file ``path`` now, be it together with others (``share``)."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(descriptor, shared=False)
     finally:
         os.close(descriptor)
 
@@ -89,12 +130,22 @@ def _open(path: Path, what: str) -> int:
         ) from error
 
 
-def _take(descriptor: int, path: Path, what: str, patience_s: float) -> None:
+def _take(descriptor: int, path: Path, what: str, patience_s: float, *, shared: bool = False) -> None:
     deadline = time.monotonic() + patience_s
-    while not _try_lock(descriptor, shared=False):
+    while not _try_lock(descriptor, shared=shared):
         if time.monotonic() > deadline:
-            raise _in_use(path, what)
+            raise in_use(path, what)
         time.sleep(0.02)
+
+
+def _check_still_there(descriptor: int, path: Path, what: str) -> None:
+    # Another run may have this place by now: the lock of the old one would then guard nothing.
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
+        same = False
+    if not same:
+        raise RunError(f"{what} was deleted by another process just now", hint="`pitstop list-runs` shows what there is")
 
 
 def _try_lock(descriptor: int, *, shared: bool) -> bool:
@@ -118,12 +169,14 @@ def _sign(descriptor: int, owner: Mapping[str, Any]) -> None:
     import socket  # here: readers that only ask whether a run is alive do without
 
     word = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().astimezone().isoformat(timespec="seconds")}
-    os.ftruncate(descriptor, 0)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, json.dumps({**word, **owner}).encode())
+    with contextlib.suppress(OSError):  # a full disk has no room for a word, and must not keep anyone from tidying it
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps({**word, **owner}).encode())
 
 
-def _in_use(path: Path, what: str) -> RunError:
+def in_use(path: Path, what: str) -> RunError:
+    """The error that names who holds the lock file ``path``."""
     owner = owner_of(path)
     who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
     return RunError(f"{what} is in use by {who}", hint="wait for it to end, or stop it; it saves a checkpoint on SIGTERM")

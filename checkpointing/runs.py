@@ -1,7 +1,7 @@
 """Run directories: allocation, configuration, metadata, lock; and finding the run that a user means."""
 
 # Abspath keeps links as the user named them, which resolve() does not.
-# ruff: noqa: PTH100, PTH115, PTH208
+# ruff: noqa: PTH100, PTH208
 from __future__ import annotations
 
 import errno
@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout, locking
-from pitstop.checkpointing.inspection import CheckpointInfo
+from pitstop.checkpointing import by_name, layout, locking
+from pitstop.checkpointing.inspection import CheckpointInfo, read_verified
 from pitstop.checkpointing.listing import INTERRUPTED, RunRecord, effective_status, list_runs
 from pitstop.checkpointing.storage import (
     LocalStorage,
@@ -48,6 +48,11 @@ class RunDirectory:
         self._storage: Storage = storage or LocalStorage()
         self._updating = threading.RLock()  # a save in the background and the training thread both report
 
+    @property
+    def storage(self) -> Storage:
+        """What everything durable is written through."""
+        return self._storage
+
     # Where things are
 
     @property
@@ -76,9 +81,7 @@ class RunDirectory:
     @functools.cached_property
     def store(self) -> CheckpointStore:
         """The run's checkpoints; the best one is judged by the run's own ``training.checkpoint.monitor`` and ``mode``."""
-        settings: Any = {}
-        if (self.path / layout.CONFIG).exists():
-            settings = _at(self.config(), "training", "checkpoint")
+        settings = _at(self.settings(), "training", "checkpoint")
         settings = settings if isinstance(settings, dict) else {}
         return CheckpointStore(
             layout.weights_directory(self.path),
@@ -86,6 +89,49 @@ class RunDirectory:
             monitor=settings.get("monitor") or "val_loss",
             mode=settings.get("mode") or "min",
         )
+
+    def settings(self) -> dict[str, Any]:
+        """The settings in force: those in the newest checkpoint, and what the last resume changed if it went on from there.
+
+        Without such a checkpoint those of the start; {} when config.json is missing. ``CheckpointError`` when it is damaged.
+        """
+        infos = CheckpointStore(layout.weights_directory(self.path)).list()
+        settings = _settings_in(infos[-1]) if infos else None
+        if settings is None:
+            settings = self.config() if (self.path / layout.CONFIG).exists() else {}
+        last = self._last_resume()
+        if not infos or last.get("checkpoint") != infos[-1].name or not isinstance(last.get("changes"), dict):
+            return settings
+        for path, pair in last["changes"].items():
+            if isinstance(pair, list) and pair:
+                settings = _with(settings, path.split("."), pair[-1])
+        return settings
+
+    def _last_resume(self) -> dict[str, Any]:
+        try:
+            resumes = self.metadata().get("resumes")
+        except CheckpointError:
+            return {}
+        last = resumes[-1] if isinstance(resumes, list) and resumes else None
+        return last if isinstance(last, dict) else {}
+
+    def pins(self) -> dict[str, tuple[str, ...]]:
+        """The checkpoints that retention never deletes, whatever their age, each with the reasons.
+
+        ``best``, ``last``, ``resumed from`` (what the newest resume started from), and ``best pointer`` or ``last pointer``
+        where that still leads to another one. Reads manifests and metadata.json and hashes nothing. ``NewerFormatError``.
+        """
+        infos = self.store.list()
+        best = self.store.best(infos)
+        reasons: dict[str, list[str]] = {info.name: [] for info in infos}
+        reasons.get(best.name if best else "", []).append(layout.BEST)
+        reasons.get(infos[-1].name if infos else "", []).append(layout.LAST)
+        reasons.get(str(self._last_resume().get("checkpoint")), []).append("resumed from")
+        for which in layout.POINTERS:
+            pointed = reasons.get(self.store.pointer(which) or "", [which])
+            if which not in pointed:
+                pointed.append(f"{which} pointer")
+        return {name: tuple(why) for name, why in reasons.items() if why}
 
     # What is known of it
 
@@ -229,20 +275,31 @@ def create_run(
     """
     disk: Storage = storage or LocalStorage()
     base = Path(os.path.abspath(base_dir))
-    try:
-        make_directories(disk, base / group)
-        run = RunDirectory(_claim_number(disk, base / group, number), disk)
-    except OSError as error:
-        raise _not_made(base / group, error) from error
     claimed: list[Path] = []
     try:
-        _fill(run, disk, name, config, metadata, now or datetime.now().astimezone(), claimed)
+        make_directories(disk, base / group)
+        make_directories(disk, base / layout.BY_NAME)
+        with by_name.alone(base):
+            run = _claim(base / group, disk, name, number, claimed)
+        _fill(run, disk, claimed[-1].name, config, metadata, now or datetime.now().astimezone())
     except BaseException as error:
-        for path in [*claimed, run.path]:
+        for path in reversed(claimed):
             disk.remove_tree(path)
         if isinstance(error, OSError):
-            raise _not_made(run.path, error) from error
+            raise _not_made(claimed[0] if claimed else base / group, error) from error
         raise
+    return run
+
+
+def _claim(directory: Path, storage: Storage, name: str, number: int | None, claimed: list[Path]) -> RunDirectory:
+    """Take number and name; what is made is added to ``claimed``: the run's directory, then its entry in by-name."""
+    claimed.append(_claim_number(storage, directory, number))
+    run = RunDirectory(claimed[0], storage)
+    for stale in by_name.entries(run.base_dir, run.label):  # of an earlier run of this number, which is gone
+        storage.unlink(stale)
+    names = run.base_dir / layout.BY_NAME
+    claimed.append(_claim_name(storage, names, name, f"../{run.label}"))
+    storage.sync_directory(names)
     return run
 
 
@@ -272,25 +329,20 @@ def _fill(
     config: Mapping[str, Any],
     metadata: Mapping[str, Any],
     now: datetime,
-    claimed: list[Path],
 ) -> None:
-    by_name = run.base_dir / layout.BY_NAME
-    make_directories(storage, by_name)
-    claimed.append(_claim_name(storage, by_name, name, f"../{run.label}"))
-    storage.sync_directory(by_name)
     for directory in (layout.weights_directory(run.path), run.logs_dir):
         storage.make_directory(directory)
-    content = {**_initial_metadata(run.number, claimed[0].name, config, now), **metadata}
-    content |= {"run_number": run.number, "name": claimed[0].name}
+    content = {**_initial_metadata(run.number, name, config, now), **metadata}
+    content |= {"run_number": run.number, "name": name}
     storage.write_file(run.path / layout.CONFIG, _json_bytes(config))
     storage.write_file(run.path / layout.METADATA, _json_bytes(content))
     storage.sync_directory(run.path)
     storage.sync_directory(run.path.parent)
 
 
-def _claim_name(storage: Storage, by_name: Path, name: str, target: str) -> Path:
+def _claim_name(storage: Storage, names: Path, name: str, target: str) -> Path:
     while True:
-        path = by_name / unique(name, lambda candidate: os.path.lexists(by_name / candidate))
+        path = names / unique(name, lambda candidate: os.path.lexists(names / candidate))
         try:
             _link_name(storage, path, target)
         except FileExistsError:
@@ -354,16 +406,24 @@ def _at(config: Mapping[str, Any], *keys: str) -> Any:
 
 def _name_on_record(run: RunDirectory) -> str | None:
     """The run's name by the links in by-name."""
-    by_name = run.base_dir / layout.BY_NAME
-    names = sorted(os.listdir(by_name)) if by_name.is_dir() else []
-    return next((name for name in names if _link_target(by_name / name) == f"../{run.label}"), None)
+    return next((entry.name for entry in by_name.entries(run.base_dir, run.label)), None)
 
 
-def _link_target(path: Path) -> str | None:
+def _settings_in(info: CheckpointInfo) -> dict[str, Any] | None:
+    """The settings in force when a checkpoint was saved; None where it holds none that can be trusted."""
     try:
-        return os.readlink(path).replace("\\", "/") if path.is_symlink() else read_regular_file(path, limit=500).decode().strip()
-    except (OSError, UnicodeDecodeError):
+        content = json.loads(read_verified(info, layout.TRAINER_STATE))
+    except (CheckpointError, ValueError, RecursionError):
         return None
+    settings = content.get("settings") if isinstance(content, dict) else None
+    return settings if isinstance(settings, dict) else None
+
+
+def _with(nested: Mapping[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    """A copy of ``nested`` with ``value`` at the path ``keys``."""
+    head, *rest = keys
+    inner = nested.get(head)
+    return {**nested, head: _with(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
 
 
 # Finding
@@ -410,7 +470,7 @@ def _by_path(path: Path) -> tuple[Path, str | None] | None:
 
 
 def _by_name(base: Path, name: str) -> tuple[Path, str | None] | None:
-    target = _link_target(base / layout.BY_NAME / name)
+    target = by_name.target(base / layout.BY_NAME / name)
     if target is not None:
         path = Path(os.path.normpath(base / layout.BY_NAME / target))
         inside = path.parent in (base, base / layout.BASE_TRAINING)

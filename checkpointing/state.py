@@ -17,13 +17,14 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from pitstop.checkpointing import layout
 from pitstop.configs.errors import CheckpointError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_META = "optimizer.json"
-TRAINER_STATE = "trainer_state.json"
+TRAINER_STATE = layout.TRAINER_STATE
 _SEPARATOR = "::"
 _MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "state1", "state2"})  # one number for each of the parameter's
 

@@ -203,9 +203,10 @@ class CheckpointStore:
 
     def scan(self) -> Entries:
         """Every checkpoint, whole ones and damaged ones, in no particular order; files are not hashed."""
-        return [entry for name in self._names() if (entry := self._look_at(name)) is not None]
+        return [entry for name in self.names() if (entry := self._look_at(name)) is not None]
 
-    def _names(self) -> Names:
+    def names(self) -> Names:
+        """The names of all checkpoints, whole and damaged ones, sorted."""
         try:
             return sorted(name for name in os.listdir(self.directory) if layout.is_checkpoint_name(name))
         except FileNotFoundError:
@@ -223,11 +224,9 @@ class CheckpointStore:
         """The whole checkpoints, ascending by step; damaged ones are left out. ``NewerFormatError``."""
         return sorted((entry.info for entry in self.scan() if entry.info is not None), key=lambda info: info.order)
 
-    def best(self) -> CheckpointInfo | None:
-        """The best of the listed checkpoints by the monitored metric; where none has one, what ``best`` points at."""
-        return self._best_of(self.list())
-
-    def _best_of(self, infos: Infos) -> CheckpointInfo | None:
+    def best(self, infos: Infos | None = None) -> CheckpointInfo | None:
+        """The best checkpoint (of ``infos``, if they are listed already) by the monitored metric; where none has one, what ``best`` points at."""
+        infos = self.list() if infos is None else infos
         chosen = choose_best(infos, self.monitor, self.mode)
         if chosen is not None:
             return chosen[0]
@@ -243,7 +242,7 @@ class CheckpointStore:
         infos = self.list()
         if name == layout.LAST and infos:
             return infos[-1]
-        if name == layout.BEST and (best := self._best_of(infos)) is not None:
+        if name == layout.BEST and (best := self.best(infos)) is not None:
             return best
         for info in infos:
             if info.name == name:
@@ -273,12 +272,14 @@ class CheckpointStore:
 
     def verify_all(self) -> Entries:
         """Hash every checkpoint again; sorted by name."""
-        return [self._verified(name) for name in self._names()]
+        return [entry for name in self.names() if (entry := self._verified(name)) is not None]
 
-    def _verified(self, name: str) -> Entry:
+    def _verified(self, name: str) -> Entry | None:
         try:
             return Entry(name, inspection.verify(self.directory / name), None)
         except DamagedError as error:
+            if not os.path.lexists(self.directory / name):
+                return None  # moved away by retention since the names were read
             return Entry(name, None, error.message)
 
     def read(self, info: CheckpointInfo, name: str) -> bytes:
@@ -308,7 +309,7 @@ class CheckpointStore:
     def repair_pointers(self) -> Names:
         """Make ``last`` and ``best`` say what the manifests say; the pointers that had to change."""
         infos = self.list()
-        best = self._best_of(infos)
+        best = self.best(infos)
         wanted = {layout.LAST: infos[-1].name if infos else None, layout.BEST: best.name if best else None}
         return [which for which, name in wanted.items() if self._repair_pointer(which, name)]
 
@@ -332,16 +333,20 @@ class CheckpointStore:
         Only whole checkpoints count, and only they are deleted. None keeps everything. A checkpoint leaves the listing in
         one step before its files go, so a crash in between leaves no half of it. Returns the names, oldest first.
         """
+        doomed = self.expendable(keep_last_n, protect)
+        return [info.name for info in doomed if dry_run or self._remove(info.path)]
+
+    def expendable(self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset()) -> Infos:
+        """What ``prune`` deletes, oldest first."""
         if keep_last_n is None:
             return []
         if keep_last_n < 1:
             raise CheckpointError(f"keep_last_n is {keep_last_n}; at least one checkpoint is always kept")
         infos = self.list()
-        best = self._best_of(infos)
+        best = self.best(infos)
         kept = {info.name for info in infos[-keep_last_n:]} | set(protect) | ({best.name} if best else set())
         kept |= {name for which in layout.POINTERS if (name := self.pointer(which))}
-        doomed = [info for info in infos if info.name not in kept]
-        return [info.name for info in doomed if dry_run or self._remove(info.path)]
+        return [info for info in infos if info.name not in kept]
 
     def _remove(self, path: Path) -> bool:
         """Whether the checkpoint left the listing; one that refuses to go must not stop the others, or the training."""
@@ -383,6 +388,8 @@ class CheckpointStore:
             if valid is not None and not deep:
                 break
             checked = self._verified(info.name)
+            if checked is None:
+                continue
             if checked.problem is not None:
                 quarantined.append(self._quarantine(info.name, checked.problem))
             elif valid is None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pitstop.configs.errors import SettingsError
+from pitstop.configs.errors import RunError, SettingsError
 
 DEFAULT = "checkpoints"
 NAMES = ("PITSTOP_OUTPUT_DIR", "OUTPUT_DIR")
@@ -26,6 +26,21 @@ def base_directory(flag: str | None, env_file: Path | None) -> Path:
     if not value.strip():
         raise SettingsError(f"{where} is empty.", hint="Give the directory that holds the runs, or leave it out.")
     return Path(value).expanduser()
+
+
+def existing_base_directory(flag: str | None, env_file: Path | None) -> Path:
+    """As ``base_directory``, for commands whose answer would say nothing about a directory that is not there.
+
+    Raises:
+        RunError: there is no such directory.
+    """
+    base = base_directory(flag, env_file)
+    if not base.is_dir():
+        raise RunError(
+            f"there is no directory {base}, so there are no runs in it",
+            hint="start a run with `pitstop train`, or point at another directory with --base-dir (OUTPUT_DIR)",
+        )
+    return base
 
 
 def _chosen(flag: str | None, env_file: Path | None) -> tuple[str, str]:

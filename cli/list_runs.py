@@ -51,14 +51,12 @@ _SORT_KEYS: dict[str, Callable[[RunRecord], Any]] = {
 def list_runs(
     sort: Annotated[
         str | None,
-        typer.Option(
-            metavar="COLUMN", help=f"Sort by {', '.join(_SORT_KEYS)}; -COLUMN turns the order round.  [default: number]"
-        ),
+        typer.Option(metavar="COLUMN", help=f"Sort by {', '.join(_SORT_KEYS)}; -COLUMN turns the order round (default: number)."),
     ] = None,
     status: Annotated[str | None, typer.Option(metavar="STATUS", help=f"Only runs that are {', '.join(STATUSES)}.")] = None,
     task: Annotated[str | None, typer.Option(metavar="TASK", help="Only runs of this task, for example sft.")] = None,
     base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs.  [default: OUTPUT_DIR or checkpoints]")
+        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
     ] = None,
     env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the runs as a JSON array.")] = None,

@@ -89,6 +89,12 @@ def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]], *, tit
         say(line)
 
 
+def short_digest(name: str) -> str:
+    """The name of a base model as people tell it from others: of the 64 letters of its digest the first dozen."""
+    place, slash, digest = name.rpartition("/")
+    return f"{place}/{digest[:12]}…" if slash and len(digest) > 40 and "(" not in digest else name
+
+
 def plain_lines(rows: Sequence[Sequence[str]], aligns: Sequence[str]) -> list[str]:
     """Lay ``rows`` out in columns two spaces apart, without trailing blanks."""
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(aligns))]

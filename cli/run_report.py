@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing import layout, locking
 from pitstop.checkpointing.base_models import LINKED, BaseModels
+from pitstop.checkpointing.inspection import tree_files, tree_size
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.store import Entry
 from pitstop.configs.errors import CheckpointError
@@ -52,7 +51,7 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
         **{key: metadata.get(key) for key in _METADATA_KEYS},
         "settings": {key: value for key, value in config.items() if key != _NOT_SETTINGS},
         "sources": config.get(_NOT_SETTINGS) or {},
-        "checkpoints": _checkpoints(run, metadata, verify),
+        "checkpoints": _checkpoints(run, verify),
         "set_aside": _set_aside(run),
         "disk": disk_use(run),
         "problems": problems,
@@ -71,25 +70,16 @@ def _or_empty(read: Any, problems: list[str]) -> dict[str, Any]:
     return content
 
 
-def _checkpoints(run: RunDirectory, metadata: dict[str, Any], verify: bool) -> list[dict[str, Any]]:
+def _checkpoints(run: RunDirectory, verify: bool) -> list[dict[str, Any]]:
     entries = run.store.verify_all() if verify else run.store.scan()
     ordered = sorted((entry.info.order, entry.name, entry) for entry in entries if entry.info is not None)
     whole = [entry for _, _, entry in ordered]
     damaged = [entry for entry in entries if entry.info is None]
-    best = run.store.best()
-    pins = _pins(metadata, whole[-1].name if whole else None, best.name if best else None)
-    return [_checkpoint(entry, verify, pins) for entry in [*whole, *damaged]]
+    pins = run.pins()
+    return [_checkpoint(entry, verify, pins.get(entry.name, ())) for entry in [*whole, *damaged]]
 
 
-def _pins(metadata: dict[str, Any], last: str | None, best: str | None) -> list[tuple[str, str]]:
-    """Why a checkpoint is kept, whatever its age: (name, reason)."""
-    resumes = metadata.get("resumes")
-    started = [entry.get("checkpoint") for entry in resumes if isinstance(entry, dict)] if isinstance(resumes, list) else []
-    pairs = [(best, layout.BEST), (last, layout.LAST), *((name, "resumed from") for name in dict.fromkeys(started))]
-    return [(name, reason) for name, reason in pairs if name]
-
-
-def _checkpoint(entry: Entry, verified: bool, pins: list[tuple[str, str]]) -> dict[str, Any]:
+def _checkpoint(entry: Entry, verified: bool, pins: Sequence[str]) -> dict[str, Any]:
     info = entry.info
     return {
         "name": entry.name,
@@ -100,7 +90,7 @@ def _checkpoint(entry: Entry, verified: bool, pins: list[tuple[str, str]]) -> di
         "saved_at": info.saved_at.isoformat() if info else None,
         "state": "damaged" if info is None else "verified" if verified else "complete",
         "problem": entry.problem,
-        "pins": [reason for name, reason in pins if name == entry.name],
+        "pins": list(pins),
     }
 
 
@@ -175,21 +165,5 @@ def _base_model(run: RunDirectory) -> dict[str, Any] | None:
 
 def _sharing(linked: Path) -> int:
     """Runs that hold hard links to this base; the copy in ``.base_models`` is one link more."""
-    links = [status.st_nlink for status in _files(linked)]
+    links = [status.st_nlink for status in tree_files(linked)]
     return max(min(links, default=2) - 1, 1)
-
-
-def tree_size(path: Path) -> int:
-    """Bytes of all files below ``path``, a file with several names in it counted once; 0 when there is nothing."""
-    return sum({(status.st_dev, status.st_ino): status.st_size for status in _files(path)}.values())
-
-
-def _files(path: Path) -> Iterator[os.stat_result]:
-    for directory, _, names in os.walk(path):
-        for name in names:
-            try:
-                status = (Path(directory) / name).lstat()
-            except FileNotFoundError:  # retention goes on while we look
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield status

@@ -22,7 +22,7 @@ def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path; 3@best adds that checkpoint.")],
     verify: Annotated[bool | None, typer.Option("--verify", help="Hash every file of every checkpoint again.")] = None,
     base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs.  [default: OUTPUT_DIR or checkpoints]")
+        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
     ] = None,
     env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print everything as JSON.")] = None,
@@ -164,7 +164,7 @@ def _number(value: float | None) -> str:
 
 def _set_aside(content: Mapping[str, Any]) -> None:
     if content["set_aside"]:
-        _heading("Set aside (never deleted by Pitstop)")
+        _heading("Set aside (only `pitstop prune --set-aside` deletes it)")
     for item in content["set_aside"]:
         why = f": {item['reason']}" if item["reason"] else ""
         say(f"  {item['where']}/{item['name']}  {human_size(item['size_bytes'])}{why}")

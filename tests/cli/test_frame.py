@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,6 +13,7 @@ import typer
 from pitstop.cli.lazy import CommandEntry, lazy_group, load_command, reflow
 from pitstop.cli.main import COMMANDS
 from support.cli import Cli, pitstop_process
+from support.housekeeping import make_run
 
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy", "pandas"}
 WATCH = """
@@ -60,6 +62,18 @@ def test_leaves_torch_and_its_like_unimported(arguments: list[str]) -> None:
 def test_show_of_a_run_that_is_absent_is_one_message_without_torch() -> None:
     code, imported = imported_by("show", "99")
     assert code == 2
+    assert imported == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["verify"], ["prune", "--keep-last-n", "1"], ["delete", "1", "--yes"], ["show", "1"]],
+    ids=lambda words: words[0],
+)
+def test_looking_after_runs_needs_no_torch(arguments: list[str]) -> None:
+    make_run(Path("checkpoints"))
+    code, imported = imported_by(*arguments)
+    assert code == 0
     assert imported == set()
 
 

@@ -7,35 +7,18 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pitstop.checkpointing.storage import Storage
 from pitstop.checkpointing.store import CheckpointStore
-from support.stores import Counter, ForgetfulStorage, HookedStorage, in_child, leftovers, save
+from support.crashes import crash_everywhere
+from support.stores import ForgetfulStorage, leftovers, save
 
 pytestmark = pytest.mark.faults
 
 KILLS = 25
-CRASHED = 42
-
-
-def crashing(at: int) -> HookedStorage:
-    return HookedStorage(before=Counter(at, lambda: os._exit(CRASHED)))
-
-
-def crash_everywhere(prepare: Callable[[], None], body: Callable[[Storage], object], check: Callable[[int], None]) -> int:
-    """Run ``body`` in a child that dies before its k-th operation, for every k, from a fresh start each time."""
-    for at in range(10_000):
-        prepare()
-        code = in_child(lambda at=at: body(crashing(at)))  # type: ignore[misc]
-        check(at)
-        if code == 0:
-            return at
-        assert code == CRASHED
-    raise AssertionError("the body never came to its end")
 
 
 @pytest.fixture

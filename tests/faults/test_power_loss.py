@@ -45,7 +45,7 @@ def broken_promise(recorder: Recorder, keep: int, count: int, seed: int, image: 
         if damaged:
             return f"{damaged} have their final names and are damaged"
         acknowledged = recorder.last_acknowledged(count)
-        dangling = [which for which in layout.POINTERS if acknowledged > 1 and store.pointer(which) not in store._names()]
+        dangling = [which for which in layout.POINTERS if acknowledged > 1 and store.pointer(which) not in store.names()]
         if dangling:
             return f"{dangling} point nowhere, and other tools do not repair them"
         report = store.recover(deep=True)

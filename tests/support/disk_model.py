@@ -67,6 +67,14 @@ class Recorder:
         self._descriptors[descriptor] = self._new(path)
         self._add("create", (parent,), parent, path.name, self._inodes[path])
 
+    def _on_open_append(self, path: Path, descriptor: int) -> None:
+        self._descriptors[descriptor] = self._inodes[path]
+
+    def _on_link(self, source: Path, target: Path, _: None) -> None:
+        parent = self._inodes[target.parent]
+        self._inodes[target] = self._inodes[source]
+        self._add("link", (parent,), parent, target.name, self._inodes[target])
+
     def _on_write(self, descriptor: int, data: memoryview, taken: int) -> None:
         inode = self._descriptors[descriptor]
         self._add("write", (-inode,), inode, bytes(data[:taken]))
@@ -100,7 +108,7 @@ class Recorder:
     def _on_unlink(self, path: Path, _: None) -> None:
         parent = self._inodes[path.parent]
         self._add("remove", (parent,), parent, path.name)
-        del self._inodes[path]
+        self._inodes.pop(path, None)  # a lock file is made behind the storage's back
 
     _on_remove_directory = _on_unlink
 
@@ -141,7 +149,7 @@ def _apply(operation: Operation, directories: dict[int, dict[str, int]], files: 
         parent, name, inode = fields[:3]
         if operation.kind == "mkdir":
             directories.setdefault(inode, {})
-        elif operation.kind == "create":
+        elif operation.kind in ("create", "link"):
             files.setdefault(inode, b"")
         else:
             links[inode] = fields[3]

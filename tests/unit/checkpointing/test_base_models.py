@@ -88,7 +88,7 @@ def test_what_a_dead_process_left_goes(models: BaseModels) -> None:
     (models.directory / ".tmp-other-aa").mkdir()
     (models.directory / ".tmp-other-aa" / "half").touch()
     models.save_once(DIGEST, write)
-    assert sorted(path.name for path in models.directory.iterdir()) == [".lock", DIGEST]
+    assert sorted(path.name for path in models.directory.iterdir()) == [".lock", ".starting.lock", DIGEST]
 
 
 def test_a_damaged_base_is_named_and_made_anew(models: BaseModels) -> None:

@@ -309,5 +309,5 @@ def test_reading_a_file_checks_it_before_anyone_parses_it(store: CheckpointStore
 def test_reading_goes_on_while_retention_moves_things_away(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     save(store, 1)
     save(store, 2)
-    monkeypatch.setattr(store, "_names", lambda: ["checkpoint-1", "checkpoint-2", "checkpoint-3"])
+    monkeypatch.setattr(store, "names", lambda: ["checkpoint-1", "checkpoint-2", "checkpoint-3"])
     assert names(store) == ["checkpoint-1", "checkpoint-2"]
