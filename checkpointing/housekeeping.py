@@ -85,6 +85,20 @@ def prunable(run: RunDirectory, keep_last_n: int | None, *, set_aside: bool = Fa
     return Prunable(tuple(items), freed_bytes(item.path for item in items))
 
 
+def freed_by_prune(base_dir: Path, keep: int, *, without: str = "") -> int:
+    """Bytes that ``pitstop prune --keep-last-n KEEP`` would free below ``base_dir``; runs in use, and ``without``, are left out."""
+    paths = [item.path for item in unused_bases(base_dir)]
+    for record in list_runs(base_dir):
+        run = RunDirectory(Path(record.path))
+        if record.run == without or run.is_locked():
+            continue
+        try:
+            paths += [item.path for item in prunable(run, keep).items]
+        except CheckpointError:
+            continue  # prune leaves it out too
+    return freed_bytes(paths)
+
+
 def keep_last_n(run: RunDirectory) -> int | None:
     """The run's own ``training.checkpoint.keep_last_n``; None where it keeps all, or does not say."""
     value: Any = run.settings()

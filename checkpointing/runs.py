@@ -99,8 +99,12 @@ class RunDirectory:
         settings = _settings_in(infos[-1]) if infos else None
         if settings is None:
             settings = self.config() if (self.path / layout.CONFIG).exists() else {}
+        return self.with_last_changes(settings, infos[-1].name) if infos else settings
+
+    def with_last_changes(self, settings: dict[str, Any], checkpoint: str) -> dict[str, Any]:
+        """``settings`` of ``checkpoint`` with what the last resume changed, if that went on from there and saved nothing since."""
         last = self._last_resume()
-        if not infos or last.get("checkpoint") != infos[-1].name or not isinstance(last.get("changes"), dict):
+        if last.get("checkpoint") != checkpoint or not isinstance(last.get("changes"), dict):
             return settings
         for path, pair in last["changes"].items():
             if isinstance(pair, list) and pair:

@@ -289,10 +289,10 @@ def failed_save(path: Path, error: OSError) -> ResourceError:
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return ResourceError(
-            f"{path} could not be saved: the disk is full or the quota used up ({reason})",
+            f"{path} could not be saved: the disk is full or the quota used up ({reason}).",
             hint="free some space, or keep fewer checkpoints with --keep-last-n; the older checkpoints are intact",
         )
     return ResourceError(
-        f"{path} could not be saved: {reason}",
+        f"{path} could not be saved: {reason}.",
         hint="check that the directory is writable and its disk is healthy; the older checkpoints are intact",
     )

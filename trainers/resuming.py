@@ -151,25 +151,10 @@ def _plan(run: RunDirectory, info: CheckpointInfo, request: ResumeRequest) -> Re
     base = content.get("settings") if isinstance(content, dict) else None
     if not isinstance(base, dict):
         raise CheckpointError(f"{info.path / state.TRAINER_STATE} holds no settings.")
-    settings = _load(_with_last_changes(base, run, info), request, run).settings
+    settings = _load(run.with_last_changes(base, info.name), request, run).settings
     changes = _changes(base, settings_to_dict(settings))
     _refuse_fixed(changes, request)
     return ResumePlan(run, info, content, settings, changes, request.allow_changed_base)
-
-
-def _with_last_changes(base: dict[str, Any], run: RunDirectory, info: CheckpointInfo) -> dict[str, Any]:
-    """What the last resume changed, should that have gone on from this checkpoint and died before it saved one."""
-    last = (run.metadata().get("resumes") or [None])[-1]
-    if not isinstance(last, dict) or last.get("checkpoint") != info.name or not isinstance(last.get("changes"), dict):
-        return base
-    content: dict[str, Any] = json.loads(json.dumps(base))  # a deep copy
-    for path, (_, now) in last["changes"].items():
-        *groups, key = path.split(".")
-        group = content
-        for name in groups:
-            group = group[name]
-        group[key] = now
-    return content
 
 
 def _load(base: Mapping[str, Any], request: ResumeRequest, run: RunDirectory) -> Loaded:

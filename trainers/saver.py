@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from pitstop.checkpointing import state
+from pitstop.checkpointing.housekeeping import freed_by_prune
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.snapshot import Snapshot, StateBuffers
@@ -67,10 +68,9 @@ class Saver:
         reporter: Reporter,
         run: RunDirectory | None,
         log: MetricsLog | None,
-        protect: frozenset[str] = frozenset(),
     ) -> None:
         self.engine, self.progress, self.settings, self.identity = engine, progress, settings, identity
-        self.reporter, self.run, self.log, self.protect = reporter, run, log, protect
+        self.reporter, self.run, self.log = reporter, run, log
         self.plan: Plan | None = None
         self.times: list[SaveTime] = []
         self._buffers = StateBuffers(engine.model, engine.raw_optimizer, engine.names, engine.device)
@@ -151,7 +151,8 @@ class Saver:
         try:
             info = self._commit(run, name, boundary, snapshot, world_size)
         except ResourceError as error:
-            self._missed(name, error, boundary)
+            size = sum(memoryview(content).nbytes for content in snapshot.tensors.values())
+            self._missed(name, _with_way_out(error, run, size), boundary)
             return
         times.written_s = time.perf_counter() - started
         self._misses, self._failure = 0, None
@@ -196,7 +197,7 @@ class Saver:
     def _after(self, run: RunDirectory, info: CheckpointInfo, boundary: Boundary) -> None:
         """Pointers, retention and metadata: hints beside the commit, repaired when the run is next opened."""
         run.store.repair_pointers()
-        run.store.prune(self.settings.training.checkpoint.keep_last_n, protect=set(self.protect))
+        run.store.prune(self.settings.training.checkpoint.keep_last_n, protect=set(run.pins()))
         total = self.plan.total_steps if self.plan else None
         run.sync_checkpoints(
             {
@@ -208,6 +209,20 @@ class Saver:
                 }
             }
         )
+
+
+def _with_way_out(error: ResourceError, run: RunDirectory, size: int) -> ResourceError:
+    """The error of a save with how much it needed and what could make room for it."""
+    try:
+        freed = freed_by_prune(run.base_dir, 1, without=run.label)
+    except OSError:
+        return error
+    room = (
+        f"`pitstop prune --keep-last-n 1` would free {human_size(freed)} in other runs"
+        if freed
+        else "`pitstop prune` finds nothing to free in other runs"
+    )
+    return ResourceError(f"{error.message} It takes about {human_size(size)}; {room}.", hint=error.hint)
 
 
 def _saved(info: CheckpointInfo, boundary: Boundary) -> str:

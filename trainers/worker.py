@@ -257,8 +257,7 @@ class _Training:
             settings=settings_to_dict(settings),
             environment=environment,
         )
-        protect = frozenset({resumed_from.name}) if resumed_from else frozenset()
-        self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log, protect)
+        self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log)
         self.sizing = Sizing(
             hardware.batch_shape(settings), automatic=settings.training.auto_batch_size, announce=self._note_shape
         )

@@ -25,7 +25,7 @@ from pitstop.trainers.loop import Boundary
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import NoDisplay, Reporter
 from pitstop.trainers.saver import Identity, Saver
-from support.stores import ForgetfulStorage
+from support.stores import ForgetfulStorage, save
 
 
 class Disk(ForgetfulStorage):
@@ -269,3 +269,29 @@ def test_what_a_save_took_is_on_record(bench: Bench) -> None:
     first, second = bench.saver.times
     assert first.waited_s < 0.1 < second.waited_s <= second.stalled_s
     assert first.written_s is not None and first.written_s > 0.1
+
+
+def test_a_full_disk_says_how_much_a_save_takes_and_what_prune_would_free(tmp_path: Path) -> None:
+    other = create_run(tmp_path, name="other", config={}, metadata={}, storage=ForgetfulStorage())
+    for step in (1, 2, 3):
+        save(other.store, step, files={"adapter_model.safetensors": bytes(1 << 20)})
+    bench = Bench(tmp_path)
+    bench.disk.full = True
+    bench.step(1)
+    bench.saver._background.wait()
+    assert "It takes about " in bench.said.warnings[0]
+    assert "`pitstop prune --keep-last-n 1` would free 2.0 MiB in other runs" in bench.said.warnings[0]
+    other.store.prune(1)
+    bench.step(2)
+    bench.saver._background.wait()
+    assert "`pitstop prune` finds nothing to free in other runs" in bench.said.warnings[1]
+
+
+def test_the_checkpoint_that_a_resume_started_from_is_kept(bench: Bench) -> None:
+    bench.step(1)
+    bench.saver._background.wait()
+    bench.run.record_resume(bench.run.store.resolve("checkpoint-1"), {})
+    for step in range(2, 8):
+        bench.step(step)
+    bench.saver.settle(final=True)
+    assert bench.saved() == [1, 5, 6, 7]
