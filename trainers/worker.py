@@ -81,6 +81,8 @@ def _train_new(loaded: Loaded, now: datetime, device: torch.device, reporter: Re
     run = _create(loaded, name.text, now, inputs, base, hardware, metadata) if hardware.is_main else None
     with _owned(run, reporter):
         if run is not None:
+            if base.stored:  # under the lock: whoever deletes runs must find this one in use
+                BaseModels(run.base_dir).link_into(run.path, base.digest)
             reporter.line(f"Run {run.number}: {run.name} in {run.path}")
         training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress())
         return training.run()
@@ -191,8 +193,6 @@ def _create(
         number=settings.training.checkpoint.run_number,
         now=now,
     )
-    if base.stored:
-        BaseModels(settings.training.checkpoint.base_dir).link_into(run.path, base.digest)
     return run
 
 
@@ -376,7 +376,8 @@ class _Training:
         )
         if times := self.saver.times:
             stalled = sum(time.stalled_s for time in times)
-            self.reporter.line(f"Training waited {stalled:.2f} s for {len(times)} saves ({100 * stalled / seconds:.1f} %).")
+            saves = "one save" if len(times) == 1 else f"{len(times)} saves"
+            self.reporter.line(f"Training waited {stalled:.2f} s for {saves} ({100 * stalled / seconds:.1f} %).")
         if status == "interrupted":
             self.reporter.line(f"Go on with: pitstop resume {self.run_dir.number}")
         elif (best := self.run_dir.store.best()) is not None:
