@@ -175,7 +175,7 @@ def _create(
 ) -> RunDirectory:
     settings = loaded.settings
     sources = {path: source.where for path, source in loaded.sources.items()}
-    run = create_run(
+    return create_run(
         settings.training.checkpoint.base_dir,
         name=name,
         config={**settings_to_dict(settings), "sources": sources},
@@ -193,7 +193,6 @@ def _create(
         number=settings.training.checkpoint.run_number,
         now=now,
     )
-    return run
 
 
 @contextlib.contextmanager
