@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pitstop.checkpointing.storage import LocalStorage, Storage, atomic_write, make_directories
+from pitstop.checkpointing.storage import (
+    LocalStorage,
+    Storage,
+    atomic_write,
+    make_directories,
+    open_regular_file,
+    read_regular_file,
+)
 from pitstop.configs.jsonable import finite
 
 SUPERSEDED_SUFFIX = ".superseded.jsonl"
@@ -62,7 +70,7 @@ class MetricsLog:
         """
         self.close()
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            lines = read_regular_file(self.path).split(b"\n")
         except FileNotFoundError:
             return 0
         torn = lines.pop()  # b"" after a whole last line
@@ -81,7 +89,7 @@ class MetricsLog:
 
     def _supersede(self, data: bytes) -> None:
         path = self.superseded_path
-        old = path.read_bytes() if path.exists() else b""
+        old = read_regular_file(path) if os.path.lexists(path) else b""
         if old.endswith(data):
             return  # a crash came between this and the rewriting of the log
         if old and not old.endswith(b"\n"):
@@ -91,7 +99,7 @@ class MetricsLog:
     def _open(self) -> int:
         if self._descriptor is None:
             make_directories(self._storage, self.path.parent)
-            self._new_name = not self.path.exists()
+            self._new_name = not os.path.lexists(self.path)
             self._torn = not self._new_name and not _ends_with_newline(self.path)
             self._descriptor = self._storage.open_append(self.path)
         return self._descriptor
@@ -113,7 +121,7 @@ class MetricsLog:
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a log in order; none when there is no log, and a line that is not whole is passed over."""
     try:
-        data = path.read_bytes()
+        data = read_regular_file(path)
     except FileNotFoundError:
         return
     for line in data.split(b"\n"):
@@ -125,13 +133,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
 
 def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular_file(path), "rb") as file:
         file.seek(0, 2)
         if file.tell() == 0:
             return True

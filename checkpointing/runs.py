@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout, locking
+from pitstop.checkpointing import layout, locking, places
 from pitstop.checkpointing.inspection import CheckpointInfo
-from pitstop.checkpointing.listing import INTERRUPTED, RunRecord, effective_status, list_runs
+from pitstop.checkpointing.listing import INTERRUPTED, MAX_BYTES, RunRecord, effective_status, list_runs
 from pitstop.checkpointing.storage import (
     LocalStorage,
     Storage,
@@ -83,8 +83,8 @@ class RunDirectory:
         return CheckpointStore(
             layout.weights_directory(self.path),
             self._storage,
-            monitor=settings.get("monitor") or "val_loss",
-            mode=settings.get("mode") or "min",
+            monitor=monitor if isinstance(monitor := settings.get("monitor"), str) and monitor else "val_loss",
+            mode="max" if settings.get("mode") == "max" else "min",
         )
 
     # What is known of it
@@ -108,7 +108,7 @@ class RunDirectory:
     def _read_json(self, name: str, hint: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            content = json.loads(read_regular_file(path))
+            content = json.loads(read_regular_file(path, limit=MAX_BYTES))
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror or error}", hint=hint) from error
         except (ValueError, RecursionError) as error:
@@ -201,7 +201,11 @@ class RunDirectory:
 
     @contextmanager
     def lock(self, owner: Mapping[str, Any] | None = None) -> Iterator[None]:
-        """Be the run's only writer. ``RunError`` names the process that is, when there is one."""
+        """Be the run's only writer. ``RunError`` names the process that is, when there is one.
+
+        ``CheckpointError`` when a part of the run is a link that would lead writing out of it.
+        """
+        places.check_own(self.path)
         with locking.exclusive(self.path / layout.LOCK, self.label, owner):
             yield
 
@@ -387,6 +391,8 @@ def locate(base_dir: Path | str, ref: str | int) -> tuple[RunDirectory, str | No
     if found is None:
         raise _no_such_run(base, wanted)
     path, checkpoint = found
+    if path.is_symlink():
+        raise places.linked_run(path)
     return RunDirectory(path), wanted.checkpoint or checkpoint
 
 

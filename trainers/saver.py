@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pitstop.checkpointing import state
+from pitstop.checkpointing import state, vetting
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.store import CheckpointInfo
@@ -19,7 +19,6 @@ from pitstop.trainers.loop import Boundary, Plan
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
 
-STATE_VERSION = 1
 MOST_MISSES = 3
 
 
@@ -97,7 +96,7 @@ class Saver:
         engine = self.engine
         scaler = engine.accelerator.scaler
         trainer_state = {
-            "format_version": STATE_VERSION,
+            "format_version": vetting.STATE_VERSION,
             "global_step": self.progress.step,
             "epoch": self.progress.epoch,
             "progress": self.progress.to_dict(),
