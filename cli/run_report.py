@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing import layout, locking
 from pitstop.checkpointing.base_models import LINKED, BaseModels
 from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.storage import read_regular_file
 from pitstop.checkpointing.store import Entry
 from pitstop.configs.errors import CheckpointError
 
 _NOT_SETTINGS = "sources"
+_LONGEST_NOTE = 1 << 20
 _METADATA_KEYS = (
     "experiment_name",
     "task",
@@ -40,7 +42,7 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
         CheckpointError: the run has no ``checkpoint`` of that name, or a newer Pitstop wrote it.
     """
     problems: list[str] = []
-    metadata = _or_empty(run.metadata, problems)
+    metadata = _typed(_or_empty(run.metadata, problems), problems)
     config = _or_empty(run.config, problems)
     result: dict[str, Any] = {
         "run_number": run.number,
@@ -51,7 +53,7 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
         "in_use_by": locking.owner_of(run.path / layout.LOCK) if run.is_locked() else None,
         **{key: metadata.get(key) for key in _METADATA_KEYS},
         "settings": {key: value for key, value in config.items() if key != _NOT_SETTINGS},
-        "sources": config.get(_NOT_SETTINGS) or {},
+        "sources": sources if isinstance(sources := config.get(_NOT_SETTINGS), dict) else {},
         "checkpoints": _checkpoints(run, metadata, verify),
         "set_aside": _set_aside(run),
         "disk": disk_use(run),
@@ -69,6 +71,44 @@ def _or_empty(read: Any, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{error.message}; {error.hint}" if error.hint else error.message)
         return {}
     return content
+
+
+def _typed(metadata: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """metadata.json without the parts that are of another type than Pitstop writes: other tools may have had it."""
+    wrong = [key for key, fits in _FITS.items() if metadata.get(key) is not None and not fits(metadata[key])]
+    if wrong:
+        problems.append(f"{layout.METADATA}: {', '.join(wrong)}: not what Pitstop writes, so not shown")
+    return {key: value for key, value in metadata.items() if key not in wrong}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_progress(value: Any) -> bool:
+    return isinstance(value, dict) and all(number is None or type(number) in (int, float) for number in value.values())
+
+
+def _is_best(value: Any) -> bool:
+    return isinstance(value, dict) and (value.get("metric") is None or isinstance(value["metric"], str))
+
+
+def _are_resumes(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        return False
+    changes = [entry.get("changes") or {} for entry in value]
+    if not all(isinstance(entry.get("checkpoint"), str | None) for entry in value):
+        return False
+    return all(isinstance(each, dict) and all(isinstance(pair, list) and pair for pair in each.values()) for each in changes)
+
+
+_TEXTS = ("name", "experiment_name", "task", "method", "model", "dataset", "status_reason", "created_at", "updated_at")
+_FITS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(_TEXTS, _is_text),
+    "progress": _is_progress,
+    "best_checkpoint": _is_best,
+    "resumes": _are_resumes,
+}
 
 
 def _checkpoints(run: RunDirectory, metadata: dict[str, Any], verify: bool) -> list[dict[str, Any]]:
@@ -109,7 +149,7 @@ def _set_aside(run: RunDirectory) -> list[dict[str, Any]]:
     for where in (layout.DAMAGED, layout.SUPERSEDED):
         for path in run.store.set_aside(where):
             note = path.with_name(f"{path.name}.reason.txt")
-            reason = note.read_text(encoding="utf-8").strip() if note.is_file() else None
+            reason = _note(note)
             found.append(
                 {
                     "name": path.name,
@@ -120,6 +160,13 @@ def _set_aside(run: RunDirectory) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _note(path: Path) -> str | None:
+    try:
+        return read_regular_file(path, limit=_LONGEST_NOTE).decode(errors="backslashreplace").strip()
+    except OSError:
+        return None
 
 
 def _contents(run: RunDirectory, checkpoint: str) -> dict[str, Any]:
@@ -185,11 +232,12 @@ def tree_size(path: Path) -> int:
 
 
 def _files(path: Path) -> Iterator[os.stat_result]:
-    for directory, _, names in os.walk(path):
-        for name in names:
-            try:
-                status = (Path(directory) / name).lstat()
-            except FileNotFoundError:  # retention goes on while we look
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield status
+    waiting = [path]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                found = [(Path(entry.path), entry.stat(follow_symlinks=False)) for entry in entries]
+        except OSError:  # retention goes on while we look; a path may be too long to open
+            continue
+        yield from (status for _, status in found if stat.S_ISREG(status.st_mode))
+        waiting += [child for child, status in found if stat.S_ISDIR(status.st_mode)]
