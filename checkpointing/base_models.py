@@ -22,6 +22,7 @@ from pitstop.checkpointing.inspection import content_problems, is_real_directory
 from pitstop.checkpointing.manifest import (
     MAX_BYTES,
     ManifestError,
+    NewerFormatError,
     check_file_names,
     own_version,
     parse_file_record,
@@ -50,14 +51,15 @@ from pitstop.configs.errors import CheckpointError, is_disk_full
 __all__ = ["BASE_MANIFEST", "BaseModels", "file_sha256"]
 
 FORMAT_VERSION = 1
-BASE_MANIFEST = "BASE_MANIFEST.json"
-LINKED = "base_model"
+BASE_MANIFEST = layout.BASE_MANIFEST
+LINKED = layout.BASE_MODEL
 REFERENCE = "base_model.json"
 STARTING = ".starting.lock"
 """Held together by processes that have placed a base and have no run yet that refers to it."""
 
 _STORE = "the store of base models"
 
+_MANIFEST_KEYS = {"format_version", "pitstop_version", "digest_of_base", "files"}
 _DIGEST_CHARACTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyz-_")
 
 
@@ -133,7 +135,7 @@ class BaseModels:
                 records[path.relative_to(root).as_posix()] = self._sync_file(path)
             os.chmod(directory, DIRECTORY_MODE)
             self._storage.sync_directory(Path(directory))
-        check_file_names(name for name in records)
+        check_file_names(records)
         return records
 
     def _sync_file(self, path: Path) -> FileRecord:
@@ -281,19 +283,26 @@ class BaseModels:
                 return self.directory / name
         return None
 
-    def base_path(self, run_dir: Path) -> Path:
-        """Where the run's base lies, every byte verified.
+    def base_path(self, run_dir: Path, digest: str | None = None) -> Path:
+        """Where the run's base lies, every byte verified; with ``digest``, only the base of that digest will do.
 
-        Should the run's links be damaged, the shared copy is taken if that is whole. ``CheckpointError`` names what is wrong.
+        Should the run's links be damaged or of another base, the shared copy is taken if that is whole. ``CheckpointError``
+        names what is wrong.
         """
         location = self.base_location(run_dir)
         try:
-            return self._verified(location)
+            return self._of_digest(self._verified(location), digest)
         except CheckpointError:
-            shared = self._shared_twin(location)
-            if shared is None:
+            shared = self._shared_twin(location) if digest is None else self.path(digest)
+            if shared is None or shared == location or not is_real_directory(shared):
                 raise
-            return self._verified(shared)
+            return self._of_digest(self._verified(shared), digest)
+
+    def _of_digest(self, directory: Path, digest: str | None) -> Path:
+        found, _ = read_base_manifest(directory)
+        if digest is not None and found != digest:
+            raise CheckpointError(f"{directory} is not the base model that the checkpoint was trained on (its digest differs)")
+        return directory
 
     def _shared_twin(self, linked: Path) -> Path | None:
         try:
@@ -309,14 +318,20 @@ def read_base_manifest(directory: Path) -> tuple[str, dict[str, FileRecord]]:
     path = directory / BASE_MANIFEST
     try:
         content = unsealed(read_regular_file(path, limit=MAX_BYTES), str(path), newest=FORMAT_VERSION)
+        if content.keys() != _MANIFEST_KEYS:
+            raise ValueError("it holds something that its format does not have, or lacks something")
         files: Any = content["files"]
         records = {name: parse_file_record(record) for name, record in files.items()}
         check_file_names(records)
         return str(content["digest_of_base"]), records
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror or error}") from error
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(f"{path}: {type(error).__name__} in the manifest: {error}") from error
+    except (ManifestError, NewerFormatError):
+        raise
+    except CheckpointError as error:
+        raise ManifestError(f"{path}: {error.message}") from None
 
 
 def _manifest_bytes(digest: str, records: Mapping[str, FileRecord]) -> bytes:

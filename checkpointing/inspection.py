@@ -8,12 +8,13 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.manifest import MAX_BYTES, Manifest, ManifestError, parse_manifest
 from pitstop.checkpointing.storage import FileRecord, file_sha256, read_regular_file
 from pitstop.configs.errors import CheckpointError
+from pitstop.configs.text import printable
 
 _SYSTEM_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """Files that a file browser leaves in any directory it shows; they are no sign of damage."""
@@ -106,12 +107,12 @@ def read_verified(info: CheckpointInfo, name: str) -> bytes:
 def shape_problems(directory: Path, files: Mapping[str, FileRecord], manifest_name: str) -> list[str]:
     """What is wrong with the names, kinds and sizes of the files in ``directory``; an empty list when nothing is."""
     try:
-        present = dict(_walk(directory, ""))
+        present = dict(_walk(directory, files))
     except OSError as error:
         return [f"unreadable ({error.strerror or error})"]
     present.pop(manifest_name, None)
     problems = [f"{name} is missing" for name in files if name not in present]
-    problems += [f"{name} is not part of it" for name in present if name not in files]
+    problems += [f"{printable(name)} is not part of it" for name in present if name not in files]
     for name in files:
         status = present.get(name)
         if status is None:
@@ -177,12 +178,17 @@ def _raise_problems(directory: Path, problems: list[str]) -> None:
         raise DamagedError(f"{directory} is damaged: {summary(problems)}")
 
 
-def _walk(directory: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name in _SYSTEM_LITTER:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            else:
-                yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False)
+def _walk(directory: Path, files: Mapping[str, FileRecord]) -> Iterator[tuple[str, os.stat_result]]:
+    """Name and status of all that lies below ``directory``. A directory in which no file belongs is not looked into."""
+    expected = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
+    waiting = ["."]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(directory / below) as entries:
+            for entry in entries:
+                name = entry.name if below == "." else f"{below}/{entry.name}"
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode) and name in expected:
+                    waiting.append(name)
+                elif entry.name not in _SYSTEM_LITTER or not stat.S_ISREG(status.st_mode):
+                    yield name, status

@@ -19,8 +19,18 @@ METADATA = "metadata.json"
 LOCK = ".lock"
 LOGS = "logs"
 METRICS = "metrics.jsonl"
+SUPERSEDED_METRICS = "metrics.superseded.jsonl"
+TRAIN_LOG = "train.log"
+BASE_MODEL = "base_model"
 MANIFEST = "MANIFEST.json"
+BASE_MANIFEST = "BASE_MANIFEST.json"
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER_META = "optimizer.json"
 TRAINER_STATE = "trainer_state.json"
+
 DAMAGED = ".damaged"
 SUPERSEDED = ".superseded"
 LAST, BEST = "last", "best"
@@ -65,6 +75,23 @@ def is_checkpoint_name(name: str) -> bool:
     if match is not None:
         return epoch_name(int(match[1])) == name
     return _STEP.fullmatch(name) is not None
+
+
+def step_of_name(name: str) -> int | None:
+    """The optimizer step that a checkpoint's name tells: 100 for ``checkpoint-100``; None for ``epoch_003``."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def rng_file(rank: int) -> str:
+    """Name of the file with one process's random state."""
+    return f"rng_state_{rank}.json"
+
+
+def checkpoint_files(world_size: int) -> set[str]:
+    """Every file of a checkpoint that ``world_size`` processes saved, the manifest aside."""
+    shared = {ADAPTER_WEIGHTS, ADAPTER_CONFIG, OPTIMIZER, OPTIMIZER_META, TRAINER_STATE}
+    return shared | {rng_file(rank) for rank in range(world_size)}
 
 
 def normal_checkpoint(text: str) -> str:

@@ -4,12 +4,13 @@ Only the standard library's lightest modules are imported, and each run costs on
 """
 
 # Strings and descriptors are several times as fast as pathlib here.
-# ruff: noqa: PTH118, PTH208
+# ruff: noqa: PTH118
 from __future__ import annotations
 
 import gc
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ INCOMPLETE = "incomplete"
 INTERRUPTED = "interrupted"
 STATUSES = ("created", "running", INTERRUPTED, "completed", "failed", "stopped", INCOMPLETE)
 
+
+MAX_BYTES = 64 * 1024 * 1024
+"""A metadata.json longer than this counts as unreadable."""
+
+# A link is not followed, and a pipe without a writer keeps nobody waiting.
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 # A line break never stands inside a JSON string, so this is the top-level key and nothing else.
 _REST = b',\n  "training_config":'
@@ -91,10 +98,12 @@ def list_runs(base_dir: Path | str) -> list[RunRecord]:
 
 def _runs_in(directory: str) -> list[tuple[int, str]]:
     try:
-        names = os.listdir(directory)
+        with os.scandir(directory) as entries:
+            # A link would let another place's run pass for one of these.
+            names = [entry.name for entry in entries if entry.name.startswith("run_") and not entry.is_symlink()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    numbered = ((layout.run_number(name), name) for name in names if name.startswith("run_"))
+    numbered = ((layout.run_number(name), name) for name in names)
     return sorted((number, name) for number, name in numbered if number is not None)
 
 
@@ -147,11 +156,14 @@ def _head(run: str) -> dict[str, Any]:
 def _read(run: str) -> bytes:
     try:
         # Plain descriptors: a third of the time of an open file object, a thousand times over.
-        descriptor = os.open(f"{run}/{layout.METADATA}", os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(f"{run}/{layout.METADATA}", _FLAGS)
     except OSError:
         return b""
     try:
-        return os.read(descriptor, os.fstat(descriptor).st_size)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+            return b""
+        return os.read(descriptor, status.st_size)
     except OSError:
         return b""
     finally:

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pitstop.checkpointing.storage import open_regular_file, read_regular_file
 from pitstop.configs.errors import RunError
 
 if sys.platform == "win32":
@@ -25,6 +26,7 @@ PATIENCE_S = 0.3
 """How long a taker waits: a reader that asks whether a run is alive holds the lock for some microseconds."""
 
 _BUSY = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+_LONGEST_WORD = 64 * 1024
 _FAR = 1 << 30  # Windows locks a range of bytes against reading too; one beyond the owner's data
 _held: set[int] = set()
 _shared: dict[Path, int] = {}
@@ -90,7 +92,7 @@ def release(path: Path) -> None:
 def is_locked(path: Path) -> bool:
     """Whether some process holds the lock file ``path`` now."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_regular_file(path)
     except OSError:
         return False
     try:
@@ -114,15 +116,15 @@ def is_taken(path: Path) -> bool:
 def owner_of(path: Path) -> dict[str, Any]:
     """What the last holder of the lock said of itself: ``pid``, ``host``, ``since`` and what else it gave; {} if unknown."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(read_regular_file(path, limit=_LONGEST_WORD))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _open(path: Path, what: str) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        return open_regular_file(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise RunError(
             f"{what} cannot be locked: {path}: {error.strerror or error}",

@@ -11,19 +11,38 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.storage import FileRecord
+from pitstop.checkpointing.strict_json import finite_float, no_constant, without_duplicates
 from pitstop.configs.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 1024 * 1024
 """A manifest longer than this is refused before it is read."""
 
+MAX_FILES = 4096
+"""Files that one manifest may list."""
+
+MAX_TOTAL_SIZE = 32 * 1024**4
+"""Bytes that the files of one manifest may claim together: 32 TiB."""
+
+MAX_STEP = 10**15
+"""More optimizer steps than any training takes."""
+
+MAX_PROCESSES = MAX_FILES - 16
+"""Processes that may have saved one checkpoint: each has a file of its own, and some belong to all."""
+
+_MAX_NAME = 400
+_MAX_DEPTH = 8
+_MAX_EPOCH = 1e9
+
+_MANIFESTS = {layout.MANIFEST.lower(), layout.BASE_MANIFEST.lower()}
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
@@ -76,6 +95,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The one spelling of this manifest. ``CheckpointError`` when a file's name or a value cannot stand in it."""
         check_file_names(self.files)
+        _check_sizes(self.files)
         body = {
             "format_version": self.format_version,
             "name": self.name,
@@ -108,28 +128,32 @@ def unsealed(raw: bytes, where: str, *, newest: int = FORMAT_VERSION) -> dict[st
     not have written.
     """
     try:
-        content = json.loads(raw.decode("ascii"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        content = json.loads(
+            raw.decode("ascii"), object_pairs_hook=without_duplicates, parse_constant=no_constant, parse_float=finite_float
+        )
+        if not isinstance(content, dict):
+            raise ValueError("a JSON object is expected")
+        _refuse_newer(content, where, newest)
+        digest = content.pop("digest", None)
+        spelt = _spell(content)
+        spelt_whole = sealed(content)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{where}: not a manifest ({error})") from None
-    if not isinstance(content, dict):
-        raise ManifestError(f"{where}: not a manifest (a JSON object is expected)")
-    _refuse_newer(content, where, newest)
-    digest = content.pop("digest", None)
-    if digest != hashlib.sha256(_spell(content)).hexdigest():
+        raise ManifestError(f"{where}: not a manifest ({str(error)[:200]})") from None
+    if digest != hashlib.sha256(spelt).hexdigest():
         raise ManifestError(f"{where}: the manifest's digest does not fit its content")
-    if sealed(content) != raw:
+    if spelt_whole != raw:
         raise ManifestError(f"{where}: the manifest was rewritten by something else")
     return content
 
 
 def _refuse_newer(content: dict[str, Any], where: str, newest: int) -> None:
     version = content.get("format_version")
-    if type(version) is not int or version < 1:
+    if type(version) is not int or not 1 <= version < 10**6:
         raise ManifestError(f"{where}: the manifest has no format version")
     if version > newest:
         writer = content.get("pitstop_version")
         raise NewerFormatError(
-            f"{where}: written by pitstop {writer if isinstance(writer, str) else '(unknown version)'} "
+            f"{where}: written by pitstop {writer[:40] if isinstance(writer, str) else '(unknown version)'} "
             f"in format {version}; this is pitstop {own_version()}, which reads formats up to {newest}",
             hint="upgrade: pip install --upgrade pitstop",
         )
@@ -145,7 +169,8 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     try:
         manifest = _from_content(content)
         check_file_names(manifest.files)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _check_sizes(manifest.files)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ManifestError(f"{where}: {type(error).__name__} in the manifest: {error}") from None
     except CheckpointError as error:
         raise ManifestError(f"{where}: {error.message}") from None
@@ -158,15 +183,24 @@ def _from_content(content: Mapping[str, Any]) -> Manifest:
     saved_at = datetime.fromisoformat(content["saved_at"])
     if saved_at.tzinfo is None:
         raise ValueError("saved_at has no offset from UTC")
-    if not layout.is_checkpoint_name(content["name"]):
-        raise ValueError(f"name {content['name']!r}")
+    name, step = content["name"], _natural(content["step"], MAX_STEP)
+    if not layout.is_checkpoint_name(name) or layout.step_of_name(name) not in (None, step):
+        raise ValueError(f"name {reprlib.repr(name)} of step {step}")
+    epoch = _finite(content["epoch"])
+    if not 0 <= epoch <= _MAX_EPOCH:
+        raise ValueError(f"epoch {epoch}")
+    world_size = _natural(content["world_size"], MAX_PROCESSES)
+    if world_size < 1:
+        raise ValueError("no process saved it")
+    if not isinstance(content["pitstop_version"], str):
+        raise ValueError("pitstop_version is no text")
     return Manifest(
-        name=content["name"],
-        step=_natural(content["step"]),
-        epoch=_finite(content["epoch"]),
+        name=name,
+        step=step,
+        epoch=epoch,
         metrics={key: None if value is None else _finite(value) for key, value in content["metrics"].items()},
         saved_at=saved_at,
-        world_size=_natural(content["world_size"]),
+        world_size=world_size,
         files={name: parse_file_record(record) for name, record in content["files"].items()},
         fingerprints=_texts(content["fingerprints"]),
         versions=_texts(content["versions"]),
@@ -177,18 +211,19 @@ def _from_content(content: Mapping[str, Any]) -> Manifest:
 
 def parse_file_record(record: Any) -> FileRecord:
     """``{"size": …, "sha256": …}`` as a record; ``ValueError`` for anything else."""
-    if not isinstance(record, dict) or set(record) != {"size", "sha256"} or not _SHA256.fullmatch(str(record["sha256"])):
-        raise ValueError(f"file entry {record!r}")
-    return FileRecord(_natural(record["size"]), record["sha256"])
+    if not isinstance(record, dict) or set(record) != {"size", "sha256"} or not _is_sha256(record["sha256"]):
+        raise ValueError(f"file entry {reprlib.repr(record)}")
+    return FileRecord(_natural(record["size"], MAX_TOTAL_SIZE), record["sha256"])
 
 
-def check_file_names(names: Iterable[str]) -> None:
-    """Refuse with ``CheckpointError`` names that are not plain relative paths, or that collide on some filesystem."""
+def check_file_names(names: Collection[str]) -> None:
+    """Refuse with ``CheckpointError`` too many names, and names that are no plain relative paths or collide on some filesystem."""
+    if len(names) > MAX_FILES:
+        raise CheckpointError(f"{len(names):,} files are more than the {MAX_FILES:,} that a manifest may list")
     seen: dict[str, str] = {}
     for name in names:
-        parts = name.split("/")
-        if not all(_plain(part) for part in parts) or name.lower() == layout.MANIFEST.lower():
-            raise CheckpointError(f"the file name {name!r} cannot stand in a checkpoint")
+        if not _is_plain_path(name):
+            raise CheckpointError(f"the file name {reprlib.repr(name)} cannot stand in a checkpoint")
         folded = name.lower()
         if folded in seen:
             raise CheckpointError(f"the file names {seen[folded]!r} and {name!r} are one name on some filesystems")
@@ -197,6 +232,23 @@ def check_file_names(names: Iterable[str]) -> None:
         parents = folded.split("/")[:-1]
         if any("/".join(parents[: depth + 1]) in seen for depth in range(len(parents))):
             raise CheckpointError(f"the file name {name!r} needs a directory where there is a file")
+
+
+def _check_sizes(files: Mapping[str, FileRecord]) -> None:
+    total = sum(record.size for record in files.values())
+    if total > MAX_TOTAL_SIZE:
+        raise CheckpointError(f"files of {total:,} bytes are more than the {MAX_TOTAL_SIZE:,} that a manifest may claim")
+
+
+def _is_plain_path(name: str) -> bool:
+    if len(name) > _MAX_NAME or name.lower() in _MANIFESTS:
+        return False
+    parts = name.split("/")
+    return len(parts) <= _MAX_DEPTH and all(_plain(part) for part in parts)
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _plain(part: str) -> bool:
@@ -209,30 +261,19 @@ def finite_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key stands twice")
-    return content
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _natural(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} where a count is expected")
+def _natural(value: Any, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{reprlib.repr(value)} where a count is expected")
     return value
 
 
 def _finite(value: Any) -> float:
     if type(value) is not float or not math.isfinite(value):
-        raise ValueError(f"{value!r} where a finite number is expected")
+        raise ValueError(f"{reprlib.repr(value)} where a finite number is expected")
     return value
 
 
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise ValueError(f"{value!r} where texts are expected")
+        raise ValueError(f"{reprlib.repr(value)} where texts are expected")
     return value

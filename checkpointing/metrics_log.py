@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pitstop.checkpointing.storage import LocalStorage, Storage, atomic_write, make_directories
+from pitstop.checkpointing.storage import (
+    LocalStorage,
+    Storage,
+    atomic_write,
+    make_directories,
+    open_regular_file,
+    read_regular_file,
+)
 from pitstop.configs.jsonable import finite
 
 SUPERSEDED_SUFFIX = ".superseded.jsonl"
@@ -96,7 +104,7 @@ class MetricsLog:
 
     def _rewrite(self) -> None:
         """Write the log afresh. A sync that failed may have dropped data, and a second one would not tell."""
-        confirmed = self.path.read_bytes()[: self._durable]
+        confirmed = read_regular_file(self.path)[: self._durable]
         content = confirmed + bytes(self._recent)
         self._close_descriptor()
         atomic_write(self._storage, self.path, content)
@@ -106,8 +114,8 @@ class MetricsLog:
     def _open(self) -> int:
         if self._descriptor is None:
             make_directories(self._storage, self.path.parent)
-            self._new_name = not self.path.exists()
-            size = 0 if self._new_name else self.path.stat().st_size
+            self._new_name = not os.path.lexists(self.path)
+            size = 0 if self._new_name else self.path.lstat().st_size
             # What an earlier process left is confirmed by the next sync with the rest; a rewrite would keep it all.
             self._durable = size - self._written
             if self._durable == size and size > 0 and not _ends_with_newline(self.path):
@@ -122,7 +130,7 @@ class MetricsLog:
         """
         self.close()
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            lines = read_regular_file(self.path).split(b"\n")
         except FileNotFoundError:
             return 0
         torn = lines.pop()  # b"" after a whole last line
@@ -141,7 +149,7 @@ class MetricsLog:
 
     def _supersede(self, data: bytes) -> None:
         path = self.superseded_path
-        old = path.read_bytes() if path.exists() else b""
+        old = read_regular_file(path) if os.path.lexists(path) else b""
         if old.endswith(data):
             return  # a crash came between this and the rewriting of the log
         if old and not old.endswith(b"\n"):
@@ -158,7 +166,7 @@ class MetricsLog:
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a log in order; none when there is no log, and a line that is not whole is passed over."""
     try:
-        data = path.read_bytes()
+        data = read_regular_file(path)
     except FileNotFoundError:
         return
     for line in data.split(b"\n"):
@@ -170,13 +178,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
 
 def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular_file(path), "rb") as file:
         file.seek(0, 2)
         if file.tell() == 0:
             return True

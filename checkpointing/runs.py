@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import by_name, layout, locking
+from pitstop.checkpointing import by_name, layout, locking, places
 from pitstop.checkpointing.inspection import CheckpointInfo, read_verified
-from pitstop.checkpointing.listing import INTERRUPTED, RunRecord, effective_status, list_runs
+from pitstop.checkpointing.listing import INTERRUPTED, MAX_BYTES, RunRecord, effective_status, list_runs
 from pitstop.checkpointing.storage import (
     LocalStorage,
     Storage,
@@ -86,8 +86,8 @@ class RunDirectory:
         return CheckpointStore(
             layout.weights_directory(self.path),
             self._storage,
-            monitor=settings.get("monitor") or "val_loss",
-            mode=settings.get("mode") or "min",
+            monitor=monitor if isinstance(monitor := settings.get("monitor"), str) and monitor else "val_loss",
+            mode="max" if settings.get("mode") == "max" else "min",
         )
 
     def settings(self) -> dict[str, Any]:
@@ -103,13 +103,16 @@ class RunDirectory:
 
     def with_last_changes(self, settings: dict[str, Any], checkpoint: str) -> dict[str, Any]:
         """``settings`` of ``checkpoint`` with what the last resume changed, if that went on from there and saved nothing since."""
-        last = self._last_resume()
-        if last.get("checkpoint") != checkpoint or not isinstance(last.get("changes"), dict):
-            return settings
-        for path, pair in last["changes"].items():
+        for path, pair in self.last_changes(checkpoint).items():
             if isinstance(pair, list) and pair:
                 settings = _with(settings, path.split("."), pair[-1])
         return settings
+
+    def last_changes(self, checkpoint: str) -> dict[str, Any]:
+        """What the last resume changed, as {setting: [old, new]}, if it started from ``checkpoint``; unchecked."""
+        last = self._last_resume()
+        changes = last.get("changes")
+        return changes if last.get("checkpoint") == checkpoint and isinstance(changes, dict) else {}
 
     def _last_resume(self) -> dict[str, Any]:
         try:
@@ -158,7 +161,7 @@ class RunDirectory:
     def _read_json(self, name: str, hint: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            content = json.loads(read_regular_file(path))
+            content = json.loads(read_regular_file(path, limit=MAX_BYTES))
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror or error}", hint=hint) from error
         except (ValueError, RecursionError) as error:
@@ -251,7 +254,11 @@ class RunDirectory:
 
     @contextmanager
     def lock(self, owner: Mapping[str, Any] | None = None) -> Iterator[None]:
-        """Be the run's only writer. ``RunError`` names the process that is, when there is one."""
+        """Be the run's only writer. ``RunError`` names the process that is, when there is one.
+
+        ``CheckpointError`` when a part of the run is a link that would lead writing out of it.
+        """
+        places.check_own(self.path)
         with locking.exclusive(self.path / layout.LOCK, self.label, owner):
             yield
 
@@ -451,6 +458,8 @@ def locate(base_dir: Path | str, ref: str | int) -> tuple[RunDirectory, str | No
     if found is None:
         raise _no_such_run(base, wanted)
     path, checkpoint = found
+    if path.is_symlink():
+        raise places.linked_run(path)
     return RunDirectory(path), wanted.checkpoint or checkpoint
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import random
+import reprlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,25 @@ import torch
 from safetensors import SafetensorError
 
 from pitstop.checkpointing import layout
+from pitstop.checkpointing.strict_json import read_json
+from pitstop.checkpointing.tensor_headers import read_header
+from pitstop.checkpointing.vetting import check_optimizer_meta
 from pitstop.configs.errors import CheckpointError
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
-OPTIMIZER = "optimizer.safetensors"
-OPTIMIZER_META = "optimizer.json"
+ADAPTER_WEIGHTS = layout.ADAPTER_WEIGHTS
+ADAPTER_CONFIG = layout.ADAPTER_CONFIG
+OPTIMIZER = layout.OPTIMIZER
+OPTIMIZER_META = layout.OPTIMIZER_META
 TRAINER_STATE = layout.TRAINER_STATE
 _SEPARATOR = "::"
-_MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "state1", "state2"})  # one number for each of the parameter's
+# What may differ between the adapter of a checkpoint and that of the resumed run; the base is checked against the settings.
+_FREE_ADAPTER_KEYS = {"lora_dropout", "base_model_name_or_path", "revision", "inference_mode", "peft_version"}
+_BLOCK = 256  # numbers that share one scale in bitsandbytes' 8-bit state
 
 
 def rng_file(rank: int) -> str:
     """Name of the file with one process's random state."""
-    return f"rng_state_{rank}.json"
+    return layout.rng_file(rank)
 
 
 def to_json(value: Any) -> bytes:
@@ -47,16 +54,9 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file of a checkpoint."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-
-
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file of a checkpoint onto the CPU."""
+    """Read a safetensors file of a checkpoint onto the CPU, its header checked before the library sees it."""
+    read_header(path)
     try:
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
@@ -80,7 +80,10 @@ def adapter_config(model: Any) -> dict[str, Any]:
 
 
 def load_adapter(model: Any, directory: Path) -> None:
-    """Put a checkpoint's adapter weights into ``model``, in place; names, shapes and types must be those it expects."""
+    """Put a checkpoint's adapter weights into ``model``, in place; names, shapes and types must be those it expects.
+
+    The checkpoint's adapter config must describe the adapter that the settings have built. Nothing is changed unless all fits.
+    """
     from peft import set_peft_model_state_dict
 
     stored = read_tensors(directory / ADAPTER_WEIGHTS)
@@ -96,7 +99,26 @@ def load_adapter(model: Any, directory: Path) -> None:
         raise CheckpointError(
             f"{directory / ADAPTER_WEIGHTS} does not fit the model: {problems[0]} ({len(problems)} differences)."
         )
+    _check_adapter_config(model, directory / ADAPTER_CONFIG)
     set_peft_model_state_dict(model, stored)
+
+
+def _check_adapter_config(model: Any, path: Path) -> None:
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{path}: a JSON object is expected")
+    wanted = json.loads(to_json(model.peft_config[model.active_adapter].to_dict()))
+    for name in sorted((stored.keys() | wanted.keys()) - _FREE_ADAPTER_KEYS):
+        # Another version of PEFT may have more options or fewer: one that is off changes nothing.
+        if name not in wanted and not stored[name]:
+            continue
+        if name in stored and stored[name] != wanted.get(name):
+            shown = reprlib.repr(stored[name])
+            raise CheckpointError(
+                f"{path} does not fit the model: {name[:80]} is {shown}, wanted {reprlib.repr(wanted.get(name))}."
+            )
+    if missing := sorted({"peft_type", "r", "lora_alpha", "target_modules"} - stored.keys()):
+        raise CheckpointError(f"{path} does not fit the model: {', '.join(missing)} is missing.")
 
 
 # Optimizer -------------------------------------------------------------------------------------------------------------
@@ -123,37 +145,89 @@ def optimizer_parts(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) 
 def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], directory: Path) -> None:
     """Restore an optimizer and check that every tensor came back bit for bit, in its own type.
 
-    The optimizer's own groups (learning rate, weight decay) stand: they come from the settings in force.
+    The optimizer's own groups (learning rate, weight decay) stand: they come from the settings in force. An optimizer whose
+    state does not fit stays as it was.
     """
-    meta = read_json(directory / OPTIMIZER_META)
-    if not isinstance(meta, dict):
-        raise CheckpointError(f"{directory / OPTIMIZER_META} does not describe an optimizer.")
-    if meta.get("class") != type(optimizer).__name__:
+    meta = check_optimizer_meta(read_json(directory / OPTIMIZER_META), directory / OPTIMIZER_META)
+    if meta["class"] != type(optimizer).__name__:
         raise CheckpointError(
-            f"{directory.name} was saved with the optimizer {meta.get('class')}, this run uses {type(optimizer).__name__}.",
+            f"{directory.name} was saved with the optimizer {meta['class'][:40]}, this run uses {type(optimizer).__name__}.",
             hint="Resume with the same --optimizer, or start a new run.",
         )
     stored = read_tensors(directory / OPTIMIZER)
-    if sorted(stored) != meta.get("tensors"):
+    if sorted(stored) != meta["tensors"]:
         raise CheckpointError(f"{directory / OPTIMIZER} does not hold the tensors that {OPTIMIZER_META} lists.")
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
-    index = {names[id(p)]: number for number, p in enumerate(parameters)}
-    state: dict[int, dict[str, Any]] = {number: {} for number in index.values()}
+    if [name for group in meta["groups"] for name in _names_in(group)] != [names[id(p)] for p in parameters]:
+        raise CheckpointError(f"{directory / OPTIMIZER_META}: its parameters are not those of the model.")
+    if not stored and not meta["scalars"]:
+        return  # the optimizer has not stepped yet
+    state = _state_by_name(stored, meta["scalars"], directory)
+    if unknown := sorted(state.keys() - {names[id(p)] for p in parameters}):
+        raise CheckpointError(f"{directory / OPTIMIZER}: state of {unknown[0][:200]}, a parameter that the model does not have.")
+    for parameter in parameters:
+        if problem := _unfit(parameter, state.get(names[id(parameter)], {})):
+            raise CheckpointError(f"{directory / OPTIMIZER}: {problem} of {names[id(parameter)]}.")
+    before = {"state": optimizer.state, "param_groups": optimizer.param_groups}
+    numbered = {number: state[names[id(p)]] for number, p in enumerate(parameters)}
+    optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
     try:
-        for full_name, tensor in stored.items():
-            name, key = full_name.rsplit(_SEPARATOR, 1)
-            if key in _MOMENTS and tensor.shape != parameters[index[name]].shape:
-                raise CheckpointError(f"{directory / OPTIMIZER}: {key} of {name} has the shape {tuple(tensor.shape)}.")
-            state[index[name]][key] = tensor
-        for name, values in meta["scalars"].items():
-            state[index[name]].update(values)
-    except (KeyError, ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{directory / OPTIMIZER}: state of a parameter that the model does not have: {error}") from error
-    if stored and any(not values for values in state.values()):
-        raise CheckpointError(f"{directory / OPTIMIZER}: some parameters have no state.")
-    if stored:
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    _check_restored(optimizer, names, stored, directory)
+        _check_restored(optimizer, names, stored, directory)
+    except CheckpointError:
+        optimizer.__setstate__(before)
+        raise
+
+
+def _state_by_name(
+    stored: Mapping[str, torch.Tensor], scalars: Mapping[str, Mapping[str, Any]], directory: Path
+) -> dict[str, dict[str, Any]]:
+    state: dict[str, dict[str, Any]] = {}
+    for full_name, tensor in stored.items():
+        name, _, key = full_name.rpartition(_SEPARATOR)
+        state.setdefault(name, {})[key] = tensor
+    for name, values in scalars.items():
+        if state.setdefault(name, {}).keys() & values.keys():
+            raise CheckpointError(f"{directory / OPTIMIZER_META}: {name[:200]} has a number and a tensor of one name.")
+        state[name].update(values)
+    return state
+
+
+def _names_in(group: Mapping[str, Any]) -> list[Any]:
+    found = group.get("parameters")
+    return found if isinstance(found, list) else []
+
+
+def _unfit(parameter: torch.Tensor, values: Mapping[str, Any]) -> str | None:
+    """What is wrong with one parameter's state. Kernels index by these sizes: a wrong one would read beyond a buffer."""
+    whole = (tuple(parameter.shape), torch.float32)
+    if "exp_avg" in values:
+        number: Any = ((), torch.float32)
+        moments = (tuple(parameter.shape), parameter.dtype)
+        wanted = {"step": number, "exp_avg": moments, "exp_avg_sq": moments}
+    elif "qmap1" in values:
+        small = (tuple(parameter.shape), torch.uint8)
+        map_, scales = ((_BLOCK,), torch.float32), ((-(-parameter.numel() // _BLOCK),), torch.float32)
+        wanted = {
+            "state1": small,
+            "state2": small,
+            "qmap1": map_,
+            "qmap2": map_,
+            "absmax1": scales,
+            "absmax2": scales,
+            "step": int,
+        }
+    else:
+        wanted = {"state1": whole, "state2": whole, "step": int}
+    if values.keys() != wanted.keys():
+        return f"{', '.join(sorted(values.keys() ^ wanted.keys()))} is missing or unknown in the state"
+    for key, form in wanted.items():
+        value = values[key]
+        if form is int:
+            if type(value) is not int or not 0 <= value < 2**31:
+                return f"{reprlib.repr(value)} as {key}"
+        elif not isinstance(value, torch.Tensor) or (tuple(value.shape), value.dtype) != form:
+            return f"{key} has not the shape and type {form}, in the state"
+    return None
 
 
 def _check_restored(
@@ -187,21 +261,74 @@ def rng_state() -> bytes:
     return (json.dumps(state, sort_keys=True) + "\n").encode()
 
 
+@dataclass(frozen=True)
+class _RandomState:
+    """A saved state that every generator has been found to take."""
+
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...]
+    torch_cpu: torch.Tensor
+    torch_cuda: list[torch.Tensor]
+    torch_mps: torch.Tensor | None
+
+
+def check_rng(path: Path) -> None:
+    """Make sure that ``restore_rng`` can restore this file; nothing is changed."""
+    _read_rng(path)
+
+
 def restore_rng(path: Path) -> None:
-    """Set every generator of this process to a saved state."""
-    state = read_json(path)
+    """Set every generator of this process to a saved state, or none of them."""
+    state = _read_rng(path)
+    random.setstate(state.python)
+    np.random.set_state(state.numpy)
+    torch.set_rng_state(state.torch_cpu)
+    if torch.cuda.is_available() and len(state.torch_cuda) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state.torch_cuda)
+    if torch.backends.mps.is_available() and state.torch_mps is not None:
+        torch.mps.set_rng_state(state.torch_mps)
+
+
+def _read_rng(path: Path) -> _RandomState:
+    content = read_json(path)
     try:
-        version, internal, gauss = state["python"]
-        random.setstate((version, tuple(internal), gauss))
-        kind, keys, position, has_gauss, cached = state["numpy"]
-        np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-        torch.set_rng_state(_unhex(state["torch_cpu"]))
-        if torch.cuda.is_available() and len(state["torch_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([_unhex(s) for s in state["torch_cuda"]])
-        if torch.backends.mps.is_available() and state["torch_mps"]:
-            torch.mps.set_rng_state(_unhex(state["torch_mps"]))
-    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a random state that this version can restore: {error}") from error
+        if content.keys() != {"python", "numpy", "torch_cpu", "torch_cuda", "torch_mps"}:
+            raise ValueError("a generator is missing or unknown")
+        state = _RandomState(
+            _python_state(content["python"]),
+            _numpy_state(content["numpy"]),
+            _unhex(content["torch_cpu"]),
+            [_unhex(text) for text in content["torch_cuda"]],
+            None if content["torch_mps"] is None else _unhex(content["torch_mps"]),
+        )
+        random.Random().setstate(state.python)
+        np.random.RandomState().set_state(state.numpy)
+        torch.Generator().set_state(state.torch_cpu)
+        if torch.cuda.is_available() and len(state.torch_cuda) == torch.cuda.device_count():
+            for number, value in enumerate(state.torch_cuda):
+                torch.Generator(f"cuda:{number}").set_state(value)
+    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: not a random state that this version can restore: {str(error).splitlines()[0][:200]}"
+        ) from error
+    return state
+
+
+def _python_state(value: Any) -> tuple[Any, ...]:
+    version, internal, gauss = value
+    if not isinstance(internal, list) or not (gauss is None or type(gauss) is float):
+        raise ValueError("Python's generator")
+    return (version, tuple(internal), gauss)
+
+
+def _numpy_state(value: Any) -> tuple[Any, ...]:
+    """NumPy itself takes any position, and would then draw from the memory behind its table."""
+    kind, keys, position, has_gauss, cached = value
+    if kind != "MT19937" or not isinstance(keys, list) or len(keys) != 624 or not all(type(key) is int for key in keys):
+        raise ValueError("NumPy's generator")
+    if type(position) is not int or not 0 <= position <= 624 or has_gauss not in (0, 1) or type(cached) is not float:
+        raise ValueError("NumPy's generator")
+    return (kind, np.array(keys, dtype=np.uint32), position, int(has_gauss), cached)
 
 
 def seed_everything(seed: int) -> None:
@@ -215,5 +342,7 @@ def _hex(tensor: torch.Tensor) -> str:
     return tensor.cpu().numpy().tobytes().hex()
 
 
-def _unhex(text: str) -> torch.Tensor:
+def _unhex(text: Any) -> torch.Tensor:
+    if not isinstance(text, str) or not text:
+        raise ValueError("no state of a generator")
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

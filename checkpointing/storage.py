@@ -111,7 +111,7 @@ class LocalStorage:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY, FILE_MODE)
 
     def open_append(self, path: Path) -> int:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW | _BINARY, FILE_MODE)
+        return open_regular_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def write(self, descriptor: int, data: memoryview) -> int:
         return os.write(descriptor, data)
@@ -194,11 +194,19 @@ class LocalStorage:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             self.unlink(path)
             return
-        with os.scandir(path) as entries:
-            children = [Path(entry.path) for entry in entries]
-        for child in children:
-            self.remove_tree(child)
-        self.remove_directory(path)
+        directories, waiting = [], [path]  # no recursion: a tree that someone planted may be deeper than the stack
+        while waiting:
+            directory = waiting.pop()
+            directories.append(directory)
+            with os.scandir(directory) as entries:
+                children = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for child, is_directory in children:
+                if is_directory:
+                    waiting.append(child)
+                else:
+                    self.unlink(child)
+        for directory in reversed(directories):
+            self.remove_directory(directory)
 
 
 def pieces(content: FileContent) -> Iterator[memoryview]:
@@ -267,21 +275,30 @@ def links_unsupported(error: Exception) -> bool:
 
 def file_sha256(path: Path) -> str:
     """Lower-case hexadecimal SHA-256 of a regular file; ``OSError`` when it is a link or cannot be read."""
-    descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | _BINARY)
+    descriptor = open_regular_file(path)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_regular_file(path: Path, *, limit: int | None = None) -> bytes:
     """The content of a regular file that is no link; ``OSError`` otherwise, or when it is longer than ``limit`` bytes."""
-    descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | _BINARY | getattr(os, "O_NONBLOCK", 0))
+    descriptor = open_regular_file(path)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if limit is not None and status.st_size > limit:
+        if limit is not None and os.fstat(descriptor).st_size > limit:
             raise OSError(errno.EFBIG, f"longer than {limit} bytes", str(path))
         return file.read()
+
+
+def open_regular_file(path: Path | str, flags: int = os.O_RDONLY) -> int:
+    """Open a file that is there or, with ``O_CREAT``, is made private; ``OSError`` at a link, a pipe, a device or a directory.
+
+    Opening a pipe waits for nobody at its other end. The file that is checked is the one that is open.
+    """
+    descriptor = os.open(path, flags | _NO_FOLLOW | _BINARY | getattr(os, "O_NONBLOCK", 0), FILE_MODE)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
 
 
 def failed_save(path: Path, error: OSError) -> ResourceError:

@@ -406,12 +406,16 @@ class CheckpointStore:
         target = self._set_aside(name, layout.DAMAGED)
         note = target.with_name(f"{target.name}.reason.txt")
         if not note.exists():
-            atomic_write(self._storage, note, f"{reason}\n".encode())
+            atomic_write(self._storage, note, f"{reason}\n".encode(errors="backslashreplace"))
         return (name, reason)
 
     def _set_aside(self, name: str, where: str) -> Path:
         """Move ``name`` into the directory ``where``, under a free name there."""
         target = free_name(self.directory / where / name)
+        if os.path.lexists(target.parent) and not inspection.is_real_directory(target.parent):
+            raise CheckpointError(
+                f"{target.parent} is not a directory of its own, so {name} cannot be set aside there", hint="move it away"
+            )
         try:
             make_directories(self._storage, target.parent)
             self._storage.rename(self.directory / name, target)
@@ -424,7 +428,9 @@ class CheckpointStore:
     def set_aside(self, where: str) -> Paths:
         """What lies in ``.damaged`` or ``.superseded``, sorted by name."""
         directory = self.directory / where
-        return sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
+        if not inspection.is_real_directory(directory):
+            return []
+        return sorted(path for path in directory.iterdir() if inspection.is_real_directory(path))
 
 
 def choose_best(infos: list[CheckpointInfo], monitor: str, mode: str) -> tuple[CheckpointInfo, str, str] | None:

@@ -17,6 +17,7 @@ from typing import Any
 from pitstop.cli.output import notice, paint
 from pitstop.configs.errors import EXIT_BUG, EXIT_RESOURCES, EXIT_SIGINT, EXIT_USAGE, PitstopError, is_disk_full, is_out_of_memory
 from pitstop.configs.secrets import mask
+from pitstop.configs.text import printable
 
 _MEMORY_HINT = (
     "use less memory: --batch-size 1 with more --gradient-accumulation-steps, a smaller --max-length, "
@@ -68,9 +69,9 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
 
 
 def _tell(message: str, hint: str | None, code: int = EXIT_BUG) -> int:
-    notice(f"{paint('error:', 'red', 'bold', stream=sys.stderr)} {mask(message)}")
+    notice(f"{paint('error:', 'red', 'bold', stream=sys.stderr)} {printable(mask(message), lines=True)}")
     if hint:
-        notice(f"{paint('hint:', 'cyan', 'bold', stream=sys.stderr)} {mask(hint)}")
+        notice(f"{paint('hint:', 'cyan', 'bold', stream=sys.stderr)} {printable(mask(hint), lines=True)}")
     return code
 
 

@@ -16,6 +16,7 @@ from pitstop.cli.base_dir import base_directory
 from pitstop.cli.output import Column, is_terminal, notice, print_json
 from pitstop.cli.run_table import print_table
 from pitstop.configs.errors import SettingsError
+from pitstop.configs.text import json_safe
 from pitstop.configs.units import human_size
 
 COLUMNS = (
@@ -102,7 +103,7 @@ def _print_json(runs: list[dict[str, Any]]) -> None:
     except ValueError:  # NaN in a metadata.json that something else wrote
         print_json(runs)
         return
-    sys.stdout.write("[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n")
+    sys.stdout.write(json_safe("[\n" + ",\n".join(lines) + "\n]\n") if lines else "[]\n")
     sys.stdout.flush()
 
 
@@ -194,7 +195,7 @@ def _moment(text: str | None) -> float:
 
     try:
         return datetime.fromisoformat(text or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

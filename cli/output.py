@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from pitstop.configs.jsonable import finite
+from pitstop.configs.text import json_safe, printable
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+_PAINTED = re.compile(r"(\x1b\[(?:0|1|2|3[1236])(?:;(?:1|2|3[1236]))*m)")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def use_color(stream: IO[str] | None = None) -> bool:
 
 def paint(text: str, *styles: str, stream: IO[str] | None = None) -> str:
     """``text`` in the given styles (``bold``, ``dim``, a colour), or unchanged where colours must not be written."""
+    text = printable(text)
     if not use_color(stream):
         return text
     codes = ";".join(_STYLES[style] for style in styles)
@@ -51,13 +56,21 @@ def paint(text: str, *styles: str, stream: IO[str] | None = None) -> str:
 
 
 def say(text: str = "") -> None:
-    """Print a line of the result on stdout."""
-    print(text, flush=True)
+    """Print a line of the result on stdout. Control characters are spelt out, as in all that is printed here."""
+    print(_shown(text, sys.stdout), flush=True)
 
 
 def notice(text: str) -> None:
     """Print a line that is not part of the result, on stderr."""
-    print(f"{text}\n", end="", file=sys.stderr, flush=True)  # one write, for lines that come from several threads
+    # One write, for lines that come from several threads.
+    print(f"{_shown(text, sys.stderr)}\n", end="", file=sys.stderr, flush=True)
+
+
+def _shown(text: str, stream: IO[str]) -> str:
+    """``text`` with the colours that ``paint`` gave it, and no other character that would control a terminal."""
+    if not use_color(stream):
+        return printable(text, lines=True)
+    return "".join(part if number % 2 else printable(part, lines=True) for number, part in enumerate(_PAINTED.split(text)))
 
 
 def warn(text: str) -> None:
@@ -70,7 +83,7 @@ def print_json(value: Any) -> None:
 
     NaN and infinities are not JSON: they are printed as ``null``.
     """
-    print(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+    print(json_safe(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)), flush=True)
 
 
 def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
@@ -79,7 +92,7 @@ def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]], *, tit
     ``rows`` hold one string for each column; they are printed as they are, never read as Rich markup.
     """
     shown = [Column(column) if isinstance(column, str) else column for column in columns]
-    cells = [list(row) for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     if is_terminal():
         _rich_table(shown, cells, title)
         return

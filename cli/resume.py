@@ -143,5 +143,14 @@ def _newest(base_dir: str) -> str:
 
 
 def _processes(config: Mapping[str, Any], flags: Mapping[str, Any]) -> int:
+    """As many as the flag says or the run started with. ``CheckpointError`` where config.json holds no such number."""
     asked = flags.get("training.num_processes")
-    return int(asked if asked is not None else config.get("training", {}).get("num_processes", 1))
+    if asked is not None:
+        return int(asked)
+    from pitstop.checkpointing.vetting import check_setting
+    from pitstop.configs.leaves import by_path
+
+    training = config.get("training")
+    found = training.get("num_processes", 1) if isinstance(training, dict) else 1
+    check_setting(by_path()["training.num_processes"], found, "config.json of the run")
+    return int(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ from pitstop.checkpointing import layout, locking
 from pitstop.checkpointing.base_models import LINKED, BaseModels
 from pitstop.checkpointing.inspection import tree_files, tree_size
 from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.storage import read_regular_file
 from pitstop.checkpointing.store import Entry
 from pitstop.configs.errors import CheckpointError
 
 _NOT_SETTINGS = "sources"
+_LONGEST_NOTE = 1 << 20
 _METADATA_KEYS = (
     "experiment_name",
     "task",
@@ -39,7 +41,7 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
         CheckpointError: the run has no ``checkpoint`` of that name, or a newer Pitstop wrote it.
     """
     problems: list[str] = []
-    metadata = _or_empty(run.metadata, problems)
+    metadata = _typed(_or_empty(run.metadata, problems), problems)
     config = _or_empty(run.config, problems)
     result: dict[str, Any] = {
         "run_number": run.number,
@@ -50,7 +52,7 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
         "in_use_by": locking.owner_of(run.path / layout.LOCK) if run.is_locked() else None,
         **{key: metadata.get(key) for key in _METADATA_KEYS},
         "settings": {key: value for key, value in config.items() if key != _NOT_SETTINGS},
-        "sources": config.get(_NOT_SETTINGS) or {},
+        "sources": sources if isinstance(sources := config.get(_NOT_SETTINGS), dict) else {},
         "checkpoints": _checkpoints(run, verify),
         "set_aside": _set_aside(run),
         "disk": disk_use(run),
@@ -68,6 +70,44 @@ def _or_empty(read: Any, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{error.message}; {error.hint}" if error.hint else error.message)
         return {}
     return content
+
+
+def _typed(metadata: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """metadata.json without the parts that are of another type than Pitstop writes: other tools may have had it."""
+    wrong = [key for key, fits in _FITS.items() if metadata.get(key) is not None and not fits(metadata[key])]
+    if wrong:
+        problems.append(f"{layout.METADATA}: {', '.join(wrong)}: not what Pitstop writes, so not shown")
+    return {key: value for key, value in metadata.items() if key not in wrong}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_progress(value: Any) -> bool:
+    return isinstance(value, dict) and all(number is None or type(number) in (int, float) for number in value.values())
+
+
+def _is_best(value: Any) -> bool:
+    return isinstance(value, dict) and (value.get("metric") is None or isinstance(value["metric"], str))
+
+
+def _are_resumes(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        return False
+    changes = [entry.get("changes") or {} for entry in value]
+    if not all(isinstance(entry.get("checkpoint"), str | None) for entry in value):
+        return False
+    return all(isinstance(each, dict) and all(isinstance(pair, list) and pair for pair in each.values()) for each in changes)
+
+
+_TEXTS = ("name", "experiment_name", "task", "method", "model", "dataset", "status_reason", "created_at", "updated_at")
+_FITS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(_TEXTS, _is_text),
+    "progress": _is_progress,
+    "best_checkpoint": _is_best,
+    "resumes": _are_resumes,
+}
 
 
 def _checkpoints(run: RunDirectory, verify: bool) -> list[dict[str, Any]]:
@@ -99,7 +139,7 @@ def _set_aside(run: RunDirectory) -> list[dict[str, Any]]:
     for where in (layout.DAMAGED, layout.SUPERSEDED):
         for path in run.store.set_aside(where):
             note = path.with_name(f"{path.name}.reason.txt")
-            reason = note.read_text(encoding="utf-8").strip() if note.is_file() else None
+            reason = _note(note)
             found.append(
                 {
                     "name": path.name,
@@ -110,6 +150,13 @@ def _set_aside(run: RunDirectory) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _note(path: Path) -> str | None:
+    try:
+        return read_regular_file(path, limit=_LONGEST_NOTE).decode(errors="backslashreplace").strip()
+    except OSError:
+        return None
 
 
 def _contents(run: RunDirectory, checkpoint: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from pitstop.cli.output import Column, is_terminal, notice, paint, plain_lines, use_color
+from pitstop.configs.text import printable
 
 RICH_ROWS = 60
 SHORTEST = 16
@@ -32,6 +33,7 @@ def print_table(
     There the column ``shorten`` is cut in its middle first, then the columns ``drop`` are left out one after the other,
     which is said on stderr. ``styles`` gives the colour of a cell by its text.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     if not is_terminal():
         lines = plain_lines([[column.title for column in columns], *rows], [column.align for column in columns])
         sys.stdout.write("\n".join(lines) + "\n")

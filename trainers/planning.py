@@ -109,7 +109,7 @@ def _without_weights(settings: Settings, source: ModelSource) -> Any:
 
     with quiet_libraries(), torch.device("meta"):
         config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         model.requires_grad_(False)
         return add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id)
 

@@ -63,14 +63,33 @@ class Progress:
             raise CheckpointError("The checkpoint's trainer_state.json does not hold the training position of this version.")
         try:
             read = {name: _read(value) for name, value in values.items()}
+            _check(read)
             windows = {name: LossWindow(read[name].pop("total"), read[name].pop("tokens")) for name in ("unlogged", "unscored")}
-            if read["unlogged"] or read["unscored"]:
-                raise ValueError("unknown entries")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The checkpoint's trainer_state.json holds an unreadable training position: {error}"
             ) from error
         return cls(**{**read, **windows})
+
+
+def _check(values: dict[str, Any]) -> None:
+    """``TypeError`` or ``ValueError`` for anything that no training would have written."""
+    windows = [values["unlogged"], values["unscored"]]
+    if any(window.keys() != {"total", "tokens"} for window in windows):
+        raise ValueError("a loss window without a sum and a count, or with more")
+    counts = [values[name] for name in ("step", "epoch", "position", "tokens", "evaluations_without_improvement")]
+    counts += [window["tokens"] for window in windows]
+    counts += [values["best_step"]] if values["best_step"] is not None else []
+    if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
+        raise ValueError("a count that is none")
+    numbers = [values["grad_norm"], *(window["total"] for window in windows)]  # infinite or no number where training diverged
+    numbers += [values["best_value"]] if values["best_value"] is not None else []
+    if any(type(number) not in (int, float) for number in numbers) or type(values["boundary_pending"]) is not bool:
+        raise TypeError("an entry of another type")
+    if type(values["learning_rate"]) not in (int, float) or not 0 <= values["learning_rate"] < math.inf:
+        raise ValueError("a learning rate that is none")
+    if (values["best_step"] is None) != (values["best_value"] is None) or (values["best_step"] or 0) > values["step"]:
+        raise ValueError("a best step that has not been")
 
 
 def _spelt(value: Any) -> Any:
@@ -84,4 +103,6 @@ def _read(value: Any) -> Any:
     """The inverse of ``_spelt``."""
     if isinstance(value, dict):
         return {key: _read(item) for key, item in value.items()}
+    if isinstance(value, str) and value not in ("nan", "inf", "-inf"):
+        raise ValueError("text where a number is expected")
     return float(value) if isinstance(value, str) else value

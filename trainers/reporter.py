@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from pitstop.checkpointing.storage import open_regular_file
 from pitstop.configs.secrets import mask
+from pitstop.configs.text import printable
 
 
 class Display(Protocol):
@@ -64,11 +67,13 @@ class Reporter:
 
     def line(self, text: str) -> None:
         """Tell something that went as it should."""
+        text = printable(text, lines=True)
         self.display.line(mask(text))
         self._write(text)
 
     def warn(self, text: str) -> None:
         """Tell something that the user should look at."""
+        text = printable(text, lines=True)
         self.display.warn(mask(text))
         self._write(f"warning: {text}")
 
@@ -82,7 +87,8 @@ class Reporter:
     def _append(self, stamped: str) -> None:
         assert self._log is not None
         try:
-            with self._log.open("a", encoding="utf-8") as file:
+            descriptor = open_regular_file(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # private, and no link
+            with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(stamped)
         except OSError as error:  # a full disk must not end the training over a log line; the display has it
             if not self._refused:

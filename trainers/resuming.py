@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout, state
+from pitstop.checkpointing import layout, state, vetting
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, DataError, ModelError, PitstopError, RunError, SettingsError
+from pitstop.configs.leaves import by_path
 from pitstop.configs.load import Loaded, leaves, load_settings, settings_to_dict
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.environment import differences, in_one_line
 from pitstop.trainers.inputs import Inputs
 from pitstop.trainers.launch import rank
@@ -31,6 +33,7 @@ _FIXED = ("model.revision", "lora.", "quantization.", "training.task", "training
           "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.")  # fmt: skip
 _MAY_CHANGE = ("lora.dropout",)
 _FALLBACK = "or add --fallback new to start a new run with the same settings"
+_METADATA_HINT = "move metadata.json away: the next resume rebuilds it from config.json and the checkpoints"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def start_again(request: ResumeRequest) -> Loaded:
     run, _ = locate(request.base_dir, request.run)
     base = _start_settings(run)
     checkpoint = {**base["training"]["checkpoint"], "run_number": None, "resume_from_run": None}
-    return _load({**base, "training": {**base["training"], "checkpoint": checkpoint}}, request, run)
+    again = {**base, "training": {**base["training"], "checkpoint": checkpoint}}
+    return _load(again, request, run, f"{run.label}/{layout.CONFIG}")
 
 
 @contextlib.contextmanager
@@ -129,41 +133,59 @@ def _refuse_finished_early(run: RunDirectory) -> None:
     except CheckpointError:
         return
     if metadata.get("status") in ("completed", "stopped"):
-        raise _finished(run, metadata.get("progress") or {}, str(metadata.get("status_reason") or ""))
+        progress = metadata.get("progress")
+        raise _finished(run, progress if isinstance(progress, dict) else {}, str(metadata.get("status_reason") or ""))
 
 
 def _finished(run: RunDirectory, progress: Mapping[str, Any], reason: str) -> RunError:
     step, epochs = progress.get("step"), progress.get("total_epochs")
+    longer = (epochs if type(epochs) in (int, float) and epochs else 1) + 5
     why = f" ({reason})" if reason and reason != "all steps done" else ""
     return RunError(
         f"{run.label} is finished: {epochs} epochs, step {step}{why}.",
-        hint=f"To train it further, give a larger total: pitstop resume {run.number} --epochs {(epochs or 1) + 5}",
+        hint=f"To train it further, give a larger total: pitstop resume {run.number} --epochs {longer}",
     )
 
 
 def _start_settings(run: RunDirectory) -> dict[str, Any]:
-    return {key: value for key, value in run.config().items() if key != "sources"}
+    settings = {key: value for key, value in run.config().items() if key != "sources"}
+    vetting.check_settings(settings, str(run.path / layout.CONFIG))
+    return settings
 
 
 def _plan(run: RunDirectory, info: CheckpointInfo, request: ResumeRequest) -> ResumePlan:
-    content = state.read_json(info.path / state.TRAINER_STATE)
+    content = vetting.check_checkpoint(info, _start_settings(run), _is_fixed)
+    for process in range(info.manifest.world_size):
+        state.check_rng(info.path / state.rng_file(process))
     # A checkpoint carries the settings in force when it was saved: what an earlier resume changed stays changed.
-    base = content.get("settings") if isinstance(content, dict) else None
-    if not isinstance(base, dict):
-        raise CheckpointError(f"{info.path / state.TRAINER_STATE} holds no settings.")
-    settings = _load(run.with_last_changes(base, info.name), request, run).settings
+    base = content["settings"]
+    where = f"{run.label}/{info.name}/{layout.TRAINER_STATE}"
+    _check_last_changes(run, info)
+    settings = _load(run.with_last_changes(base, info.name), request, run, where).settings
     changes = _changes(base, settings_to_dict(settings))
     _refuse_fixed(changes, request)
     return ResumePlan(run, info, content, settings, changes, request.allow_changed_base)
 
 
-def _load(base: Mapping[str, Any], request: ResumeRequest, run: RunDirectory) -> Loaded:
+def _check_last_changes(run: RunDirectory, info: CheckpointInfo) -> None:
+    where = f"{run.path / layout.METADATA}: the changes of the last resume"
+    for path, pair in run.last_changes(info.name).items():
+        leaf = by_path().get(path)
+        if leaf is None or _is_fixed(path) or not isinstance(pair, list) or len(pair) != 2:
+            raise CheckpointError(f"{where} hold {path!r:.80}, which no resume changes", hint=_METADATA_HINT)
+        vetting.check_setting(leaf, pair[1], where)
+
+
+def _load(base: Mapping[str, Any], request: ResumeRequest, run: RunDirectory, where: str) -> Loaded:
     # Where the run lies now counts, not where it lay when it started: directories are moved and mounted elsewhere.
-    here = {
-        **base,
-        "training": {**base["training"], "checkpoint": {**base["training"]["checkpoint"], "base_dir": str(run.base_dir)}},
-    }
-    return load_settings(flags=request.flags, env_file=request.env_file, base=here, base_name=f"{run.label}/config.json")
+    training = base.get("training", {})
+    here = {**base, "training": {**training, "checkpoint": {**training.get("checkpoint", {}), "base_dir": str(run.base_dir)}}}
+    return load_settings(flags=request.flags, env_file=request.env_file, base=here, base_name=where)
+
+
+def _is_fixed(path: str) -> bool:
+    """Whether a setting stays what it was in config.json for the whole run; where the run lies may change."""
+    return path.startswith(_FIXED) and path not in (*_MAY_CHANGE, "training.checkpoint.base_dir")
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -232,7 +254,7 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
     bases = BaseModels(plan.run.base_dir)
     if "model.id" not in plan.changes:
         try:
-            return BaseOnDisk(bases.base_path(plan.run.path), stored=True, digest=wanted)
+            return BaseOnDisk(bases.base_path(plan.run.path, wanted), stored=True, digest=wanted)
         except CheckpointError as error:
             if plan.settings.training.checkpoint.save_base_model:
                 reporter.warn(f"{error.message} It is made again from {inputs.source.model_id}.")
@@ -267,10 +289,19 @@ def _data_changed(plan: ResumePlan, fingerprint: str) -> bool:
     return fingerprint != plan.info.manifest.fingerprints.get("data") or "training.seed" in plan.changes
 
 
-def progress_of(plan: ResumePlan, fingerprint: str) -> Progress:
-    """Where training stood; with changed data at the beginning of that epoch."""
+def progress_of(plan: ResumePlan, data: Dataset) -> Progress:
+    """Where training stood; with changed data at the beginning of that epoch.
+
+    Raises ``CheckpointError`` for a place that ``data`` does not have.
+    """
+    where = plan.info.path / layout.TRAINER_STATE
     progress = Progress.from_dict(plan.state.get("progress"))
-    if _data_changed(plan, fingerprint):
+    changed = _data_changed(plan, data.fingerprint)
+    if not changed and abs(progress.epoch + progress.position / len(data) - plan.info.epoch) > 1e-9:
+        raise CheckpointError(
+            f"{where}: position {progress.position} of {len(data)} in epoch {progress.epoch} is not the manifest's epoch {plan.info.epoch}"
+        )
+    if changed:
         if plan.info.epoch == progress.epoch + 1:  # that epoch was done
             progress.epoch += 1
         progress.position = 0

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
-from pitstop.checkpointing import state
+from pitstop.checkpointing import state, vetting
 from pitstop.checkpointing.housekeeping import freed_by_prune
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory
@@ -28,7 +28,6 @@ from pitstop.trainers.loop import Boundary, Plan
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
 
-STATE_VERSION = 1
 MOST_MISSES = 3
 
 
@@ -129,7 +128,7 @@ class Saver:
     def _take(self, random_states: list[bytes]) -> Snapshot:
         scaler = self.engine.accelerator.scaler
         trainer_state = {
-            "format_version": STATE_VERSION,
+            "format_version": vetting.STATE_VERSION,
             "global_step": self.progress.step,
             "epoch": self.progress.epoch,
             "progress": self.progress.to_dict(),

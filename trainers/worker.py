@@ -127,7 +127,7 @@ def _take_up(
     built, inputs = _build(settings, base, inputs, hardware, reporter)
     resuming.check_data(plan, inputs.train.fingerprint, request, reporter)
     restore_rng = restore(built.engine, plan.info, plan.state)
-    progress = resuming.progress_of(plan, inputs.train.fingerprint)
+    progress = resuming.progress_of(plan, inputs.train)
     run = plan.run if hardware.is_main else None
     training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info)
     resuming.check_unfinished(plan, training.loop.plan, progress)
@@ -143,7 +143,7 @@ def _take_up(
 def check_writable(base_dir: Path) -> None:
     """Make the directory of the runs and try to write there, before anything is spent. Raises ``SettingsError``."""
     try:
-        base_dir.mkdir(parents=True, exist_ok=True)
+        base_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=base_dir):
             pass
     except OSError as error:

@@ -18,6 +18,7 @@ from pitstop.configs.errors import ModelError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.device import Precision
 from pitstop.trainers.models import attention
+from pitstop.trainers.models.foreign_code import check_stored, forget_code, needs_code
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def load_base(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: b
 
     if recipe.quantised and device.type == "mps":
         raise ModelError("4-bit bases need CUDA or a CPU; Apple's MPS has no kernels for them.", hint="Train with --method lora.")
+    if stored:
+        check_stored(path)
     attention.register()
     # A stored 4-bit copy names its own quantisation, which an explicit None would switch off.
     quantise = {"quantization_config": recipe.quantization_config()} if recipe.quantised and not stored else {}
@@ -95,6 +98,8 @@ def load_base(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: b
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
+            if "trust_remote_code" in str(error):
+                raise needs_code(path, "auto_map in config.json") from error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(
                 f"Cannot load the base model in {path}: {reason}",
@@ -125,6 +130,8 @@ def load_tokenizer(path: Path) -> Any:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, ImportError) as error:
+            if "trust_remote_code" in str(error):
+                raise needs_code(path, "auto_map in tokenizer_config.json") from error
             raise ModelError(f"Cannot load a tokenizer from {path}: {str(error).strip().splitlines()[0]}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer in {path} has no end-of-sequence token, so a model could not learn to stop.")
@@ -132,7 +139,9 @@ def load_tokenizer(path: Path) -> Any:
 
 
 def save_base(model: nn.Module, tokenizer: Any, directory: Path) -> None:
-    """Write the base as it is trained on (4-bit if quantised) with its tokenizer: safetensors and JSON only."""
+    """Write the base as it is trained on (4-bit if quantised) with its tokenizer: safetensors and JSON, no reference to code."""
+    for item in (model.config, getattr(model, "generation_config", None), tokenizer):
+        forget_code(item)
     implementation = model.config._attn_implementation
     with quiet_libraries():
         model.set_attn_implementation("sdpa")  # ours means nothing to whoever loads these files
@@ -141,6 +150,7 @@ def save_base(model: nn.Module, tokenizer: Any, directory: Path) -> None:
         finally:
             model.set_attn_implementation(implementation)
         tokenizer.save_pretrained(directory)
+    check_stored(directory)
 
 
 def has_flash_attention(device: torch.device) -> bool:

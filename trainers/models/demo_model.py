@@ -164,7 +164,11 @@ def _convert(gguf: Path, target: Path) -> None:
 
     with _quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent), gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+            str(gguf.parent),
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+            trust_remote_code=False,
         )
         model.config.rms_norm_eps = 1e-5  # the file holds its nearest float32
         model.config._name_or_path = DEMO_MODEL_ID
@@ -177,7 +181,7 @@ def _tokenizer(gguf: Path) -> Any:
     from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    converted = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    converted = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False)
     backend = converted.backend_tokenizer
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

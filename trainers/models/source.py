@@ -11,6 +11,7 @@ from pitstop.checkpointing.base_models import file_sha256
 from pitstop.configs.errors import ModelError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.models.demo_model import DEMO_MODEL_ID, demo_model_path
+from pitstop.trainers.models.foreign_code import check_source
 
 WEIGHTS = "*.safetensors"
 HUB_PATTERNS = [WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt"]
@@ -29,7 +30,8 @@ class ModelSource:
         digest = hashlib.sha256()
         files = sorted([*self.path.glob(WEIGHTS), self.path / "config.json"])
         for file in files:
-            digest.update(f"{file.name} {file_sha256(file)}\n".encode())
+            # Resolved: in the Hub's cache every file is a link.
+            digest.update(f"{file.name} {file_sha256(file.resolve())}\n".encode())
         digest.update(repr(sorted(recipe.items())).encode())
         return digest.hexdigest()
 
@@ -37,8 +39,8 @@ class ModelSource:
 def find_model(settings: Settings) -> ModelSource:
     """Locate the base model, downloading it from the Hub if need be.
 
-    Raises ``ModelError`` for a path or id that does not exist, needs a token, cannot be reached, or has no
-    safetensors weights.
+    Raises ``ModelError`` for a path or id that does not exist, needs a token, cannot be reached, has no safetensors
+    weights, or needs code of its own.
     """
     model_id = settings.model.id
     assert model_id is not None, "settings are loaded with require_model_and_data"
@@ -70,6 +72,7 @@ def _checked(source: ModelSource) -> ModelSource:
             f"{source.model_id} has no safetensors weights.",
             hint="Pitstop reads no pickled weights (.bin, .pt). Convert them with transformers' save_pretrained, or take a revision that has safetensors.",
         )
+    check_source(source.path)
     return source
 
 

@@ -402,18 +402,18 @@ def test_an_empty_window_has_mean_zero() -> None:
 
 
 FLOATS = st.floats(allow_nan=False)
+COUNTS = st.integers(0, 2**60)
 
 
 @given(
     st.builds(
-        Progress,
-        step=st.integers(0),
-        tokens=st.integers(0),
+        lambda best, **rest: Progress(**rest, best_value=best and best[0], best_step=best and best[1]),
+        step=COUNTS.map(lambda steps: steps + 1000),
+        tokens=COUNTS,
         grad_norm=FLOATS,
         boundary_pending=st.booleans(),
-        unlogged=st.builds(LossWindow, total=FLOATS, tokens=st.integers(0)),
-        best_value=st.none() | FLOATS,
-        best_step=st.none() | st.integers(0),
+        unlogged=st.builds(LossWindow, total=FLOATS, tokens=COUNTS),
+        best=st.none() | st.tuples(FLOATS, st.integers(0, 1000)),
     )
 )
 def test_progress_comes_back_from_json_as_it_was(progress: Progress) -> None:
@@ -435,6 +435,19 @@ def test_a_diverged_training_can_be_saved() -> None:
         lambda d: d.update(unlogged=3),
         lambda d: d.update(unscored={"total": 1.0, "tokens": 1, "more": 2}),
         lambda d: d.update(grad_norm="much"),
+        lambda d: d.update(grad_norm="1e3"),
+        lambda d: d.update(step=-1),
+        lambda d: d.update(step=True),
+        lambda d: d.update(step=1.0),
+        lambda d: d.update(position=2**63),
+        lambda d: d.update(learning_rate="nan"),
+        lambda d: d.update(learning_rate="inf"),
+        lambda d: d.update(learning_rate=-1.0),
+        lambda d: d.update(boundary_pending=1),
+        lambda d: d.update(best_value=1.0),
+        lambda d: d.update(best_value=1.0, best_step=1),
+        lambda d: d.update(unlogged={"total": 1.0, "tokens": -1}),
+        lambda d: d.update(unlogged={"total": None, "tokens": 1}),
     ],
 )
 def test_a_position_of_another_shape_is_refused(change: Any) -> None:

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from pitstop.checkpointing import state
-from pitstop.checkpointing.snapshot import AdapterBuffer, OptimizerBuffer, Snapshot
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.schema import LoraSettings, TrainingSettings
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.optim import build_optimizer, trainable
+from support.state_files import adapter_files, optimizer_files
 
 CPU = torch.device("cpu")
 OPTIMIZERS = ["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"]
@@ -30,14 +30,6 @@ def _write(directory: Path, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
         (directory / name).write_bytes(content)
     return directory
-
-
-def _adapter_files(model: Any) -> dict[str, Any]:
-    return _bytes(AdapterBuffer(model).take())
-
-
-def _bytes(snapshot: Snapshot) -> dict[str, bytes]:
-    return {name: bytes(content) for name, content in snapshot.files().items()}  # type: ignore[arg-type]
 
 
 def _change(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -70,7 +62,7 @@ def _adapter(seed: int = 1, **settings: Any) -> Any:
 
 def test_an_adapter_comes_back_bit_for_bit(tmp_path: Path) -> None:
     saved, other = _adapter(seed=1), _adapter(seed=2)
-    state.load_adapter(other, _write(tmp_path, _adapter_files(saved)))
+    state.load_adapter(other, _write(tmp_path, adapter_files(saved)))
     restored = trainable(other)
     assert all(torch.equal(p, restored[name]) for name, p in trainable(saved).items())
 
@@ -80,7 +72,7 @@ def test_plain_peft_reads_an_adapter(tmp_path: Path) -> None:
 
     saved = _adapter()
     base = _adapter(seed=2).unload()
-    loaded = PeftModel.from_pretrained(base, _write(tmp_path, _adapter_files(saved)))
+    loaded = PeftModel.from_pretrained(base, _write(tmp_path, adapter_files(saved)))
     ids = torch.arange(8)[None]
     with torch.no_grad():
         assert torch.equal(loaded.eval()(input_ids=ids).logits, saved.eval()(input_ids=ids).logits)
@@ -90,7 +82,7 @@ def test_plain_peft_reads_an_adapter(tmp_path: Path) -> None:
 
 
 def test_equal_adapters_give_equal_bytes() -> None:
-    assert _adapter_files(_adapter()) == _adapter_files(_adapter())
+    assert adapter_files(_adapter()) == adapter_files(_adapter())
 
 
 def _first(tensors: dict[str, torch.Tensor]) -> str:
@@ -111,7 +103,7 @@ def test_an_adapter_that_does_not_fit_is_refused_and_touches_nothing(
     tmp_path: Path, change: Callable[[Any], object], reason: str
 ) -> None:
     model = _adapter()
-    _write(tmp_path, _adapter_files(_adapter(seed=2)))
+    _write(tmp_path, adapter_files(_adapter(seed=2)))
     _change(tmp_path / state.ADAPTER_WEIGHTS, change)
     before = {name: p.detach().clone() for name, p in trainable(model).items()}
     with pytest.raises(CheckpointError) as caught:
@@ -121,7 +113,7 @@ def test_an_adapter_that_does_not_fit_is_refused_and_touches_nothing(
 
 
 def test_an_adapter_of_another_rank_is_refused(tmp_path: Path) -> None:
-    _write(tmp_path, _adapter_files(_adapter(rank=8)))
+    _write(tmp_path, adapter_files(_adapter(rank=8)))
     with pytest.raises(CheckpointError, match="does not fit the model"):
         state.load_adapter(_adapter(), tmp_path)
 
@@ -160,7 +152,7 @@ class _Trained:
 
     def files(self) -> dict[str, bytes]:
         """The optimizer's files."""
-        return _bytes(OptimizerBuffer(self.optimizer, self.names).take())
+        return optimizer_files(self.optimizer, self.names)
 
     def resumed(self, directory: Path, optimizer: str = "adamw") -> _Trained:
         """Another one with the same weights and the optimizer state of ``directory``."""
@@ -352,7 +344,7 @@ def test_a_random_state_that_is_not_json_is_refused(tmp_path: Path, content: byt
 
 
 def test_all_files_are_safetensors_or_json(tmp_path: Path) -> None:
-    files = {**_adapter_files(_adapter()), **_Trained("adamw_8bit").files(), state.rng_file(0): state.rng_state()}
+    files = {**adapter_files(_adapter()), **_Trained("adamw_8bit").files(), state.rng_file(0): state.rng_state()}
     assert sorted(files) == [
         "adapter_config.json",
         "adapter_model.safetensors",
