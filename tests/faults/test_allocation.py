@@ -11,11 +11,12 @@ import pytest
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.runs import RunDirectory, create_run, list_runs
 from pitstop.configs.errors import RunError
+from support.fault_matrix import Matrix
 from support.stores import ForgetfulStorage, in_child
 
 pytestmark = pytest.mark.faults
 
-PROCESSES, EACH = 16, 25
+PROCESSES = 16
 
 
 def in_parallel(count: int, body: object) -> list[int]:
@@ -34,17 +35,30 @@ def in_parallel(count: int, body: object) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def test_processes_that_start_together_never_share_a_number_or_a_name(tmp_path: Path) -> None:
-    def start(_: int) -> None:
-        for _ in range(EACH):
-            create_run(tmp_path, name="same-second", config={}, metadata={}, storage=ForgetfulStorage())
+def start_runs(base: Path, processes: int, each: int) -> str | None:
+    """Let ``processes`` start ``each`` runs at once; what is wrong with the outcome, None when nothing is."""
 
-    assert in_parallel(PROCESSES, start) == [0] * PROCESSES
-    records = list_runs(tmp_path)
-    assert [record.run_number for record in records] == list(range(1, PROCESSES * EACH + 1))
-    assert len({record.name for record in records}) == PROCESSES * EACH
-    for record in records[:: EACH * 3]:
-        assert (tmp_path / "by-name" / record.name).resolve() == (tmp_path / record.run).resolve()
+    def start(_: int) -> None:
+        for _ in range(each):
+            create_run(base, name="same-second", config={}, metadata={}, storage=ForgetfulStorage())
+
+    if in_parallel(processes, start) != [0] * processes:
+        return "a process failed"
+    records = list_runs(base)
+    if sorted(record.run_number for record in records) != list(range(1, processes * each + 1)):
+        return "numbers are not unique and without a gap"
+    if len({record.name for record in records}) != processes * each:
+        return "names are not unique"
+    wrong = [r.name for r in records if (base / "by-name" / r.name).resolve() != (base / r.run).resolve()]
+    return f"{wrong[0]} leads elsewhere" if wrong else None
+
+
+def test_processes_that_start_together_never_share_a_number_or_a_name(tmp_path: Path, matrix: Matrix) -> None:
+    row = matrix("16 processes allocate runs")
+    assert start_runs(tmp_path, PROCESSES, row.count // PROCESSES) is None
+    for record in list_runs(tmp_path):
+        with row.trial(record.run):
+            assert (tmp_path / "by-name" / record.name).resolve() == (tmp_path / record.run).resolve()
 
 
 def test_only_one_of_many_gets_the_number_that_all_ask_for(tmp_path: Path) -> None:

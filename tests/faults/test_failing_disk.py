@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,89 @@ from pitstop.checkpointing import layout
 from pitstop.checkpointing.runs import create_run, list_runs
 from pitstop.checkpointing.store import CheckpointStore
 from pitstop.configs.errors import PitstopError, ResourceError
+from support.fault_matrix import Matrix
 from support.stores import Counter, ForgetfulStorage, HookedStorage, failing, leftovers, save
 
 pytestmark = pytest.mark.faults
 
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS]
+ROW = "ENOSPC, EIO, EDQUOT, short write at the k-th operation, for every k"
 
 
-@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.__getitem__)
-def test_one_failing_operation_costs_that_save_and_nothing_else(number: int, tmp_path: Path) -> None:
+class CutShort(HookedStorage):
+    """The first write from the ``at``-th operation on takes only a part, and the next one finds the disk full."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.seen, self.cut = at, 0, False
+        super().__init__(before=self._count)
+
+    def _count(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.seen += 1
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        if self.cut:
+            failing(errno.ENOSPC)()
+        if self.seen >= self.at and len(data) > 1:
+            self.cut = True
+            data = data[: len(data) // 3 + 1]
+        return int(super().write(descriptor, data))
+
+
+def disk(kind: int | str, at: int) -> HookedStorage:
+    return CutShort(at) if isinstance(kind, str) else HookedStorage(before=Counter(at, failing(kind)))
+
+
+def kind_name(kind: int | str) -> str:
+    return kind if isinstance(kind, str) else errno.errorcode[kind]
+
+
+@pytest.mark.parametrize("kind", [*ERRORS, "short write"], ids=kind_name)
+def test_one_failing_operation_costs_that_save_and_nothing_else(kind: int | str, tmp_path: Path, matrix: Matrix) -> None:
+    row = matrix(ROW)
     directory = tmp_path / "lora_weights"
     save(CheckpointStore(directory, ForgetfulStorage()), 1)
     for at in range(1000):
-        store = CheckpointStore(directory, HookedStorage(before=Counter(at, failing(number))))
-        try:
-            save(store, 2)
-            break
-        except ResourceError as error:
-            assert str(directory / "checkpoint-2") in error.message
-            assert error.hint is not None
-        assert leftovers(directory) == []
-        assert [info.step for info in store.list()] == [1]
-        store.verify("checkpoint-1")
-    assert at > 20
+        store = CheckpointStore(directory, disk(kind, at))
+        with row.trial(f"{kind_name(kind)} at operation {at}"):
+            try:
+                save(store, 2)
+                break
+            except ResourceError as error:
+                assert str(directory / "checkpoint-2") in error.message
+                assert error.hint is not None
+            assert leftovers(directory) == []
+            assert [info.step for info in store.list()] == [1]
+            store.verify("checkpoint-1")
+    assert at > (14 if kind == "short write" else 20)  # the last write is that of the manifest
     assert [info.step for info in store.list()] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [*ERRORS, "short write"], ids=kind_name)
+def test_no_failing_operation_of_tidying_up_costs_a_checkpoint_that_is_kept(kind: int | str, tmp_path: Path, matrix: Matrix) -> None:
+    row = matrix(ROW)
+    directory = tmp_path / "lora_weights"
+    at, finished = 0, False
+    while not finished:
+        store = CheckpointStore(directory, ForgetfulStorage())
+        for step in (1, 2, 3):
+            save(store, step, loss=1 / step)
+        with row.trial(f"{kind_name(kind)} at operation {at} of pointers and retention"):
+            faulty = disk(kind, at)
+            store = CheckpointStore(directory, faulty)
+            try:
+                store.repair_pointers()
+                store.prune(1)
+            except ResourceError as error:
+                assert error.hint is not None
+            finished = (faulty.before.seen if isinstance(faulty.before, Counter) else faulty.seen) <= at  # type: ignore[attr-defined]
+            store = CheckpointStore(directory, ForgetfulStorage())
+            assert all(entry.problem is None for entry in store.verify_all())
+            assert store.recover(deep=True).checkpoint().step == 3
+            assert store.pointer("last") == store.pointer("best") == "checkpoint-3"
+            assert leftovers(directory) == []
+        shutil.rmtree(directory)
+        at += 1
+    assert at > 10
 
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.__getitem__)
