@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pitstop.checkpointing import locking, runs
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.runs import RunDirectory, create_run, list_runs
 from pitstop.configs.errors import RunError
-from support.fault_matrix import Matrix
+from pitstop.naming.names import unique
+from support.fault_matrix import Matrix, is_caught
 from support.stores import ForgetfulStorage, in_child
 
 pytestmark = pytest.mark.faults
@@ -72,8 +75,8 @@ def test_only_one_of_many_gets_the_number_that_all_ask_for(tmp_path: Path) -> No
     assert [record.run_number for record in list_runs(tmp_path)] == [7]
 
 
-def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
-    run = create_run(tmp_path, name="a-run", config={}, metadata={})
+def assert_second_writer_is_refused(base: Path) -> None:
+    run = create_run(base, name="a-run", config={}, metadata={})
 
     def take() -> None:
         try:
@@ -89,6 +92,42 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -
     assert not run.is_locked()
     with run.lock():
         pass
+
+
+def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
+    assert_second_writer_is_refused(tmp_path)
+
+
+def counts_up(storage: Any, directory: Path, number: int | None) -> Path:
+    """Takes the number of runs plus one, whether another process has taken it or not."""
+    path = directory / f"run_{len(list(directory.glob('run_*'))) + 1:03d}"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def asks_before_it_takes(storage: Any, by_name: Path, name: str, target: str) -> Path:
+    """Looks for a free name and then takes it in another step, in place of whoever was quicker."""
+    path = by_name / unique(name, lambda candidate: os.path.lexists(by_name / candidate))
+    temporary = by_name / f".{os.getpid()}-{time.monotonic_ns()}"
+    temporary.symlink_to(target)
+    temporary.replace(path)
+    return path
+
+
+@pytest.mark.parametrize(("part", "mutant"), [("_claim_number", counts_up), ("_claim_name", asks_before_it_takes)])
+def test_an_allocation_that_looks_before_it_leaps_is_caught(
+    part: str, mutant: object, tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, part, mutant)
+    with matrix("mutants of the protocol").trial(part):
+        problems = [start_runs(tmp_path / str(attempt), PROCESSES, 5) for attempt in range(5)]
+        assert any(problems)
+
+
+def test_a_lock_that_is_not_taken_is_caught(tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_try_lock", lambda descriptor, *, shared: True)
+    with matrix("mutants of the protocol").trial("no lock"):
+        assert is_caught(lambda: assert_second_writer_is_refused(tmp_path))
 
 
 def test_a_lock_dies_with_its_holder_though_its_children_live_on(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.inspection import DamagedError
 from pitstop.checkpointing.manifest import ManifestError, parse_manifest
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.store import CheckpointInfo, CheckpointStore, Entry, RecoveryReport
 from pitstop.configs.errors import CheckpointError
-from support.fault_matrix import Matrix
+from support.fault_matrix import Matrix, is_caught
 from support.stores import FILES, ForgetfulStorage, save
 
 pytestmark = pytest.mark.faults
@@ -47,7 +47,19 @@ def put_back(store: CheckpointStore, whole: Path) -> None:
     shutil.copytree(whole, store.directory, symlinks=True)
 
 
-def test_one_flipped_bit_anywhere_is_found_and_the_one_before_used(store: CheckpointStore, tmp_path: Path, matrix: Matrix) -> None:
+def assert_found_and_survived(store: CheckpointStore, path: Path) -> None:
+    """The newest checkpoint, whose file ``path`` is damaged, is found out and set aside, and the one before used."""
+    with pytest.raises(DamagedError, match=path.name):
+        store.verify("checkpoint-3")
+    report = store.recover()
+    assert report.checkpoint().step == 2
+    assert [(name, path.name in reason) for name, reason in report.quarantined] == [("checkpoint-3", True)]
+    assert (store.directory / layout.DAMAGED / "checkpoint-3" / path.name).exists()
+
+
+def test_one_flipped_bit_anywhere_is_found_and_the_one_before_used(
+    store: CheckpointStore, tmp_path: Path, matrix: Matrix
+) -> None:
     row = matrix("one flipped bit anywhere in a checkpoint")
     shutil.copytree(store.directory, tmp_path / "whole", symlinks=True)
     rng = random.Random(11)
@@ -56,12 +68,7 @@ def test_one_flipped_bit_anywhere_is_found_and_the_one_before_used(store: Checkp
         bit = rng.randrange(path.stat().st_size * 8)
         flip(path, bit)
         with row.trial(f"bit {bit} of {path.name}, seed {number}"):
-            with pytest.raises(DamagedError, match=path.name):
-                store.verify("checkpoint-3")
-            report = store.recover()
-            assert report.checkpoint().step == 2
-            assert [(name, path.name in reason) for name, reason in report.quarantined] == [("checkpoint-3", True)]
-            assert (store.directory / layout.DAMAGED / "checkpoint-3" / path.name).exists()
+            assert_found_and_survived(store, path)
         put_back(store, tmp_path / "whole")
     store.verify("checkpoint-3")
 
@@ -169,7 +176,9 @@ def stale(path: Path, rng: random.Random) -> None:
 
 def dangling(path: Path, rng: random.Random) -> None:
     path.unlink()
-    path.symlink_to(rng.choice(["checkpoint-99", "epoch_007", "../../../outside", "best", "last", "/", "checkpoint-3/../checkpoint-1"]))
+    path.symlink_to(
+        rng.choice(["checkpoint-99", "epoch_007", "../../../outside", "best", "last", "/", "checkpoint-3/../checkpoint-1"])
+    )
 
 
 def garbage(path: Path, rng: random.Random) -> None:
@@ -180,6 +189,17 @@ def garbage(path: Path, rng: random.Random) -> None:
 def in_its_place(path: Path, rng: random.Random) -> None:
     path.unlink()
     shutil.copytree(path.parent / rng.choice(["checkpoint-1", "checkpoint-3"]), path)
+
+
+def assert_repaired(store: CheckpointStore, harmed: list[str]) -> None:
+    """The manifests decide, whatever the pointers say, and the pointers are put right."""
+    assert store.resolve("last").step == store.resolve("best").step == 3
+    report = store.recover()
+    assert report.checkpoint().step == 3
+    assert report.repaired == harmed
+    assert [(store.directory / which).readlink() for which in layout.POINTERS] == [Path("checkpoint-3")] * 2
+    assert store.recover().repaired == []
+    assert [info.step for info in store.list()] == [1, 2, 3]
 
 
 def test_pointers_never_decide_anything_and_are_repaired(store: CheckpointStore, tmp_path: Path, matrix: Matrix) -> None:
@@ -193,13 +213,7 @@ def test_pointers_never_decide_anything_and_are_repaired(store: CheckpointStore,
         for which, harm in harms.items():
             harm(store.directory / which, rng)
         with row.trial(f"seed {number}: {[(which, harm.__name__) for which, harm in harms.items()]}"):
-            assert store.resolve("last").step == store.resolve("best").step == 3
-            report = store.recover()
-            assert report.checkpoint().step == 3
-            assert report.repaired == list(harmed)
-            assert [(store.directory / which).readlink() for which in layout.POINTERS] == [Path("checkpoint-3")] * 2
-            assert store.recover().repaired == []
-            assert [info.step for info in store.list()] == [1, 2, 3]
+            assert_repaired(store, list(harmed))
         put_back(store, tmp_path / "whole")
 
 
@@ -246,3 +260,53 @@ def test_a_manifest_of_another_checkpoint_is_refused(store: CheckpointStore) -> 
 def test_a_deeply_nested_manifest_is_refused() -> None:
     with pytest.raises(ManifestError):
         parse_manifest(b"[" * 100_000, "there")
+
+
+class HashesNothing(CheckpointStore):
+    def _verified(self, name: str) -> Entry:
+        return self._look_at(name) or Entry(name, None, "gone")
+
+
+class TakesTheNewestUnseen(CheckpointStore):
+    def recover(self, *, deep: bool = False) -> RecoveryReport:
+        infos = self.list()
+        return RecoveryReport(infos[-1] if infos else None, [], [], self.repair_pointers())
+
+
+class StopsAtTheFirstDamage(CheckpointStore):
+    def recover(self, *, deep: bool = False) -> RecoveryReport:
+        return RecoveryReport(None) if any(entry.problem for entry in self.verify_all()) else super().recover(deep=deep)
+
+
+class DeletesWhatIsDamaged(CheckpointStore):
+    def _quarantine(self, name: str, reason: str) -> tuple[str, str]:
+        self._discard(self.directory / name)
+        return (name, reason)
+
+
+class BelievesPointers(CheckpointStore):
+    def resolve(self, which: str) -> CheckpointInfo:
+        pointed = self.pointer(which) if which in layout.POINTERS else None
+        return super().resolve(pointed or which)
+
+
+class LeavesPointersAlone(CheckpointStore):
+    def repair_pointers(self) -> list[str]:
+        return []
+
+
+@pytest.mark.parametrize("mutant", [HashesNothing, TakesTheNewestUnseen, StopsAtTheFirstDamage, DeletesWhatIsDamaged])
+def test_a_recovery_that_overlooks_damage_is_caught(
+    store: CheckpointStore, mutant: type[CheckpointStore], matrix: Matrix
+) -> None:
+    with matrix("mutants of the protocol").trial(mutant.__name__):
+        path = store.directory / "checkpoint-3" / "state.json"
+        flip(path, 3)
+        assert is_caught(lambda: assert_found_and_survived(mutant(store.directory, ForgetfulStorage()), path))
+
+
+@pytest.mark.parametrize("mutant", [BelievesPointers, LeavesPointersAlone])
+def test_a_store_that_trusts_pointers_is_caught(store: CheckpointStore, mutant: type[CheckpointStore], matrix: Matrix) -> None:
+    with matrix("mutants of the protocol").trial(mutant.__name__):
+        stale(store.directory / "last", random.Random(0))
+        assert is_caught(lambda: assert_repaired(mutant(store.directory, ForgetfulStorage()), ["last"]))

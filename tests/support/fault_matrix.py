@@ -18,7 +18,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -95,12 +95,22 @@ def _rows() -> list[Row]:
             0,
             0,
         ),
-        Row("a real full tmpfs", "training goes on with an alarm and ends where it would have ended; exit 6 after three misses", 5, 20),
+        Row(
+            "a real full tmpfs",
+            "training goes on with an alarm and ends where it would have ended; exit 6 after three misses",
+            5,
+            20,
+        ),
         Row("one flipped bit anywhere in a checkpoint", "detected and named; the one before is used", 300, 2_000),
         Row("truncate, extend, zero, delete, swap each file", "detected, named and set aside; the one before is used", 0, 0),
         Row("every checkpoint bad", "exit 4, nothing deleted", 10, 10),
         Row("pointer missing, stale, dangling, garbage", "the manifests win; the pointer is repaired", 20, 100),
-        Row("crash during recovery or retention, again and again", "the next recovery finishes it; nothing that is kept is lost", 100, 500),
+        Row(
+            "crash during recovery or retention, again and again",
+            "the next recovery finishes it; nothing that is kept is lost",
+            100,
+            500,
+        ),
         Row(
             "resume at every step of a short run, one to three interruptions",
             "equal end checkpoints byte for byte, equal rows of metrics, equal batches",
@@ -111,7 +121,12 @@ def _rows() -> list[Row]:
         Row("SIGUSR1 at a random phase", "exit 0, an extra valid checkpoint, exact resume from it", 10, 100),
         Row("SIGINT at a random phase", "exit 130, valid checkpoints, exact resume", 10, 100),
         Row("SIGINT twice at random phases", "exit 130, valid checkpoints, exact resume", 10, 100),
-        Row("one of two gloo ranks killed during a save", "no hang, an error of ours, valid checkpoints only, exact resume", 5, 100),
+        Row(
+            "one of two gloo ranks killed during a save",
+            "no hang, an error of ours, valid checkpoints only, exact resume",
+            5,
+            100,
+        ),
         Row("16 processes allocate runs", "numbers and names unique and without a gap", 1_600, 1_600),
         Row("state mutated while an async save writes", "the checkpoint equals the snapshot", 20, 200),
         Row(
@@ -129,6 +144,15 @@ def _rows() -> list[Row]:
         ),
         Row("golden checkpoints of each released format version", "loaded, or refused by name", 0, 0),
     ]
+
+
+def is_caught(check: Callable[[], object]) -> bool:
+    """Whether ``check`` fails: what a mutant of the product must bring about."""
+    try:
+        check()
+    except (Exception, pytest.fail.Exception):  # the latter is what a missing pytest.raises raises
+        return True
+    return False
 
 
 class Matrix:
