@@ -10,9 +10,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from pitstop.configs.errors import EXIT_BUG, SettingsError
+from pitstop.configs.errors import EXIT_BUG, ResourceError, SettingsError
 
 _FORWARDED = ("SIGTERM", "SIGINT", "SIGUSR1")
+_LOST_PEER = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "timed out waiting",
+    "remote process exited",
+)
 
 
 def prepare_environment() -> None:
@@ -40,6 +47,20 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process among all of them."""
     return int(os.environ.get("RANK", "0"))
+
+
+def lost_peer(error: BaseException) -> ResourceError | None:
+    """What to tell the user where ``error`` is what a process meets when another one of the group is gone; else None."""
+    if not is_worker() or not isinstance(error, RuntimeError):
+        return None
+    from torch.distributed import DistError
+
+    if not isinstance(error, DistError) and not any(words in str(error).lower() for words in _LOST_PEER):
+        return None
+    return ResourceError(
+        "another process of this training died, and this one cannot go on alone.",
+        hint="Look for its message, or for one of the system that memory ran out; then `pitstop resume` goes on from the last checkpoint.",
+    )
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:

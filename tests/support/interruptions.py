@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any
 from support.stores import OPERATIONS
 
 PHASES = ("before the step", "in the step", "after the step", "at the log", "in the evaluation", "in a save")
+SAVING = ("before the gathering", "beside the commit")  # for a process that writes nothing itself
 LONGEST_SAVE = 45
 """About as many I/O operations as a save with its pointers, retention and metadata makes."""
 
@@ -53,6 +55,13 @@ class Interruption:
         _Armed(self).patch()
 
 
+def fired_in_step(output: str) -> int:
+    """The step that was under way, or done last, when an interruption came; from what the child printed."""
+    found = re.search(r"\[SIG.*: in step (\d+)\]", output)
+    assert found is not None, output
+    return int(found[1])
+
+
 class _Armed:
     def __init__(self, plan: Interruption) -> None:
         self.plan = plan
@@ -67,6 +76,7 @@ class _Armed:
             if self.fired:
                 return
             self.fired = True
+        os.write(2, f"[{self.plan}: in step {self.under_way}]\n".encode())
         first, *more = self.plan.signals
         if more:
             threading.Thread(target=self._later, args=(more,), daemon=True).start()
@@ -75,44 +85,56 @@ class _Armed:
     def _later(self, signals: list[signal.Signals]) -> None:
         for number in signals:
             time.sleep(self.plan.delay_s)
-            os.kill(os.getpid(), number)
+            if signal.getsignal(number) is not signal.default_int_handler:  # training is over already
+                os.kill(os.getpid(), number)
 
     def patch(self) -> None:
         from pitstop.checkpointing.metrics_log import MetricsLog
         from pitstop.checkpointing.storage import LocalStorage
         from pitstop.trainers.engine import Engine
         from pitstop.trainers.loop import Loop
+        from pitstop.trainers.saver import Saver
 
-        phase, step = self.plan.phase, self.plan.step
+        step = self.plan.step
+        wrap(Loop, "_step", self._stepping)
+        wrap(Saver, "save", self._saving)
+        wrap(Engine, "_update", self._when("in the step", lambda: self.under_way >= step))
+        wrap(Engine, "evaluate", self._evaluating)
+        wrap(Engine, "_losses", self._when("in the evaluation", lambda: self.evaluating and self.done >= step))
+        wrap(MetricsLog, "append", self._when("at the log", lambda: self.done >= step))
+        for name in OPERATIONS:
+            wrap(LocalStorage, name, self._when("in a save", self._operation_due))
 
-        def stepping(original: Callable[..., Any], loop: Any) -> None:
-            self.under_way = loop.progress.step + 1
-            if phase == "before the step" and self.under_way >= step:
-                self.fire()
-            original(loop)
-            self.done = loop.progress.step
-            if phase == "after the step" and self.done >= step:
-                self.fire()
-
-        def when(wanted: str, due: Callable[[], bool], original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-            if phase == wanted and due():
+    def _when(self, phase: str, due: Callable[[], bool]) -> Callable[..., Any]:
+        def around(original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+            if self.plan.phase == phase and due():
                 self.fire()
             return original(*arguments, **named)
 
-        def evaluating(original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-            self.evaluating = True
-            try:
-                return original(*arguments, **named)
-            finally:
-                self.evaluating = False
+        return around
 
-        wrap(Loop, "_step", stepping)
-        wrap(Engine, "_update", functools.partial(when, "in the step", lambda: self.under_way >= step))
-        wrap(Engine, "evaluate", evaluating)
-        wrap(Engine, "_losses", functools.partial(when, "in the evaluation", lambda: self.evaluating and self.done >= step))
-        wrap(MetricsLog, "append", functools.partial(when, "at the log", lambda: self.done >= step))
-        for name in OPERATIONS:
-            wrap(LocalStorage, name, functools.partial(when, "in a save", self._operation_due))
+    def _stepping(self, original: Callable[..., Any], loop: Any) -> None:
+        self.under_way = loop.progress.step + 1
+        if self.plan.phase == "before the step" and self.under_way >= self.plan.step:
+            self.fire()
+        original(loop)
+        self.done = loop.progress.step
+        if self.plan.phase == "after the step" and self.done >= self.plan.step:
+            self.fire()
+
+    def _evaluating(self, original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        self.evaluating = True
+        try:
+            return original(*arguments, **named)
+        finally:
+            self.evaluating = False
+
+    def _saving(self, original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        if self.done >= self.plan.step and self.plan.phase == "before the gathering":
+            self.fire()
+        if self.done >= self.plan.step and self.plan.phase == "beside the commit":
+            threading.Timer(self.plan.delay_s, self.fire).start()
+        return original(*arguments, **named)
 
     def _operation_due(self) -> bool:
         if self.done < self.plan.step:
