@@ -21,6 +21,7 @@ SETTINGS: dict[str, Any] = {
     "eval_steps": 5,
     "save_strategy": "steps",
     "save_steps": 4,
+    "keep_last_n": "none",
 }
 BEFORE_THE_BOUNDARY = ("before the step", "in the step", "after the step")
 
