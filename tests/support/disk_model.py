@@ -12,11 +12,13 @@ import errno
 import os
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.stores import HookedStorage
+from pitstop.checkpointing.storage import LocalStorage
+from support.stores import OPERATIONS, HookedStorage
 
 
 @dataclass
@@ -48,6 +50,22 @@ class Recorder:
         self._next = 1
         self.syncs = 0
         self._lock = threading.Lock()  # a save in the background and the training thread both write
+
+    def watch(self, storage: type[LocalStorage]) -> None:
+        """Record what every object of this class does from now on, in this process; the operations themselves are done."""
+        serial = threading.RLock()  # an operation and its record are one
+
+        def recording(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+            def operation(this: LocalStorage, *arguments: Any) -> Any:
+                with serial:
+                    result = original(this, *arguments)
+                    self.note(name, arguments, result)
+                    return result
+
+            return operation
+
+        for name in OPERATIONS:
+            setattr(storage, name, recording(name, getattr(storage, name)))
 
     def acknowledge(self, step: int) -> None:
         """Note that the workload was told: the checkpoint of ``step`` is saved."""
@@ -138,7 +156,7 @@ class Recorder:
     def _on_unlink(self, path: Path, _: None) -> None:
         parent = self._inodes[path.parent]
         self._add("remove", (parent,), parent, path.name)
-        del self._inodes[path]
+        self._inodes.pop(path, None)  # what another library wrote was not seen
 
     _on_remove_directory = _on_unlink
 
