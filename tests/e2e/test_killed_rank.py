@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pitstop.checkpointing.store import CheckpointStore
@@ -14,7 +18,7 @@ from support.fault_matrix import Matrix
 from support.forked import two_ranks
 from support.interruptions import LONGEST_SAVE, SAVING, Interruption
 from support.stores import leftovers
-from support.training import EXACT_FILES, assert_same_end
+from support.training import EXACT_FILES, arguments, assert_same_end, metadata
 from support.trials import Trainings
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtures("warm")]
@@ -70,7 +74,32 @@ def test_a_rank_killed_during_a_save_leaves_valid_checkpoints_and_no_hang(
             store = CheckpointStore(run / "lora_weights")
             assert [entry for entry in store.verify_all() if entry.problem is not None] == []
             assert store.list(), "checkpoint-2 was saved long before"
+            if number % 2:
+                assert "another process" in metadata(run)["status_reason"]
             ended = two_ranks("resume", run)
             assert [one.code for one in ended] == [0, 0], ended
             assert leftovers(store.directory) == []
             assert_same_end(reference, run, (*EXACT_FILES, "rng_state_1.json"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_launcher_says_which_process_was_killed(trainings: Trainings, rank: int, tmp_path: Path) -> None:
+    words = arguments(trainings.model, trainings.home, tmp_path / "runs", **{**SETTINGS, "epochs": 500})
+    command = [sys.executable, "-m", "pitstop.cli", *map(str, words)]
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "runs/run_001/lora_weights/checkpoint-2").is_dir():
+            assert time.monotonic() < deadline and launcher.poll() is None
+            time.sleep(0.05)
+        for process in psutil.Process(launcher.pid).children():
+            if process.environ().get("RANK") == str(rank):
+                process.kill()
+        output, _ = launcher.communicate(timeout=SECONDS_TO_NOTICE)
+    finally:
+        for process in [*psutil.Process(launcher.pid).children(), launcher] if launcher.poll() is None else []:
+            process.kill()
+    assert launcher.returncode in (6, 128 + signal.SIGKILL), output
+    assert f"process {rank} of 2 (counted from 0) was ended by SIGKILL" in output
+    assert "SIGTERM" not in output, "that is how elastic ends the other one"
+    assert "Traceback" not in output

@@ -1,7 +1,7 @@
 """The fault matrix: what is broken on purpose, what must hold then, how often that was tried and how often it held.
 
 A pytest plugin. ``pytest -m faults`` runs the matrix with small counts, ``--full-faults`` with the full ones, and the
-table stands at the end of the session; ``--faults-report FILE`` puts it between the markers of a Markdown file. A test
+table stands at the end of the session; ``--faults-report=FILE`` puts it between the markers of a Markdown file. A test
 takes its row by the fault's name and wraps each trial::
 
     def test_…(matrix: Matrix) -> None:
