@@ -1,5 +1,6 @@
 # make demo     a real 4-bit LoRA fine-tune, interrupted, resumed and scored; under 5 minutes on 2 CPU cores after downloads
 # make test     the whole test suite
+# make faults   the fault matrix with its full counts, an hour or two; writes the table of docs/reliability.md
 # make lint     style, types, layering and the documented options
 # make docs     write the generated pages and .env.example again
 # make bench    the benchmarks: start-up, and training beside TRL (in an environment of its own, which it downloads)
@@ -15,7 +16,7 @@ PACKAGES := cli trainers checkpointing naming configs examples
 PIP_FLAGS := --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs bench clean
+.PHONY: help install demo test faults lint docs bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +39,10 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/pitstop fetch-demo || echo "going on without the demo model" >&2
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+# Without the privilege to mount a tmpfs that row is not run, and the table says so.
+faults: $(STAMP)
+	@$(BIN)/pytest -m faults --full-faults --faults-report=docs/reliability.md $(PYTEST_ARGS)
 
 lint: $(STAMP) .types/pitstop
 	@$(BIN)/ruff check .

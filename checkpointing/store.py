@@ -403,10 +403,15 @@ class CheckpointStore:
         return [name for name in names if self._discard(self.directory / name)]
 
     def _quarantine(self, name: str, reason: str) -> tuple[str, str]:
-        target = self._set_aside(name, layout.DAMAGED)
+        # The reason first: a crash between the two must not leave something set aside that nobody can explain.
+        target = free_name(self.directory / layout.DAMAGED / name)
         note = target.with_name(f"{target.name}.reason.txt")
-        if not note.exists():
+        try:
+            make_directories(self._storage, note.parent)
             atomic_write(self._storage, note, f"{reason}\n".encode(errors="backslashreplace"))
+        except OSError as error:
+            raise failed_save(note, error) from error
+        self._set_aside(name, layout.DAMAGED)
         return (name, reason)
 
     def _set_aside(self, name: str, where: str) -> Path:

@@ -108,11 +108,14 @@ class speaking_for_all:
         """Nothing to prepare."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Turn the other processes' user errors into silent exits with the same code."""
+        """Turn the other processes' user errors into silent exits with the same code; say it where one of them died."""
         from pitstop.trainers import launch
 
-        if isinstance(error, PitstopError) and launch.rank() > 0:
-            raise typer.Exit(error.exit_code) from None
+        shown = launch.lost_peer(error) if error is not None else None
+        if launch.rank() > 0 and isinstance(shown or error, PitstopError):
+            raise typer.Exit((shown or error).exit_code) from None  # type: ignore[union-attr]
+        if shown is not None:
+            raise shown from error
 
 
 def _refuse_taken_number(loaded: Loaded) -> None:

@@ -13,6 +13,8 @@ import pytest
 from pitstop.configs.leaves import leaves
 from support.cli import Cli
 
+pytest_plugins = ["support.fault_matrix"]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 _COLOUR_SWITCHES = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH")
 

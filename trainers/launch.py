@@ -7,12 +7,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
-from pitstop.configs.errors import EXIT_BUG, SettingsError
+from pitstop.configs.errors import EXIT_BUG, EXIT_SIGTERM, ResourceError, SettingsError
 
 _FORWARDED = ("SIGTERM", "SIGINT", "SIGUSR1")
+_LOST_PEER = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "timed out waiting",
+    "remote process exited",
+)
 
 
 def prepare_environment() -> None:
@@ -42,6 +49,20 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def lost_peer(error: BaseException) -> ResourceError | None:
+    """What to tell the user where ``error`` is what a process meets when another one of the group is gone; else None."""
+    if not is_worker() or not isinstance(error, RuntimeError):
+        return None
+    from torch.distributed import DistError
+
+    if not isinstance(error, DistError) and not any(words in str(error).lower() for words in _LOST_PEER):
+        return None
+    return ResourceError(
+        "another process of this training died, and this one cannot go on alone.",
+        hint="Look for its message, or for one of the system that memory ran out; then `pitstop resume` goes on from the last checkpoint.",
+    )
+
+
 def launch(processes: int, arguments: Sequence[str]) -> int:
     """Run ``pitstop ARGUMENTS`` in ``processes`` processes that form one group; returns the exit code of the first to end badly.
 
@@ -63,6 +84,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
+        run_id="pitstop",  # elastic warns of one that it has to make up
         nproc_per_node=processes,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
@@ -74,9 +96,27 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "pitstop.cli", *arguments)
         except ChildFailedError as error:
-            codes = [failure.exitcode for failure in error.failures.values()]
-            return _exit_code(codes)
+            codes = _to_blame({rank: failure.exitcode for rank, failure in error.failures.items()})
+            _tell_killed(codes, processes)
+            return _exit_code(list(codes.values()))
     return 0
+
+
+def _to_blame(codes: Mapping[int, int]) -> dict[int, int]:
+    """Exit codes by rank, without those of processes that elastic ended, by SIGTERM, because another one had ended badly."""
+    own = {rank: code for rank, code in codes.items() if code not in (-signal.SIGTERM, EXIT_SIGTERM)}
+    return own or dict(codes)
+
+
+def _tell_killed(codes: Mapping[int, int], processes: int) -> None:
+    """A process that was killed could not say so itself, and the first one, which speaks for all, may be the one."""
+    for rank, code in codes.items():
+        if code < 0:
+            name = signal.Signals(-code).name
+            sys.stderr.write(
+                f"error: process {rank} of {processes} (counted from 0) was ended by {name}.\n"
+                "hint: SIGKILL often means that the system's memory ran out; `pitstop resume` goes on from the last checkpoint\n"
+            )
 
 
 def _exit_code(codes: Sequence[int]) -> int:

@@ -237,6 +237,8 @@ def restore(engine: Engine, info: CheckpointInfo, content: dict[str, Any]) -> Ca
     """
     state.load_adapter(engine.model, info.path)
     state.load_optimizer(engine.raw_optimizer, engine.names, info.path)
+    for group in engine.raw_optimizer.param_groups:  # a run with only an evaluation left saves the rate of its last step again
+        group["lr"] = Progress.from_dict(content.get("progress")).learning_rate
     if engine.accelerator.scaler is not None and content.get("scaler"):
         engine.accelerator.scaler.load_state_dict(content["scaler"])
     rank = engine.accelerator.process_index

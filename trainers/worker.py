@@ -30,7 +30,7 @@ from pitstop.trainers.engine import gather_bytes
 from pitstop.trainers.environment import describe
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.inputs import Inputs, read_data, read_inputs
-from pitstop.trainers.launch import rank
+from pitstop.trainers.launch import lost_peer, rank
 from pitstop.trainers.loop import Boundary, Hook, Loop, Outcome
 from pitstop.trainers.memory import TrimHeap
 from pitstop.trainers.progress import Progress
@@ -218,7 +218,8 @@ def _status(run: RunDirectory | None, reporter: Reporter) -> Iterator[None]:
         _record_end(run, "interrupted", "stopped by a signal")
         raise
     except BaseException as error:
-        reason = error.message if isinstance(error, PitstopError) else f"{type(error).__name__}: {error}"
+        shown = lost_peer(error) or error
+        reason = shown.message if isinstance(shown, PitstopError) else f"{type(shown).__name__}: {shown}"
         _record_end(run, "failed", reason[:500])
         raise
 

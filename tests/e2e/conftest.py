@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.stores import fast_directory
 from support.tiny_model import write_records
+from support.trials import Trainings
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +33,20 @@ def warm() -> None:
     import peft  # noqa: F401
     import transformers.models.auto.tokenization_auto
     import transformers.models.llama.modeling_llama  # noqa: F401
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")  # a table that takes a fifth of a second to build, and is kept
 
     import pitstop.trainers.worker  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def trainings(tiny_model: Path, warm: None) -> Iterator[Trainings]:
+    """Short trainings whose uninterrupted ends are computed once."""
+    with tempfile.TemporaryDirectory(prefix="pitstop-trainings-", dir=fast_directory()) as home:
+        write_records(Path(home) / "train.jsonl", 12)
+        write_records(Path(home) / "eval.jsonl", 4, start=100)
+        yield Trainings(tiny_model, Path(home))
 
 
 @pytest.fixture

@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.manifest import FORMAT_VERSION
+from pitstop.checkpointing.manifest import FORMAT_VERSION, sealed, unsealed
 from pitstop.checkpointing.runs import RunDirectory, list_runs
+from support.fault_matrix import Matrix
 from support.forked import pitstop
 from support.training import checkpoints, rows
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 FORMATS = sorted(path.name for path in GOLDEN.glob("format-*"))
 
-pytestmark = pytest.mark.usefixtures("warm")
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("warm")]
+
+ROW = "golden checkpoints of each released format version"
 
 
 @pytest.fixture(params=FORMATS)
@@ -51,21 +54,37 @@ def test_every_checkpoint_of_a_golden_run_is_verified_byte_by_byte(golden: Path)
     ]
 
 
-def test_a_golden_run_is_gone_on_with_from_its_end_and_from_its_middle(golden: Path) -> None:
+def test_a_golden_run_is_gone_on_with_from_its_end_and_from_its_middle(golden: Path, matrix: Matrix) -> None:
     run = golden / "runs/run_001"
+    row = matrix(ROW)
     before = rows(run)
-    ended = pitstop("resume", 1, "--base-dir", "runs", "--epochs", 3)
-    assert ended.code == 0, ended.output
-    assert "from epoch_002: step 12" in ended.output
-    assert checkpoints(run)[-1] == "epoch_003"
-    assert rows(run)[: len(before)] == before and rows(run)[-1]["step"] == 18
-    ended = pitstop("resume", "1@checkpoint-8", "--base-dir", "runs")
-    assert ended.code == 0, ended.output
-    assert "from checkpoint-8: step 8, epoch 1.36" in ended.output
-    assert [row["step"] for row in rows(run)] == list(range(1, 13))
-    assert rows(run)[:8] == before[:8]
-    assert rows(run)[8]["tokens"] == before[8]["tokens"], "the same batch comes next"
-    assert rows(run)[8]["loss"] == pytest.approx(before[8]["loss"], rel=0.05)
+    with row.trial("from its end"):
+        ended = pitstop("resume", 1, "--base-dir", "runs", "--epochs", 3)
+        assert ended.code == 0, ended.output
+        assert "from epoch_002: step 12" in ended.output
+        assert checkpoints(run)[-1] == "epoch_003"
+        assert rows(run)[: len(before)] == before and rows(run)[-1]["step"] == 18
+    with row.trial("from its middle"):
+        ended = pitstop("resume", "1@checkpoint-8", "--base-dir", "runs")
+        assert ended.code == 0, ended.output
+        assert "from checkpoint-8: step 8, epoch 1.36" in ended.output
+        assert [row["step"] for row in rows(run)] == list(range(1, 13))
+        assert rows(run)[:8] == before[:8]
+        assert rows(run)[8]["tokens"] == before[8]["tokens"], "the same batch comes next"
+        assert rows(run)[8]["loss"] == pytest.approx(before[8]["loss"], rel=0.05)
+
+
+def test_a_checkpoint_of_a_later_format_is_refused_by_name_and_left_alone(golden: Path, matrix: Matrix) -> None:
+    manifest = golden / "runs/run_001/lora_weights/epoch_002/MANIFEST.json"
+    content = unsealed(manifest.read_bytes(), "there")
+    later = {**content, "format_version": FORMAT_VERSION + 1, "pitstop_version": "9.9.9", "new_key": 1}
+    manifest.write_bytes(sealed(later))
+    before = sorted(path for path in golden.rglob("*") if path.name != ".lock")
+    with matrix(ROW).trial(f"{golden.name}, as of a later version"):
+        ended = pitstop("resume", 1, "--base-dir", "runs", "--epochs", 3)
+        assert ended.code == 4, ended.output
+        assert "written by pitstop 9.9.9" in ended.output and "upgrade" in ended.output
+        assert sorted(path for path in golden.rglob("*") if path.name != ".lock") == before
 
 
 def test_a_golden_runs_checkpoint_holds_what_the_format_promises(golden: Path) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pitstop.checkpointing import locking, runs
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.runs import RunDirectory, create_run, list_runs
 from pitstop.configs.errors import RunError
+from pitstop.naming.names import unique
+from support.fault_matrix import Matrix, is_caught
 from support.stores import ForgetfulStorage, in_child
 
 pytestmark = pytest.mark.faults
 
-PROCESSES, EACH = 16, 25
+PROCESSES = 16
 
 
 def in_parallel(count: int, body: object) -> list[int]:
@@ -34,17 +38,30 @@ def in_parallel(count: int, body: object) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def test_processes_that_start_together_never_share_a_number_or_a_name(tmp_path: Path) -> None:
-    def start(_: int) -> None:
-        for _ in range(EACH):
-            create_run(tmp_path, name="same-second", config={}, metadata={}, storage=ForgetfulStorage())
+def start_runs(base: Path, processes: int, each: int) -> str | None:
+    """Let ``processes`` start ``each`` runs at once; what is wrong with the outcome, None when nothing is."""
 
-    assert in_parallel(PROCESSES, start) == [0] * PROCESSES
-    records = list_runs(tmp_path)
-    assert [record.run_number for record in records] == list(range(1, PROCESSES * EACH + 1))
-    assert len({record.name for record in records}) == PROCESSES * EACH
-    for record in records[:: EACH * 3]:
-        assert (tmp_path / "by-name" / record.name).resolve() == (tmp_path / record.run).resolve()
+    def start(_: int) -> None:
+        for _ in range(each):
+            create_run(base, name="same-second", config={}, metadata={}, storage=ForgetfulStorage())
+
+    if in_parallel(processes, start) != [0] * processes:
+        return "a process failed"
+    records = list_runs(base)
+    if sorted(record.run_number for record in records) != list(range(1, processes * each + 1)):
+        return "numbers are not unique and without a gap"
+    if len({record.name for record in records}) != processes * each:
+        return "names are not unique"
+    wrong = [r.name for r in records if (base / "by-name" / r.name).resolve() != (base / r.run).resolve()]
+    return f"{wrong[0]} leads elsewhere" if wrong else None
+
+
+def test_processes_that_start_together_never_share_a_number_or_a_name(tmp_path: Path, matrix: Matrix) -> None:
+    row = matrix("16 processes allocate runs")
+    assert start_runs(tmp_path, PROCESSES, row.count // PROCESSES) is None
+    for record in list_runs(tmp_path):
+        with row.trial(record.run):
+            assert (tmp_path / "by-name" / record.name).resolve() == (tmp_path / record.run).resolve()
 
 
 def test_only_one_of_many_gets_the_number_that_all_ask_for(tmp_path: Path) -> None:
@@ -58,8 +75,8 @@ def test_only_one_of_many_gets_the_number_that_all_ask_for(tmp_path: Path) -> No
     assert [record.run_number for record in list_runs(tmp_path)] == [7]
 
 
-def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
-    run = create_run(tmp_path, name="a-run", config={}, metadata={})
+def assert_second_writer_is_refused(base: Path) -> None:
+    run = create_run(base, name="a-run", config={}, metadata={})
 
     def take() -> None:
         try:
@@ -75,6 +92,42 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -
     assert not run.is_locked()
     with run.lock():
         pass
+
+
+def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
+    assert_second_writer_is_refused(tmp_path)
+
+
+def counts_up(storage: Any, directory: Path, number: int | None) -> Path:
+    """Takes the number of runs plus one, whether another process has taken it or not."""
+    path = directory / f"run_{len(list(directory.glob('run_*'))) + 1:03d}"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def asks_before_it_takes(storage: Any, by_name: Path, name: str, target: str) -> Path:
+    """Looks for a free name and then takes it in another step, in place of whoever was quicker."""
+    path = by_name / unique(name, lambda candidate: os.path.lexists(by_name / candidate))
+    temporary = by_name / f".{os.getpid()}-{time.monotonic_ns()}"
+    temporary.symlink_to(target)
+    temporary.replace(path)
+    return path
+
+
+@pytest.mark.parametrize(("part", "mutant"), [("_claim_number", counts_up), ("_claim_name", asks_before_it_takes)])
+def test_an_allocation_that_looks_before_it_leaps_is_caught(
+    part: str, mutant: object, tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, part, mutant)
+    with matrix("mutants of the protocol").trial(part):
+        problems = [start_runs(tmp_path / str(attempt), PROCESSES, 5) for attempt in range(5)]
+        assert any(problems)
+
+
+def test_a_lock_that_is_not_taken_is_caught(tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_try_lock", lambda descriptor, *, shared: True)
+    with matrix("mutants of the protocol").trial("no lock"):
+        assert is_caught(lambda: assert_second_writer_is_refused(tmp_path))
 
 
 def test_a_lock_dies_with_its_holder_though_its_children_live_on(tmp_path: Path) -> None:

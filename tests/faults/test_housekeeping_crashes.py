@@ -28,10 +28,13 @@ from pitstop.checkpointing.storage import Storage
 from pitstop.configs.errors import PitstopError, ResourceError, RunError
 from support.crashes import crash_everywhere
 from support.disk_model import Recorder
+from support.fault_matrix import Matrix
 from support.housekeeping import DIGEST, LOSSES, UNUSED, checkpoints, litter, make_run, names, place_base
 from support.stores import Counter, ForgetfulStorage, HookedStorage, failing, in_child
 
 pytestmark = pytest.mark.faults
+
+AGAIN = "crash during recovery or retention, again and again"
 
 ERRORS = [errno.ENOSPC, errno.EIO]
 IMAGES = 300
@@ -115,7 +118,7 @@ def check_finished(base: Path) -> None:
 # Deleting
 
 
-def test_dying_before_any_operation_of_a_deletion_leaves_the_whole_run_or_none_of_it(base: Path) -> None:
+def test_dying_before_any_operation_of_a_deletion_leaves_the_whole_run_or_none_of_it(base: Path, matrix: Matrix) -> None:
     states: list[bool] = []
 
     def check(at: int) -> None:
@@ -130,7 +133,7 @@ def test_dying_before_any_operation_of_a_deletion_leaves_the_whole_run_or_none_o
     def body(storage: Storage) -> None:
         delete_run(reopened(base / "run_002", storage))
 
-    operations = crash_everywhere(lambda: fresh(base), body, check)
+    operations = crash_everywhere(matrix(AGAIN), lambda: fresh(base), body, check)
     assert operations > 20
     assert states[0] and not states[-1]
     assert states == sorted(states, reverse=True), "once gone, it stays gone"
@@ -199,7 +202,7 @@ def check_pruned(base: Path) -> None:
     assert sorted(path.name for path in by_name.listed(base)) == ["doomed", "kept"]
 
 
-def test_dying_before_any_operation_of_pruning_costs_nothing_that_is_kept(base: Path) -> None:
+def test_dying_before_any_operation_of_pruning_costs_nothing_that_is_kept(base: Path, matrix: Matrix) -> None:
     left: list[int] = []
 
     def check(at: int) -> None:
@@ -209,7 +212,7 @@ def test_dying_before_any_operation_of_pruning_costs_nothing_that_is_kept(base: 
         again = prune_all(base, ForgetfulStorage())
         assert (again.removed, again.failed) == ([], [])
 
-    operations = crash_everywhere(lambda: littered(base), lambda storage: prune_all(base, storage), check)
+    operations = crash_everywhere(matrix(AGAIN), lambda: littered(base), lambda storage: prune_all(base, storage), check)
     assert operations > 20
     assert left == sorted(left, reverse=True) and {left[0], left[-1]} == {5, 3}
 

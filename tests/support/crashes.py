@@ -6,22 +6,27 @@ import os
 from collections.abc import Callable
 
 from pitstop.checkpointing.storage import Storage
+from support.fault_matrix import Row
 from support.stores import Counter, HookedStorage, in_child
 
 CRASHED = 42
 
 
 def crashing(at: int) -> HookedStorage:
+    """A storage that ends the process before its operation number ``at``, counted from 0."""
     return HookedStorage(before=Counter(at, lambda: os._exit(CRASHED)))
 
 
-def crash_everywhere(prepare: Callable[[], None], body: Callable[[Storage], object], check: Callable[[int], None]) -> int:
+def crash_everywhere(
+    row: Row, prepare: Callable[[], object], body: Callable[[Storage], object], check: Callable[[int], object]
+) -> int:
     """Run ``body`` in a child that dies before its k-th operation, for every k, from a fresh start each time."""
     for at in range(10_000):
         prepare()
         code = in_child(lambda at=at: body(crashing(at)))  # type: ignore[misc]
-        check(at)
+        with row.trial(f"operation {at}"):
+            assert code in (0, CRASHED)
+            check(at)
         if code == 0:
             return at
-        assert code == CRASHED
     raise AssertionError("the body never came to its end")

@@ -2,17 +2,23 @@
 
 A ``Recorder`` notes every operation of a workload. ``image`` then builds what a power cut after the first ``count`` of them
 may leave: an operation on a directory is certain only once every directory it touches was synced afterwards, data only once
-its file was; anything else is there or not as ``rng`` decides, and unsynced data may be cut short or read as zeros.
+its file was; anything else is there or not as ``rng`` decides, and unsynced data may be cut short or read as zeros. What
+waited on a sync that failed is never certain, however often that file is synced again.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.stores import HookedStorage
+from pitstop.checkpointing.storage import LocalStorage
+from support.stores import OPERATIONS, HookedStorage
 
 
 @dataclass
@@ -24,6 +30,7 @@ class Operation:
     directories: tuple[int, ...] = ()
     fields: tuple[Any, ...] = ()
     waiting: set[int] = field(default_factory=set)
+    lost: bool = False
     synced_at: int | None = None
 
 
@@ -32,23 +39,62 @@ class Recorder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.storage = HookedStorage(after=self._note)
+        self.storage = HookedStorage(before=self._before, after=self.note)
+        self.fail_sync: int | None = None  # the sync, counted from 0, that fails with EIO
         self.operations: list[Operation] = []
         self.acknowledged: list[tuple[int, int]] = []
         self.count = 0
+        self.made = 0  # the moment from which on a workload makes promises
         self._inodes: dict[Path, int] = {root: 0}
         self._descriptors: dict[int, int] = {}
         self._next = 1
+        self.syncs = 0
+        self._lock = threading.Lock()  # a save in the background and the training thread both write
+
+    def watch(self, storage: type[LocalStorage]) -> None:
+        """Record what every object of this class does from now on, in this process; the operations themselves are done."""
+        serial = threading.RLock()  # an operation and its record are one
+
+        def recording(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+            def operation(this: LocalStorage, *arguments: Any) -> Any:
+                with serial:
+                    result = original(this, *arguments)
+                    self.note(name, arguments, result)
+                    return result
+
+            return operation
+
+        for name in OPERATIONS:
+            setattr(storage, name, recording(name, getattr(storage, name)))
 
     def acknowledge(self, step: int) -> None:
         """Note that the workload was told: the checkpoint of ``step`` is saved."""
         self.acknowledged.append((self.count, step))
 
-    def _note(self, name: str, arguments: tuple[Any, ...], result: Any) -> None:
+    def _before(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name not in ("sync_file", "sync_directory"):
+            return
+        self.syncs += 1
+        if self.syncs - 1 == self.fail_sync:
+            inode = -self._descriptors[arguments[0]] if name == "sync_file" else self._inodes[arguments[0]]
+            for operation in self.operations:
+                if inode in operation.waiting:
+                    operation.lost = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def note(self, name: str, arguments: tuple[Any, ...], result: Any) -> None:
+        """Record one operation that was done; what lies outside the root is passed over."""
         note = getattr(self, f"_on_{name}", None)
-        if note is not None:
-            note(*arguments, result)
-        self.count += 1
+        with self._lock:
+            if note is not None and self._is_inside(name, arguments):
+                note(*arguments, result)
+            self.count += 1
+
+    def _is_inside(self, name: str, arguments: tuple[Any, ...]) -> bool:
+        first = arguments[1] if name == "symlink" else arguments[0]
+        if isinstance(first, int):
+            return first in self._descriptors
+        return (first if name == "sync_directory" else first.parent) in self._inodes
 
     def _new(self, path: Path) -> int:
         self._inodes[path] = self._next
@@ -68,7 +114,13 @@ class Recorder:
         self._add("create", (parent,), parent, path.name, self._inodes[path])
 
     def _on_open_append(self, path: Path, descriptor: int) -> None:
-        self._descriptors[descriptor] = self._inodes[path]
+        if path in self._inodes:
+            self._descriptors[descriptor] = self._inodes[path]
+        else:
+            self._on_create(path, descriptor)
+
+    def _on_close(self, descriptor: int, _: None) -> None:
+        del self._descriptors[descriptor]
 
     def _on_link(self, source: Path, target: Path, _: None) -> None:
         parent = self._inodes[target.parent]
@@ -88,7 +140,7 @@ class Recorder:
     def _settle(self, inode: int) -> None:
         for operation in self.operations:
             operation.waiting.discard(inode)
-            if not operation.waiting and operation.synced_at is None:
+            if not operation.waiting and operation.synced_at is None and not operation.lost:
                 operation.synced_at = self.count
 
     def _on_symlink(self, target: str, path: Path, _: None) -> None:
@@ -101,6 +153,7 @@ class Recorder:
         moved = {path: inode for path, inode in self._inodes.items() if path == source or source in path.parents}
         for path in moved:
             del self._inodes[path]
+        self._inodes.pop(target, None)
         self._inodes.update({target / path.relative_to(source): inode for path, inode in moved.items()})
 
     _on_replace = _on_rename
@@ -108,13 +161,13 @@ class Recorder:
     def _on_unlink(self, path: Path, _: None) -> None:
         parent = self._inodes[path.parent]
         self._add("remove", (parent,), parent, path.name)
-        self._inodes.pop(path, None)  # a lock file is made behind the storage's back
+        self._inodes.pop(path, None)  # what another library wrote, and lock files, were not seen
 
     _on_remove_directory = _on_unlink
 
-    def last_acknowledged(self, count: int) -> int:
-        """The step of the last checkpoint acknowledged among the first ``count`` operations; 0 for none."""
-        return max((step for at, step in self.acknowledged if at <= count), default=0)
+    def acknowledged_steps(self, count: int) -> list[int]:
+        """The steps of the checkpoints acknowledged among the first ``count`` operations, in their order."""
+        return [step for at, step in self.acknowledged if at <= count]
 
     def image(self, count: int, rng: random.Random, target: Path) -> None:
         """Build in ``target`` what a power cut after ``count`` operations may leave."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +31,21 @@ class Child:
 
     def __init__(self, *arguments: object, prepare: Callable[[], None] | None = None) -> None:
         self._output = Path(tempfile.mkstemp(suffix=".out")[1])
+        self._waited_for = False
         self.pid = os.fork()
         if self.pid == 0:
             _run([str(a) for a in arguments], prepare, self._output)
+
+    def _reap(self, options: int) -> tuple[int, int]:
+        done, status = os.waitpid(self.pid, options)
+        self._waited_for = done == self.pid
+        return done, status
+
+    def end(self) -> None:
+        """Kill it if it still runs."""
+        if not self._waited_for:  # afterwards its number may be another process's
+            os.kill(self.pid, signal.SIGKILL)
+            self._reap(0)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -49,9 +62,16 @@ class Child:
             assert time.monotonic() < deadline, f"no {text!r} in:\n{self.output()}"
             time.sleep(0.01)
 
-    def wait(self) -> Ended:
-        """Wait for its end."""
-        _, status = os.waitpid(self.pid, 0)
+    def wait(self, timeout: float | None = None) -> Ended:
+        """Wait for its end; with ``timeout``, in seconds, it is killed then and the test fails."""
+        done, status = self._reap(0 if timeout is None else os.WNOHANG)
+        deadline = time.monotonic() + (timeout or 0)
+        while not done:
+            if time.monotonic() > deadline:
+                self.end()
+                raise AssertionError(f"it did not end within {timeout} s:\n{self.output()}")
+            time.sleep(0.01)
+            done, status = self._reap(os.WNOHANG)
         output = self.output()
         self._output.unlink()
         return Ended(os.waitstatus_to_exitcode(status), output)
@@ -60,6 +80,32 @@ class Child:
 def pitstop(*arguments: object, prepare: Callable[[], None] | None = None) -> Ended:
     """Run ``pitstop ARGUMENTS`` in a forked child to its end."""
     return Child(*arguments, prepare=prepare).wait()
+
+
+def two_ranks(
+    *arguments: object, prepare: Sequence[Callable[[], None] | None] = (None, None), timeout: float = 60
+) -> list[Ended]:
+    """Run ``pitstop ARGUMENTS`` as two processes of one group, as a launcher would; ``timeout`` in seconds for each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def joining(rank: int) -> Callable[[], None]:
+        def join() -> None:
+            group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in group.items()}, MASTER_ADDR="127.0.0.1")
+            chosen = prepare[rank]
+            if chosen is not None:
+                chosen()
+
+        return join
+
+    children = [Child(*arguments, prepare=joining(rank)) for rank in range(2)]
+    try:
+        return [child.wait(timeout) for child in children]
+    finally:
+        for child in children:
+            child.end()
 
 
 def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:

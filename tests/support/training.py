@@ -6,6 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pitstop.checkpointing import layout
+from pitstop.checkpointing.metrics_log import read_rows
+from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.store import CheckpointStore
+from pitstop.configs.errors import CheckpointError
+from support.stores import ForgetfulStorage, leftovers
+
 EXACT_FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors", "optimizer.json", "rng_state_0.json")
 
 
@@ -62,3 +69,44 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(
         p.name for p in (run / "lora_weights").iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")
     )
+
+
+def broken_run(run: Path, acknowledged: list[int], keep: int, best: int | None = None, every: int = 1) -> str | None:
+    """What a run found after a crash or a power cut breaks of the promises; None when they hold. It is recovered by this.
+
+    ``acknowledged`` are the steps that were told to be saved, ``best`` the best of them, ``every`` the steps between saves.
+    """
+    store = CheckpointStore(layout.weights_directory(run), ForgetfulStorage())
+    damaged = [entry.name for entry in store.verify_all() if entry.problem is not None]
+    if damaged:
+        return f"{damaged} have their final names and are damaged"
+    newest = max(acknowledged, default=0)
+    dangling = [which for which in layout.POINTERS if len(acknowledged) > 1 and store.pointer(which) not in store.names()]
+    if dangling:
+        return f"{dangling} point nowhere, and other tools do not repair them"
+    report = store.recover(deep=True)
+    step = report.valid.step if report.valid else 0
+    if step not in (newest, newest + every):
+        return f"step {newest} was acknowledged, {step} recovered"
+    steps = [info.step for info in store.list()]
+    if len(steps) < min(keep, len(acknowledged)) or (best is not None and best not in steps):
+        return f"only {steps} are left of {acknowledged}"
+    if store.pointer("last") != (report.valid.name if report.valid else None):
+        return f"last points at {store.pointer('last')}"
+    if leftovers(store.directory):
+        return f"{leftovers(store.directory)} are left"
+    return _broken_records(run, steps)
+
+
+def _broken_records(run: Path, steps: list[int]) -> str | None:
+    logged = {row["step"] for row in read_rows(run / layout.LOGS / layout.METRICS)}
+    missing = set(range(1, max(steps, default=0) + 1)) - logged
+    if missing:
+        return f"checkpoints {steps} are there and the rows of {sorted(missing)} are not"
+    try:
+        listed = [entry["step"] for entry in RunDirectory(run).metadata()["checkpoints"]]
+    except CheckpointError as error:
+        return error.message
+    if max(listed, default=0) > max(steps, default=0):
+        return f"the metadata lists step {max(listed)}, which is not there"
+    return None
