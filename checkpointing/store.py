@@ -404,7 +404,7 @@ class CheckpointStore:
 
     def _quarantine(self, name: str, reason: str) -> tuple[str, str]:
         # The reason first: a crash between the two must not leave something set aside that nobody can explain.
-        target = free_name(self.directory / layout.DAMAGED / name)
+        target = self._free_place(name, layout.DAMAGED)
         note = target.with_name(f"{target.name}.reason.txt")
         try:
             make_directories(self._storage, note.parent)
@@ -416,11 +416,7 @@ class CheckpointStore:
 
     def _set_aside(self, name: str, where: str) -> Path:
         """Move ``name`` into the directory ``where``, under a free name there."""
-        target = free_name(self.directory / where / name)
-        if os.path.lexists(target.parent) and not inspection.is_real_directory(target.parent):
-            raise CheckpointError(
-                f"{target.parent} is not a directory of its own, so {name} cannot be set aside there", hint="move it away"
-            )
+        target = self._free_place(name, where)
         try:
             make_directories(self._storage, target.parent)
             self._storage.rename(self.directory / name, target)
@@ -428,6 +424,14 @@ class CheckpointStore:
             self._storage.sync_directory(self.directory)
         except OSError as error:
             raise failed_save(self.directory / name, error) from error
+        return target
+
+    def _free_place(self, name: str, where: str) -> Path:
+        target = free_name(self.directory / where / name)
+        if os.path.lexists(target.parent) and not inspection.is_real_directory(target.parent):
+            raise CheckpointError(
+                f"{target.parent} is not a directory of its own, so {name} cannot be set aside there", hint="move it away"
+            )
         return target
 
     def set_aside(self, where: str) -> Paths:

@@ -17,7 +17,11 @@ from support.forging import change_json, pickled, raw_tensors, reseal, snapshot
 from support.forked import kill_at_step, pitstop
 from support.training import arguments, checkpoints, metadata
 
-pytestmark = [pytest.mark.usefixtures("warm"), pytest.mark.faults]
+pytestmark = [
+    pytest.mark.usefixtures("warm"),
+    pytest.mark.faults,
+    pytest.mark.fault_row("hostile input: pickle, ../, absolute path, symlink, huge safetensors header, duplicate names"),
+]
 
 TOKEN = "hf_plantedplantedplantedplanted"
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import locking, runs
+from pitstop.checkpointing import by_name, locking, runs
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.runs import RunDirectory, create_run, list_runs
 from pitstop.configs.errors import RunError
@@ -114,10 +116,27 @@ def asks_before_it_takes(storage: Any, by_name: Path, name: str, target: str) ->
     return path
 
 
+@contextlib.contextmanager
+def without_the_lock(base: Path) -> Iterator[None]:
+    """Lets any number of processes take numbers and names at once."""
+    yield
+
+
+def test_numbers_and_names_are_each_taken_in_one_step_that_needs_no_lock(
+    tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_name, "alone", without_the_lock)
+    with matrix("16 processes allocate runs").trial("without a lock"):
+        assert not start_runs(tmp_path, PROCESSES, 10)
+
+
 @pytest.mark.parametrize(("part", "mutant"), [("_claim_number", counts_up), ("_claim_name", asks_before_it_takes)])
 def test_an_allocation_that_looks_before_it_leaps_is_caught(
     part: str, mutant: object, tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        by_name, "alone", without_the_lock
+    )  # which would cover it on this machine, though not on every filesystem
     monkeypatch.setattr(runs, part, mutant)
     with matrix("mutants of the protocol").trial(part):
         problems = [start_runs(tmp_path / str(attempt), PROCESSES, 5) for attempt in range(5)]

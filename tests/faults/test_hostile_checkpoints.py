@@ -26,7 +26,10 @@ from pitstop.configs.errors import CheckpointError
 from support.forging import CONFIG, STEP, change_json, commit, pickled, raw_tensors, reseal, snapshot, sound_files
 from support.stores import ForgetfulStorage
 
-pytestmark = pytest.mark.faults
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.fault_row("hostile input: pickle, ../, absolute path, symlink, huge safetensors header, duplicate names"),
+]
 
 RECORD = {"size": 1, "sha256": "ab" * 32}
 

@@ -25,7 +25,10 @@ from support.cli import Cli
 from support.forging import CONFIG, change_json, commit, snapshot, sound_files
 from support.stores import FILES, START, ForgetfulStorage, save
 
-pytestmark = pytest.mark.faults
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.fault_row("hostile input: pickle, ../, absolute path, symlink, huge safetensors header, duplicate names"),
+]
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\r\n\x08"
 

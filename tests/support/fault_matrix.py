@@ -206,6 +206,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.timeout(FULL_TIMEOUT_S), append=False)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A test that is marked with ``fault_row(fault)`` is one trial of that row."""
+    outcome: Any = yield
+    report, marker = outcome.get_result(), item.get_closest_marker("fault_row")
+    if marker is None or report.when != "call" or report.skipped:
+        return
+    row = item.config.stash[_KEY][marker.args[0]]
+    row.tried += 1
+    row.held += report.passed
+    row.seconds += report.duration
+
+
 @pytest.fixture
 def matrix(request: pytest.FixtureRequest) -> Iterator[Matrix]:
     """``matrix(fault)`` gives the row to count trials in."""

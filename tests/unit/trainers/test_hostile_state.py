@@ -23,7 +23,11 @@ from pitstop.trainers.optim import build_optimizer, trainable
 from support.forging import change_json, pickled
 from support.state_files import adapter_files, optimizer_files
 
-pytestmark = [pytest.mark.faults, pytest.mark.filterwarnings("ignore:Paged optimizers")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.fault_row("hostile input: pickle, ../, absolute path, symlink, huge safetensors header, duplicate names"),
+    pytest.mark.filterwarnings("ignore:Paged optimizers"),
+]
 
 Change = Callable[[Any], object]
 
