@@ -67,7 +67,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     Raises what starting would raise for a missing model or bad data: ``ModelError``, ``DataError``, ``SettingsError``.
     """
     device = choose_device()
-    choose_precision(settings, device)
+    precision = choose_precision(settings, device)
     inputs = read_inputs(settings, reporter)
     training = settings.training
     shape = BatchShape(training.batch_size, training.gradient_accumulation_steps, max(training.num_processes, world_size()))
@@ -91,7 +91,10 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
         base_bytes=sizes.base_bytes,
         disk_bytes=kept * checkpoint + (sizes.base_bytes if training.checkpoint.save_base_model else 0),
         free_disk_bytes=_free(Path(training.checkpoint.base_dir)),
-        time_s=tokens * sizes.multiplied * _FLOPS_A_WEIGHT / (_flops_per_s(device) * _REALISTIC * shape.world_size),
+        time_s=tokens
+        * sizes.multiplied
+        * _FLOPS_A_WEIGHT
+        / (_flops_per_s(device, precision.compute) * _REALISTIC * shape.world_size),
     )
 
 
@@ -154,9 +157,8 @@ def _tokens_to_train(data: Dataset, plan: Plan, shape: BatchShape) -> float:
     return data.counts.tokens * plan.total_steps / max(1, shape.steps_in(len(data)))
 
 
-def _flops_per_s(device: torch.device) -> float:
-    """Speed of a bfloat16 (float32 on MPS) product of two 1,024 × 1,024 matrices, measured for a quarter of a second."""
-    dtype = torch.float32 if device.type == "mps" else torch.bfloat16
+def _flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
+    """Speed of a product of two 1,024 × 1,024 matrices, measured for a quarter of a second."""
     matrix = torch.ones(1024, 1024, device=device, dtype=dtype)
     rounds, started = 0, 0.0
     while rounds < 3 or time.perf_counter() - started < 0.25:

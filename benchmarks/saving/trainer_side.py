@@ -16,6 +16,9 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
+from pitstop.configs.schema import Settings
+from pitstop.trainers.device import choose_precision
+
 IGNORED = -100  # the label of a token without loss
 
 
@@ -62,7 +65,8 @@ def examples(path: str, tokenizer: Any) -> Dataset:
 def train(job: dict[str, Any]) -> dict[str, Any]:
     """Train the job and return its times."""
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
-    base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16)
+    precision = choose_precision(Settings(), torch.device("cpu"))
+    base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=precision.compute)
     config = LoraConfig(r=job["rank"], lora_alpha=2 * job["rank"], target_modules="all-linear", task_type="CAUSAL_LM")
     times = StepTimes()
     trainer = TimedTrainer(
@@ -75,7 +79,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
             per_device_train_batch_size=1,
             learning_rate=2e-4,
             optim="adamw_torch",
-            bf16=True,
+            bf16=precision.mixed == "bf16",
             use_cpu=True,
             logging_steps=1,
             report_to="none",

@@ -81,16 +81,18 @@ def _score(run: Path) -> None:
     from peft import PeftModel
 
     from pitstop.checkpointing.base_models import BaseModels
-    from pitstop.trainers.device import choose_device
+    from pitstop.configs.schema import Settings
+    from pitstop.trainers.device import choose_device, choose_precision
     from pitstop.trainers.generate import generate
     from pitstop.trainers.metrics import score_completions
     from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries
     from pitstop.trainers.tasks.sft import SftTask
 
     device = choose_device()
+    precision = choose_precision(Settings(), device)
     path = BaseModels(run.parent).base_path(run)
     tokenizer = load_tokenizer(path)
-    recipe = BaseRecipe(quantised=True, quant_type="nf4", double_quant=True, compute=torch.bfloat16)
+    recipe = BaseRecipe(quantised=True, quant_type="nf4", double_quant=True, compute=precision.compute)
     with quiet_libraries():
         base = load_base(path, recipe, device, stored=True, flash=False)
         model = PeftModel.from_pretrained(base, run / "lora_weights" / "best")
@@ -100,7 +102,7 @@ def _score(run: Path) -> None:
     prompts = [SftTask(tokenizer).prompt_ids(row["prompt"]) for row in rows]
 
     def answers() -> list[str]:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, precision.compute, enabled=precision.mixed != "no"):
             return generate(model, tokenizer, prompts, max_new_tokens=MAX_NEW_TOKENS, batch_size=20)
 
     with model.disable_adapter():

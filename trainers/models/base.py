@@ -106,6 +106,7 @@ def load_base(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: b
                 hint="Check that the directory is complete and the architecture known to transformers.",
             ) from error
     _keep_trainable_kernels(model)
+    _compute_in(model, recipe)
     model.config.use_cache = False
     model.requires_grad_(False)
     return model
@@ -120,6 +121,13 @@ def _keep_trainable_kernels(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def _compute_in(model: nn.Module, recipe: BaseRecipe) -> None:
+    """Let 4-bit layers multiply in this machine's type, whatever the one that a stored copy was made on chose."""
+    for module in model.modules():
+        if recipe.quantised and hasattr(module, "compute_dtype"):
+            module.compute_dtype = recipe.compute
 
 
 def load_tokenizer(path: Path) -> Any:
