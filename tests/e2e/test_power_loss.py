@@ -68,7 +68,8 @@ def judge(recorder: Recorder, images: int, scratch: Path) -> list[dict[str, Any]
     for seed in range(images):
         count = recorder.made + rng.randrange(span)
         recorder.image(count, random.Random(seed), scratch)
-        problem = broken_run(scratch / "run_001", recorder.acknowledged_steps(count), KEEP, every=EVERY)
+        acknowledged = recorder.acknowledged_steps(count)
+        problem = broken_run(scratch / "run_001", acknowledged, {max(acknowledged, default=0) + EVERY}, KEEP)
         verdicts.append({"seed": seed, "after": count, "problem": problem})
         shutil.rmtree(scratch)
     return verdicts

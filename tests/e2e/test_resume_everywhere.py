@@ -34,9 +34,9 @@ def test_interrupted_anywhere_it_ends_where_the_uninterrupted_run_ends(name: str
     assert 8 <= reference.steps <= STEPS
     for number in row.numbers(list(CONFIGURATIONS).index(name), len(CONFIGURATIONS)):
         rng = random.Random(number)
-        trial = Trial(trainings, reference.settings)
         plan = interruptions(number, rng)
-        with row.trial(f"{name}, seed {number}: {'; '.join(map(str, plan))}"):
+        trial = Trial(trainings, reference.settings, delay_s=rng.choice([0.0, 0.03, 0.08]))
+        with row.trial(f"{name}, seed {number}: {'; '.join(map(str, plan))}; saves begin {trial.delay_s} s late"):
             ended = trial.train(plan[0])
             for before, after in zip(plan, [*plan[1:], None], strict=True):
                 assert ended.code in (0, OK_CODES[before.signals[0]]), "\n".join(trial.outputs)

@@ -96,7 +96,11 @@ def broken_promise(recorder: Recorder, keep: int, count: int, seed: int, image: 
             return None
         acknowledged = recorder.acknowledged_steps(count)
         best = min(acknowledged, key=LOSSES.__getitem__, default=None)
-        return broken_run(image / "run_001", acknowledged, keep, best)
+        # The next one, and where a sync failed the one after that, too: the next save that is told of may be under way.
+        later = [step for at, step in recorder.acknowledged if at > count]
+        under_way = {max(acknowledged, default=0) + 1, *later[:1]}
+        # A pointer whose sync failed is a hint that may be old; the checkpoints are what was promised.
+        return broken_run(image / "run_001", acknowledged, under_way, keep, best, pointers=recorder.fail_sync is None)
     finally:
         shutil.rmtree(image)
 

@@ -154,6 +154,17 @@ def wrap(kind: type, name: str, around: Callable[..., Any]) -> None:
     setattr(kind, name, method)
 
 
+def slow_saves(delay_s: float) -> None:
+    """Let each save begin to write only after ``delay_s``, when training beside it has gone on and changed everything."""
+    from pitstop.trainers.saver import Saver
+
+    def committing(original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        time.sleep(delay_s)
+        return original(*arguments, **named)
+
+    wrap(Saver, "_commit", committing)
+
+
 def note_batches(path: Path) -> None:
     """Append a line for each batch trained on to ``path``: step, ids of its sequences, and a digest of their tokens."""
     from pitstop.trainers.engine import Engine

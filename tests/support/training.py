@@ -71,10 +71,13 @@ def checkpoints(run: Path) -> list[str]:
     )
 
 
-def broken_run(run: Path, acknowledged: list[int], keep: int, best: int | None = None, every: int = 1) -> str | None:
+def broken_run(
+    run: Path, acknowledged: list[int], under_way: set[int], keep: int, best: int | None = None, *, pointers: bool = True
+) -> str | None:
     """What a run found after a crash or a power cut breaks of the promises; None when they hold. It is recovered by this.
 
-    ``acknowledged`` are the steps that were told to be saved, ``best`` the best of them, ``every`` the steps between saves.
+    ``acknowledged`` are the steps that were told to be saved, ``best`` the best of them; a step of ``under_way`` may be there.
+    ``pointers``: ``last`` and ``best`` lead somewhere even before a recovery repairs them.
     """
     store = CheckpointStore(layout.weights_directory(run), ForgetfulStorage())
     damaged = [entry.name for entry in store.verify_all() if entry.problem is not None]
@@ -82,11 +85,11 @@ def broken_run(run: Path, acknowledged: list[int], keep: int, best: int | None =
         return f"{damaged} have their final names and are damaged"
     newest = max(acknowledged, default=0)
     dangling = [which for which in layout.POINTERS if len(acknowledged) > 1 and store.pointer(which) not in store.names()]
-    if dangling:
+    if dangling and pointers:
         return f"{dangling} point nowhere, and other tools do not repair them"
     report = store.recover(deep=True)
     step = report.valid.step if report.valid else 0
-    if step not in (newest, newest + every):
+    if step not in {newest, *under_way}:
         return f"step {newest} was acknowledged, {step} recovered"
     steps = [info.step for info in store.list()]
     if len(steps) < min(keep, len(acknowledged)) or (best is not None and best not in steps):

@@ -12,7 +12,7 @@ from typing import Any
 
 from pitstop.checkpointing.store import CheckpointStore
 from support.forked import Ended, pitstop
-from support.interruptions import Interruption, note_batches, read_batches
+from support.interruptions import Interruption, note_batches, read_batches, slow_saves
 from support.training import arguments, assert_same_end
 
 STEPS = 12
@@ -126,10 +126,10 @@ class Trainings:
 
 
 class Trial:
-    """One training that is interrupted and resumed, perhaps several times."""
+    """One training that is interrupted and resumed, perhaps several times; each save begins ``delay_s`` late."""
 
-    def __init__(self, trainings: Trainings, settings: dict[str, Any]) -> None:
-        self.trainings, self.settings = trainings, settings
+    def __init__(self, trainings: Trainings, settings: dict[str, Any], delay_s: float = 0.0) -> None:
+        self.trainings, self.settings, self.delay_s = trainings, settings, delay_s
         self.run = Path()
         self.batches = Path()
         self.outputs: list[str] = []
@@ -162,6 +162,8 @@ class Trial:
     def _pitstop(self, words: Sequence[str], interruption: Interruption | None, prepare: Callable[[], object] | None) -> Ended:
         def everything() -> None:
             note_batches(self.batches)
+            if self.delay_s:
+                slow_saves(self.delay_s)
             if interruption is not None:
                 interruption.arm()
             if prepare is not None:
