@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.forked import kill_at_step, pitstop
+from support.forked import kill_at_step, pitstop, two_ranks
 from support.training import EXACT_FILES, arguments, assert_same_end, checkpoints, metadata, rows
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -152,3 +152,31 @@ def test_the_kernel_refusing_memory_is_out_of_memory(tiny_model: Path, data: Pat
     assert ended.code == 6, ended.output
     assert "Out of memory at step 3" in ended.output
     assert EXACT_FILES[0] in {path.name for path in (tmp_path / "run_001/lora_weights/checkpoint-2").iterdir()}
+
+
+TWO: dict[str, Any] = {**LARGE, "num_processes": 2, "method": "lora", "batch_size": 2}
+
+
+def test_two_processes_shrink_together_when_memory_runs_out_on_one(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    large, small = tmp_path / "large", tmp_path / "small"
+    prepare = [None, _fits(1, from_step=2)]
+    ended = two_ranks(*arguments(tiny_model, data, large, **TWO, auto_batch_size=True), prepare=prepare)
+    assert [one.code for one in ended] == [0, 0], ended
+    assert "Memory ran out at step 2: going on with --batch-size 1 --gradient-accumulation-steps 2" in ended[0].output
+    assert metadata(large / "run_001")["batch_size_changes"][0]["batch_size"] == [2, 1]
+    assert [row["step"] for row in rows(large / "run_001")] == list(range(1, 10))
+    # A run that never had to shrink goes the same way up to rounding: gradients are exchanged after the backward pass there.
+    ended = two_ranks(*arguments(tiny_model, data, small, **{**TWO, "lora_dropout": 0.0, "auto_batch_size": True}))
+    assert [one.code for one in ended] == [0, 0], ended
+    usual = tmp_path / "usual"
+    ended = two_ranks(*arguments(tiny_model, data, usual, **{**TWO, "lora_dropout": 0.0}))
+    assert [one.code for one in ended] == [0, 0], ended
+    for mine, theirs in zip(rows(small / "run_001"), rows(usual / "run_001"), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
+        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=2e-2)
+
+
+def test_two_processes_without_leave_to_shrink_end_with_code_6(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    ended = two_ranks(*arguments(tiny_model, data, tmp_path, **TWO), prepare=[None, _fits(1, from_step=2)])
+    assert [one.code for one in ended] == [6, 6], ended
+    assert all("Traceback" not in one.output for one in ended)
