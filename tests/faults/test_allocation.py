@@ -22,6 +22,7 @@ from support.stores import ForgetfulStorage, in_child
 pytestmark = pytest.mark.faults
 
 PROCESSES = 16
+WINDOW_S = 0.02  # between the look and the leap of a mutant, so that no machine is too quick or too busy to be caught
 
 
 def in_parallel(count: int, body: object) -> list[int]:
@@ -103,6 +104,7 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -
 def counts_up(storage: Any, directory: Path, number: int | None) -> Path:
     """Takes the number of runs plus one, whether another process has taken it or not."""
     path = directory / f"run_{len(list(directory.glob('run_*'))) + 1:03d}"
+    time.sleep(WINDOW_S)
     path.mkdir(exist_ok=True)
     return path
 
@@ -112,6 +114,7 @@ def asks_before_it_takes(storage: Any, by_name: Path, name: str, target: str) ->
     path = by_name / unique(name, lambda candidate: os.path.lexists(by_name / candidate))
     temporary = by_name / f".{os.getpid()}-{time.monotonic_ns()}"
     temporary.symlink_to(target)
+    time.sleep(WINDOW_S)
     temporary.replace(path)
     return path
 
