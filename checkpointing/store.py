@@ -358,15 +358,17 @@ class CheckpointStore:
         self._discard(trash)
         return True
 
-    def supersede(self, after_step: int) -> Names:
+    def supersede(self, after_step: int, and_at_it: str | None = None) -> Names:
         """Move checkpoints beyond ``after_step`` into ``.superseded``: resuming from an older one starts another line.
 
+        ``and_at_it`` names the checkpoint of that step that is resumed from, when others of the same step are to go too.
         Nothing is deleted. Newest first, so a crash on the way leaves the older line without a gap. Damaged ones, whose
         step nobody knows, are set aside too. Returns the names moved.
         """
         moved = [self._quarantine(entry.name, entry.problem)[0] for entry in self.scan() if entry.problem is not None]
         for info in reversed(self.list()):
-            if info.step > after_step:
+            beside = and_at_it is not None and info.step == after_step and info.name != and_at_it
+            if info.step > after_step or beside:
                 self._set_aside(info.name, layout.SUPERSEDED)
                 moved.append(info.name)
         if moved:

@@ -90,11 +90,16 @@ class Judge:
             boundary.improved = True
             return
         self.progress.evaluations_without_improvement += 1
+        boundary.stop = self.patience_is_over()
+
+    def patience_is_over(self) -> str | None:
+        """Why training is to stop, if the metric has not improved for long enough."""
         patience = self.settings.early_stopping_patience
-        if patience is not None and self.progress.evaluations_without_improvement >= patience:
-            best = self.progress.best_value
-            so_far = "it never was a number" if best is None else f"best: {best:.4g} at step {self.progress.best_step}"
-            boundary.stop = f"{self.metric} has not improved in {patience} evaluations ({so_far})"
+        if patience is None or self.progress.evaluations_without_improvement < patience:
+            return None
+        best = self.progress.best_value
+        so_far = "it never was a number" if best is None else f"best: {best:.4g} at step {self.progress.best_step}"
+        return f"{self.metric} has not improved in {patience} evaluations ({so_far})"
 
     def _due(self, boundary: Boundary) -> bool:
         if self.evaluates:

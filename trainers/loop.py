@@ -66,6 +66,9 @@ class Hook(Protocol):
         """Act on the end of a step; may ask for a save or a stop through ``boundary``."""
 
 
+ALL_DONE = "all steps done"
+
+
 class Saves(Protocol):
     """What goes on beside the training, and may end it."""
 
@@ -185,7 +188,7 @@ class Loop:
         for hook in self.hooks:
             hook.at_boundary(boundary)
         if boundary.finished and not progress.boundary_pending:
-            return Outcome(0, "all steps done")  # a signal that came with the last step has nothing left to stop
+            return Outcome(0, ALL_DONE)  # a signal that came with the last step has nothing left to stop
         if boundary.stop:
             return Outcome(0, boundary.stop)  # before the signal: a resumed run would not know and train on
         return Outcome(boundary.interrupted, "stopped by a signal") if boundary.interrupted else None

@@ -22,7 +22,7 @@ from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.environment import differences, in_one_line
 from pitstop.trainers.inputs import Inputs
 from pitstop.trainers.launch import rank
-from pitstop.trainers.loop import Plan
+from pitstop.trainers.loop import ALL_DONE, Plan
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
@@ -309,21 +309,33 @@ def progress_of(plan: ResumePlan, data: Dataset) -> Progress:
     return progress
 
 
-def check_unfinished(plan: ResumePlan, todo: Plan, progress: Progress) -> None:
-    """Raises ``RunError`` where nothing is left to train."""
-    if progress.step >= todo.total_steps and not progress.boundary_pending:
+def check_unfinished(plan: ResumePlan, todo: Plan, progress: Progress, stop: str | None) -> str | None:
+    """Why training is over although the run does not say so: its process died between its last save and its last word.
+
+    ``stop`` is why it would have ended early. None where there is something left to train. Raises ``RunError`` where the run
+    is finished and says so.
+    """
+    ended = plan.run.metadata().get("status") in ("completed", "stopped")
+    if progress.boundary_pending:
+        return None
+    if progress.step < todo.total_steps:
+        return None if ended else stop  # a larger total was asked for: then train on
+    if ended:
         epochs = plan.settings.training.epochs
         raise _finished(plan.run, {"step": progress.step, "total_epochs": epochs}, "")
+    return ALL_DONE
 
 
 def record(plan: ResumePlan, run: RunDirectory, environment: Mapping[str, Any], reporter: Reporter) -> None:
     """Say and write down that and how the run goes on; rows and checkpoints of a later line are set aside, not deleted."""
     for path, (before, now) in plan.changes.items():
         reporter.line(f"changed: {path}: {before} → {now}")
-    moved = run.store.supersede(plan.info.step)
+    pending = bool(plan.state["progress"]["boundary_pending"])
+    moved = run.store.supersede(plan.info.step, and_at_it=plan.info.name if pending else None)
     if moved:
         reporter.line(f"Later checkpoints were set aside in {run.store.directory / '.superseded'}: {', '.join(moved)}")
-    MetricsLog(run.metrics_path).truncate_after(plan.info.step)
+    # A step whose evaluation was put off has its row after that; one that is there was made up for by a process that died.
+    MetricsLog(run.metrics_path).truncate_after(plan.info.step - 1 if pending else plan.info.step)
     known = plan.state.get("environment")
     changed = differences(known if isinstance(known, dict) else {}, environment)
     if changed:

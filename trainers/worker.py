@@ -31,7 +31,7 @@ from pitstop.trainers.environment import describe
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.inputs import Inputs, read_data, read_inputs
 from pitstop.trainers.launch import lost_peer, rank
-from pitstop.trainers.loop import Boundary, Hook, Loop, Outcome
+from pitstop.trainers.loop import ALL_DONE, Boundary, Hook, Loop, Outcome
 from pitstop.trainers.memory import TrimHeap
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Display, NoDisplay, Reporter
@@ -130,7 +130,7 @@ def _take_up(
     progress = resuming.progress_of(plan, inputs.train)
     run = plan.run if hardware.is_main else None
     training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info)
-    resuming.check_unfinished(plan, training.loop.plan, progress)
+    training.over = resuming.check_unfinished(plan, training.loop.plan, progress, training.judge.patience_is_over())
     if run is not None:
         if note := check_room(settings, built.engine.model.get_nb_trainable_parameters()[0]):
             reporter.warn(note)
@@ -261,6 +261,9 @@ class _Training:
         self.sizing = Sizing(
             hardware.batch_shape(settings), automatic=settings.training.auto_batch_size, announce=self._note_shape
         )
+        self.over: str | None = None  # why nothing is left to train, where an earlier process trained it all
+        evaluates = inputs.eval is not None and settings.training.checkpoint.monitor != "train_loss"
+        self.judge = Judge(settings.training, progress, evaluates=evaluates)
         last_saved = resumed_from.step if resumed_from else None
         self.loop = Loop(
             built.engine,
@@ -280,9 +283,7 @@ class _Training:
         if self.inputs.eval is not None:
             status = lambda: self.reporter.display.status("evaluating")  # noqa: E731
             hooks.append(Evaluate(self.engine, self.inputs.eval, training, progress, self.signals, self.sizing, status))
-        hooks.append(
-            Judge(training, progress, evaluates=self.inputs.eval is not None and training.checkpoint.monitor != "train_loss")
-        )
+        hooks.append(self.judge)
         hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
         if self.log is not None:
             hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn))
@@ -324,6 +325,8 @@ class _Training:
         return Result(EXIT_CODES.get(outcome.signal, 0), self._summary(outcome))
 
     def _loop(self) -> Outcome:
+        if self.over:
+            return Outcome(0, self.over)
         try:
             return self.loop.run()
         except (RuntimeError, MemoryError, OSError) as error:
@@ -367,7 +370,7 @@ class _Training:
     def _finish(self, outcome: Outcome, seconds: float) -> None:
         if self.run_dir is None:
             return
-        status = "interrupted" if outcome.signal else "completed" if outcome.reason == "all steps done" else "stopped"
+        status = "interrupted" if outcome.signal else "completed" if outcome.reason == ALL_DONE else "stopped"
         self.run_dir.update_metadata({"status": status, "status_reason": outcome.reason})
         memory = human_size(peak_memory_bytes(self.hardware.device))
         how = {"interrupted": "Stopped", "completed": "Done", "stopped": f"Stopped early: {outcome.reason}"}[status]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from support.forked import kill_at_step, pitstop
-from support.training import arguments, assert_same_end, checkpoints
+from support.training import arguments, assert_same_end, checkpoints, metadata
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -88,3 +89,60 @@ def test_a_moved_base_directory_resumes_exactly(tiny_model: Path, data: Path, tm
     ended = pitstop("resume", moved / "run_001")
     assert ended.code == 0, ended.output
     assert_same_end(whole / "run_001", moved / "run_001")
+
+
+def _dies_before_its_last_word() -> None:
+    """Kill the process after the last save, before the run is marked as done."""
+    from pitstop.trainers.worker import _Training
+
+    _Training._finish = lambda self, outcome, seconds: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"epochs": 12, "mode": "max", "early_stopping_patience": 2}], ids=["all_steps", "early_stop"]
+)
+def test_a_run_that_died_after_its_last_save_is_marked_as_done_by_a_resume(
+    tiny_model: Path, data: Path, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert pitstop(*arguments(tiny_model, data, whole, **settings)).code == 0
+    assert pitstop(*arguments(tiny_model, data, broken, **settings), prepare=_dies_before_its_last_word).code == -signal.SIGKILL
+    run = broken / "run_001"
+    assert metadata(run)["status"] == "running"
+    ended = pitstop("resume", 1, "--base-dir", broken)
+    assert ended.code == 0, ended.output
+    assert_same_end(whole / "run_001", run)
+    for key in ("status", "status_reason"):
+        assert metadata(run)[key] == metadata(whole / "run_001")[key]
+    ended = pitstop("resume", 1, "--base-dir", broken)
+    assert ended.code == 2 and "is finished" in ended.output
+
+
+def test_a_row_made_up_for_by_a_process_that_died_is_not_logged_twice(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = {"save_strategy": "steps", "save_steps": 3, "eval_steps": 3}
+    assert pitstop(*arguments(tiny_model, data, whole, **settings)).code == 0
+    terminated = kill_at_step(6, signal.SIGTERM)
+    assert pitstop(*arguments(tiny_model, data, broken, **settings), prepare=terminated).code == 143
+
+    def die_in_the_save() -> None:
+        from pitstop.checkpointing.store import CheckpointStore
+
+        CheckpointStore._commit = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
+
+    assert pitstop("resume", 1, "--base-dir", broken, prepare=die_in_the_save).code == -signal.SIGKILL
+    ended = pitstop("resume", 1, "--base-dir", broken)
+    assert ended.code == 0, ended.output
+    assert_same_end(whole / "run_001", broken / "run_001")
+
+
+def test_a_put_off_evaluation_can_be_resumed_from_although_it_was_made_up_for(
+    tiny_model: Path, data: Path, tmp_path: Path
+) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 3, "eval_steps": 3, "keep_last_n": None}
+    ended = pitstop(*arguments(tiny_model, data, tmp_path, **settings), prepare=kill_at_step(6, signal.SIGTERM))
+    assert ended.code == 143
+    assert pitstop("resume", 1, "--base-dir", tmp_path).code == 0
+    ended = pitstop("resume", "1@checkpoint-6-pending", "--base-dir", tmp_path)
+    assert ended.code == 0, ended.output
+    assert "checkpoint-6" in checkpoints(tmp_path / "run_001")
