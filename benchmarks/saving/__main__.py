@@ -33,6 +33,11 @@ class Job:
     rank: int = 16
 
 
+def side_environment(work: Path) -> dict[str, str]:
+    """The environment of every side; threads that spin for less, as Pitstop sets it for itself, for the Trainer too."""
+    return {**environment(work), "GOMP_SPINCOUNT": "10000"}
+
+
 def pitstop(job: Job, work: Path, *flags: str) -> dict[str, Any]:
     """Train ``job`` with ``pitstop`` in a fresh process; seconds of steps, stalls and writes, and a checkpoint's bytes."""
     words = {
@@ -45,7 +50,7 @@ def pitstop(job: Job, work: Path, *flags: str) -> dict[str, Any]:
     done = subprocess.run(
         [*command, *(str(word) for pair in words.items() for word in pair)],
         cwd=work,
-        env=environment(work),
+        env=side_environment(work),
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -73,7 +78,7 @@ def trainer(job: Job, work: Path) -> dict[str, Any]:
         json.dumps({**content, "output": str(work / "output"), "result": str(result)}), encoding="utf-8"
     )
     command = [sys.executable, str(TRAINER_SIDE), str(work / "job.json")]
-    subprocess.run(command, cwd=work, env=environment(work), check=True, capture_output=True)
+    subprocess.run(command, cwd=work, env=side_environment(work), check=True, capture_output=True)
     measured: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return measured
 

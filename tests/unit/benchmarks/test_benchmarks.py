@@ -114,3 +114,27 @@ def test_startup_benchmark_runs(tmp_path: Path) -> None:
     assert result["commands"]["import typer, rich"]["ratio"] == 1.0
     assert result["commands"].keys() >= {"name --simple", "list-runs"} and result["runs"] == 5
     assert result["machine"]["cpus"] >= 1 and "pitstop" in result["versions"]
+
+
+def test_saving_is_summed_up_over_all_saves_and_as_a_share_of_the_trainers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    from benchmarks.saving.__main__ import report, sum_up
+
+    ours = {"writes_s": [0.5, 0.7], "between_s": [9.0, 11.0], "waits_s": [0.0, 0.001]}
+    found = {
+        "trainer": [
+            {"saves_s": [0.2, 0.4], "steps_s": [9.0, 1.0], "bytes": 60e6},
+            {"saves_s": [0.3], "steps_s": [9.0, 1.0], "bytes": 60e6},
+        ],
+        "pitstop, beside": [{"saves_s": [0.02, 0.04], "steps_s": [9.0, 1.1], "bytes": 59e6, **ours}],
+        "pitstop, --sync-save": [{"saves_s": [0.5], "steps_s": [9.0, 1.2], "bytes": 59e6}],
+    }
+    sides = sum_up(found)
+    assert sides["trainer"]["save_s"] == 0.3 and sides["trainer"]["saves"] == 3 and sides["trainer"]["step_s"] == 1.0
+    assert sides["pitstop, beside"]["ratio"] == pytest.approx(0.1)
+    assert sides["pitstop, beside"]["slowest_write_s"] == 0.7 and sides["pitstop, beside"]["between_saves_s"] == 10.0
+    machine = {"processor": "p", "instructions": [], "cpus": 2, "memory_gib": 1, "system": "s", "python": "3", "load": 0}
+    text = report(
+        {"machine": machine, "versions": {"torch": "2"}, "sides": sides, "steps": 60, "every": 10, "rank": 16, "rounds": 2}
+    )
+    assert "0.10 ×" in text and "0.70 s at most, of 10.00 s between saves" in text
