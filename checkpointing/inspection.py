@@ -162,15 +162,17 @@ def tree_size(path: Path) -> int:
 
 def tree_files(path: Path) -> Iterator[os.stat_result]:
     """Every regular file below ``path``, or ``path`` itself; what vanishes while we look is left out, links too."""
-    try:
-        status = path.lstat()
-        if stat.S_ISREG(status.st_mode):
-            yield status
-        names = sorted(path.iterdir()) if stat.S_ISDIR(status.st_mode) else []
-    except OSError:
-        return
-    for name in names:
-        yield from tree_files(name)
+    waiting = [path]  # no recursion: a planted tree may be deeper than the stack
+    while waiting:
+        try:
+            here = waiting.pop()
+            status = here.lstat()
+            if stat.S_ISREG(status.st_mode):
+                yield status
+            elif stat.S_ISDIR(status.st_mode):
+                waiting += here.iterdir()
+        except OSError:  # gone meanwhile, or a path too long to open
+            continue
 
 
 def _raise_problems(directory: Path, problems: list[str]) -> None:

@@ -89,6 +89,6 @@ _DISK_WORDS = ("no space left", "storagefull", "quota exceeded", "disk full")
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether ``error`` says that a disk or a quota is full; libraries wrap the system's error in their own kinds."""
-    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
-        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _DISK_ERRNOS  # its text may hold a path of any name
     return isinstance(error, Exception) and any(word in str(error).lower() for word in _DISK_WORDS)

@@ -140,7 +140,7 @@ def _refuse_finished_early(run: RunDirectory) -> None:
 def _finished(run: RunDirectory, progress: Mapping[str, Any], reason: str) -> RunError:
     step, epochs = progress.get("step"), progress.get("total_epochs")
     longer = (epochs if type(epochs) in (int, float) and epochs else 1) + 5
-    why = f" ({reason})" if reason and reason != "all steps done" else ""
+    why = f" ({reason})" if reason and reason != ALL_DONE else ""
     return RunError(
         f"{run.label} is finished: {epochs} epochs, step {step}{why}.",
         hint=f"To train it further, give a larger total: pitstop resume {run.number} --epochs {longer}",
@@ -319,7 +319,9 @@ def check_unfinished(plan: ResumePlan, todo: Plan, progress: Progress, stop: str
     if progress.boundary_pending:
         return None
     if progress.step < todo.total_steps:
-        return None if ended else stop  # a larger total was asked for: then train on
+        # Whoever changed something, now or in a resume from here that died, wants to train on.
+        wanted = ended or plan.changes or plan.run.last_changes(plan.info.name)
+        return None if wanted else stop
     if ended:
         epochs = plan.settings.training.epochs
         raise _finished(plan.run, {"step": progress.step, "total_epochs": epochs}, "")
@@ -336,8 +338,7 @@ def record(plan: ResumePlan, run: RunDirectory, environment: Mapping[str, Any], 
         reporter.line(f"Later checkpoints were set aside in {run.store.directory / '.superseded'}: {', '.join(moved)}")
     # A step whose evaluation was put off has its row after that; one that is there was made up for by a process that died.
     MetricsLog(run.metrics_path).truncate_after(plan.info.step - 1 if pending else plan.info.step)
-    known = plan.state.get("environment")
-    changed = differences(known if isinstance(known, dict) else {}, environment)
+    changed = differences(plan.state["environment"], environment)
     if changed:
         reporter.warn(f"From here on the run is not bit for bit what it would have been: {in_one_line(changed)}.")
     more = {"environment_changes": {name: list(pair) for name, pair in changed.items()}} if changed else {}

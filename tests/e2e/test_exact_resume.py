@@ -146,3 +146,22 @@ def test_a_put_off_evaluation_can_be_resumed_from_although_it_was_made_up_for(
     ended = pitstop("resume", "1@checkpoint-6-pending", "--base-dir", tmp_path)
     assert ended.code == 0, ended.output
     assert "checkpoint-6" in checkpoints(tmp_path / "run_001")
+
+
+def test_a_wish_to_train_on_after_an_early_stop_outlives_a_crash(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 12, "mode": "max", "early_stopping_patience": 2}
+    assert pitstop(*arguments(tiny_model, data, tmp_path, **settings)).code == 0
+    run = tmp_path / "run_001"
+    assert metadata(run)["status"] == "stopped"
+    stopped_at = metadata(run)["progress"]["step"]
+    wish = ("resume", 1, "--base-dir", tmp_path, "--early-stopping-patience", 3)
+    assert pitstop(*wish, prepare=kill_at_step(stopped_at + 1)).code == -signal.SIGKILL
+    ended = pitstop("resume", 1, "--base-dir", tmp_path)
+    assert ended.code == 0, ended.output
+    assert metadata(run)["progress"]["step"] > stopped_at
+    # The same wish on a run that died before it could say that it had stopped.
+    broken = tmp_path / "broken"
+    assert pitstop(*arguments(tiny_model, data, broken, **settings), prepare=_dies_before_its_last_word).code == -signal.SIGKILL
+    ended = pitstop("resume", 1, "--base-dir", broken, "--learning-rate", 0.001)
+    assert ended.code == 0, ended.output
+    assert metadata(broken / "run_001")["progress"]["step"] > stopped_at

@@ -23,7 +23,7 @@ from pitstop.checkpointing.inspection import DamagedError
 from pitstop.checkpointing.manifest import ManifestError, parse_manifest, sealed, unsealed
 from pitstop.checkpointing.store import CheckpointInfo, CheckpointStore
 from pitstop.configs.errors import CheckpointError
-from support.forging import CONFIG, STEP, change_json, commit, pickled, raw_tensors, reseal, snapshot, sound_files
+from support.forging import CONFIG, STEP, change_json, commit, deep_directory, pickled, raw_tensors, reseal, snapshot, sound_files
 from support.stores import ForgetfulStorage
 
 pytestmark = [
@@ -349,17 +349,6 @@ def test_litter_hides_nothing(weights: Path, checkpoint: Path, tmp_path: Path) -
     (checkpoint / ".DS_Store").mkdir()
     (checkpoint / ".DS_Store/optimizer.pt").write_bytes(pickled(tmp_path / "canary"))
     refused(weights, ".DS_Store")
-
-
-def deep_directory(path: Path) -> None:
-    here = Path.cwd()
-    try:
-        os.chdir(path)
-        for _ in range(1500):
-            Path("d").mkdir()
-            os.chdir("d")
-    finally:
-        os.chdir(here)
 
 
 def test_a_directory_deeper_than_the_stack_is_refused_by_its_first_name(weights: Path, checkpoint: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.configs.text import json_safe, printable
 from pitstop.trainers.reporter import NoDisplay, Reporter
 from support.cli import Cli
-from support.forging import CONFIG, change_json, commit, snapshot, sound_files
+from support.forging import CONFIG, change_json, commit, deep_directory, snapshot, sound_files
 from support.stores import FILES, START, ForgetfulStorage, save
 
 pytestmark = [
@@ -470,3 +471,15 @@ def test_a_run_is_not_made_through_a_link_for_a_new_file(base: Path, tmp_path: P
         LocalStorage().write_file(base / "planted", b"evil")
     with pytest.raises(OSError):
         LocalStorage().open_append(base / "planted")
+
+
+def test_a_tree_deeper_than_the_stack_is_measured_and_shown(run: RunDirectory) -> None:
+    from pitstop.checkpointing.inspection import tree_files, tree_size
+
+    deep_directory(run.logs_dir)
+    try:
+        (run.logs_dir / "d" / "file").write_bytes(b"12345")
+        assert any(status.st_size == 5 for status in tree_files(run.logs_dir))
+        assert tree_size(run.path) > 5
+    finally:
+        subprocess.run(["rm", "-rf", run.logs_dir / "d"], check=True)

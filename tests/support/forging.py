@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import struct
 from collections.abc import Callable, Mapping
@@ -130,3 +131,15 @@ def snapshot(root: Path) -> dict[str, object]:
         else:
             found[name] = path.read_bytes() if path.is_file() else "directory or special"
     return found
+
+
+def deep_directory(path: Path) -> None:
+    """Make directories in ``path``, each in the one before, deeper than a recursion goes. Python cannot remove them: use rm."""
+    here = Path.cwd()
+    try:
+        os.chdir(path)
+        for _ in range(1500):
+            Path("d").mkdir()
+            os.chdir("d")
+    finally:
+        os.chdir(here)

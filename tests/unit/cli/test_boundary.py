@@ -140,3 +140,15 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("name", ["/mnt/disk full/x", "/data/no space left/x", "/home/quota exceeded"])
+def test_a_path_that_sounds_like_a_full_disk_is_none(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_guarded(raising(PermissionError(errno.EACCES, "Permission denied", name))) == 2
+    assert "no space left on the disk" not in capsys.readouterr().err
+
+
+def test_a_full_disk_is_known_in_the_words_of_a_library(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RuntimeError('I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }')
+    assert run_guarded(raising(error)) == 6
+    assert "no space left on the disk" in capsys.readouterr().err
