@@ -1,6 +1,6 @@
 # make demo     a real 4-bit LoRA fine-tune, interrupted, resumed and scored; 4 to 6 minutes on 2 CPU cores after downloads
 # make test     the whole test suite
-# make faults   the fault matrix with its full counts, about an hour on 2 cores; writes the table of docs/reliability.md
+# make faults   the fault matrix with its full counts, about half an hour on 2 idle cores; writes the table of docs/reliability.md
 # make lint     style, types, layering and the documented options
 # make docs     write the generated pages and .env.example again
 # make bench    the benchmarks: start-up, saving, and training beside TRL (in an environment of its own, which it downloads)

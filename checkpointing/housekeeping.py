@@ -22,7 +22,7 @@ from pitstop.checkpointing.inspection import DamagedError, tree_files
 from pitstop.checkpointing.listing import list_runs
 from pitstop.checkpointing.manifest import ManifestError, NewerFormatError
 from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.storage import TEMPORARY_PREFIX, TRASH_PREFIX, LocalStorage, Storage, read_regular_file, unique_suffix
+from pitstop.checkpointing.storage import TEMPORARY_PREFIX, TRASH_PREFIX, LocalStorage, Storage, read_regular_file, to_trash
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
 
 CHECKPOINT, SET_ASIDE, LEFTOVER, BASE_MODEL = "checkpoint", "set aside", "leftover", "base model"
@@ -328,15 +328,8 @@ def _remove(items: Iterable[Item], storage: Storage, remove: Callable[[Storage, 
 def discard(storage: Storage, path: Path) -> None:
     """Take ``path`` out of the listing in one durable step, then delete it. ``OSError``."""
     if not path.name.startswith(_LEFTOVERS):
-        path = _to_trash(storage, path)
+        path = to_trash(storage, path)
     storage.remove_tree(path)
-
-
-def _to_trash(storage: Storage, path: Path) -> Path:
-    trash = path.with_name(f"{TRASH_PREFIX}{path.name}-{unique_suffix()}")
-    storage.rename(path, trash)
-    storage.sync_directory(path.parent)
-    return trash
 
 
 # Deleting a run
@@ -358,7 +351,7 @@ def delete_run(run: RunDirectory) -> int:
         size = freed_bytes([run.path])
         try:
             with _alone_with_names(run.base_dir):
-                trash = _to_trash(run.storage, run.path)
+                trash = to_trash(run.storage, run.path)
                 _drop_names(run)
             _remove_run(run.storage, trash)
         except OSError as error:

@@ -90,25 +90,22 @@ def release(path: Path) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock file ``path`` now."""
-    try:
-        descriptor = open_regular_file(path)
-    except OSError:
-        return False
-    try:
-        return not _try_lock(descriptor, shared=True)
-    finally:
-        os.close(descriptor)
+    """Whether some process holds the lock file ``path`` for itself now."""
+    return _is_refused(path, os.O_RDONLY, shared=True)
 
 
 def is_taken(path: Path) -> bool:
     """Whether some process holds the lock file ``path`` now, be it together with others (``share``)."""
+    return _is_refused(path, os.O_RDWR, shared=False)
+
+
+def _is_refused(path: Path, flags: int, *, shared: bool) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = open_regular_file(path, flags)
     except OSError:
         return False
     try:
-        return not _try_lock(descriptor, shared=False)
+        return not _try_lock(descriptor, shared=shared)
     finally:
         os.close(descriptor)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.storage import FileRecord
-from pitstop.checkpointing.strict_json import finite_float, no_constant, without_duplicates
+from pitstop.checkpointing.strict_json import parse_json
 from pitstop.configs.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -128,9 +128,9 @@ def unsealed(raw: bytes, where: str, *, newest: int = FORMAT_VERSION) -> dict[st
     not have written.
     """
     try:
-        content = json.loads(
-            raw.decode("ascii"), object_pairs_hook=without_duplicates, parse_constant=no_constant, parse_float=finite_float
-        )
+        if not raw.isascii():
+            raise ValueError("it is not ASCII")
+        content = parse_json(raw)
         if not isinstance(content, dict):
             raise ValueError("a JSON object is expected")
         _refuse_newer(content, where, newest)

@@ -129,16 +129,11 @@ class RunDirectory:
         where that still leads to another one. Reads manifests and metadata.json and hashes nothing. ``NewerFormatError``.
         """
         infos = self.store.list()
-        best = self.store.best(infos)
-        reasons: dict[str, list[str]] = {info.name: [] for info in infos}
-        reasons.get(best.name if best else "", []).append(layout.BEST)
-        reasons.get(infos[-1].name if infos else "", []).append(layout.LAST)
-        reasons.get(str(self._last_resume().get("checkpoint")), []).append("resumed from")
-        for which in layout.POINTERS:
-            pointed = reasons.get(self.store.pointer(which) or "", [which])
-            if which not in pointed:
-                pointed.append(f"{which} pointer")
-        return {name: tuple(why) for name, why in reasons.items() if why}
+        reasons = self.store.pins(infos)
+        started = self._last_resume().get("checkpoint")
+        if any(info.name == started for info in infos):
+            reasons.setdefault(str(started), []).append("resumed from")
+        return {name: tuple(why) for name, why in reasons.items()}
 
     # What is known of it
 

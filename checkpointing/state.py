@@ -23,7 +23,7 @@ from pitstop.checkpointing import layout
 from pitstop.checkpointing.strict_json import read_json
 from pitstop.checkpointing.tensor_headers import read_header
 from pitstop.checkpointing.vetting import check_optimizer_meta
-from pitstop.configs.errors import CheckpointError
+from pitstop.configs.errors import CheckpointError, first_line
 
 ADAPTER_WEIGHTS = layout.ADAPTER_WEIGHTS
 ADAPTER_CONFIG = layout.ADAPTER_CONFIG
@@ -308,9 +308,7 @@ def _read_rng(path: Path) -> _RandomState:
             for number, value in enumerate(state.torch_cuda):
                 torch.Generator(f"cuda:{number}").set_state(value)
     except (LookupError, TypeError, ValueError, OverflowError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not a random state that this version can restore: {str(error).splitlines()[0][:200]}"
-        ) from error
+        raise CheckpointError(f"{path}: not a random state that this version can restore: {first_line(error)[:200]}") from error
     return state
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pitstop.configs.errors import ResourceError
+from pitstop.configs.errors import ResourceError, is_disk_full
 
 if sys.platform != "win32":
     import fcntl
@@ -33,7 +33,6 @@ TRASH_PREFIX = ".trash-"
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # What filesystems and platforms without (hard or symbolic) links answer; also links across devices and too many links.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EINVAL, errno.EACCES}
 
@@ -247,6 +246,14 @@ def put_in_place(storage: Storage, path: Path, make: Callable[[Path], object]) -
     storage.sync_directory(path.parent)
 
 
+def to_trash(storage: Storage, path: Path) -> Path:
+    """Take ``path`` out of sight durably and in one step; returns where it lies now, to be removed. ``OSError``."""
+    trash = path.with_name(f"{TRASH_PREFIX}{path.name}-{unique_suffix()}")
+    storage.rename(path, trash)
+    storage.sync_directory(path.parent)
+    return trash
+
+
 def make_directories(storage: Storage, path: Path) -> None:
     """Make ``path`` and its missing parents, each entry synced. Someone else making one at the same time is fine."""
     missing = []
@@ -304,7 +311,7 @@ def open_regular_file(path: Path | str, flags: int = os.O_RDONLY) -> int:
 def failed_save(path: Path, error: OSError) -> ResourceError:
     """The error that a user sees when ``path`` could not be written."""
     reason = error.strerror or str(error)
-    if error.errno in _FULL:
+    if is_disk_full(error):
         return ResourceError(
             f"{path} could not be saved: the disk is full or the quota used up ({reason}).",
             hint="free some space, or keep fewer checkpoints with --keep-last-n; the older checkpoints are intact",

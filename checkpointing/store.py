@@ -31,7 +31,7 @@ from pitstop.checkpointing.storage import (
     failed_save,
     make_directories,
     temporary_name,
-    unique_suffix,
+    to_trash,
 )
 from pitstop.configs.errors import CheckpointError
 
@@ -43,6 +43,7 @@ MANIFEST_RESERVE = 64 * 1024
 # Inside the class ``list`` is a method, so that its annotations need other words.
 Infos = list[CheckpointInfo]
 Names = list[str]
+Reasons = dict[str, list[str]]
 Paths = list[Path]
 
 _log = logging.getLogger(__name__)
@@ -194,10 +195,7 @@ class CheckpointStore:
         return True
 
     def _to_trash(self, path: Path) -> Path:
-        trash = self.directory / f"{TRASH_PREFIX}{path.name}-{unique_suffix()}"
-        self._storage.rename(path, trash)
-        self._storage.sync_directory(self.directory)
-        return trash
+        return to_trash(self._storage, path)
 
     # Reading
 
@@ -308,10 +306,12 @@ class CheckpointStore:
 
     def repair_pointers(self) -> Names:
         """Make ``last`` and ``best`` say what the manifests say; the pointers that had to change."""
-        infos = self.list()
+        return [which for which, name in self.wanted_pointers(self.list()).items() if self._repair_pointer(which, name)]
+
+    def wanted_pointers(self, infos: Infos) -> dict[str, str | None]:
+        """Where ``last`` and ``best`` should point by the manifests; None where there is nothing to point at."""
         best = self.best(infos)
-        wanted = {layout.LAST: infos[-1].name if infos else None, layout.BEST: best.name if best else None}
-        return [which for which, name in wanted.items() if self._repair_pointer(which, name)]
+        return {layout.LAST: infos[-1].name if infos else None, layout.BEST: best.name if best else None}
 
     def _repair_pointer(self, which: str, name: str | None) -> bool:
         path = self.directory / which
@@ -327,14 +327,29 @@ class CheckpointStore:
 
     # Keeping order
 
-    def prune(self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset(), dry_run: bool = False) -> Names:
+    def pins(self, infos: Infos) -> Reasons:
+        """Those of ``infos`` that retention never deletes, each with the reasons.
+
+        ``best`` and ``last``, and ``best pointer`` or ``last pointer`` where that still leads to another one.
+        """
+        reasons: Reasons = {info.name: [] for info in infos}
+        wanted = self.wanted_pointers(infos)
+        for which in (layout.BEST, layout.LAST):
+            if (name := wanted[which]) is not None:
+                reasons[name].append(which)
+        for which in layout.POINTERS:
+            pointed = self.pointer(which)
+            if pointed in reasons and pointed != wanted[which]:
+                reasons[pointed].append(f"{which} pointer")
+        return {name: why for name, why in reasons.items() if why}
+
+    def prune(self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset()) -> Names:
         """Delete all but the newest ``keep_last_n`` checkpoints, the best one and those in ``protect``.
 
         Only whole checkpoints count, and only they are deleted. None keeps everything. A checkpoint leaves the listing in
         one step before its files go, so a crash in between leaves no half of it. Returns the names, oldest first.
         """
-        doomed = self.expendable(keep_last_n, protect)
-        return [info.name for info in doomed if dry_run or self._remove(info.path)]
+        return [info.name for info in self.expendable(keep_last_n, protect) if self._remove(info.path)]
 
     def expendable(self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset()) -> Infos:
         """What ``prune`` deletes, oldest first."""
@@ -343,9 +358,7 @@ class CheckpointStore:
         if keep_last_n < 1:
             raise CheckpointError(f"keep_last_n is {keep_last_n}; at least one checkpoint is always kept")
         infos = self.list()
-        best = self.best(infos)
-        kept = {info.name for info in infos[-keep_last_n:]} | set(protect) | ({best.name} if best else set())
-        kept |= {name for which in layout.POINTERS if (name := self.pointer(which))}
+        kept = {info.name for info in infos[-keep_last_n:]} | self.pins(infos).keys() | protect
         return [info for info in infos if info.name not in kept]
 
     def _remove(self, path: Path) -> bool:

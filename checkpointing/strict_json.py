@@ -28,28 +28,25 @@ def parse_json(raw: bytes) -> Any:
     """UTF-8 JSON without a byte order mark, duplicate keys or numbers that are none; ``ValueError`` otherwise."""
     try:
         return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=no_constant, parse_float=finite_float
+            raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite_float
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
-def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For ``object_pairs_hook``: an object whose keys differ, ``ValueError`` otherwise."""
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("a key stands twice")
     return content
 
 
-def no_constant(text: str) -> Any:
-    """For ``parse_constant``: ``NaN`` and ``Infinity`` are not JSON."""
+def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-def finite_float(text: str) -> float:
-    """For ``parse_float``: ``1e999`` would be read as infinity."""
-    number = float(text)
+def _finite_float(text: str) -> float:
+    number = float(text)  # infinite for 1e999
     if not math.isfinite(number):
         raise ValueError(f"{text[:40]} is too large")
     return number

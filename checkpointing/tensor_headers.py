@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pitstop.checkpointing.storage import open_regular_file
 from pitstop.checkpointing.strict_json import parse_json
 from pitstop.configs.errors import CheckpointError
 
@@ -24,7 +24,6 @@ MAX_HEADER_BYTES = 16 * 1024 * 1024
 
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _MOST_DIMENSIONS = 16
-_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,10 @@ class TensorEntry:
 def read_header(path: Path) -> dict[str, TensorEntry]:
     """Every tensor of a safetensors file; ``CheckpointError`` unless they fill the file exactly, without gap or overlap."""
     try:
-        descriptor = os.open(path, _FLAGS)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("not a regular file")
-            length = _header_length(file.read(8), status.st_size)
-            return _entries(parse_json(file.read(length)), 8 + length, status.st_size)
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = _header_length(file.read(8), size)
+            return _entries(parse_json(file.read(length)), 8 + length, size)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:

@@ -130,10 +130,9 @@ def notes(run: RunDirectory) -> list[str]:
         return []  # its training moves them all the time
     try:
         metadata = _or_empty(run.metadata)
-        infos, best = run.store.list(), run.store.best()
+        wanted = run.store.wanted_pointers(run.store.list())
     except CheckpointError:
         return []  # told as a part
-    wanted = {layout.LAST: infos[-1].name if infos else None, layout.BEST: best.name if best else None}
     said = [_pointer_note(run, which, name) for which, name in wanted.items()]
     listed = metadata.get("checkpoints")
     names = [str(entry.get("name")) for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []

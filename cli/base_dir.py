@@ -9,8 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pitstop.configs.errors import RunError, SettingsError
+
+BaseDirOption = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
+]
+EnvFileOption = Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")]
 
 DEFAULT = "checkpoints"
 NAMES = ("PITSTOP_OUTPUT_DIR", "OUTPUT_DIR")

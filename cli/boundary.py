@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.cli.output import notice, paint
-from pitstop.configs.errors import EXIT_BUG, EXIT_RESOURCES, EXIT_SIGINT, EXIT_USAGE, PitstopError, is_disk_full, is_out_of_memory
+from pitstop.configs.errors import (
+    EXIT_BUG,
+    EXIT_RESOURCES,
+    EXIT_SIGINT,
+    EXIT_USAGE,
+    PitstopError,
+    first_line,
+    is_disk_full,
+    is_out_of_memory,
+)
 from pitstop.configs.secrets import mask
 from pitstop.configs.text import printable
 
@@ -59,7 +68,7 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
     if _is_abort(error):
         return _tell("interrupted", None, EXIT_SIGINT)
     if is_out_of_memory(error):
-        return _tell(f"out of memory: {_first_line(error)}", _MEMORY_HINT, EXIT_RESOURCES)
+        return _tell(f"out of memory: {first_line(error)}", _MEMORY_HINT, EXIT_RESOURCES)
     if is_disk_full(error):
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return _tell(f"no space left on the disk{where}", _DISK_HINT, EXIT_RESOURCES)
@@ -93,12 +102,8 @@ def _is_abort(error: BaseException) -> bool:
     return type(error).__name__ == "Abort" and isinstance(error, RuntimeError)
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def _bug(error: BaseException, arguments: Sequence[str]) -> int:
-    text = f"{type(error).__name__}: {_first_line(error)}"
+    text = f"{type(error).__name__}: {first_line(error)}"
     try:
         path = save_traceback(error, arguments)
     except OSError as problem:

@@ -15,7 +15,7 @@ from pitstop.checkpointing.housekeeping import delete_run, freed_bytes, left_of_
 from pitstop.checkpointing.inspection import tree_size
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.store import CheckpointStore
-from pitstop.cli.base_dir import base_directory
+from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.output import is_terminal, notice, print_json, say, warn
 from pitstop.configs.errors import ResourceError, RunError
 from pitstop.configs.units import human_size
@@ -25,10 +25,8 @@ def delete(
     run: Annotated[str, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path.")],
     yes: Annotated[bool | None, typer.Option("--yes", "-y", help="Do not ask.")] = None,
     dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Say what would be freed; delete nothing.")] = None,
-    base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
-    ] = None,
-    env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
+    base_dir: BaseDirOption = None,
+    env_file: EnvFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
     """Delete a run with all its checkpoints and logs; its number is free again if it was the highest.

@@ -12,7 +12,7 @@ import typer
 
 from pitstop.checkpointing.listing import STATUSES, RunRecord
 from pitstop.checkpointing.listing import list_runs as read_runs
-from pitstop.cli.base_dir import base_directory
+from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.output import Column, is_terminal, notice, print_json
 from pitstop.cli.run_table import print_table
 from pitstop.configs.errors import SettingsError
@@ -56,10 +56,8 @@ def list_runs(
     ] = None,
     status: Annotated[str | None, typer.Option(metavar="STATUS", help=f"Only runs that are {', '.join(STATUSES)}.")] = None,
     task: Annotated[str | None, typer.Option(metavar="TASK", help="Only runs of this task, for example sft.")] = None,
-    base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
-    ] = None,
-    env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
+    base_dir: BaseDirOption = None,
+    env_file: EnvFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the runs as a JSON array.")] = None,
 ) -> None:
     """List all runs with their status, progress and best checkpoint.

@@ -12,7 +12,7 @@ import typer
 from pitstop.checkpointing.housekeeping import Item, Outcome, keep_last_n, prune_bases, prune_deleted, prune_run
 from pitstop.checkpointing.listing import list_runs
 from pitstop.checkpointing.runs import RunDirectory, locate
-from pitstop.cli.base_dir import existing_base_directory
+from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
 from pitstop.cli.output import Column, notice, print_json, say, short_digest, table, warn
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
 from pitstop.configs.units import human_size
@@ -48,10 +48,8 @@ def prune(
     set_aside: Annotated[
         bool | None, typer.Option("--set-aside", help="Delete what recovery and resumes set aside too (.damaged, .superseded).")
     ] = None,
-    base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
-    ] = None,
-    env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
+    base_dir: BaseDirOption = None,
+    env_file: EnvFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
     """Delete old checkpoints by each run's retention, and what crashes left behind.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pitstop.checkpointing.runs import locate
-from pitstop.cli.base_dir import base_directory
+from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.output import Column, paint, print_json, say, table, warn
 from pitstop.cli.run_report import report
 from pitstop.configs.units import human_size
@@ -21,10 +21,8 @@ _SHOWN_METRICS = 4
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path; 3@best adds that checkpoint.")],
     verify: Annotated[bool | None, typer.Option("--verify", help="Hash every file of every checkpoint again.")] = None,
-    base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
-    ] = None,
-    env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
+    base_dir: BaseDirOption = None,
+    env_file: EnvFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print everything as JSON.")] = None,
 ) -> None:
     """Show one run: settings with their sources, checkpoints, resumes and disk use.

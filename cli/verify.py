@@ -12,7 +12,7 @@ import typer
 from pitstop.checkpointing.listing import list_runs
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.verification import DAMAGED, NEWER, OK, Part, Verifier, notes
-from pitstop.cli.base_dir import existing_base_directory
+from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
 from pitstop.cli.output import Column, is_terminal, notice, print_json, say, short_digest, table
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.units import human_size
@@ -26,10 +26,8 @@ def verify(
         str | None,
         typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path; 3@best that checkpoint only. All unless given."),
     ] = None,
-    base_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
-    ] = None,
-    env_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")] = None,
+    base_dir: BaseDirOption = None,
+    env_file: EnvFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
     """Hash every file of checkpoints and base models again, and read each run's JSON files.

@@ -71,6 +71,11 @@ class ResourceError(PitstopError):
     exit_code = EXIT_RESOURCES
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says of its error; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_cpu")
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from pitstop.trainers.session import Hardware
+from pitstop.trainers.device import Precision
 
 _PACKAGES = ("pitstop", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy")
 
 
-def describe(hardware: Hardware) -> dict[str, Any]:
+def describe(device: torch.device, precision: Precision, processes: int) -> dict[str, Any]:
     """Versions, device, precision, threads and processes, as JSON-able values."""
-    device = hardware.device
     on_cuda = device.type == "cuda"
     return {
         "versions": {package: _version(package) for package in _PACKAGES},
@@ -26,9 +25,9 @@ def describe(hardware: Hardware) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda if on_cuda else None,
         "cudnn": torch.backends.cudnn.version() if on_cuda else None,
-        "precision": hardware.precision.mixed,
+        "precision": precision.mixed,
         "threads": torch.get_num_threads(),
-        "world_size": int(hardware.accelerator.num_processes),
+        "world_size": processes,
     }
 
 

@@ -51,12 +51,9 @@ class Evaluate:
             self.progress.boundary_pending = True
 
     def _evaluate(self) -> dict[str, float]:
-        while True:
-            sizing = self.sizing
-            metrics = self.engine.evaluate(self.data, sizing.shape.batch_size, self.signals.wants_stop, recover=sizing.can_shrink)
-            if metrics is not None:
-                return metrics
-            sizing.shrink()
+        return self.sizing.fit(
+            lambda shape, recover: self.engine.evaluate(self.data, shape.batch_size, self.signals.wants_stop, recover=recover)
+        )
 
     def _due(self, boundary: Boundary) -> bool:
         if boundary.finished:

@@ -12,7 +12,7 @@ import numpy as np
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.order import BatchShape, permutation
-from pitstop.trainers.engine import Engine, StepStats, agree_on
+from pitstop.trainers.engine import Engine, agree_on
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.schedule import learning_rate
 from pitstop.trainers.signals import INTERRUPT, SAVE, SignalFlag
@@ -143,7 +143,7 @@ class Loop:
             warmup_ratio=self.settings.warmup_ratio,
             shape=self.settings.lr_scheduler,
         )
-        stats = self._train(step_ids, rate)
+        stats = self.sizing.fit(lambda shape, recover: self.engine.train_step(self.data, step_ids, shape, rate, recover=recover))
         progress.step += 1
         progress.learning_rate, progress.grad_norm = rate, stats.grad_norm
         progress.unlogged.add(stats.loss_sum, stats.tokens)
@@ -151,15 +151,6 @@ class Loop:
         progress.position += len(step_ids)
         progress.tokens += self.data.tokens(step_ids)
         self._step_s = time.perf_counter() - started
-
-    def _train(self, step_ids: np.ndarray, rate: float) -> StepStats:
-        """Train one step, in smaller and smaller micro-batches where memory runs out and that is allowed."""
-        while True:
-            sizing = self.sizing
-            stats = self.engine.train_step(self.data, step_ids, sizing.shape, rate, recover=sizing.can_shrink)
-            if stats is not None:
-                return stats
-            sizing.shrink()
 
     def _epoch_order(self) -> np.ndarray:
         if self._order is None or self._order[0] != self.progress.epoch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.snapshot import Snapshot, StateBuffers
 from pitstop.checkpointing.storage import failed_save
 from pitstop.checkpointing.store import CheckpointInfo
-from pitstop.configs.errors import ResourceError
+from pitstop.configs.errors import ResourceError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_size
 from pitstop.trainers.background import Background
@@ -36,7 +35,6 @@ class Identity:
     """What a checkpoint's manifest says it belongs to, the settings in force, and the machine."""
 
     fingerprints: dict[str, str]
-    versions: dict[str, str]
     settings: dict[str, Any]
     environment: dict[str, Any]
 
@@ -102,9 +100,11 @@ class Saver:
             self.raise_trouble()
 
     def join(self) -> None:
-        """Wait for the save under way where an error ends the training; what becomes of it has been said."""
-        with contextlib.suppress(Exception):
+        """Wait for the save under way where an error ends the training: that is the one to raise, this one is only told."""
+        try:
             self._background.wait()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the error that ended the training comes first
+            self.reporter.warn(f"The save under way when training ended failed too: {type(error).__name__}: {first_line(error)}")
 
     def troubled(self) -> bool:
         """Whether a save has ended in a way that training must not go on after; asked at every step."""
@@ -172,7 +172,7 @@ class Saver:
             metrics=boundary.scored,
             world_size=world_size,
             fingerprints=self.identity.fingerprints,
-            versions=self.identity.versions,
+            versions=self.identity.environment["versions"],
             now=datetime.now().astimezone(),
         )
 

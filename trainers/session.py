@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import Precision, choose_device, choose_precision, make_deterministic
 from pitstop.trainers.engine import Engine, Layout, build_accelerator, join_processes
+from pitstop.trainers.environment import describe
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
 from pitstop.trainers.models.attention import keeps_documents_apart
 from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, load_base, quiet_libraries, save_base
@@ -27,11 +28,12 @@ from pitstop.trainers.reporter import Reporter
 
 @dataclass(frozen=True)
 class Hardware:
-    """The device, its precision, and Accelerate's handle on the processes."""
+    """The device, its precision, Accelerate's handle on the processes, and what is to be on record of all this."""
 
     device: torch.device
     precision: Precision
     accelerator: Any
+    environment: Mapping[str, Any]
 
     @property
     def is_main(self) -> bool:
@@ -63,7 +65,7 @@ def open_hardware(settings: Settings, device: torch.device) -> Hardware:
     make_deterministic()
     with quiet_libraries():
         accelerator = build_accelerator(precision.mixed, device)
-    return Hardware(device, precision, accelerator)
+    return Hardware(device, precision, accelerator, describe(device, precision, int(accelerator.num_processes)))
 
 
 @dataclass(frozen=True)

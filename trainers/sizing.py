@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.order import BatchShape
+
+Result = TypeVar("Result")
 
 
 def smaller(shape: BatchShape) -> BatchShape:
@@ -27,16 +30,18 @@ class Sizing:
         self._automatic = automatic
         self._announce = announce
 
-    @property
-    def can_shrink(self) -> bool:
-        """Whether smaller micro-batches may be tried."""
-        return self._automatic and self.shape.batch_size > 1
+    def fit(self, attempt: Callable[[BatchShape, bool], Result | None]) -> Result:
+        """What ``attempt(shape, recover)`` gives, called with smaller and smaller micro-batches while it gives None.
 
-    def shrink(self) -> None:
-        """Go on with smaller micro-batches."""
-        before, self.shape = self.shape, smaller(self.shape)
-        if self._announce is not None:
-            self._announce(before, self.shape)
+        ``recover`` asks for None instead of an error when memory runs out; it is false where nothing smaller can be tried.
+        """
+        while True:
+            result = attempt(self.shape, self._automatic and self.shape.batch_size > 1)
+            if result is not None:
+                return result
+            before, self.shape = self.shape, smaller(self.shape)
+            if self._announce is not None:
+                self._announce(before, self.shape)
 
 
 def advice(settings: Settings) -> str:

@@ -17,7 +17,7 @@ from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from pitstop.checkpointing.store import CheckpointInfo
-from pitstop.configs.errors import CheckpointError, PitstopError, ResourceError, SettingsError, is_out_of_memory
+from pitstop.configs.errors import CheckpointError, PitstopError, ResourceError, SettingsError, first_line, is_out_of_memory
 from pitstop.configs.load import Loaded, settings_to_dict
 from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_duration, human_size
@@ -27,7 +27,6 @@ from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import peak_memory_bytes
 from pitstop.trainers.disk import check_room
 from pitstop.trainers.engine import gather_bytes
-from pitstop.trainers.environment import describe
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.inputs import Inputs, read_data, read_inputs
 from pitstop.trainers.launch import lost_peer, rank
@@ -73,8 +72,7 @@ def _train_new(loaded: Loaded, now: datetime, device: torch.device, reporter: Re
         check_writable(Path(settings.training.checkpoint.base_dir))
     base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
     built, inputs = _build(settings, base, inputs, hardware, reporter)
-    if hardware.is_main and (note := check_room(settings, built.engine.model.get_nb_trainable_parameters()[0])):
-        reporter.warn(note)
+    _check_room(settings, built, hardware, reporter)
     name = run_name(settings, now)
     for note in name.notes:
         reporter.line(note)
@@ -131,13 +129,18 @@ def _take_up(
     run = plan.run if hardware.is_main else None
     training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info)
     training.over = resuming.check_unfinished(plan, training.loop.plan, progress, training.judge.patience_is_over())
+    _check_room(settings, built, hardware, reporter)
     if run is not None:
-        if note := check_room(settings, built.engine.model.get_nb_trainable_parameters()[0]):
-            reporter.warn(note)
-        resuming.record(plan, run, describe(hardware), reporter)
+        resuming.record(plan, run, hardware.environment, reporter)
     stack.enter_context(_status(run, reporter))
     restore_rng()
     return training
+
+
+def _check_room(settings: Settings, built: Built, hardware: Hardware, reporter: Reporter) -> None:
+    trainable, _ = built.engine.model.get_nb_trainable_parameters()
+    if hardware.is_main and (note := check_room(settings, trainable)):
+        reporter.warn(note)
 
 
 def check_writable(base_dir: Path) -> None:
@@ -181,7 +184,7 @@ def _create(
         config={**settings_to_dict(settings), "sources": sources},
         metadata={
             "data": inputs.data_record(),
-            "environment": describe(hardware),
+            "environment": dict(hardware.environment),
             "base_model": {
                 "id": inputs.source.model_id,
                 "revision": inputs.source.revision,
@@ -250,12 +253,10 @@ class _Training:
         self.log = MetricsLog(run.metrics_path) if run is not None else None
         if run is not None:  # what a resume changed decides from here on
             run.store.monitor, run.store.mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
-        environment = describe(hardware)
         identity = Identity(
             fingerprints={"base": base.digest, "data": inputs.train.fingerprint, "settings": settings_digest(settings)},
-            versions=environment["versions"],
             settings=settings_to_dict(settings),
-            environment=environment,
+            environment=dict(hardware.environment),
         )
         self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log)
         self.sizing = Sizing(
@@ -332,7 +333,7 @@ class _Training:
         except (RuntimeError, MemoryError, OSError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
         raise ResourceError(f"Out of memory at step {self.progress.step + 1}: {reason}", hint=self._after_out_of_memory())
 
     def _after_out_of_memory(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.stores import fast_directory
-from support.tiny_model import write_records
+from support.tiny_model import write_data
 from support.trials import Trainings
 
 
@@ -44,16 +45,18 @@ def warm() -> None:
 def trainings(tiny_model: Path, warm: None) -> Iterator[Trainings]:
     """Short trainings whose uninterrupted ends are computed once."""
     with tempfile.TemporaryDirectory(prefix="pitstop-trainings-", dir=fast_directory()) as home:
-        write_records(Path(home) / "train.jsonl", 12)
-        write_records(Path(home) / "eval.jsonl", 4, start=100)
+        write_data(Path(home), 12, 4)
         yield Trainings(tiny_model, Path(home))
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Twelve training and four evaluation records in a directory."""
-    directory = tmp_path / "data"
-    directory.mkdir()
-    write_records(directory / "train.jsonl", 12)
-    write_records(directory / "eval.jsonl", 4, start=100)
-    return directory
+    return write_data(tmp_path / "data", 12, 4)
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the base directory of the run that the module's fixture ``trained`` gives."""
+    shutil.copytree(trained / "runs", tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs"

@@ -15,6 +15,7 @@ import pytest
 
 from support.forging import change_json, pickled, raw_tensors, reseal, snapshot
 from support.forked import kill_at_step, pitstop
+from support.tiny_model import write_data
 from support.training import arguments, checkpoints, metadata
 
 pytestmark = [
@@ -36,23 +37,12 @@ def with_token() -> None:
 @pytest.fixture(scope="module")
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
     """A run killed after step 9 of 12, with checkpoints of steps 2, 4, 6 and 8; to be copied."""
-    from support.tiny_model import write_records
-
     home = tmp_path_factory.mktemp("trained")
-    (home / "data").mkdir()
-    write_records(home / "data/train.jsonl", 6)
-    write_records(home / "data/eval.jsonl", 2, start=100)
+    write_data(home / "data", 6, 2)
     settings = arguments(tiny_model, home / "data", home / "runs", save_strategy="steps", save_steps=2, packing=None, epochs=2)
     ended = pitstop(*settings, "--no-packing", prepare=with_token)
     assert ended.code == -signal.SIGKILL, ended.output
     return home
-
-
-@pytest.fixture
-def runs(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run's base directory."""
-    shutil.copytree(trained / "runs", tmp_path / "runs", symlinks=True)
-    return tmp_path / "runs"
 
 
 def newest(runs: Path) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.forked import kill_at_step, pitstop
+from support.tiny_model import write_data
 from support.training import arguments, checkpoints, metadata, rows
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -21,21 +22,10 @@ pytestmark = pytest.mark.usefixtures("warm")
 @pytest.fixture(scope="module")
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
     """A finished run of two epochs with its data, to be copied."""
-    from support.tiny_model import write_records
-
     home = tmp_path_factory.mktemp("trained")
-    (home / "data").mkdir()
-    write_records(home / "data/train.jsonl", 12)
-    write_records(home / "data/eval.jsonl", 4, start=100)
+    write_data(home / "data", 12, 4)
     assert pitstop(*arguments(tiny_model, home / "data", home / "runs")).code == 0
     return home
-
-
-@pytest.fixture
-def runs(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run's base directory."""
-    shutil.copytree(trained / "runs", tmp_path / "runs", symlinks=True)
-    return tmp_path / "runs"
 
 
 def test_more_epochs_and_another_rate_take_effect_and_are_recorded(runs: Path) -> None:

@@ -362,7 +362,7 @@ def test_a_broken_protocol_of_pruning_is_caught(mutate: Callable[[Any], None], b
 
 
 def test_deleting_in_place_is_caught(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "_to_trash", lambda storage, path: path)
+    monkeypatch.setattr(housekeeping, "to_trash", lambda storage, path: path)
     assert broken_deletion(base, tmp_path)
 
 

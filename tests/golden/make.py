@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.tiny_model import make_tiny_model, write_records
+from support.tiny_model import make_tiny_model, write_data
 
 HERE = Path(__file__).resolve().parent
 LEFT_OUT = (".lock", "train.log")
@@ -33,8 +33,7 @@ def main(name: str) -> None:
     with tempfile.TemporaryDirectory() as work:
         os.chdir(work)
         make_tiny_model(Path("model"), hidden=16)
-        write_records(Path("train.jsonl"), 16)
-        write_records(Path("eval.jsonl"), 4, start=100)
+        write_data(Path(), 16, 4)
         _train()
         for path in list(Path().rglob("*")):
             if path.name in LEFT_OUT:

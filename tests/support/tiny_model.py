@@ -59,3 +59,11 @@ def write_records(path: Path, count: int, *, start: int = 0) -> Path:
             text = f"Case {number}: the patient took {drug}" + " and rested" * (number % 4) + "."
             file.write(json.dumps({"prompt": text, "completion": f"- {drug}"}) + "\n")
     return path
+
+
+def write_data(directory: Path, train: int, evaluation: int) -> Path:
+    """``train.jsonl`` and ``eval.jsonl`` with so many different records, in a directory that is made if it is missing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_records(directory / "train.jsonl", train)
+    write_records(directory / "eval.jsonl", evaluation, start=100)
+    return directory

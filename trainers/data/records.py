@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pitstop.configs.errors import DataError
+from pitstop.configs.errors import DataError, first_line
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 EXAMPLE_SCHEME = "example:"
@@ -189,7 +189,7 @@ def _load(builder: str, name: str, **arguments: Any) -> Any:
     try:
         return datasets.load_dataset(builder, **arguments)
     except Exception as error:  # the library raises its own, pyarrow's, pandas' and the Hub client's errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise DataError(
             f"Cannot read {name}: {reason}",
             hint="Check the name, the network and, for private data, HF_TOKEN; a local path must exist.",

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pitstop.configs.errors import ModelError
+from pitstop.configs.errors import ModelError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.device import Precision
 from pitstop.trainers.models import attention
@@ -100,7 +100,7 @@ def load_base(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: b
                 raise
             if "trust_remote_code" in str(error):
                 raise needs_code(path, "auto_map in config.json") from error
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise ModelError(
                 f"Cannot load the base model in {path}: {reason}",
                 hint="Check that the directory is complete and the architecture known to transformers.",
@@ -140,7 +140,7 @@ def load_tokenizer(path: Path) -> Any:
         except (OSError, ValueError, KeyError, ImportError) as error:
             if "trust_remote_code" in str(error):
                 raise needs_code(path, "auto_map in tokenizer_config.json") from error
-            raise ModelError(f"Cannot load a tokenizer from {path}: {str(error).strip().splitlines()[0]}") from error
+            raise ModelError(f"Cannot load a tokenizer from {path}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer in {path} has no end-of-sequence token, so a model could not learn to stop.")
     return tokenizer

@@ -214,7 +214,7 @@ def test_retention_keeps_the_newest_the_best_and_the_protected(store: Checkpoint
     for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3), (5, 0.6), (6, 0.7)):
         save(store, step, loss=loss)
     expected = ["checkpoint-1", "checkpoint-4"]
-    assert store.prune(2, {"checkpoint-3"}, dry_run=True) == expected
+    assert [info.name for info in store.expendable(2, {"checkpoint-3"})] == expected
     assert len(names(store)) == 6
     assert store.prune(2, {"checkpoint-3"}) == expected
     assert names(store) == ["checkpoint-2", "checkpoint-3", "checkpoint-5", "checkpoint-6"]

@@ -84,7 +84,8 @@ class Bench:
         )
         self.log = MetricsLog(self.run.metrics_path, self.disk)
         settings = Settings.model_validate({"training": {"checkpoint": {"keep_last_n": 3, **checkpoint}}})
-        identity = Identity({"base": "b"}, {"torch": "1"}, {"training": {"batch_size": 4, "gradient_accumulation_steps": 1}}, {})
+        settings_in_force = {"training": {"batch_size": 4, "gradient_accumulation_steps": 1}}
+        identity = Identity({"base": "b"}, settings_in_force, {"versions": {"torch": "1"}})
         self.saver = Saver(engine, self.progress, settings, identity, Reporter(self.said), self.run, self.log)
         self.saver._buffers = Buffers(self.progress)  # type: ignore[assignment]
 
@@ -198,6 +199,15 @@ def test_where_an_error_ends_the_training_the_save_under_way_is_finished(bench: 
     threading.Timer(0.1, bench.disk.go.set).start()
     bench.saver.join()
     assert bench.saved() == [1]
+
+
+def test_where_an_error_ends_the_training_one_of_the_save_under_way_is_told_and_not_raised(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.run.store, "write", lambda *arguments, **named: 1 / 0)
+    bench.step(1)
+    bench.saver.join()
+    assert bench.said.warnings == ["The save under way when training ended failed too: ZeroDivisionError: division by zero"]
 
 
 def test_rows_are_synced_before_the_checkpoint_that_mentions_their_step(bench: Bench) -> None:

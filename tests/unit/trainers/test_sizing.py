@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,19 +24,23 @@ def test_half_of_it_or_the_next_divisor_with_the_rest_accumulated(before: tuple[
 @given(st.integers(1, 500), st.integers(1, 50), st.integers(1, 8))
 def test_the_effective_batch_never_changes_and_one_is_reached(size: int, accumulation: int, world: int) -> None:
     sizing = Sizing(BatchShape(size, accumulation, world), automatic=True)
-    sequences = sizing.shape.sequences
-    while sizing.can_shrink:
-        before = sizing.shape.batch_size
-        sizing.shrink()
-        assert sizing.shape.batch_size <= before // 2
-        assert sizing.shape.sequences == sequences
+    sequences, tried = sizing.shape.sequences, []
+
+    def attempt(shape: BatchShape, recover: bool) -> str | None:
+        tried.append(shape)
+        assert shape.sequences == sequences
+        return None if recover else "nothing smaller can be tried"
+
+    assert sizing.fit(attempt) == "nothing smaller can be tried"
+    assert all(after.batch_size <= before.batch_size // 2 for before, after in itertools.pairwise(tried))
     assert sizing.shape.batch_size == 1
 
 
 def test_it_is_only_done_when_asked_for_and_told() -> None:
-    assert not Sizing(BatchShape(8, 1, 1), automatic=False).can_shrink
+    assert Sizing(BatchShape(8, 1, 1), automatic=False).fit(lambda shape, recover: str(recover)) == "False"
     told: list[tuple[BatchShape, BatchShape]] = []
-    Sizing(BatchShape(8, 1, 1), automatic=True, announce=lambda *shapes: told.append(shapes)).shrink()
+    sizing = Sizing(BatchShape(8, 1, 1), automatic=True, announce=lambda *shapes: told.append(shapes))
+    assert sizing.fit(lambda shape, recover: shape.batch_size if shape.batch_size == 4 else None) == 4
     assert told == [(BatchShape(8, 1, 1), BatchShape(4, 2, 1))]
 
 
