@@ -59,8 +59,10 @@ def test_one_and_two_processes_follow_the_same_path_for_the_same_global_batch(
     """Equal up to rounding: the gradient is normalised over all processes, and the global batches are the same."""
     one, two = tmp_path / "one", tmp_path / "two"
     common = {"lora_dropout": 0.0, "epochs": 2, "method": "lora"}
-    assert _finish(_start(*arguments(tiny_model, data, one, gradient_accumulation_steps=4, **common)))[0] == 0
-    assert _finish(_start(*arguments(tiny_model, data, two, gradient_accumulation_steps=2, num_processes=2, **common)))[0] == 0
+    for base_dir, processes, accumulation in ((one, 1, 4), (two, 2, 2)):
+        more = {"gradient_accumulation_steps": accumulation, "num_processes": processes}
+        code, output = _finish(_start(*arguments(tiny_model, data, base_dir, **more, **common)))
+        assert code == 0, output
     for mine, theirs in zip(rows(one / "run_001"), rows(two / "run_001"), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
         assert mine["tokens"] == theirs["tokens"]

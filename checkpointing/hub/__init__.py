@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: pushing checkpoints beside training, and getting them back."""

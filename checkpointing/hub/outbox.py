@@ -1,0 +1,178 @@
+"""What of a run is to go to the Hub, and how far that has come. Light enough for ``list-runs``; nothing here uses a network.
+
+The committed checkpoints are the queue: whatever the run holds and the Hub does not is still to be pushed, so that no
+crash can come between a checkpoint and its place in the queue, and retention spares it for as long. ``hub/outbox.json`` says
+that and where the run is to be pushed; ``hub/state.json`` says what has arrived. Only the process that holds the lock in
+``hub/`` writes the second one. Should it be lost, the repository tells the same.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing import layout, locking
+from pitstop.checkpointing.storage import LocalStorage, Storage, atomic_write, failed_save, make_directories, read_regular_file
+from pitstop.configs.errors import CheckpointError
+
+DIRECTORY = "hub"
+OUTBOX, STATE = "outbox.json", "state.json"
+FORMAT_VERSION = 1
+MAX_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where and how a run is pushed. ``repo`` None: ``{account}/{run name}``, made by us and numbered if it is taken."""
+
+    repo: str | None = None
+    private: bool = True
+    keep_last_n: int | None = None
+    push_base: bool = False
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What is on the Hub: ``pushed`` by directory in the repository, each as ``inventory.Entry.to_dict`` gives it.
+
+    ``head`` is the commit that we know of, ``problem`` why the last attempt failed for good, ``resumes`` how many resumes of
+    the run have been taken account of, ``commits_at`` when the last commits were made, in seconds since the epoch.
+    """
+
+    uid: str = field(default_factory=lambda: secrets.token_hex(16))
+    repo: str | None = None
+    head: str | None = None
+    pushed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    root: str | None = None
+    base: str | None = None
+    finished: bool = False
+    problem: str | None = None
+    resumes: int = 0
+    commits_at: tuple[float, ...] = ()
+
+
+class Outbox:
+    """The ``hub`` directory of the run in ``run``."""
+
+    def __init__(self, run: Path, storage: Storage | None = None) -> None:
+        self.directory = Path(run) / DIRECTORY
+        self._storage: Storage = storage or LocalStorage()
+
+    def destination(self) -> Destination | None:
+        """Where the run is to be pushed; None where it is not. ``CheckpointError`` when the file is damaged."""
+        content = self._read(OUTBOX)
+        if content is None:
+            return None
+        try:
+            return Destination(
+                repo=_optional(content["repo"], str),
+                private=_exactly(content["private"], bool),
+                keep_last_n=_optional(content["keep_last_n"], int),
+                push_base=_exactly(content["push_base"], bool),
+            )
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.directory / OUTBOX}: damaged ({error})", hint="remove it and push the run anew") from None
+
+    def open(self, destination: Destination) -> None:
+        """Have the run pushed from now on: what is not on the Hub is kept. ``ResourceError``."""
+        self._write(OUTBOX, {"format_version": FORMAT_VERSION, **destination.__dict__})
+
+    def close(self) -> None:
+        """Have the run pushed no more; nothing on the Hub changes."""
+        path = self.directory / OUTBOX
+        try:
+            if path.exists():
+                self._storage.unlink(path)
+                self._storage.sync_directory(self.directory)
+        except OSError as error:
+            raise failed_save(path, error) from error
+
+    def arrived(self) -> Arrived:
+        """What is on the Hub by our own records; nothing where they are missing. ``CheckpointError`` when they are damaged."""
+        content = self._read(STATE)
+        if content is None:
+            return Arrived()
+        try:
+            return Arrived(
+                uid=_exactly(content["uid"], str),
+                repo=_optional(content["repo"], str),
+                head=_optional(content["head"], str),
+                pushed={key: dict(value) for key, value in content["pushed"].items()},
+                root=_optional(content["root"], str),
+                base=_optional(content["base"], str),
+                finished=_exactly(content["finished"], bool),
+                problem=_optional(content["problem"], str),
+                resumes=_exactly(content["resumes"], int),
+                commits_at=tuple(float(moment) for moment in content["commits_at"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{self.directory / STATE}: damaged ({error})", hint="remove it: the repository tells the same") from None
+
+    def record(self, arrived: Arrived) -> None:
+        """Put on record what is on the Hub. Only the holder of ``alone`` does. ``ResourceError``."""
+        content = {**arrived.__dict__, "commits_at": list(arrived.commits_at), "format_version": FORMAT_VERSION}
+        self._write(STATE, content)
+
+    @contextmanager
+    def alone(self, patience_s: float = 0.0) -> Iterator[None]:
+        """Be the only process that pushes this run. ``RunError`` names the one that does."""
+        make_directories(self._storage, self.directory)
+        with locking.exclusive(self.directory / layout.LOCK, f"the push of {self.directory.parent.name}", patience_s=patience_s):
+            yield
+
+    def is_busy(self) -> bool:
+        """Whether some process is pushing the run now."""
+        return locking.is_locked(self.directory / layout.LOCK)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.directory / name
+        try:
+            content = json.loads(read_regular_file(path, limit=MAX_BYTES))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: damaged ({error})", hint="remove it") from error
+        if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+            raise CheckpointError(f"{path}: not in a format that this version reads", hint="upgrade Pitstop, or remove it")
+        return content
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        path = self.directory / name
+        try:
+            make_directories(self._storage, self.directory)
+            atomic_write(self._storage, path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        except OSError as error:
+            raise failed_save(path, error) from error
+
+
+def behind(arrived: Arrived, checkpoints: Iterable[tuple[str, int, str]]) -> list[str]:
+    """Those of ``checkpoints``, given as (name, step, saved_at), that are not on the Hub, in their order.
+
+    Of several checkpoints of one step only the newest goes there: one that was put off by a signal is replaced by the
+    one with its evaluation.
+    """
+    newest: dict[int, tuple[str, str]] = {}
+    for name, step, saved_at in checkpoints:
+        newest[step] = max(newest.get(step, ("", "")), (saved_at, name))
+    there = {(entry.get("saved_at"), entry.get("name")) for entry in arrived.pushed.values()}
+    return [name for name, step, saved_at in checkpoints if newest[step] == (saved_at, name) and (saved_at, name) not in there]
+
+
+def with_problem(arrived: Arrived, problem: str | None) -> Arrived:
+    """``arrived`` with why pushing has come to a stop, or with that gone."""
+    return replace(arrived, problem=problem)
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.80} is no {kind.__name__}")
+    return value
+
+
+def _optional(value: Any, kind: type) -> Any:
+    return None if value is None else _exactly(value, kind)
