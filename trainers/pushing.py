@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -44,6 +45,7 @@ class Pusher:
         self._listener: threading.Thread | None = None
         self._heard: dict[str, dict[str, Any]] = {}
         self._starts = 0
+        self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by close(); stderr of the uploader
         self._troubled = False
         self._over = False
 
@@ -124,7 +126,7 @@ class Pusher:
                 [sys.executable, "-m", _MODULE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self._complaints,
                 text=True,
                 env=environment,
                 start_new_session=True,  # Ctrl+C is for the training
@@ -153,8 +155,14 @@ class Pusher:
             with self._news:
                 self._heard[event["event"]] = event
                 self._news.notify_all()
+        if process.wait() > 0 and "bug" not in self._heard:
+            self._tell({"event": "bug", "error": f"exit code {process.returncode}", "traceback": self._complained()})
         with self._news:
             self._news.notify_all()
+
+    def _complained(self) -> str:
+        self._complaints.seek(0)
+        return self._complaints.read()[-4000:].decode(errors="replace")
 
     def _tell(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
@@ -229,6 +237,7 @@ class Pusher:
             if stream is not None:
                 with contextlib.suppress(OSError):  # what it had no time to read
                     stream.close()
+        self._complaints.close()
 
 
 def is_pushed(settings: Settings, run: RunDirectory | None, changes: Collection[str] = ()) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
 from pitstop.checkpointing.hub import card, curve
+from pitstop.checkpointing.hub.card_facts import CardFacts
 from pitstop.checkpointing.hub.inventory import (
     BASE_DIRECTORY,
     CARD,
@@ -260,23 +261,32 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def _add_card(run: RunDirectory, inventory: Inventory, repo: str, finished: bool, files: dict[str, Path | bytes]) -> None:
-    entries = list(inventory.checkpoints.values())
-    best = best_of(run, entries)
-    facts = card.Facts(
-        repo=repo,
-        name=run.name,
-        entries=tuple(sorted(entries, key=lambda entry: entry.order)),
-        best=best.directory if best else None,
-        root=inventory.root,
-        settings=config_of(run),
-        metadata=metadata_of(run),
-        finished=finished,
-        base_pushed=inventory.base is not None,
-    )
-    files[CARD] = mask(card.model_card(facts)).encode()
     picture = curve.loss_curve(_rows(run), run.name)
     if picture is not None:
         files[CURVE] = picture
+    best = best_of(run, list(inventory.checkpoints.values()))
+    facts = CardFacts(
+        repo=repo,
+        name=run.name,
+        checkpoints=inventory.checkpoints,
+        settings=config_of(run),
+        metadata=metadata_of(run),
+        root=inventory.root,
+        best=best.directory if best else None,
+        finished=finished,
+        base_pushed=inventory.base is not None,
+        has_curve=picture is not None,
+        local=_local_names(run),
+    )
+    files[CARD] = mask(card.model_card(facts)).encode()
+
+
+def _local_names(run: RunDirectory) -> list[str]:
+    """Relative paths of this machine among the settings, which may read like ids on the Hub (``data/train``)."""
+    config = run.config()
+    data = config.get("data") or {}
+    names = [(config.get("model") or {}).get("id"), *(data.get("train") or []), *(data.get("eval") or [])]
+    return [name for name in names if isinstance(name, str) and Path(name).exists()]
 
 
 def local_checkpoints(run: RunDirectory) -> list[CheckpointInfo]:
