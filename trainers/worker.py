@@ -15,6 +15,7 @@ import torch
 
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.checkpointing.portable import portable_settings
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from pitstop.checkpointing.store import CheckpointInfo
 from pitstop.configs.errors import CheckpointError, PitstopError, ResourceError, SettingsError, first_line, is_out_of_memory
@@ -120,7 +121,8 @@ def _take_up(
 ) -> _Training:
     settings = plan.settings
     hardware = open_hardware(settings, device)
-    inputs = read_inputs(settings, reporter)
+    with resuming.naming_new_places():
+        inputs = read_inputs(settings, reporter, plan.known_base)
     base = resuming.find_base(plan, inputs, hardware, reporter)
     built, inputs = _build(settings, base, inputs, hardware, reporter)
     resuming.check_data(plan, inputs.train.fingerprint, request, reporter)
@@ -131,7 +133,7 @@ def _take_up(
     training.over = resuming.check_unfinished(plan, training.loop.plan, progress, training.judge.patience_is_over())
     _check_room(settings, built, hardware, reporter)
     if run is not None:
-        resuming.record(plan, run, hardware.environment, reporter)
+        resuming.record(plan, run, inputs.source, base.digest, hardware.environment, reporter)
     stack.enter_context(_status(run, reporter))
     restore_rng()
     return training
@@ -255,7 +257,7 @@ class _Training:
             run.store.monitor, run.store.mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
         identity = Identity(
             fingerprints={"base": base.digest, "data": inputs.train.fingerprint, "settings": settings_digest(settings)},
-            settings=settings_to_dict(settings),
+            settings=portable_settings(settings_to_dict(settings)),
             environment=dict(hardware.environment),
         )
         self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log)
