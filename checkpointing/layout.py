@@ -77,6 +77,12 @@ def is_checkpoint_name(name: str) -> bool:
     return _STEP.fullmatch(name) is not None
 
 
+def is_pending(name: str) -> bool:
+    """Whether ``name`` is one that ``step_name`` gives a checkpoint whose evaluation was put off."""
+    match = _STEP.fullmatch(name)
+    return match is not None and match[2] is not None
+
+
 def step_of_name(name: str) -> int | None:
     """The optimizer step that a checkpoint's name tells: 100 for ``checkpoint-100``; None for ``epoch_003``."""
     match = _STEP.fullmatch(name)

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from pitstop.checkpointing import by_name, layout, locking, places
 from pitstop.checkpointing.hub import outbox
 from pitstop.checkpointing.inspection import CheckpointInfo, read_verified
 from pitstop.checkpointing.listing import INTERRUPTED, MAX_BYTES, RunRecord, effective_status, list_runs
+from pitstop.checkpointing.nested import at, replaced
+from pitstop.checkpointing.portable import full_settings, known_places
 from pitstop.checkpointing.storage import (
     LocalStorage,
     Storage,
@@ -82,7 +84,7 @@ class RunDirectory:
     @functools.cached_property
     def store(self) -> CheckpointStore:
         """The run's checkpoints; the best one is judged by the run's own ``training.checkpoint.monitor`` and ``mode``."""
-        settings = _at(self.settings(), "training", "checkpoint")
+        settings = at(self.settings(), "training.checkpoint")
         settings = settings if isinstance(settings, dict) else {}
         return CheckpointStore(
             layout.weights_directory(self.path),
@@ -100,13 +102,20 @@ class RunDirectory:
         settings = _settings_in(infos[-1]) if infos else None
         if settings is None:
             settings = self.config() if (self.path / layout.CONFIG).exists() else {}
-        return self.with_last_changes(settings, infos[-1].name) if infos else settings
+        return self.with_last_changes(self.with_full_paths(settings, infos[-1]), infos[-1].name) if infos else settings
+
+    def with_full_paths(self, settings: dict[str, Any], info: CheckpointInfo) -> dict[str, Any]:
+        """``settings`` as the checkpoint ``info`` holds them, with the paths of this machine as far as the run knows them."""
+        resumes, config = self._resumes(), {}
+        with suppress(CheckpointError):  # lost: what the checkpoint says must do
+            config = self.config()
+        return full_settings(settings, known_places(config, resumes, info.name, info.step))
 
     def with_last_changes(self, settings: dict[str, Any], checkpoint: str) -> dict[str, Any]:
         """``settings`` of ``checkpoint`` with what the last resume changed, if that went on from there and saved nothing since."""
         for path, pair in self.last_changes(checkpoint).items():
             if isinstance(pair, list) and pair:
-                settings = _with(settings, path.split("."), pair[-1])
+                settings = replaced(settings, path, pair[-1])
         return settings
 
     def last_changes(self, checkpoint: str) -> dict[str, Any]:
@@ -115,12 +124,15 @@ class RunDirectory:
         changes = last.get("changes")
         return changes if last.get("checkpoint") == checkpoint and isinstance(changes, dict) else {}
 
-    def _last_resume(self) -> dict[str, Any]:
+    def _resumes(self) -> list[Any]:
         try:
             resumes = self.metadata().get("resumes")
         except CheckpointError:
-            return {}
-        last = resumes[-1] if isinstance(resumes, list) and resumes else None
+            return []
+        return resumes if isinstance(resumes, list) else []
+
+    def _last_resume(self) -> dict[str, Any]:
+        last = next(reversed(self._resumes()), None)
         return last if isinstance(last, dict) else {}
 
     def pins(self, *, uploads: bool = True) -> dict[str, tuple[str, ...]]:
@@ -387,24 +399,24 @@ def _initial_metadata(number: int, name: str, config: Mapping[str, Any], now: da
         "format_version": METADATA_VERSION,
         "run_number": number,
         "name": name,
-        "experiment_name": _at(config, "naming", "experiment_name"),
-        "task": _at(config, "training", "task"),
-        "method": _at(config, "training", "method"),
-        "model": _at(config, "model", "id"),
-        "dataset": _dataset_text(_at(config, "data", "train")),
+        "experiment_name": at(config, "naming.experiment_name"),
+        "task": at(config, "training.task"),
+        "method": at(config, "training.method"),
+        "model": at(config, "model.id"),
+        "dataset": _dataset_text(at(config, "data.train")),
         "status": "created",
         "created_at": moment,
         "updated_at": moment,
         "progress": {
             "step": 0,
-            "total_steps": _at(config, "training", "max_steps"),
+            "total_steps": at(config, "training.max_steps"),
             "epoch": 0,
-            "total_epochs": _at(config, "training", "epochs"),
+            "total_epochs": at(config, "training.epochs"),
         },
         "checkpoints": [],
         "best_checkpoint": None,
-        "training_config": _at(config, "training") or {},
-        "lora_config": _at(config, "lora") or {},
+        "training_config": at(config, "training") or {},
+        "lora_config": at(config, "lora") or {},
         "environment": {},
         "data": {},
         "base_model": {},
@@ -417,13 +429,6 @@ def _dataset_text(sources: Any) -> str | None:
         return None
     first = str(sources[0]).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return first if len(sources) == 1 else f"{first} +{len(sources) - 1}"
-
-
-def _at(config: Mapping[str, Any], *keys: str) -> Any:
-    value: Any = config
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _name_on_record(run: RunDirectory) -> str | None:
@@ -439,13 +444,6 @@ def _settings_in(info: CheckpointInfo) -> dict[str, Any] | None:
         return None
     settings = content.get("settings") if isinstance(content, dict) else None
     return settings if isinstance(settings, dict) else None
-
-
-def _with(nested: Mapping[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
-    """A copy of ``nested`` with ``value`` at the path ``keys``."""
-    head, *rest = keys
-    inner = nested.get(head)
-    return {**nested, head: _with(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
 
 
 # Finding

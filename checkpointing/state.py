@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 from pitstop.checkpointing import layout
+from pitstop.checkpointing.portable import portable_value
 from pitstop.checkpointing.strict_json import read_json
 from pitstop.checkpointing.tensor_headers import read_header
 from pitstop.checkpointing.vetting import check_optimizer_meta
@@ -75,8 +76,9 @@ def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 
 def adapter_config(model: Any) -> dict[str, Any]:
-    """The adapter's configuration as PEFT reads it back, for inference."""
-    return dict(model.peft_config[model.active_adapter].to_dict()) | {"inference_mode": True}
+    """The adapter's configuration as PEFT reads it back, for inference; of a base in a directory it holds the name alone."""
+    config = dict(model.peft_config[model.active_adapter].to_dict())
+    return config | {"inference_mode": True, "base_model_name_or_path": portable_value(config["base_model_name_or_path"])}
 
 
 def load_adapter(model: Any, directory: Path) -> None:

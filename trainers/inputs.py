@@ -13,7 +13,7 @@ from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_dataset
 from pitstop.trainers.models.base import load_tokenizer
-from pitstop.trainers.models.source import ModelSource, find_model
+from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.sft import SftTask
 
@@ -52,14 +52,15 @@ def _counts(counts: Counts) -> dict[str, int]:
     }
 
 
-def read_inputs(settings: Settings, reporter: Reporter, *, packing: bool = True) -> Inputs:
+def read_inputs(settings: Settings, reporter: Reporter, known: KnownBase | None = None, *, packing: bool = True) -> Inputs:
     """Find the model and read the data, cheapest mistakes first.
 
-    ``packing`` is false for models that cannot keep documents of one row apart. Raises ``ModelError``, ``DataError`` and
+    ``known`` is what a resumed run recorded of its base. ``packing`` is false for models that cannot keep documents of one
+    row apart. Raises ``ModelError``, ``DataError`` and
     ``SettingsError`` (a monitored metric that there will not be).
     """
     with main_process_first():
-        source = find_model(settings)
+        source = find_model(settings, known)
     tokenizer = load_tokenizer(source.path)
     train, evaluation = read_data(settings, tokenizer, reporter, packing=packing)
     _check_monitor(settings, evaluation)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pitstop.checkpointing import layout, state, vetting
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.checkpointing.portable import portable_value
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, DataError, ModelError, PitstopError, RunError, SettingsError
@@ -19,11 +24,13 @@ from pitstop.configs.leaves import by_path
 from pitstop.configs.load import Loaded, leaves, load_settings, settings_to_dict
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.records import NoData
 from pitstop.trainers.environment import differences, in_one_line
 from pitstop.trainers.inputs import Inputs
 from pitstop.trainers.launch import rank
 from pitstop.trainers.loop import ALL_DONE, Plan
 from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.session import BaseOnDisk, Hardware, place_base
@@ -33,6 +40,7 @@ _FIXED = ("model.revision", "lora.", "quantization.", "training.task", "training
           "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.")  # fmt: skip
 _MAY_CHANGE = ("lora.dropout",)
 _FALLBACK = "or add --fallback new to start a new run with the same settings"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _METADATA_HINT = "move metadata.json away: the next resume rebuilds it from config.json and the checkpoints"
 
 
@@ -52,7 +60,10 @@ class ResumeRequest:
 
 @dataclass(frozen=True)
 class ResumePlan:
-    """The run, the verified checkpoint and the settings to go on with; ``changes`` is path → (before, now)."""
+    """The run, the verified checkpoint and the settings to go on with; ``changes`` is path → (before, now).
+
+    ``known_base`` is what the run recorded of the base that the checkpoint was trained on; None where it did not.
+    """
 
     run: RunDirectory
     info: CheckpointInfo
@@ -60,6 +71,7 @@ class ResumePlan:
     settings: Settings
     changes: dict[str, tuple[Any, Any]]
     allow_changed_base: bool
+    known_base: KnownBase | None
 
 
 def start_again(request: ResumeRequest) -> Loaded:
@@ -158,13 +170,35 @@ def _plan(run: RunDirectory, info: CheckpointInfo, request: ResumeRequest) -> Re
     for process in range(info.manifest.world_size):
         state.check_rng(info.path / state.rng_file(process))
     # A checkpoint carries the settings in force when it was saved: what an earlier resume changed stays changed.
-    base = content["settings"]
+    base = run.with_full_paths(content["settings"], info)
     where = f"{run.label}/{info.name}/{layout.TRAINER_STATE}"
     _check_last_changes(run, info)
     settings = _load(run.with_last_changes(base, info.name), request, run, where).settings
     changes = _changes(base, settings_to_dict(settings))
     _refuse_fixed(changes, request)
-    return ResumePlan(run, info, content, settings, changes, request.allow_changed_base)
+    return ResumePlan(
+        run, info, content, settings, changes, request.allow_changed_base, _known_base(run, info, settings, request)
+    )
+
+
+def _known_base(run: RunDirectory, info: CheckpointInfo, settings: Settings, request: ResumeRequest) -> KnownBase | None:
+    """Where the base of ``info`` came from, by metadata.json, as far as the settings mean the same one and it may not change."""
+    metadata = run.metadata()
+    resumes = metadata.get("resumes")
+    changed = [entry.get("base_model") for entry in resumes if isinstance(entry, dict)] if isinstance(resumes, list) else []
+    wanted = (info.manifest.fingerprints.get("base"), portable_value(settings.model.id))
+    for base in reversed([metadata.get("base_model"), *changed]):
+        if isinstance(base, dict) and (base.get("digest"), portable_value(base.get("id"))) == wanted:
+            return _recorded(base.get("revision"), request)
+    return None
+
+
+def _recorded(revision: Any, request: ResumeRequest) -> KnownBase | None:
+    if request.allow_changed_base:
+        return None
+    if revision is None:
+        return None if "model.id" in request.flags else KnownBase(None)
+    return KnownBase(revision) if isinstance(revision, str) and _COMMIT.fullmatch(revision) else None
 
 
 def _check_last_changes(run: RunDirectory, info: CheckpointInfo) -> None:
@@ -201,11 +235,6 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest) -> None:
     flags = {leaf.path: leaf.flag for leaf in leaves()}
     for path in sorted(changes, key=lambda path: path not in request.flags):  # name what the user gave, not what follows
-        if path == "model.id" and not request.allow_changed_base:
-            raise SettingsError(
-                "--model-id: a resumed run keeps its base model.",
-                hint="Start a new run, or pass --allow-changed-base if you mean it.",
-            )
         if path.startswith(_FIXED) and path not in _MAY_CHANGE:
             raise SettingsError(
                 f"{flags[path]} cannot change in a resumed run: it would be another model.",
@@ -244,21 +273,37 @@ def open_together(
     return _plan(run, run.store.resolve(agreed["checkpoint"]), request)
 
 
+@contextlib.contextmanager
+def naming_new_places() -> Iterator[None]:
+    """Tell whoever resumes where the run's model or data no longer lie how to give the new place."""
+    try:
+        yield
+    except NoModel as error:
+        raise _with_new_place(error, "--model-id PATH gives") from error
+    except NoData as error:
+        raise _with_new_place(error, "--dataset PATH and --eval-dataset PATH give") from error
+
+
+def _with_new_place(error: PitstopError, how: str) -> PitstopError:
+    hint = f"{error.hint} If it lies elsewhere on this machine, {how} the new place."
+    return type(error)(error.message, hint=hint)
+
+
 def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
     """The base that the checkpoint was trained on: the run's own copy, or its source.
 
-    A copy that is missing or damaged is rebuilt from the source if that still is what it was. Raises ``ModelError`` for
-    a base that has changed.
+    A copy that is missing or damaged is rebuilt from the source if that still is what it was. The source may have moved: what
+    is there must be the same. Raises ``ModelError`` for a base that has changed.
     """
     wanted = plan.info.manifest.fingerprints.get("base", "")
     bases = BaseModels(plan.run.base_dir)
-    if "model.id" not in plan.changes:
+    recipe = BaseRecipe.from_settings(plan.settings, hardware.precision)
+    if "model.id" not in plan.changes or _is_base(inputs.source, recipe, wanted):
         try:
             return BaseOnDisk(bases.base_path(plan.run.path, wanted), stored=True, digest=wanted)
         except CheckpointError as error:
             if plan.settings.training.checkpoint.save_base_model:
                 reporter.warn(f"{error.message} It is made again from {inputs.source.model_id}.")
-    recipe = BaseRecipe.from_settings(plan.settings, hardware.precision)
     digest = inputs.source.digest(recipe.as_dict())
     if digest != wanted and not plan.allow_changed_base:
         raise ModelError(
@@ -271,6 +316,12 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
     if placed.stored and hardware.is_main:
         bases.relink(plan.run.path, placed.digest)
     return placed
+
+
+def _is_base(source: ModelSource, recipe: BaseRecipe, wanted: str) -> bool:
+    """Whether the files are those of the base ``wanted``, in whatever type the device computed in that it was made on."""
+    recipes = [dataclasses.replace(recipe, compute=dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32)]
+    return wanted in [source.digest(each.as_dict()) for each in recipes]
 
 
 def check_data(plan: ResumePlan, fingerprint: str, request: ResumeRequest, reporter: Reporter) -> None:
@@ -320,7 +371,7 @@ def check_unfinished(plan: ResumePlan, todo: Plan, progress: Progress, stop: str
         return None
     if progress.step < todo.total_steps:
         # Whoever changed something, now or in a resume from here that died, wants to train on.
-        wanted = ended or plan.changes or plan.run.last_changes(plan.info.name)
+        wanted = ended or _more_than_moved(plan.changes) or _more_than_moved(plan.run.last_changes(plan.info.name))
         return None if wanted else stop
     if ended:
         epochs = plan.settings.training.epochs
@@ -328,7 +379,19 @@ def check_unfinished(plan: ResumePlan, todo: Plan, progress: Progress, stop: str
     return ALL_DONE
 
 
-def record(plan: ResumePlan, run: RunDirectory, environment: Mapping[str, Any], reporter: Reporter) -> None:
+def _more_than_moved(changes: Mapping[str, Any]) -> bool:
+    """Whether there is a change besides another directory in which a model or data of the same name lies."""
+    return any(portable_value(before) != portable_value(now) for before, now in changes.values())
+
+
+def record(
+    plan: ResumePlan,
+    run: RunDirectory,
+    source: ModelSource,
+    digest: str,
+    environment: Mapping[str, Any],
+    reporter: Reporter,
+) -> None:
     """Say and write down that and how the run goes on; rows and checkpoints of a later line are set aside, not deleted."""
     for path, (before, now) in plan.changes.items():
         reporter.line(f"changed: {path}: {before} → {now}")
@@ -341,7 +404,9 @@ def record(plan: ResumePlan, run: RunDirectory, environment: Mapping[str, Any], 
     changed = differences(plan.state["environment"], environment)
     if changed:
         reporter.warn(f"From here on the run is not bit for bit what it would have been: {in_one_line(changed)}.")
-    more = {"environment_changes": {name: list(pair) for name, pair in changed.items()}} if changed else {}
+    more: dict[str, Any] = {"environment_changes": {name: list(pair) for name, pair in changed.items()}} if changed else {}
+    if "model.id" in plan.changes or digest != plan.info.manifest.fingerprints.get("base"):
+        more["base_model"] = {"id": portable_value(source.model_id), "revision": source.revision, "digest": digest}
     run.record_resume(plan.info, plan.changes, environment=dict(environment), **more)
     run.sync_checkpoints()
     reporter.line(

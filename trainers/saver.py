@@ -32,7 +32,7 @@ MOST_MISSES = 3
 
 @dataclass(frozen=True)
 class Identity:
-    """What a checkpoint's manifest says it belongs to, the settings in force, and the machine."""
+    """What a checkpoint's manifest says it belongs to, the settings in force without this machine's paths, and the machine."""
 
     fingerprints: dict[str, str]
     settings: dict[str, Any]

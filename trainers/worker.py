@@ -16,6 +16,7 @@ import torch
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.hub.outbox import Outbox
 from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.checkpointing.portable import portable_settings
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from pitstop.checkpointing.store import CheckpointInfo
 from pitstop.configs.errors import CheckpointError, PitstopError, ResourceError, SettingsError, first_line, is_out_of_memory
@@ -149,7 +150,8 @@ def _take_up(
     hardware = open_hardware(settings, device)
     wanted = is_pushed(settings, plan.run, plan.changes)
     pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted)
-    inputs = read_inputs(settings, reporter)
+    with resuming.naming_new_places():
+        inputs = read_inputs(settings, reporter, plan.known_base)
     if pusher is not None:
         pusher.check_account()
     base = resuming.find_base(plan, inputs, hardware, reporter)
@@ -162,7 +164,7 @@ def _take_up(
     training.over = resuming.check_unfinished(plan, training.loop.plan, progress, training.judge.patience_is_over())
     _check_room(settings, built, hardware, reporter)
     if run is not None:
-        resuming.record(plan, run, hardware.environment, reporter)
+        resuming.record(plan, run, inputs.source, base.digest, hardware.environment, reporter)
         if not wanted:
             Outbox(run.path, run.storage).close()
     stack.enter_context(_status(run, reporter))
@@ -292,7 +294,7 @@ class _Training:
             run.store.monitor, run.store.mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
         identity = Identity(
             fingerprints={"base": base.digest, "data": inputs.train.fingerprint, "settings": settings_digest(settings)},
-            settings=settings_to_dict(settings),
+            settings=portable_settings(settings_to_dict(settings)),
             environment=dict(hardware.environment),
         )
         saved = pusher.wake if pusher is not None else lambda: None

@@ -21,6 +21,10 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 EXAMPLE_SCHEME = "example:"
 
 
+class NoData(DataError):
+    """There is no data at the place that was given."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One row: its fields, and where it stands (``file.jsonl line 7``)."""
@@ -53,7 +57,7 @@ def read_records(spec: str, bad_rows: BadRows, *, split: str = "train", token: s
     """Yield the records of one ``--dataset`` value.
 
     ``spec`` is a file, a directory of files, ``example:NAME`` for data that Pitstop ships, or a Hub data set id.
-    Raises ``DataError`` for what cannot be found or read.
+    Raises ``NoData`` for what cannot be found, ``DataError`` for what cannot be read.
     """
     if spec.startswith(EXAMPLE_SCHEME):
         with resources.as_file(resources.files("pitstop.examples") / spec.removeprefix(EXAMPLE_SCHEME)) as path:
@@ -69,7 +73,7 @@ def read_records(spec: str, bad_rows: BadRows, *, split: str = "train", token: s
     elif _looks_like_hub_id(spec):
         yield from _read_hub(spec, split, token)
     else:
-        raise DataError(f"No data at {spec}: no such file or directory.", hint=_similar_files(path))
+        raise NoData(f"No data at {spec}: no such file or directory.", hint=_similar_files(path))
 
 
 def _looks_like_hub_id(spec: str) -> bool:
@@ -172,7 +176,7 @@ def _read_table(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
 
 
 def _read_hub(repository: str, split: str, token: str | None) -> Iterator[Record]:
-    rows = _load(repository, f"data set {repository}", split=split, token=token)
+    rows = _load(repository, f"data set {repository}", NoData, split=split, token=token)
     for number, fields in enumerate(rows, start=1):
         yield Record(_present(fields), f"{repository} ({split}) row {number}")
 
@@ -182,7 +186,7 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _load(builder: str, name: str, **arguments: Any) -> Any:
+def _load(builder: str, name: str, kind: type[DataError] = DataError, **arguments: Any) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
@@ -190,7 +194,7 @@ def _load(builder: str, name: str, **arguments: Any) -> Any:
         return datasets.load_dataset(builder, **arguments)
     except Exception as error:  # the library raises its own, pyarrow's, pandas' and the Hub client's errors
         reason = first_line(error)
-        raise DataError(
+        raise kind(
             f"Cannot read {name}: {reason}",
             hint="Check the name, the network and, for private data, HF_TOKEN; a local path must exist.",
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,17 @@ WEIGHTS = "*.safetensors"
 HUB_PATTERNS = [WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt"]
 
 
+class NoModel(ModelError):
+    """There is no base model at the place that was given."""
+
+
+@dataclass(frozen=True)
+class KnownBase:
+    """What a run recorded of its base: the commit on the Hub, or None for a directory."""
+
+    revision: str | None
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """A base model on this machine's disk, and what identifies it."""
@@ -27,20 +39,22 @@ class ModelSource:
 
     def digest(self, recipe: dict[str, Any]) -> str:
         """SHA-256 over the weight files, the config and ``recipe`` (how the weights are stored for training)."""
-        digest = hashlib.sha256()
+        return hashlib.sha256(self._files + repr(sorted(recipe.items())).encode()).hexdigest()
+
+    @functools.cached_property
+    def _files(self) -> bytes:
+        """Names and hashes of the files that make the base what it is; hashing a large one takes a while."""
         files = sorted([*self.path.glob(WEIGHTS), self.path / "config.json"])
-        for file in files:
-            # Resolved: in the Hub's cache every file is a link.
-            digest.update(f"{file.name} {file_sha256(file.resolve())}\n".encode())
-        digest.update(repr(sorted(recipe.items())).encode())
-        return digest.hexdigest()
+        # Resolved: in the Hub's cache every file is a link.
+        return "".join(f"{file.name} {file_sha256(file.resolve())}\n" for file in files).encode()
 
 
-def find_model(settings: Settings) -> ModelSource:
+def find_model(settings: Settings, known: KnownBase | None = None) -> ModelSource:
     """Locate the base model, downloading it from the Hub if need be.
 
-    Raises ``ModelError`` for a path or id that does not exist, needs a token, cannot be reached, has no safetensors
-    weights, or needs code of its own.
+    Of a ``known`` base the recorded commit is taken unless the settings name one, and for one that was a directory the Hub is
+    not asked: there a model of its name would be another one. Raises ``NoModel`` for a path or id that does not exist or cannot
+    be reached, ``ModelError`` for a model that needs a token, has no safetensors weights, or needs code of its own.
     """
     model_id = settings.model.id
     assert model_id is not None, "settings are loaded with require_model_and_data"
@@ -49,12 +63,13 @@ def find_model(settings: Settings) -> ModelSource:
         return _checked(ModelSource(model_id, local.resolve(), None))
     if model_id == DEMO_MODEL_ID and (cached := demo_model_path()) is not None:
         return _checked(ModelSource(model_id, cached, None))
-    if not _looks_like_hub_id(model_id):
-        raise ModelError(
+    was_directory = known is not None and known.revision is None and model_id != DEMO_MODEL_ID
+    if was_directory or not _looks_like_hub_id(model_id):
+        raise NoModel(
             f"No base model at {model_id}: no such directory.",
             hint="Give a directory with config.json and *.safetensors, or a Hub id such as HuggingFaceTB/SmolLM2-135M-Instruct.",
         )
-    path = _download(model_id, settings)
+    path = _download(model_id, settings, settings.model.revision or (known.revision if known else None))
     return _checked(ModelSource(model_id, path, path.name))
 
 
@@ -76,7 +91,7 @@ def _checked(source: ModelSource) -> ModelSource:
     return source
 
 
-def _download(model_id: str, settings: Settings) -> Path:
+def _download(model_id: str, settings: Settings, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -90,12 +105,10 @@ def _download(model_id: str, settings: Settings) -> Path:
     token = settings.hub.token.get_secret_value() if settings.hub.token else None
     try:
         return Path(
-            snapshot_download(
-                model_id, revision=settings.model.revision, allow_patterns=HUB_PATTERNS, ignore_patterns=["*/*"], token=token
-            )
+            snapshot_download(model_id, revision=revision, allow_patterns=HUB_PATTERNS, ignore_patterns=["*/*"], token=token)
         )
     except HFValidationError as error:
-        raise ModelError(f"{model_id!r} is neither a directory nor a valid Hub id.", hint="A Hub id reads owner/name.") from error
+        raise NoModel(f"{model_id!r} is neither a directory nor a valid Hub id.", hint="A Hub id reads owner/name.") from error
     except GatedRepoError as error:
         raise ModelError(
             f"{model_id} is gated: the Hub wants you to accept its licence.",
@@ -103,10 +116,14 @@ def _download(model_id: str, settings: Settings) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(
-            f"{model_id} has no revision {settings.model.revision!r}.", hint="Give a commit hash, tag or branch of it."
+            f"{model_id} has no revision {revision!r}.",
+            hint="Give a commit hash, tag or branch of it."
+            if settings.model.revision
+            else "The run was trained on that commit, which the Hub has no longer. --model-id PATH gives a directory that holds "
+            "the same files, --allow-changed-base goes on with what the Hub has now.",
         ) from error
     except RepositoryNotFoundError as error:
-        raise ModelError(
+        raise NoModel(
             f"No such model: {model_id} is neither a directory here nor a model on the Hub (or it is private).",
             hint="Check the spelling; for a private model set HF_TOKEN.",
         ) from error
@@ -114,4 +131,4 @@ def _download(model_id: str, settings: Settings) -> Path:
         advice = "Check the network (HF_HUB_OFFLINE, proxies), or give a local directory."
         if model_id == DEMO_MODEL_ID:
             advice = "Run 'pitstop fetch-demo' once: it puts the demo model into the cache. " + advice
-        raise ModelError(f"Cannot fetch {model_id} from the Hub, and it is not a directory here.", hint=advice) from error
+        raise NoModel(f"Cannot fetch {model_id} from the Hub, and it is not a directory here.", hint=advice) from error

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.listing import list_runs
+from pitstop.checkpointing.portable import portable_settings
 from pitstop.checkpointing.runs import RunDirectory, create_run, find_run, locate
 from pitstop.configs.errors import CheckpointError, RunError
 from support.stores import ForgetfulStorage, save
@@ -243,3 +244,20 @@ def test_a_reader_never_sees_half_of_an_update(base: Path) -> None:
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_the_settings_in_force_have_the_full_paths_again(base: Path) -> None:
+    config = {**CONFIG, "model": {"id": "/models/tiny"}, "data": {"train": ["/start/d.jsonl"]}}
+    run = start(base, config=config)
+    held = {"settings": portable_settings(config)}
+    files = {"trainer_state.json": memoryview(json.dumps(held).encode())}
+    save(run.store, 6, files=files)
+    assert held["settings"]["model"] == {"id": "tiny"}
+    assert run.settings() == config
+    run.record_resume(run.store.list()[0], {"data.train": (["/start/d.jsonl"], ["/new/d.jsonl"])})
+    info = save(run.store, 12, files=files)
+    assert run.settings() == {**config, "data": {"train": ["/new/d.jsonl"]}}
+    (run.path / "config.json").write_text("{")
+    assert run.settings() == {**held["settings"], "data": {"train": ["/new/d.jsonl"]}}
+    (run.path / "metadata.json").unlink()
+    assert run.with_full_paths(held["settings"], info) == held["settings"]

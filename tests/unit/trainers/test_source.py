@@ -11,7 +11,7 @@ from pitstop.configs.errors import ModelError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.models import source
 from pitstop.trainers.models.demo_model import DEMO_MODEL_ID
-from pitstop.trainers.models.source import ModelSource, find_model
+from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
 
 
 def _settings(model_id: str, **model: str) -> Settings:
@@ -92,6 +92,45 @@ def test_a_download_takes_the_revision_and_the_token_and_no_pickle(monkeypatch: 
     [(model_id, options)] = asked
     assert (model_id, options["revision"], options["token"]) == ("owner/name", "v1", "hf_secret")
     assert not any(str(pattern).endswith((".bin", ".pt", ".py", "*")) for pattern in options["allow_patterns"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "asked_for"),
+    [
+        (None, None, None),
+        (None, KnownBase("1" * 40), "1" * 40),
+        ("v1", KnownBase("1" * 40), "v1"),
+    ],
+)
+def test_a_known_base_is_fetched_at_its_commit_unless_the_settings_name_one(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, wanted: str | None, known: KnownBase | None, asked_for: str | None
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda _, revision, **options: asked.append(revision) or str(tiny))
+    find_model(Settings.model_validate({"model": {"id": "owner/name", "revision": wanted}}), known)
+    assert asked == [asked_for]
+
+
+@pytest.mark.parametrize("model_id", ["tiny", "models/tiny"])
+def test_for_a_known_directory_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch, model_id: str) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", _raising(AssertionError("asked the Hub")))
+    with pytest.raises(ModelError, match="no such directory"):
+        find_model(_settings(model_id), KnownBase(None))
+
+
+def test_the_demo_model_is_fetched_where_the_first_machine_had_it_in_its_cache(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path
+) -> None:
+    monkeypatch.setattr(source, "demo_model_path", lambda: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **options: str(tiny))
+    assert find_model(_settings(DEMO_MODEL_ID), KnownBase(None)).path == tiny
+
+
+def test_a_commit_that_the_hub_has_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", _raising(_http("RevisionNotFoundError")))
+    with pytest.raises(ModelError, match=f"owner/name has no revision '{'1' * 40}'") as caught:
+        find_model(_settings("owner/name"), KnownBase("1" * 40))
+    assert "--model-id PATH" in str(caught.value.hint) and "--allow-changed-base" in str(caught.value.hint)
 
 
 def _raising(error: Exception) -> object:

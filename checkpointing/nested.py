@@ -1,0 +1,21 @@
+"""Reading and replacing a value in nested settings by its dotted path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def at(nested: Any, path: str) -> Any:
+    """The value at ``training.checkpoint.mode``; None where there is none."""
+    value = nested
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def replaced(nested: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of ``nested`` with ``value`` at ``path``, which is made if it is not there."""
+    head, _, rest = path.partition(".")
+    inner = nested.get(head)
+    return {**nested, head: replaced(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
