@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,8 @@ _FEW = 60
 
 _STEEP = 30.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis, or its tail would lie on the floor."""
+
+_ABSURD = 1e100
 
 
 def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
@@ -68,7 +69,7 @@ def _finite(value: Any) -> float | None:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) and abs(number) < 1e100 else None
+    return number if abs(number) < _ABSURD else None  # false for NaN
 
 
 def _draw(axes: Axes, label: str, colour: str, points: Points) -> None:

@@ -153,6 +153,11 @@ def test_checkpoints_are_listed_by_step_and_the_best_is_marked() -> None:
     ]
 
 
+def test_the_monitored_metric_comes_first() -> None:
+    card = model_card(facts(settings=settings(training__checkpoint__monitor="accuracy")))
+    assert rendered(card)[1][0][3:5] == ["accuracy", "val_loss"]
+
+
 def test_of_many_checkpoints_the_newest_are_shown_and_the_best() -> None:
     card = model_card(facts(checkpoints=entries(*[0.5] * 200), best="checkpoint-300", root="checkpoint-20000"))
     rows = rendered(card)[1][1:]

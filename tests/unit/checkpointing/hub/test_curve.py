@@ -72,10 +72,11 @@ def test_any_size_of_loss_can_be_drawn(loss: float) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes_whatever_their_order() -> None:
-    assert loss_curve(rows(), "a-run") == loss_curve(reversed(rows()), "a-run")
+    shuffled = rows()[::2] + rows()[1::2]
+    assert loss_curve(rows(), "a-run") == loss_curve(shuffled, "a-run")
 
 
-@pytest.mark.parametrize("title", ["$x_1$ $", "\\frac{", "line\nline", "日本 \x1b[31m", "x" * 5000, ""])
+@pytest.mark.parametrize("title", ["$x_1$ $", "$\\frac{$", "line\nline", "日本 \x1b[31m", "x" * 5000, ""])
 def test_any_title_is_shown_as_it_is(title: str, recwarn: pytest.WarningsRecorder) -> None:
     assert pixels(loss_curve(rows(), title)).size == (960, 540)
     assert not [warning for warning in recwarn if "lyph" in str(warning.message)]
