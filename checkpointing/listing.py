@@ -14,9 +14,12 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing import layout
+
+if TYPE_CHECKING:
+    from pitstop.checkpointing.hub.standing import Standing
 
 INCOMPLETE = "incomplete"
 """Shown for a run whose metadata.json is missing or unreadable; ``resume`` rebuilds it."""
@@ -75,6 +78,8 @@ class RunRecord:
     best_checkpoint: dict[str, Any] | None
     is_best: bool = False
     """Whether no other run with the same data and monitored metric did better; never set where there is no other."""
+    hub: Standing | None = None
+    """How the run stands with the Hub; None where it is not pushed."""
 
 
 def list_runs(base_dir: Path | str) -> list[RunRecord]:
@@ -135,7 +140,17 @@ def _record(base: str, group: str, number: int, name: str) -> RunRecord:
         checkpoints=len(entries),
         size=sum(_whole(entry.get("size")) or 0 for entry in entries),
         best_checkpoint=best if isinstance(best, dict) else None,
+        hub=_hub(path, entries),
     )
+
+
+def _hub(run: str, checkpoints: list[dict[str, Any]]) -> Standing | None:
+    if not os.access(f"{run}/hub/outbox.json", os.F_OK):  # no exception for each of a thousand runs that are not pushed
+        return None
+    from pitstop.checkpointing.hub.standing import standing
+
+    known = [(_text(entry.get("name")), _whole(entry.get("step")), _text(entry.get("saved_at"))) for entry in checkpoints]
+    return standing(Path(run), [(name, step, saved) for name, step, saved in known if name and step is not None and saved])
 
 
 def _head(run: str) -> dict[str, Any]:

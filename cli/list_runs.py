@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from pitstop.configs.errors import SettingsError
 from pitstop.configs.text import json_safe
 from pitstop.configs.units import human_size
 
+if TYPE_CHECKING:
+    from pitstop.checkpointing.hub.standing import Standing
+
 COLUMNS = (
     Column("Run #", "right"),
     Column("Name"),
@@ -30,10 +33,13 @@ COLUMNS = (
     Column("Checkpoints", "right"),
     Column("Best"),
     Column("Size", "right"),
+    Column("Hub"),
 )
 # What a narrow terminal can do without, first to go first.
-_DISPENSABLE = ("Size", "Experiment", "Created", "Checkpoints", "Dataset")
+_DISPENSABLE = ("Size", "Experiment", "Created", "Hub", "Checkpoints", "Dataset")
 _NOTHING = "-"
+_LONGEST_PROBLEM = 40
+"""Of why pushing a run failed so much is shown; `pitstop show` and --json have all of it."""
 
 _SORT_KEYS: dict[str, Callable[[RunRecord], Any]] = {
     "number": lambda record: (record.run.rpartition("/")[0], record.run_number),
@@ -46,6 +52,7 @@ _SORT_KEYS: dict[str, Callable[[RunRecord], Any]] = {
     "checkpoints": lambda record: record.checkpoints,
     "best": lambda record: _badness(record),
     "size": lambda record: record.size,
+    "hub": lambda record: _urgency(record.hub),
 }
 
 
@@ -63,7 +70,7 @@ def list_runs(
     """List all runs with their status, progress and best checkpoint.
 
     Of the runs with the same data and monitored metric, the one that did best is marked with a star. Size is that of the
-    run's checkpoints.
+    run's checkpoints. Hub says for a run that is pushed whether all of them have arrived there.
 
     Examples:
 
@@ -132,6 +139,7 @@ def _row(record: RunRecord, star: str) -> list[str]:
         str(record.checkpoints),
         best_text(record.best_checkpoint, f" {star}" if record.is_best else ""),
         human_size(record.size),
+        hub_text(record.hub),
     ]
 
 
@@ -155,7 +163,11 @@ def _style_of_best(text: str) -> str | None:
     return "green" if text.endswith(("★", "*")) else None
 
 
-_STYLES = {"Status": _style_of_status, "Best": _style_of_best}
+def _style_of_hub(text: str) -> str | None:
+    return {"in step": "green", "failed:": "red"}.get(text[:7], "yellow" if text.endswith("behind") else None)
+
+
+_STYLES = {"Status": _style_of_status, "Best": _style_of_best, "Hub": _style_of_hub}
 
 
 def progress_text(record: RunRecord) -> str:
@@ -173,6 +185,25 @@ def best_text(best: dict[str, Any] | None, mark: str = "") -> str:
     if type(value) not in (int, float):
         return _NOTHING
     return f"{value:.4g} {(best or {}).get('metric')}{mark}"
+
+
+def hub_text(hub: Standing | None) -> str:
+    """``in step``, ``2 behind`` or ``failed: …``, or a dash for a run that is not pushed."""
+    if hub is None:
+        return _NOTHING
+    if hub.state == "behind":
+        return f"{hub.behind} behind"
+    if hub.state != "failed":
+        return hub.state
+    problem = " ".join((hub.problem or "").split())
+    if len(problem) > _LONGEST_PROBLEM:
+        problem = f"{problem[: _LONGEST_PROBLEM - 1].rstrip()}…"
+    return f"failed: {problem}"
+
+
+def _urgency(hub: Standing | None) -> tuple[bool, bool, int]:
+    """What failed first, then by how much is behind; runs that are not pushed last."""
+    return (hub is None, hub is not None and hub.state != "failed", -(hub.behind or 0) if hub else 0)
 
 
 def _share(record: RunRecord) -> float:
@@ -222,4 +253,5 @@ def as_json(record: RunRecord) -> dict[str, Any]:
         "best_checkpoint": record.best_checkpoint,
         "is_best": record.is_best,
         "size_bytes": record.size,
+        "hub": record.hub.as_dict() if record.hub else None,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from pitstop.checkpointing import layout, locking
 from pitstop.checkpointing.base_models import LINKED, BaseModels
+from pitstop.checkpointing.hub.standing import standing
 from pitstop.checkpointing.inspection import tree_files, tree_size
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.storage import read_regular_file
@@ -53,7 +54,8 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
         **{key: metadata.get(key) for key in _METADATA_KEYS},
         "settings": {key: value for key, value in config.items() if key != _NOT_SETTINGS},
         "sources": sources if isinstance(sources := config.get(_NOT_SETTINGS), dict) else {},
-        "checkpoints": _checkpoints(run, verify),
+        "checkpoints": (checkpoints := _checkpoints(run, verify)),
+        "hub": _hub(run, checkpoints),
         "set_aside": _set_aside(run),
         "disk": disk_use(run),
         "problems": problems,
@@ -132,6 +134,13 @@ def _checkpoint(entry: Entry, verified: bool, pins: Sequence[str]) -> dict[str, 
         "problem": entry.problem,
         "pins": list(pins),
     }
+
+
+def _hub(run: RunDirectory, checkpoints: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    whole = [(entry["name"], entry["step"], entry["saved_at"]) for entry in checkpoints if entry["step"] is not None]
+    hub = standing(run.path, whole)
+    waiting = None if hub is None or hub.waiting is None else list(hub.waiting)
+    return {**hub.as_dict(), "waiting": waiting} if hub else None
 
 
 def _set_aside(run: RunDirectory) -> list[dict[str, Any]]:

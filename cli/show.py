@@ -72,6 +72,7 @@ def _facts(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "progress": _progress(content["progress"]),
         "ended": content["status_reason"],
         "in use by": _owner(content["in_use_by"]),
+        "hub": _hub(content["hub"]),
         "path": content["path"],
     }
     return ((label, str(text)) for label, text in texts.items() if text)
@@ -89,6 +90,18 @@ def _owner(owner: Mapping[str, Any] | None) -> str:
     if not owner:
         return ""
     return f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {_time(owner.get('since'))}"
+
+
+def _hub(hub: Mapping[str, Any] | None) -> str:
+    """``user/name, in step``, or what is missing there and why."""
+    if hub is None:
+        return ""
+    parts = [hub["repo"] or "repository not made yet"]
+    if hub["problem"]:
+        parts.append(f"failed: {hub['problem']}")
+    if hub["waiting"]:
+        parts.append(f"{hub['behind']} behind: {', '.join(hub['waiting'])}")
+    return ", ".join(parts if len(parts) > 1 else [*parts, hub["state"]])
 
 
 def _settings(content: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pitstop.cli.main import COMMANDS
 from support.cli import Cli, pitstop_process
 from support.housekeeping import make_run
 
-HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy", "pandas"}
+HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy", "pandas", "matplotlib"}
 WATCH = """
 import sys
 from pitstop.cli.main import main

@@ -12,6 +12,7 @@ import pytest
 
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from support.cli import Cli
+from support.hub_records import pushed
 from support.stores import ForgetfulStorage, save
 
 CONFIG: dict[str, Any] = {
@@ -51,7 +52,7 @@ def three_runs() -> None:
 def test_the_table_has_the_columns_of_the_documents(pitstop: Cli) -> None:
     result = pitstop("list-runs")
     header, first, second, third = result.stdout.splitlines()
-    titles = ["Run #", "Name", "Experiment", "Dataset", "Status", "Created", "Progress", "Checkpoints", "Best", "Size"]
+    titles = ["Run #", "Name", "Experiment", "Dataset", "Status", "Created", "Progress", "Checkpoints", "Best", "Size", "Hub"]
     assert [header.index(title) for title in titles] == sorted(header.index(title) for title in titles)
     assert first.split() == [
         "1",
@@ -68,9 +69,10 @@ def test_the_table_has_the_columns_of_the_documents(pitstop: Cli) -> None:
         "val_loss",
         "3.4",
         "KiB",
+        "-",
     ]
     assert "30/120  25%" in second
-    assert third.split() == ["3", "run-c", "first", "a.jsonl", "failed", "2026-01-02", "12:00", "-", "0", "-", "0", "B"]
+    assert third.split() == ["3", "run-c", "first", "a.jsonl", "failed", "2026-01-02", "12:00", "-", "0", "-", "0", "B", "-"]
     assert [("★" in line or "*" in line) for line in (first, second, third)] == [False, True, False]
     assert result.stderr == ""
 
@@ -96,6 +98,7 @@ def test_json_has_stable_keys_and_nothing_else(pitstop: Cli) -> None:
         "best_checkpoint",
         "is_best",
         "size_bytes",
+        "hub",
     ]
     assert [row["run_number"] for row in rows] == [1, 2, 3]
     assert [row["is_best"] for row in rows] == [False, True, False]
@@ -118,10 +121,64 @@ def test_json_has_stable_keys_and_nothing_else(pitstop: Cli) -> None:
         ("-size", "abc"),
         ("dataset", "abc"),
         ("experiment", "abc"),
+        ("hub", "abc"),
     ],
 )
 def test_runs_can_be_sorted(pitstop: Cli, sort: str, order: str) -> None:
     assert names(pitstop("list-runs", "--sort", sort, "--json").stdout) == [f"run-{letter}" for letter in order]
+
+
+def several(name: str, *arrived: str, **more: Any) -> RunDirectory:
+    """A run with three checkpoints, of which ``arrived`` are on the Hub."""
+    run = start(name)
+    for step in (1, 2, 3):
+        save(run.store, step, loss=0.5)
+    run.sync_checkpoints()
+    pushed(run, *arrived, **more)
+    return run
+
+
+def in_every_standing() -> None:
+    all_of_them = ("checkpoint-1", "checkpoint-2", "checkpoint-3")
+    several("in-step", *all_of_them)
+    several("behind", "checkpoint-1")
+    several("failed", *all_of_them, problem="the token may not write to user/a-run: 403\nForbidden by its owner")
+    start("not-pushed")
+    several("not-begun", repo=None)
+    (several("damaged").path / "hub" / "state.json").write_text("{")
+    (several("damaged-too").path / "hub" / "outbox.json").write_text("[]")
+
+
+def test_the_hub_column_says_whether_all_has_arrived(pitstop: Cli) -> None:
+    in_every_standing()
+    header, *lines = pitstop("list-runs").stdout.splitlines()
+    assert {line.split()[1]: line[header.index("Hub") :] for line in lines} == {
+        "in-step": "in step",
+        "behind": "2 behind",
+        "failed": "failed: the token may not write to user/a-run:…",
+        "not-pushed": "-",
+        "not-begun": "3 behind",
+        "damaged": "failed: hub/state.json is damaged",
+        "damaged-too": "failed: hub/outbox.json is damaged",
+    }
+
+
+def test_json_has_the_repository_and_the_whole_problem(pitstop: Cli) -> None:
+    in_every_standing()
+    found = {row["name"]: row["hub"] for row in pitstop("list-runs", "--json").json()}
+    assert found["behind"] == {"repo": "user/a-run", "state": "behind", "behind": 2, "problem": None}
+    problem = "the token may not write to user/a-run: 403\nForbidden by its owner"
+    assert found["failed"] == {"repo": "user/a-run", "state": "failed", "behind": 0, "problem": problem}
+    assert found["in-step"] == {"repo": "user/a-run", "state": "in step", "behind": 0, "problem": None}
+    assert found["not-pushed"] is None
+    assert found["not-begun"] == {"repo": None, "state": "behind", "behind": 3, "problem": None}
+    assert found["damaged"] == {"repo": None, "state": "failed", "behind": None, "problem": "hub/state.json is damaged"}
+
+
+def test_sorted_by_the_hub_what_failed_comes_first(pitstop: Cli) -> None:
+    in_every_standing()
+    expected = ["failed", "damaged", "damaged-too", "not-begun", "behind", "in-step", "not-pushed"]
+    assert names(pitstop("list-runs", "--sort", "hub", "--json").stdout) == expected
 
 
 @pytest.mark.usefixtures("three_runs")
@@ -182,10 +239,10 @@ def test_a_run_without_metadata_is_listed_as_incomplete(pitstop: Cli) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    start("a-run", 0.5)
+    pushed(start("a-run", 0.5), "checkpoint-60")
     code = (
         "import sys\nfrom pitstop.cli.main import main\nmain(['list-runs'])\n"
-        "print([m for m in ('torch', 'transformers', 'pydantic', 'rich', 'yaml', 'numpy') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('torch', 'transformers', 'pydantic', 'rich', 'yaml', 'numpy', 'matplotlib', 'huggingface_hub') if m in sys.modules], file=sys.stderr)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.strip() == "[]"
 

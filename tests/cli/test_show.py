@@ -8,6 +8,7 @@ import pytest
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from support.cli import Cli
+from support.hub_records import pushed
 from support.stores import ForgetfulStorage, save
 
 CONFIG: dict[str, Any] = {
@@ -122,6 +123,23 @@ def test_a_run_in_use_says_by_whom(pitstop: Cli, run: RunDirectory) -> None:
         assert "in use by   process " in pitstop("show", "1").stdout
         assert json.loads(pitstop("show", "1", "--json").stdout)["in_use_by"]["command"] == "train"
     assert "in use by" not in pitstop("show", "1").stdout
+
+
+def test_the_hub_line_says_what_is_there_and_what_is_behind(pitstop: Cli, run: RunDirectory) -> None:
+    assert "\n  hub " not in pitstop("show", "1").stdout
+    assert pitstop("show", "1", "--json").json()["hub"] is None
+    pushed(run, "checkpoint-10")
+    assert "\n  hub         user/a-run, 2 behind: checkpoint-20, checkpoint-30\n" in pitstop("show", "1").stdout
+    hub = pitstop("show", "1", "--json").json()["hub"]
+    waiting = ["checkpoint-20", "checkpoint-30"]
+    assert hub == {"repo": "user/a-run", "state": "behind", "behind": 2, "problem": None, "waiting": waiting}
+    pushed(run, "checkpoint-10", "checkpoint-30", problem="no room on the account", repo=None)
+    out = pitstop("show", "1").stdout
+    assert "\n  hub         repository not made yet, failed: no room on the account, 1 behind: checkpoint-20\n" in out
+    pushed(run, "checkpoint-10", "checkpoint-20", "checkpoint-30")
+    assert "\n  hub         user/a-run, in step\n" in pitstop("show", "1").stdout
+    (run.path / "hub" / "state.json").write_text("{}")
+    assert "failed: hub/state.json is damaged\n" in pitstop("show", "1").stdout
 
 
 def test_lost_files_are_said_and_the_rest_is_shown(pitstop: Cli, run: RunDirectory) -> None:

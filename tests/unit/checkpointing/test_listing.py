@@ -10,6 +10,7 @@ import pytest
 
 from pitstop.checkpointing import listing
 from pitstop.checkpointing.runs import create_run
+from support.hub_records import pushed
 from support.stores import ForgetfulStorage, save
 
 CONFIG: dict[str, Any] = {"training": {"task": "sft", "epochs": 2}, "data": {"train": ["a.jsonl"]}}
@@ -77,6 +78,28 @@ def test_damaged_metadata_is_listed_as_incomplete(tmp_path: Path, content: str) 
     (run.path / "metadata.json").write_text(content)
     (record,) = listing.list_runs(tmp_path)
     assert (record.run_number, record.name, record.status, record.checkpoints) == (1, "run_001", "incomplete", 0)
+
+
+@pytest.mark.parametrize(
+    "value", ["text", [], {"x": 1}, {"checkpoint-1": {"saved_at": [], "name": {}}}, {"checkpoint-1": "x"}, None]
+)
+def test_damaged_records_of_the_hub_are_a_problem_and_no_crash(tmp_path: Path, value: Any) -> None:
+    run = start(tmp_path, 0.5)
+    outbox = pushed(run)
+    state = json.loads((outbox.directory / "state.json").read_text())
+    (outbox.directory / "state.json").write_text(json.dumps({**state, "pushed": value}))
+    (record,) = listing.list_runs(tmp_path)
+    assert record.hub is not None
+    assert (record.hub.state, record.hub.problem) == ("failed", "hub/state.json is damaged")
+
+
+def test_a_run_that_is_not_pushed_costs_no_module_of_the_hub(tmp_path: Path) -> None:
+    start(tmp_path, 0.5)
+    code = (
+        "import sys\nfrom pitstop.checkpointing.listing import list_runs\n"
+        f"assert len(list_runs({str(tmp_path)!r})) == 1\nprint([m for m in sys.modules if 'hub' in m])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 def test_listing_needs_no_heavy_module() -> None:

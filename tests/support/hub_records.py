@@ -1,0 +1,21 @@
+"""What a run's ``hub`` directory says of it, for tests without a Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pitstop.checkpointing.hub.inventory import Entry
+from pitstop.checkpointing.hub.outbox import Arrived, Destination, Outbox
+from pitstop.checkpointing.runs import RunDirectory
+from support.stores import ForgetfulStorage
+
+REPO = "user/a-run"
+
+
+def pushed(run: RunDirectory, *names: str, repo: str | None = REPO, **more: Any) -> Outbox:
+    """Have ``run`` pushed to ``repo``, where its checkpoints ``names`` have arrived; ``more`` of ``Arrived``."""
+    outbox = Outbox(run.path, ForgetfulStorage())
+    outbox.open(Destination())
+    entries = [Entry.of(run.store.resolve(name), "0" * 64) for name in names]
+    outbox.record(Arrived(repo=repo, pushed={entry.directory: entry.to_dict() for entry in entries}, **more))
+    return outbox
