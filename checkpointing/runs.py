@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing import by_name, layout, locking, places
+from pitstop.checkpointing.hub import outbox
 from pitstop.checkpointing.inspection import CheckpointInfo, read_verified
 from pitstop.checkpointing.listing import INTERRUPTED, MAX_BYTES, RunRecord, effective_status, list_runs
 from pitstop.checkpointing.storage import (
@@ -122,18 +123,32 @@ class RunDirectory:
         last = resumes[-1] if isinstance(resumes, list) and resumes else None
         return last if isinstance(last, dict) else {}
 
-    def pins(self) -> dict[str, tuple[str, ...]]:
+    def pins(self, *, uploads: bool = True) -> dict[str, tuple[str, ...]]:
         """The checkpoints that retention never deletes, whatever their age, each with the reasons.
 
-        ``best``, ``last``, ``resumed from`` (what the newest resume started from), and ``best pointer`` or ``last pointer``
-        where that still leads to another one. Reads manifests and metadata.json and hashes nothing. ``NewerFormatError``.
+        ``best``, ``last``, ``resumed from`` (what the newest resume started from), ``best pointer`` or ``last pointer``
+        where that still leads to another one, and, with ``uploads``, ``not on the Hub yet`` in a run that is pushed. Reads
+        manifests and metadata.json and hashes nothing. ``NewerFormatError``.
         """
         infos = self.store.list()
         reasons = self.store.pins(infos)
         started = self._last_resume().get("checkpoint")
         if any(info.name == started for info in infos):
             reasons.setdefault(str(started), []).append("resumed from")
+        if uploads:
+            for name in self._not_on_the_hub(infos):
+                reasons.setdefault(name, []).append("not on the Hub yet")
         return {name: tuple(why) for name, why in reasons.items()}
+
+    def _not_on_the_hub(self, infos: list[CheckpointInfo]) -> list[str]:
+        box = outbox.Outbox(self.path)
+        try:
+            if box.destination() is None:
+                return []
+            arrived = box.arrived()
+        except CheckpointError:  # damaged: nobody knows what has arrived, so nothing may go
+            arrived = outbox.Arrived()
+        return outbox.behind(arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in infos])
 
     # What is known of it
 
@@ -200,7 +215,8 @@ class RunDirectory:
 
     def record_resume(self, info: CheckpointInfo, changes: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """Add to ``resumes``: when, from which checkpoint, ``changes`` as {setting: [old, new]}, and what else is given."""
-        entry = {"at": _now_text(), "checkpoint": info.name, "step": info.step, "epoch": _plain(info.epoch)}
+        at = datetime.now().astimezone().isoformat()  # to the microsecond, as checkpoints are dated
+        entry = {"at": at, "checkpoint": info.name, "step": info.step, "epoch": _plain(info.epoch)}
         entry["changes"] = {setting: list(pair) for setting, pair in changes.items()}
         with self._updating:
             resumes = self.metadata().get("resumes")

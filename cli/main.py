@@ -22,6 +22,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "show": CommandEntry("pitstop.cli.show", "show", "Show one run: settings, checkpoints, disk use, resumes.", RUNS),
     "verify": CommandEntry("pitstop.cli.verify", "verify", "Hash checkpoints and base models again.", RUNS),
     "prune": CommandEntry("pitstop.cli.prune", "prune", "Delete old checkpoints and what crashes left behind.", RUNS),
+    "push": CommandEntry("pitstop.cli.push", "push", "Push a run's checkpoints to the Hub.", RUNS),
     "delete": CommandEntry("pitstop.cli.delete", "delete", "Delete a whole run.", RUNS),
     "name": CommandEntry("pitstop.cli.name", "name", "Preview the names that a run would get.", RUNS),
     "config": CommandEntry("pitstop.cli.config", "app", "Show or validate every setting with its source.", SETUP),

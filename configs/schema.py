@@ -365,17 +365,73 @@ class NamingSettings(Group):
 
 
 class HubSettings(Group):
-    """The Hugging Face account."""
+    """The Hugging Face account, and what of a run goes there."""
 
     username: str | None = setting(
         None, "User or organisation that Hub ids start with.", env="HF_USERNAME", flag="--hf-username", documented=True
     )
     token: SecretStr | None = setting(
         None,
-        "Access token for gated or private base models; never written anywhere.",
+        "Access token for pushing and for gated or private base models; never written anywhere.",
         env="HF_TOKEN",
         flag="",
         documented=True,
+    )
+    push: bool = setting(
+        False,
+        "Push every checkpoint to the Hub beside the training.",
+        env="PUSH_TO_HUB",
+        flag="--push-to-hub",
+    )
+    repo: str | None = setting(
+        None,
+        "Repository to push to, as owner/name; unset, HF_USERNAME (or the account) and the run's name.",
+        env="HUB_REPO",
+        flag="--hub-repo",
+    )
+    private: bool = setting(True, "Make the repository private.", env="HUB_PRIVATE", flag="--hub-private")
+    keep_last_n: int | None = setting(
+        None,
+        "Checkpoints kept on the Hub beside the best one; unset, all.",
+        env="HUB_KEEP_LAST_N",
+        flag="--hub-keep-last-n",
+        ge=1,
+    )
+    push_base: bool = setting(
+        False,
+        "Push the frozen base too, for a base that others cannot fetch.",
+        env="PUSH_BASE",
+        flag="--push-base",
+    )
+    push_timeout: float = setting(
+        600.0,
+        "Seconds to wait at the end of training for what is not on the Hub yet.",
+        env="PUSH_TIMEOUT",
+        flag="--push-timeout",
+        ge=0.0,
+        le=86_400.0,
+    )
+    push_required: bool = setting(
+        False,
+        "Do not train where the token may not push.",
+        env="PUSH_REQUIRED",
+        flag="--push-required",
+    )
+    commits_per_hour: int = setting(
+        100,
+        "Most commits an hour; when saves come faster, several checkpoints go in one commit (the Hub allows 128).",
+        env="HUB_COMMITS_PER_HOUR",
+        flag="--hub-commits-per-hour",
+        ge=1,
+        le=10_000,
+    )
+    retry_s: float = setting(
+        2.0,
+        "Seconds before a failed push is tried again; they double up to 5 minutes.",
+        env="HUB_RETRY_S",
+        flag="--hub-retry-s",
+        gt=0.0,
+        le=300.0,
     )
 
 

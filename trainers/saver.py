@@ -17,7 +17,7 @@ from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.snapshot import Snapshot, StateBuffers
 from pitstop.checkpointing.storage import failed_save
 from pitstop.checkpointing.store import CheckpointInfo
-from pitstop.configs.errors import ResourceError, first_line
+from pitstop.configs.errors import ResourceError, first_line, is_disk_full
 from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_size
 from pitstop.trainers.background import Background
@@ -65,9 +65,10 @@ class Saver:
         reporter: Reporter,
         run: RunDirectory | None,
         log: MetricsLog | None,
+        saved: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine, self.progress, self.settings, self.identity = engine, progress, settings, identity
-        self.reporter, self.run, self.log = reporter, run, log
+        self.reporter, self.run, self.log, self.saved = reporter, run, log, saved
         self.plan: Plan | None = None
         self.times: list[SaveTime] = []
         self._buffers = StateBuffers(engine.model, engine.raw_optimizer, engine.names, engine.device)
@@ -148,7 +149,7 @@ class Saver:
         started = time.perf_counter()
         self.reporter.display.status(f"saving {name}")
         try:
-            info = self._commit(run, name, boundary, snapshot, world_size)
+            info = self._commit_with_room(run, name, boundary, snapshot, world_size)
         except ResourceError as error:
             size = sum(memoryview(content).nbytes for content in snapshot.tensors.values())
             self._missed(name, _with_way_out(error, run, size), boundary)
@@ -156,10 +157,26 @@ class Saver:
         times.written_s = time.perf_counter() - started
         self._misses, self._failure = 0, None
         self.reporter.line(_saved(info, boundary))
+        self.saved()
         try:
             self._after(run, info, boundary)
         except (ResourceError, OSError) as error:
             self.reporter.warn(f"{name} is safe, but the run's records do not show it yet: {error} The next resume repairs them.")
+
+    def _commit_with_room(
+        self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int
+    ) -> CheckpointInfo:
+        """Commit; on a full disk once more without the checkpoints that are only kept until they are on the Hub."""
+        try:
+            return self._commit(run, name, boundary, snapshot, world_size)
+        except ResourceError as error:
+            if error.__cause__ is None or not is_disk_full(error.__cause__):
+                raise
+            dropped = run.store.prune(self.settings.training.checkpoint.keep_last_n, protect=set(run.pins(uploads=False)))
+            if not dropped:
+                raise
+        self.reporter.warn(f"The disk is full: {', '.join(dropped)} had to go before being on the Hub.")
+        return self._commit(run, name, boundary, snapshot, world_size)
 
     def _commit(self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int) -> CheckpointInfo:
         files = snapshot.files()

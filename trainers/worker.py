@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing.base_models import BaseModels
+from pitstop.checkpointing.hub.outbox import Outbox
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from pitstop.checkpointing.store import CheckpointInfo
@@ -33,6 +34,7 @@ from pitstop.trainers.launch import lost_peer, rank
 from pitstop.trainers.loop import ALL_DONE, Boundary, Hook, Loop, Outcome
 from pitstop.trainers.memory import TrimHeap
 from pitstop.trainers.progress import Progress
+from pitstop.trainers.pushing import AFTER_SIGNAL_S, Pusher, is_pushed
 from pitstop.trainers.reporter import Display, NoDisplay, Reporter
 from pitstop.trainers.saver import Identity, Saver, restore
 from pitstop.trainers.session import (
@@ -67,7 +69,18 @@ def _train_new(loaded: Loaded, now: datetime, device: torch.device, reporter: Re
     hardware = open_hardware(settings, device)
     for note in loaded.notes:
         reporter.line(note)
+    with contextlib.ExitStack() as stack:
+        pusher = _start_pusher(settings, hardware, reporter, stack, wanted=settings.hub.push)
+        return _train_here(loaded, now, hardware, reporter, pusher, metadata)
+
+
+def _train_here(
+    loaded: Loaded, now: datetime, hardware: Hardware, reporter: Reporter, pusher: Pusher | None, metadata: dict[str, Any]
+) -> Result:
+    settings = loaded.settings
     inputs = read_inputs(settings, reporter)
+    if pusher is not None:
+        pusher.check_account()
     if hardware.is_main:
         check_writable(Path(settings.training.checkpoint.base_dir))
     base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
@@ -82,8 +95,22 @@ def _train_new(loaded: Loaded, now: datetime, device: torch.device, reporter: Re
             if base.stored:  # under the lock: whoever deletes runs must find this one in use
                 BaseModels(run.base_dir).link_into(run.path, base.digest)
             reporter.line(f"Run {run.number}: {run.name} in {run.path}")
-        training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress())
+            if pusher is not None:
+                pusher.open(run)
+        training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress(), pusher=pusher)
         return training.run()
+
+
+def _start_pusher(
+    settings: Settings, hardware: Hardware, reporter: Reporter, stack: contextlib.ExitStack, *, wanted: bool
+) -> Pusher | None:
+    """The uploader's process, started where pushing is wanted; it ends with ``stack`` at the latest."""
+    if not wanted or not hardware.is_main:
+        return None
+    pusher = Pusher(settings, reporter)
+    stack.callback(pusher.close)
+    pusher.start()
+    return pusher
 
 
 def resume(request: resuming.ResumeRequest, *, now: datetime, display: Display) -> Result:
@@ -120,19 +147,27 @@ def _take_up(
 ) -> _Training:
     settings = plan.settings
     hardware = open_hardware(settings, device)
+    wanted = is_pushed(settings, plan.run, plan.changes)
+    pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted)
     inputs = read_inputs(settings, reporter)
+    if pusher is not None:
+        pusher.check_account()
     base = resuming.find_base(plan, inputs, hardware, reporter)
     built, inputs = _build(settings, base, inputs, hardware, reporter)
     resuming.check_data(plan, inputs.train.fingerprint, request, reporter)
     restore_rng = restore(built.engine, plan.info, plan.state)
     progress = resuming.progress_of(plan, inputs.train)
     run = plan.run if hardware.is_main else None
-    training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info)
+    training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info, pusher=pusher)
     training.over = resuming.check_unfinished(plan, training.loop.plan, progress, training.judge.patience_is_over())
     _check_room(settings, built, hardware, reporter)
     if run is not None:
         resuming.record(plan, run, hardware.environment, reporter)
+        if not wanted:
+            Outbox(run.path, run.storage).close()
     stack.enter_context(_status(run, reporter))
+    if run is not None and pusher is not None:
+        pusher.open(run)
     restore_rng()
     return training
 
@@ -246,8 +281,10 @@ class _Training:
         run: RunDirectory | None,
         progress: Progress,
         resumed_from: CheckpointInfo | None = None,
+        pusher: Pusher | None = None,
     ) -> None:
-        self.settings, self.hardware, self.inputs = settings, hardware, inputs
+        self.settings, self.hardware, self.inputs, self.pusher = settings, hardware, inputs, pusher
+        self.left_to_push: list[str] = []
         self.engine, self.reporter, self.run_dir, self.progress = built.engine, reporter, run, progress
         self.signals = SignalFlag(announce=hardware.is_main)
         self.log = MetricsLog(run.metrics_path) if run is not None else None
@@ -258,7 +295,8 @@ class _Training:
             settings=settings_to_dict(settings),
             environment=dict(hardware.environment),
         )
-        self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log)
+        saved = pusher.wake if pusher is not None else lambda: None
+        self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log, saved)
         self.sizing = Sizing(
             hardware.batch_shape(settings), automatic=settings.training.auto_batch_size, announce=self._note_shape
         )
@@ -319,11 +357,32 @@ class _Training:
                 self.saver.settle(final=True)
                 self._finish(outcome, time.monotonic() - started)
                 self.hardware.accelerator.wait_for_everyone()  # nobody leaves before the first process has written all
+            self._push_rest(outcome)
         finally:
             self.saver.join()
             self.reporter.display.close()
             self._close_log()
         return Result(EXIT_CODES.get(outcome.signal, 0), self._summary(outcome))
+
+    def _push_rest(self, outcome: Outcome) -> None:
+        """Wait for the Hub, alone: the other processes have left. Checkpoints kept for it until now may go after that."""
+        if self.pusher is None or self.run_dir is None:
+            return
+        try:
+            self.pusher.finish(
+                completed=not outcome.signal,
+                timeout_s=AFTER_SIGNAL_S if outcome.signal else self.settings.hub.push_timeout,
+            )
+        except (KeyboardInterrupt, SystemExit):
+            self.reporter.line("No longer waiting for the Hub.")
+        self.pusher.close()
+        self.left_to_push = self.pusher.tell_left()
+        try:
+            keep = self.settings.training.checkpoint.keep_last_n
+            if self.run_dir.store.prune(keep, protect=set(self.run_dir.pins())):
+                self.run_dir.sync_checkpoints()
+        except (ResourceError, OSError) as error:
+            self.reporter.warn(f"Old checkpoints could not be removed: {error} `pitstop prune` tries again.")
 
     def _loop(self) -> Outcome:
         if self.over:
@@ -403,6 +462,7 @@ class _Training:
             "best_checkpoint": metadata["best_checkpoint"],
             "checkpoints": [entry["name"] for entry in metadata["checkpoints"]],
             "saves": [asdict(times) for times in self.saver.times],
+            "hub": {"repo": Outbox(self.run_dir.path).arrived().repo, "left": self.left_to_push} if self.pusher else None,
         }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pitstop.configs.errors import HubError, first_line
+from pitstop.configs.errors import CheckpointError, HubError, first_line
 from pitstop.configs.secrets import mask, remember
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ STALL_TIMEOUT_S = 120.0
 
 _RETRIED = {408, 409, 423, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 _SHA = re.compile(r"[0-9a-f]{40}")
-_TOKEN_ADVICE = "make a token with write access on https://huggingface.co/settings/tokens and set HF_TOKEN to it"  # noqa: S105
+_TOKEN_ADVICE = "make a token with write access on https://huggingface.co/settings/tokens and set HF_TOKEN to it"
 
 
-class Unavailable(Exception):  # noqa: N818 - a state, which passes
+class Unavailable(Exception):
     """The Hub cannot be reached, is overloaded or cut the line: try again later. ``wait_s`` is what it asked for, capped."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
@@ -43,7 +43,7 @@ class Offline(Unavailable):
     """HF_HUB_OFFLINE forbids every request."""
 
 
-class Conflict(Exception):  # noqa: N818
+class Conflict(Exception):
     """The branch is no longer at the commit that was built upon."""
 
 
@@ -133,7 +133,7 @@ class HubClient:
         from huggingface_hub.hf_api import RepoFile
 
         with _sorted_out(repo):
-            entries = [entry for entry in self._api.list_repo_tree(repo, recursive=True, revision=commit)]
+            entries = list(self._api.list_repo_tree(repo, recursive=True, revision=commit))
         found: dict[str, RemoteFile] = {}
         for entry in entries:
             if isinstance(entry, RepoFile):
@@ -148,14 +148,19 @@ class HubClient:
         with _sorted_out(repo):
             return Path(hf_hub_download(repo, path, revision=commit, local_dir=directory, token=self._api.token))
 
-    def upload(self, repo: str, files: Mapping[str, Path | bytes]) -> list[Any]:
+    def upload(self, repo: str, files: Mapping[str, Path | bytes], hashes: Mapping[str, str]) -> list[Any]:
         """Send the large ones of ``files`` (path in the repository → content), so that ``commit`` only names them.
 
         Content that the repository has, under whatever path, is not sent again. Give what this returns to ``commit``.
+        ``hashes`` holds the SHA-256 that a file must have: ``CheckpointError`` names one that has another.
         """
         from huggingface_hub import CommitOperationAdd
 
         additions = [CommitOperationAdd(path, content) for path, content in files.items()]
+        for addition in additions:
+            wanted = hashes.get(addition.path_in_repo)
+            if wanted is not None and addition.upload_info.sha256.hex() != wanted:
+                raise CheckpointError(f"{addition.path_in_repo} changed since it was saved (its SHA-256 differs)")
         once = {addition.upload_info.sha256: addition for addition in additions}
         with _sorted_out(repo, writing=True):
             self._api.preupload_lfs_files(repo, list(once.values()))
@@ -169,7 +174,8 @@ class HubClient:
         """
         from huggingface_hub import CommitOperationDelete
 
-        operations = [*additions, *(CommitOperationDelete(f"{path}/", is_folder=True) for path in deletions)]
+        # Deletions first: a directory that is replaced must lose the files that its new content does not have.
+        operations = [*(CommitOperationDelete(f"{path}/", is_folder=True) for path in deletions), *additions]
         with _sorted_out(repo, writing=True):
             return str(self._api.create_commit(repo, operations, commit_message=message, parent_commit=parent).oid)
 
@@ -219,7 +225,7 @@ def _sorted_out(what: str, *, writing: bool = False, creating: bool = False) -> 
 
     try:
         yield
-    except (Unavailable, HubError, Conflict):
+    except (Unavailable, Conflict, CheckpointError, HubError):
         raise
     except OfflineModeIsEnabled:
         raise Offline("HF_HUB_OFFLINE is set") from None
@@ -237,7 +243,9 @@ def _sorted_out(what: str, *, writing: bool = False, creating: bool = False) -> 
             if isinstance(error, ValueError) and writing:  # an object that the LFS server refuses
                 raise Unavailable(_said(error)) from error
             raise
-        _raise_for(what, status, error, missing=isinstance(error, (EntryNotFoundError, RepositoryNotFoundError)), creating=creating)
+        _raise_for(
+            what, status, error, missing=isinstance(error, (EntryNotFoundError, RepositoryNotFoundError)), creating=creating
+        )
 
 
 def _raise_for(what: str, status: int, error: Exception, *, missing: bool, creating: bool) -> None:
@@ -254,7 +262,9 @@ def _raise_for(what: str, status: int, error: Exception, *, missing: bool, creat
         hint = f"the token may lack write access, or the account is not yours to write to: {_TOKEN_ADVICE}"
         raise Refused(f"the token may not {place} ({said})", hint=hint) from error
     if status == 402:
-        raise Refused(f"the account's storage or plan does not allow it ({said})", hint="see the billing page of the account") from error
+        raise Refused(
+            f"the account's storage or plan does not allow it ({said})", hint="see the billing page of the account"
+        ) from error
     if missing or status in (401, 404):
         hint = "check the name; a private repository needs a token of an account that may see it"
         raise NotThere(f"{what} is not on the Hub, or the token may not see it ({said})", hint=hint) from error

@@ -34,7 +34,7 @@ BASE_DIRECTORY = "base"
 CARD, CURVE = "README.md", "loss_curve.png"
 ROOT_ADAPTER = (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG)
 
-_KEYS = {"format_version", "pitstop_version", "uid", "name", "checkpoints", "files", "base", "root"}
+_KEYS = {"format_version", "pitstop_version", "uid", "name", "checkpoints", "files", "base", "root", "finished"}
 _ENTRY_KEYS = {"name", "step", "epoch", "saved_at", "metrics", "size", "manifest_sha256"}
 _UID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -66,7 +66,13 @@ class Entry:
 
     @property
     def directory(self) -> str:
+        """Where it lies in the repository."""
         return remote_directory(self.step)
+
+    @property
+    def order(self) -> tuple[int, datetime, str]:
+        """Sort key: by step, and at one step by time."""
+        return (self.step, datetime.fromisoformat(self.saved_at), self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -113,6 +119,8 @@ class Inventory:
     base: str | None = None
     """Digest of the base in ``base/``, if it was pushed."""
     root: str | None = None
+    finished: bool = False
+    """Whether the training had ended when this was written."""
 
     def newest(self) -> Entry | None:
         """The entry with the most steps."""
@@ -130,6 +138,7 @@ class Inventory:
                 "files": {name: {"size": record.size, "sha256": record.sha256} for name, record in self.files.items()},
                 "base": self.base,
                 "root": self.root,
+                "finished": self.finished,
             }
         )
 
@@ -152,6 +161,8 @@ def parse_inventory(raw: bytes, where: str) -> Inventory:
             raise ValueError("uid or name")
         if not (base is None or isinstance(base, str)) or root not in (None, *checkpoints):
             raise ValueError("base or root")
+        if type(content["finished"]) is not bool:
+            raise ValueError("finished")
     except (KeyError, TypeError, ValueError, AttributeError, CheckpointError) as error:
         raise ManifestError(f"{where}: {error}") from None
-    return Inventory(uid, name, checkpoints, files, base, root)
+    return Inventory(uid, name, checkpoints, files, base, root, content["finished"])

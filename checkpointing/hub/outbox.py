@@ -12,7 +12,7 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,25 @@ MAX_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Destination:
-    """Where and how a run is pushed. ``repo`` None: ``{account}/{run name}``, made by us and numbered if it is taken."""
+    """Where and how a run is pushed.
+
+    ``repo`` None: ``{username or the account}/{run name}``, numbered where another run has it.
+    """
 
     repo: str | None = None
     private: bool = True
     keep_last_n: int | None = None
     push_base: bool = False
+    username: str | None = None
 
 
 @dataclass(frozen=True)
 class Arrived:
     """What is on the Hub: ``pushed`` by directory in the repository, each as ``inventory.Entry.to_dict`` gives it.
 
-    ``head`` is the commit that we know of, ``problem`` why the last attempt failed for good, ``resumes`` how many resumes of
-    the run have been taken account of, ``commits_at`` when the last commits were made, in seconds since the epoch.
+    ``head`` is the commit that we know of, ``root`` whose adapter lies at the root and ``finished`` whether that is how the
+    training ended. ``card`` is git's hash of the model card that we wrote last; empty where somebody has edited it since.
+    ``problem`` says why pushing came to a stop; ``commits_at`` is when the last commits were made, in seconds since the epoch.
     """
 
     uid: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -51,8 +56,8 @@ class Arrived:
     root: str | None = None
     base: str | None = None
     finished: bool = False
+    card: str | None = None
     problem: str | None = None
-    resumes: int = 0
     commits_at: tuple[float, ...] = ()
 
 
@@ -74,9 +79,12 @@ class Outbox:
                 private=_exactly(content["private"], bool),
                 keep_last_n=_optional(content["keep_last_n"], int),
                 push_base=_exactly(content["push_base"], bool),
+                username=_optional(content["username"], str),
             )
         except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.directory / OUTBOX}: damaged ({error})", hint="remove it and push the run anew") from None
+            raise CheckpointError(
+                f"{self.directory / OUTBOX}: damaged ({error})", hint="remove it and push the run anew"
+            ) from None
 
     def open(self, destination: Destination) -> None:
         """Have the run pushed from now on: what is not on the Hub is kept. ``ResourceError``."""
@@ -106,12 +114,14 @@ class Outbox:
                 root=_optional(content["root"], str),
                 base=_optional(content["base"], str),
                 finished=_exactly(content["finished"], bool),
+                card=_optional(content["card"], str),
                 problem=_optional(content["problem"], str),
-                resumes=_exactly(content["resumes"], int),
                 commits_at=tuple(float(moment) for moment in content["commits_at"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{self.directory / STATE}: damaged ({error})", hint="remove it: the repository tells the same") from None
+            raise CheckpointError(
+                f"{self.directory / STATE}: damaged ({error})", hint="remove it: the repository tells the same"
+            ) from None
 
     def record(self, arrived: Arrived) -> None:
         """Put on record what is on the Hub. Only the holder of ``alone`` does. ``ResourceError``."""
@@ -161,11 +171,6 @@ def behind(arrived: Arrived, checkpoints: Iterable[tuple[str, int, str]]) -> lis
         newest[step] = max(newest.get(step, ("", "")), (saved_at, name))
     there = {(entry.get("saved_at"), entry.get("name")) for entry in arrived.pushed.values()}
     return [name for name, step, saved_at in checkpoints if newest[step] == (saved_at, name) and (saved_at, name) not in there]
-
-
-def with_problem(arrived: Arrived, problem: str | None) -> Arrived:
-    """``arrived`` with why pushing has come to a stop, or with that gone."""
-    return replace(arrived, problem=problem)
 
 
 def _exactly(value: Any, kind: type) -> Any:

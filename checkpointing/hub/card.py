@@ -1,0 +1,194 @@
+"""The README.md of a pushed run: what was trained on what, how it went, and how to load and resume it.
+
+A pure function of plain values. Everything in them that a user chose (names, data sets, metrics) is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pitstop.checkpointing.hub.card_facts import CardFacts, at, text_at
+from pitstop.checkpointing.hub.card_usage import loading, resuming
+from pitstop.checkpointing.hub.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, Entry
+from pitstop.checkpointing.hub.markdown import escaped, quoted, table
+from pitstop.configs.leaves import leaves
+from pitstop.configs.secrets import mask
+from pitstop.configs.units import human_size
+
+__all__ = ["CardFacts", "model_card"]
+
+MOST_ROWS = 50
+"""Of more checkpoints than this the newest are shown, and the best."""
+
+MOST_METRICS = 6
+
+# What everyone asks of a fine-tune, in this order; any other setting is shown where it is not at its default.
+_MAIN = (
+    "lora.rank",
+    "lora.alpha",
+    "training.learning_rate",
+    "training.epochs",
+    "training.batch_size",
+    "training.gradient_accumulation_steps",
+    "data.max_length",
+    "training.seed",
+)
+# These say where the run lay, what it was called, or what stands above the table already.
+_ELSEWHERE = re.compile(
+    r"(?:hub|naming)\..*|model\.(?:id|revision)|data\.train|training\.(?:task|method)|quantization\.load_in_4bit"
+    r"|training\.checkpoint\.(?:enabled|base_dir|run_number|resume_from_run|sync_save)"
+)
+_METHODS = {"qlora": "LoRA on a 4-bit base (QLoRA)", "lora": "LoRA"}
+_ABSENT = object()
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown with YAML front matter. It ends with a line break and holds no token."""
+    sections = [
+        _front_matter(facts),
+        [f"# {escaped(facts.name)}"],
+        _introduction(facts),
+        _curve(facts),
+        _checkpoints(facts),
+        _settings(facts),
+        loading(facts),
+        resuming(facts),
+    ]
+    return mask("\n\n".join("\n".join(lines) for lines in sections if lines) + "\n")
+
+
+def _front_matter(facts: CardFacts) -> list[str]:
+    base, data = facts.base_on_hub, facts.datasets_on_hub
+    tags = ["lora", *(["qlora"] if facts.method == "qlora" else []), "pitstop"]
+    lines = ["---", "library_name: peft", *([f"base_model: {quoted(base)}"] if base else []), "pipeline_tag: text-generation"]
+    lines += ["tags:", *(f"- {tag}" for tag in tags)]
+    if data:
+        lines += ["datasets:", *(f"- {quoted(name)}" for name in data)]
+    return [*lines, "---"]
+
+
+def _introduction(facts: CardFacts) -> list[str]:
+    about = {
+        "Base model": _base(facts),
+        "Training data": _data(facts),
+        "Method": _METHODS[facts.method],
+        "Progress": _progress(facts),
+        "Adapter at the top": _root(facts),
+        "Made with": _versions(facts),
+    }
+    first = (
+        f"A LoRA adapter for {_linked(facts.base or 'its base model', '', facts.base_on_hub is not None)}, trained with Pitstop."
+    )
+    return [first, "", *table(["", ""], [[title, text] for title, text in about.items() if text])]
+
+
+def _linked(name: str, kind: str, on_hub: bool) -> str:
+    return f"[{escaped(name)}](https://huggingface.co/{kind}{name})" if on_hub else escaped(name)
+
+
+def _base(facts: CardFacts) -> str:
+    if not facts.base:
+        return ""
+    at_commit = f" at `{facts.base_revision}`" if facts.base_on_hub and _is_plain(facts.base_revision) else ""
+    copy = f", with the copy that was trained on in `{BASE_DIRECTORY}/`" if facts.base_pushed else ""
+    return f"{_linked(facts.base, '', facts.base_on_hub is not None)}{at_commit}{copy}"
+
+
+def _is_plain(text: str | None) -> bool:
+    """Whether a text can stand between backticks in a cell as it is."""
+    return bool(text and re.fullmatch(r"[\w./-]+", text, re.ASCII))
+
+
+def _data(facts: CardFacts) -> str:
+    names = ", ".join(_linked(name, "datasets/", name in facts.datasets_on_hub) for name in facts.datasets)
+    counts = [(at(facts.metadata, "data", key), word) for key, word in (("used", "records"), ("tokens", "tokens"))]
+    words = ", ".join(f"{count:,} {word}" for count, word in counts if type(count) is int)
+    return f"{names}: {words}" if names and words else names
+
+
+def _progress(facts: CardFacts) -> str:
+    reached = at(facts.metadata, "progress", "step")
+    newest = facts.checkpoints[facts.newest].step if facts.newest else None
+    step = reached if facts.finished and type(reached) is int else newest
+    if step is None:
+        return ""
+    total = at(facts.metadata, "progress", "total_steps")
+    of = f" of {total:,}" if type(total) is int else ""
+    return f"training {'has ended' if facts.finished else 'goes on'}, step {step:,}{of}"
+
+
+def _root(facts: CardFacts) -> str:
+    """Whose adapter ``PeftModel.from_pretrained(base, repo)`` gives."""
+    if facts.root is None:
+        return ""
+    kinds = [kind for kind, name in (("best", facts.best), ("newest", facts.newest)) if name == facts.root]
+    which = f", the {' and '.join(kinds)} one{'' if facts.finished else ' so far'}" if kinds else ""
+    return f"of {escaped(facts.root)}{which}"
+
+
+def _versions(facts: CardFacts) -> str:
+    versions = at(facts.metadata, "environment", "versions")
+    return ", ".join(escaped(f"{name} {version}") for name, version in versions.items()) if isinstance(versions, Mapping) else ""
+
+
+def _curve(facts: CardFacts) -> list[str]:
+    return ["## Loss", "", f"![Loss over the optimizer steps]({CURVE})"] if facts.has_curve else []
+
+
+def _checkpoints(facts: CardFacts) -> list[str]:
+    if not facts.checkpoints:
+        return []
+    entries = sorted(facts.checkpoints.values(), key=lambda entry: entry.step)
+    shown = [*(entry for entry in entries[:-MOST_ROWS] if entry.directory == facts.best), *entries[-MOST_ROWS:]]
+    metrics = _metrics(facts, shown)
+    titles = ["Checkpoint", "Step", "Epoch", *map(escaped, metrics), "Size", ""]
+    rows = [_checkpoint(entry, metrics, is_best=entry.directory == facts.best) for entry in shown]
+    some = f" These are the newest of {len(entries):,}." if len(entries) > len(shown) else ""
+    note = f"Each is a directory here that holds an adapter and all that training needs to go on from it.{some}"
+    return ["## Checkpoints", "", note, "", *table(titles, rows, right=range(1, len(titles) - 1))]
+
+
+def _metrics(facts: CardFacts, entries: Sequence[Entry]) -> list[str]:
+    """The monitored metric, other losses, then the rest by name."""
+    monitored = text_at(facts.settings, "training", "checkpoint", "monitor")
+    names = {name for entry in entries for name in entry.metrics}
+    return sorted(names, key=lambda name: (name != monitored, "loss" not in name, name))[:MOST_METRICS]
+
+
+def _checkpoint(entry: Entry, metrics: Sequence[str], *, is_best: bool) -> list[str]:
+    values = [entry.metrics.get(name) for name in metrics]
+    numbers = ["" if value is None else f"{value:.4g}" for value in values]
+    return [
+        entry.directory,
+        f"{entry.step:,}",
+        f"{entry.epoch:.4g}",
+        *numbers,
+        human_size(entry.size),
+        "**best**" if is_best else "",
+    ]
+
+
+def _settings(facts: CardFacts) -> list[str]:
+    rows = [[f"`{path}`", escaped(_value(value))] for path, value in _shown(facts.settings)]
+    if not rows:
+        return []
+    note = f"The main ones, and those that are not at their defaults; all are in `{RUN_DIRECTORY}/config.json`."
+    return ["## Settings", "", note, "", *table(["Setting", "Value"], rows)]
+
+
+def _shown(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    known = {leaf.path: leaf for leaf in leaves() if not leaf.secret and not _ELSEWHERE.fullmatch(leaf.path)}
+    for path in [*_MAIN, *(path for path in known if path not in _MAIN)]:
+        value = at(settings, *path.split("."), default=_ABSENT)
+        if value is not _ABSENT and (path in _MAIN or value != known[path].default):
+            yield path, value
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

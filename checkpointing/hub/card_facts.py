@@ -1,0 +1,102 @@
+"""What a model card is made of, as plain values, and what they say of the Hub: which names in them are ids there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pitstop.checkpointing.hub.inventory import Entry
+from pitstop.checkpointing.hub.markdown import clean
+from pitstop.configs.files import read_preset
+
+_HUB_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+_HUB_ID = re.compile(f"{_HUB_NAME}/{_HUB_NAME}")
+_FILES = (".jsonl", ".json", ".csv", ".parquet", ".git")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+METHODS = ("qlora", "lora")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card is made of. ``root`` and ``best`` are directories of ``checkpoints`` (``checkpoint-200``)."""
+
+    repo: str
+    name: str
+    checkpoints: Mapping[str, Entry] = field(default_factory=dict)
+    """By directory in the repository, as the inventory has them."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Portable: nested, as ``settings_to_dict`` gives them."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Portable, as ``run/metadata.json`` has it."""
+    root: str | None = None
+    best: str | None = None
+    finished: bool = False
+    base_pushed: bool = False
+    has_curve: bool = False
+    local: Collection[str] = ()
+    """Names in the settings that read like ids of the Hub but are paths where the run was trained (``data/train``)."""
+
+    @property
+    def newest(self) -> str | None:
+        """The directory of the checkpoint with the most steps."""
+        return max(self.checkpoints, key=lambda directory: self.checkpoints[directory].step, default=None)
+
+    @property
+    def method(self) -> str:
+        """``qlora`` or ``lora``."""
+        method = at(self.settings, "training", "method")
+        return method if method in METHODS else "lora"
+
+    @property
+    def base(self) -> str:
+        """What the base is called."""
+        return clean(text_at(self.settings, "model", "id") or text_at(self.metadata, "base_model", "id") or "")
+
+    @property
+    def base_revision(self) -> str | None:
+        """The commit of the base on the Hub, where that is known; else the branch or tag that was asked for."""
+        recorded, asked = text_at(self.metadata, "base_model", "revision"), text_at(self.settings, "model", "revision")
+        return recorded if recorded and _COMMIT.fullmatch(recorded) else asked
+
+    @property
+    def base_on_hub(self) -> str | None:
+        """The Hub id of the base; None where it was a directory, whose path may read like one (``models/llama``)."""
+        from_hub = self.base_revision is not None or self.base == read_preset("demo")["model.id"].raw
+        return self.base if from_hub and self._is_on_hub(self.base) else None
+
+    @property
+    def datasets(self) -> list[str]:
+        """The training data by name."""
+        names = at(self.settings, "data", "train")
+        return [clean(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+    @property
+    def datasets_on_hub(self) -> list[str]:
+        """Those of ``datasets`` that came from the Hub."""
+        return [name for name in self.datasets if self._is_on_hub(name)]
+
+    def _is_on_hub(self, name: str) -> bool:
+        return is_hub_id(name) and name not in self.local
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether ``text`` reads like ``owner/name``, the Hub would take it, and it is no name of a file."""
+    return bool(_HUB_ID.fullmatch(text)) and "--" not in text and ".." not in text and not text.endswith(_FILES)
+
+
+def at(nested: Mapping[str, Any], *keys: str, default: Any = None) -> Any:
+    """The value at a path of ``nested``; ``default`` where something on the way is not there."""
+    value: Any = nested
+    for key in keys:
+        if not isinstance(value, Mapping) or key not in value:
+            return default
+        value = value[key]
+    return value
+
+
+def text_at(nested: Mapping[str, Any], *keys: str) -> str | None:
+    """``at``, if there is a text."""
+    value = at(nested, *keys)
+    return value if isinstance(value, str) and value else None

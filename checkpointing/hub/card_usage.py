@@ -1,0 +1,110 @@
+"""The parts of a model card that are code: how to load the adapter, and how to go on with the run."""
+
+from __future__ import annotations
+
+from pitstop.checkpointing.hub.card_facts import CardFacts, at
+from pitstop.checkpointing.hub.inventory import BASE_DIRECTORY
+from pitstop.checkpointing.hub.markdown import quoted
+
+_PLACEHOLDER = "path/to/the/base"
+_COMPUTE = {"bfloat16", "float16", "float32"}
+_BY_PRECISION = {"bf16": "bfloat16", "fp16": "float16"}
+
+
+def loading(facts: CardFacts) -> list[str]:
+    """The section on loading the adapter, and a checkpoint, with PEFT."""
+    where, note = _base(facts)
+    stored = where[0] == "repo"  # the copy that was pushed is in 4 bits already
+    in_4bit = facts.method == "qlora" and not stored
+    imports = ["import torch"] if in_4bit else []
+    more = ", BitsAndBytesConfig" if in_4bit else ""
+    return [
+        "## Load it",
+        "",
+        *note,
+        "```python",
+        *imports,
+        "from peft import PeftModel",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{more}",
+        "",
+        f"repo = {quoted(facts.repo)}",
+        *(_quantization(facts) if in_4bit else []),
+        f"tokenizer = AutoTokenizer.from_pretrained({', '.join(where)})",
+        "base = AutoModelForCausalLM.from_pretrained(",
+        f"    {', '.join(where)},",
+        f"    {', '.join(_how(in_4bit))},",
+        ")",
+        "model = PeftModel.from_pretrained(base, repo)",
+        "```",
+        *_one_checkpoint(facts),
+    ]
+
+
+def _base(facts: CardFacts) -> tuple[list[str], list[str]]:
+    """The arguments that lead to the base, and what is to be said of them."""
+    if facts.base_on_hub is not None:
+        revision = [f"revision={quoted(facts.base_revision)}"] if facts.base_revision else []
+        return [quoted(facts.base_on_hub), *revision], []
+    if facts.base_pushed:
+        return ["repo", f"subfolder={quoted(BASE_DIRECTORY)}"], []
+    note = "The base was a directory on the machine that trained it and is not part of this repository: put its path in here."
+    return [quoted(_PLACEHOLDER)], [note, ""]
+
+
+def _how(in_4bit: bool) -> list[str]:
+    return ["quantization_config=in_4bit" if in_4bit else 'dtype="auto"', 'device_map="auto"']
+
+
+def _quantization(facts: CardFacts) -> list[str]:
+    kind = at(facts.settings, "quantization", "quant_type")
+    double = at(facts.settings, "quantization", "use_double_quant")
+    return [
+        "in_4bit = BitsAndBytesConfig(",
+        "    load_in_4bit=True,",
+        f"    bnb_4bit_quant_type={quoted(kind if kind in ('nf4', 'fp4') else 'nf4')},",
+        f"    bnb_4bit_use_double_quant={double is not False},",
+        f"    bnb_4bit_compute_dtype=torch.{_compute(facts)},",
+        ")",
+    ]
+
+
+def _compute(facts: CardFacts) -> str:
+    """The type that was asked for; with ``auto`` the one that the machine chose."""
+    asked = at(facts.settings, "quantization", "compute_dtype")
+    chosen = at(facts.metadata, "environment", "precision")
+    return asked if asked in _COMPUTE else _BY_PRECISION.get(chosen if isinstance(chosen, str) else "", "float32")
+
+
+def _one_checkpoint(facts: CardFacts) -> list[str]:
+    if facts.newest is None:
+        return []
+    return [
+        "",
+        "One checkpoint instead of the adapter at the top:",
+        "",
+        "```python",
+        f"model = PeftModel.from_pretrained(base, repo, subfolder={quoted(_example(facts))})",
+        "```",
+    ]
+
+
+def resuming(facts: CardFacts) -> list[str]:
+    """The section on going on with the training, and on fetching the run."""
+    if facts.newest is None:
+        return []
+    return [
+        "## Resume it",
+        "",
+        "Every checkpoint holds the optimizer, the schedule, the random state and the place in the data, so that "
+        "Pitstop goes on bit for bit:",
+        "",
+        "```bash",
+        f"pitstop resume --from-hub {facts.repo}",
+        f"pitstop resume --from-hub {facts.repo}@{_example(facts)}",
+        f"pitstop pull {facts.repo}",
+        "```",
+    ]
+
+
+def _example(facts: CardFacts) -> str:
+    return facts.best or facts.newest or ""

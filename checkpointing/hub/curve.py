@@ -1,0 +1,100 @@
+"""The loss of a run over its steps as a picture for the model card."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pitstop.checkpointing.hub.markdown import clean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Points = list[tuple[float, float]]
+
+_INCHES, _DOTS_PER_INCH = (8.0, 4.5), 120
+_MARGINS = {"w_pad": 0.12, "h_pad": 0.12}  # inches
+_LONGEST_TITLE = 80
+_CURVES = (("loss", "training loss", "#2f6fb5"), ("val_loss", "validation loss", "#d1495b"))
+_FEW = 60
+"""Up to so many points of a curve are marked one by one; validation is marked always, since it is sparse."""
+
+_STEEP = 30.0
+"""A loss that falls by more than this factor is drawn on a logarithmic axis, or its tail would lie on the floor."""
+
+
+def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
+    """A PNG of ``loss`` and ``val_loss`` over ``step`` of the rows of metrics.jsonl; None where no row has a finite one.
+
+    White on every page. The same rows give the same bytes with the same matplotlib. Needs no display, and imports
+    matplotlib only here.
+    """
+    kept = list(rows)
+    curves = [(label, colour, points) for key, label, colour in _CURVES if (points := _points(kept, key))]
+    if not curves:
+        return None
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    with style.context("default"), warnings.catch_warnings():  # whatever a matplotlibrc lying about here says
+        warnings.simplefilter("ignore")  # a title may hold letters that the font has not
+        figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, facecolor="white", layout=ConstrainedLayoutEngine(**_MARGINS))
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        for label, colour, points in curves:
+            _draw(axes, label, colour, points)
+        _dress(axes, _short(title), [value for _, _, points in curves for _, value in points])
+        file = io.BytesIO()
+        figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def _points(rows: Iterable[Mapping[str, Any]], key: str) -> Points:
+    """(step, value) in the order of steps; rows without a finite value, such as null for NaN, are left out."""
+    pairs = [(_finite(row.get("step")), _finite(row.get(key))) for row in rows]
+    return sorted((step, value) for step, value in pairs if step is not None and value is not None)
+
+
+def _finite(value: Any) -> float | None:
+    if type(value) not in (int, float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) and abs(number) < 1e100 else None
+
+
+def _draw(axes: Axes, label: str, colour: str, points: Points) -> None:
+    steps, values = zip(*points, strict=True)
+    validation = label.startswith("validation")
+    marker = "o" if validation or len(points) <= _FEW else ""
+    size, width = (5.0, 2.0) if validation else (3.0, 1.5)
+    axes.plot(steps, values, label=label, color=colour, linewidth=width, marker=marker, markersize=size)
+
+
+def _dress(axes: Axes, title: str, values: list[float]) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    if min(values) > 0 and max(values) / min(values) > _STEEP:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss")
+    axes.set_title(title, parse_math=False, fontsize=11, loc="left", pad=10)
+    axes.grid(True, color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def _short(title: str) -> str:
+    line = clean(title)
+    return line if len(line) <= _LONGEST_TITLE else f"{line[: _LONGEST_TITLE - 1]}…"

@@ -1,0 +1,86 @@
+"""Keeps pushing a run until there is nothing left, through outages, within the Hub's limits."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pitstop.checkpointing.hub.client import Conflict, Offline, Unavailable
+from pitstop.checkpointing.hub.pacing import Backoff
+from pitstop.checkpointing.hub.uploader import Pushed, Uploader
+from pitstop.configs.errors import PitstopError
+
+PATIENCE_AT_THE_END_S = 20.0
+"""Longest pause between two tries once somebody waits for the end."""
+
+_CONFLICTS_IN_A_ROW = 5
+
+
+class Listener(Protocol):
+    """Who is told how it goes."""
+
+    def pushed(self, done: Pushed) -> None:
+        """A commit went through."""
+
+    def trouble(self, reason: str, wait_s: float) -> None:
+        """A try failed; the next comes after ``wait_s`` seconds."""
+
+    def stopped(self, error: PitstopError) -> None:
+        """Pushing has ended for a reason that trying again does not change."""
+
+
+class Waiter(Protocol):
+    """How time passes, and whether the end has come."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training is over, so that no checkpoint comes after those of now."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether to return as soon as nothing is left, instead of waiting for more."""
+
+    def wait(self, seconds: float | None) -> bool:
+        """Return after ``seconds`` (None: only when there is something new to push); False: give up now."""
+
+
+def pump(uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listener) -> bool:
+    """Push until the end; whether all has arrived. Errors that come again are told and put on record, not raised."""
+    conflicts = 0
+    while True:
+        pause: float | None = None
+        try:
+            pause = uploader.wait_s() if uploader.waiting() else 0.0
+            if not pause:
+                done = uploader.push_next(finished=waiter.finished)
+                backoff.reset()
+                conflicts = 0
+                if done is not None:
+                    listener.pushed(done)
+                    continue
+                if waiter.ending:
+                    return True
+                pause = None
+        except Conflict:
+            conflicts += 1
+            pause = backoff.next_s() if conflicts > _CONFLICTS_IN_A_ROW else 0.01
+        except Unavailable as error:
+            pause = _pause(backoff, error, waiter)
+            listener.trouble(error.reason, pause)
+        except PitstopError as error:
+            _stop(uploader, error, listener)
+            return False
+        if not waiter.wait(pause):
+            return False
+
+
+def _pause(backoff: Backoff, error: Unavailable, waiter: Waiter) -> float:
+    pause = backoff.next_s(error.wait_s)
+    return min(pause, PATIENCE_AT_THE_END_S) if waiter.ending and not isinstance(error, Offline) else pause
+
+
+def _stop(uploader: Uploader, error: PitstopError, listener: Listener) -> None:
+    try:
+        uploader.stopped(error.message)
+    except PitstopError as another:
+        listener.stopped(another)
+    listener.stopped(error)

@@ -1,0 +1,261 @@
+"""Brings a run's checkpoints to its repository, in order, each exactly once, whatever the line does."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing.hub import contents, outbox
+from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, Unavailable
+from pitstop.checkpointing.hub.inventory import CARD, INVENTORY, MAX_BYTES, Entry, Inventory, parse_inventory
+from pitstop.checkpointing.hub.outbox import Arrived, Destination, Outbox
+from pitstop.checkpointing.hub.pacing import CommitBudget
+from pitstop.checkpointing.inspection import CheckpointInfo
+from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.storage import read_regular_file
+from pitstop.naming.names import hub_id, unique
+
+_EMPTY = {".gitattributes", CARD, "LICENSE"}
+"""What a repository may hold that somebody made for a run beforehand."""
+
+_MOST_NAMES = 50
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How patient and how frequent: see the settings ``hub.retry_s`` and ``hub.commits_per_hour``."""
+
+    retry_s: float = 2.0
+    commits_per_hour: int = 100
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """One commit that went through: the names of the checkpoints in it, and where."""
+
+    names: tuple[str, ...]
+    repo: str
+    commit: str
+
+
+class Uploader:
+    """Pushes one run. The caller holds ``Outbox.alone``.
+
+    Raises what the client raises, ``ResourceError`` where its records cannot be written, and ``CheckpointError`` where
+    the run's files are damaged.
+    """
+
+    def __init__(self, run: RunDirectory, client: HubClient, pacing: Pacing, clock: Callable[[], float] = time.time) -> None:
+        self.run, self.client, self.clock = run, client, clock
+        self.outbox = Outbox(run.path, run.storage)
+        self.budget = CommitBudget(pacing.commits_per_hour)
+        self._arrived: Arrived | None = None
+        self._known = False  # whether ``_arrived`` has been compared with the repository, and nothing uncertain came after
+
+    @property
+    def arrived(self) -> Arrived:
+        """What is on the Hub as far as we know."""
+        if self._arrived is None:
+            self._arrived = self.outbox.arrived()
+        return self._arrived
+
+    def destination(self) -> Destination:
+        """Where the run goes. Read anew each time: a ``resume`` may change it."""
+        return self.outbox.destination() or Destination()
+
+    # What is left
+
+    def waiting(self) -> list[CheckpointInfo]:
+        """The run's checkpoints that are not on the Hub, oldest first."""
+        infos = contents.local_checkpoints(self.run)
+        names = set(outbox.behind(self.arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in infos]))
+        return [info for info in infos if info.name in names]
+
+    def is_done(self, *, finished: bool) -> bool:
+        """Whether the repository shows all that the run has; at the end of training with the best adapter at its root."""
+        return not self.waiting() and (not finished or self.arrived.finished)
+
+    def wait_s(self) -> float:
+        """Seconds until the next commit may be made."""
+        return self.budget.wait_s(self.arrived.commits_at, self.clock())
+
+    # The repository
+
+    def prepare(self) -> str:
+        """Find or make the repository and learn what it holds; returns its id. Nothing is done twice."""
+        if self._known and self.arrived.repo:
+            return self.arrived.repo
+        if self.arrived.repo is not None:
+            self._open_ours(self.arrived.repo)
+        else:
+            self._choose()
+        self._known = True
+        assert self.arrived.repo is not None
+        return self.arrived.repo
+
+    def _open_ours(self, repo: str) -> None:
+        try:
+            head = self.client.head(repo)
+        except NotThere:
+            self.client.create(repo, private=self.destination().private)  # somebody deleted it: all is pushed again
+            head = self.client.head(repo)
+        if head == self.arrived.head:
+            return
+        remote = self._inventory(repo, head)
+        if remote is None or self._is_ours(remote):
+            self._adopt(repo, head, remote)
+        elif self.destination().repo is None and not self.arrived.pushed:
+            self._choose()  # a run of the same name on another machine was quicker
+        else:
+            raise Refused(f"{repo} holds another run by now ({remote.name})", hint="give another one with --hub-repo")
+
+    def _choose(self) -> None:
+        """A repository for a run that has none: the one that was asked for, or one with the run's name that is free."""
+        destination = self.destination()
+        if destination.repo is not None:
+            if not self._take(destination.repo, destination):
+                raise Refused(
+                    f"{destination.repo} is taken: it holds something else than this run",
+                    hint="give another one with --hub-repo, or leave it out for one with the run's name",
+                )
+            return
+        owner = destination.username or self.client.account().name
+        taken: set[str] = set()
+        while len(taken) < _MOST_NAMES:
+            name = unique(self.run.name, taken.__contains__)
+            if self._take(hub_id(owner, name), destination):
+                return
+            taken.add(name)
+        raise Refused(f"{_MOST_NAMES} repositories named like {self.run.name} hold other runs", hint="give one with --hub-repo")
+
+    def _take(self, repo: str, destination: Destination) -> bool:
+        """Whether ``repo`` is ours from now on: made just now, empty, or this run's already."""
+        self.client.create(repo, private=destination.private)
+        head = self.client.head(repo)
+        remote = self._inventory(repo, head)
+        if remote is None and not self.client.files(repo, head).keys() <= _EMPTY:
+            return False
+        if remote is not None and not self._is_ours(remote):
+            return False
+        self._adopt(repo, head, remote)
+        return True
+
+    def _is_ours(self, remote: Inventory) -> bool:
+        """By the id that our records have; where those are lost, by a checkpoint that both hold, byte for byte."""
+        if remote.uid == self.arrived.uid:
+            return True
+        if self.arrived.pushed or remote.name != self.run.name:
+            return False
+        return bool({contents.entry_of(info) for info in self.run.store.list()} & set(remote.checkpoints.values()))
+
+    def _adopt(self, repo: str, head: str, remote: Inventory | None) -> None:
+        """Take what the repository says for what is there."""
+        card = self._card_there(repo, head, remote) if remote is not None else None
+        if remote is None:
+            remote = Inventory(self.arrived.uid, self.run.name)
+        self._record(
+            replace(
+                self.arrived,
+                repo=repo,
+                head=head,
+                uid=remote.uid,
+                pushed=_as_recorded(remote),
+                root=remote.root,
+                base=remote.base,
+                finished=remote.finished,
+                card=card,
+            )
+        )
+
+    def _card_there(self, repo: str, head: str, remote: Inventory) -> str | None:
+        """Git's hash of our model card; empty where somebody has written another one since: it stays then."""
+        there = self.client.files(repo, head).get(CARD)
+        if there is None or self.arrived.card == "":
+            return self.arrived.card
+        ours_was_last = _as_recorded(remote) == self.arrived.pushed and remote.root == self.arrived.root
+        edited = ours_was_last and self.arrived.card not in (None, there.oid)
+        return "" if edited else there.oid
+
+    def _inventory(self, repo: str, head: str) -> Inventory | None:
+        """What the repository says that it holds at ``head``; None where it says nothing."""
+        with tempfile.TemporaryDirectory(prefix="pitstop-hub-") as directory:
+            try:
+                path = self.client.download(repo, INVENTORY, head, Path(directory))
+            except NotThere:
+                return None
+            return parse_inventory(read_regular_file(path, limit=MAX_BYTES), f"{repo}/{INVENTORY}")
+
+    # Pushing
+
+    def push_next(self, *, finished: bool) -> Pushed | None:
+        """Make the next commit; None when nothing is left to push. ``finished``: no checkpoint comes after those of now."""
+        repo = self.prepare()
+        waiting = self.waiting()
+        count = self.budget.together(len(waiting), self.arrived.commits_at, self.clock())
+        batch = waiting[:count]
+        last = finished and len(batch) == len(waiting)
+        if not batch and not (last and not self.arrived.finished):
+            return None
+        commit = contents.build(
+            self.run,
+            batch,
+            self._inventory_of_records(),
+            self.destination(),
+            repo=repo,
+            finished=last,
+            with_card=self.arrived.card != "",
+        )
+        return self._commit(repo, commit)
+
+    def _inventory_of_records(self) -> Inventory:
+        arrived = self.arrived
+        entries = {directory: Entry.from_dict(dict(value)) for directory, value in arrived.pushed.items()}
+        return Inventory(arrived.uid, self.run.name, entries, {}, arrived.base, arrived.root, arrived.finished)
+
+    def _commit(self, repo: str, commit: contents.Commit) -> Pushed:
+        parent = self.arrived.head
+        assert parent is not None
+        try:
+            additions = self.client.upload(repo, commit.files, commit.hashes)
+            head = self.client.commit(repo, additions, commit.deletions, commit.message, parent)
+        except (Unavailable, Conflict):
+            self._known = False  # it may have gone through, or somebody else has committed: look before trying again
+            raise
+        return self._pushed(repo, head, commit)
+
+    def _pushed(self, repo: str, head: str, commit: contents.Commit) -> Pushed:
+        now = self.clock()
+        inventory = commit.inventory
+        before = self.arrived.pushed
+        self._record(
+            replace(
+                self.arrived,
+                head=head,
+                pushed=_as_recorded(inventory),
+                root=inventory.root,
+                base=inventory.base,
+                finished=inventory.finished,
+                card=commit.card or self.arrived.card,
+                problem=None,
+                commits_at=(*self.budget.recent(self.arrived.commits_at, now), now),
+            )
+        )
+        names = [entry.name for directory, entry in inventory.checkpoints.items() if before.get(directory) != entry.to_dict()]
+        return Pushed(tuple(names), repo, head)
+
+    def _record(self, arrived: Arrived) -> None:
+        self.outbox.record(arrived)
+        self._arrived = arrived
+
+    def stopped(self, problem: str | None) -> None:
+        """Put on record why pushing has come to a stop, for ``list-runs``; None when it goes on."""
+        if self.arrived.problem != problem:
+            self._record(replace(self.arrived, problem=problem))
+
+
+def _as_recorded(inventory: Inventory) -> dict[str, dict[str, Any]]:
+    return {directory: entry.to_dict() for directory, entry in inventory.checkpoints.items()}

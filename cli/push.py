@@ -1,0 +1,179 @@
+"""``pitstop push``: bring what a run has to the Hub."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.checkpointing.hub.outbox import Destination, Outbox
+from pitstop.checkpointing.runs import RunDirectory, list_runs, locate
+from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
+from pitstop.cli.output import notice, print_json, say, warn
+from pitstop.configs.errors import HubError, PitstopError, RunError, SettingsError
+
+
+def push(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path.")] = None,
+    everything: Annotated[bool | None, typer.Option("--all", help="Every run that was pushed before or was to be.")] = None,
+    hub_repo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO",
+            help="Repository, as owner/name (default: where the run goes already, else the account and the run's name).",
+        ),
+    ] = None,
+    public: Annotated[bool | None, typer.Option("--public", help="Make a new repository public.")] = None,
+    push_base: Annotated[bool | None, typer.Option("--push-base", help="Push the frozen base too.")] = None,
+    hub_keep_last_n: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Checkpoints kept on the Hub beside the best one (default: all).")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="Give up when nothing could be pushed for so long.")
+    ] = 600.0,
+    base_dir: BaseDirOption = None,
+    env_file: EnvFileOption = None,
+    json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
+) -> int:
+    """Push a run's checkpoints to the Hub, or what is left of them.
+
+    One commit a checkpoint, oldest first; what is there already is not sent again. The repository is made if need be,
+    private unless told. A run that was pushed once goes on being pushed when it is resumed.
+
+    Examples:
+
+      pitstop push 3
+      pitstop push 3 --hub-repo my-org/medical-ner
+      pitstop push --all
+    """
+    if (run is None) == (not everything):
+        raise SettingsError("Which run?", hint="Give one (pitstop push 3), or --all for every run that is to be pushed.")
+    if everything and hub_repo is not None:
+        raise SettingsError("--hub-repo names one repository, --all means several.", hint="Push that run by itself.")
+    base = base_directory(base_dir, Path(env_file) if env_file else None)
+    wanted = {"repo": hub_repo, "private": False if public else None, "push_base": push_base, "keep_last_n": hub_keep_last_n}
+    runs = _runs_to_push(base) if everything else [_only(base, str(run))]
+    client = _client(Path(env_file) if env_file else None)
+    results = [_push(one, wanted, client, timeout, keep_going=bool(everything)) for one in runs]
+    if json_output:
+        print_json(results if everything else results[0])
+    elif everything and not runs:
+        notice("no run here is to be pushed; pitstop push RUN pushes one")
+    return HubError.exit_code if any(result["problem"] for result in results) else 0
+
+
+def _only(base: Path, ref: str) -> RunDirectory:
+    run, checkpoint = locate(base, ref)
+    if checkpoint is not None:
+        raise RunError(f"'{ref}' is one checkpoint; push brings whole runs", hint=f"pitstop push {run.label}")
+    return run
+
+
+def _runs_to_push(base: Path) -> list[RunDirectory]:
+    runs = [RunDirectory(Path(record.path)) for record in list_runs(base)]
+    return [run for run in runs if _is_wanted(run)]
+
+
+def _is_wanted(run: RunDirectory) -> bool:
+    try:
+        return Outbox(run.path).destination() is not None
+    except PitstopError:
+        return True  # damaged records: the push says so
+
+
+def _client(env_file: Path | None) -> Any:
+    """The Hub's client with the token of the settings, else the client's own login."""
+    from pitstop.checkpointing.hub.client import HubClient
+    from pitstop.configs.load import apply_foreign, load_settings
+
+    settings = load_settings(env_file=env_file).settings
+    apply_foreign(env_file)
+    return HubClient(settings.hub.token.get_secret_value() if settings.hub.token else None)
+
+
+def _push(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, *, keep_going: bool) -> dict[str, Any]:
+    """Push one run. With ``keep_going`` an error is told and returned, so that the other runs have their turn."""
+    try:
+        return _push_here(run, wanted, client, timeout)
+    except PitstopError as error:
+        if not keep_going:
+            raise
+        warn(f"{run.label}: {error.message}")
+        return {"run": run.label, "repo": None, "commits": 0, "left": [], "problem": error.message}
+
+
+def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float) -> dict[str, Any]:
+    from pitstop.checkpointing.hub.contents import check_pushable
+    from pitstop.checkpointing.hub.pacing import Backoff
+    from pitstop.checkpointing.hub.pump import pump
+    from pitstop.checkpointing.hub.uploader import Pacing, Uploader
+    from pitstop.configs.load import load_settings
+
+    hub = load_settings(base=_settings_of(run), base_name=f"{run.label}/config.json").settings.hub
+    check_pushable(run)
+    box = Outbox(run.path)
+    with box.alone():
+        box.open(_destination(box.destination(), hub, wanted))
+        uploader = Uploader(run, client, Pacing(hub.retry_s, hub.commits_per_hour))
+        progress = _Progress(run, timeout)
+        complete = pump(uploader, Backoff(hub.retry_s), progress, progress)
+        left = [info.name for info in uploader.waiting()]
+        repo = uploader.arrived.repo
+    if not complete and progress.problem is None:
+        progress.problem = f"the Hub could not be reached for {timeout:.0f} s ({progress.last_trouble})"
+    if progress.problem is not None:
+        raise HubError(f"{run.label}: {progress.problem}; left: {', '.join(left) or 'the records'}", hint=progress.hint)
+    say(f"{run.label} is on the Hub: {repo}" + ("" if progress.commits else " (all was there already)"))
+    return {"run": run.label, "repo": repo, "commits": progress.commits, "left": left, "problem": None}
+
+
+def _settings_of(run: RunDirectory) -> dict[str, Any]:
+    return {key: value for key, value in run.settings().items() if key != "sources"}
+
+
+def _destination(before: Destination | None, hub: Any, wanted: Mapping[str, Any]) -> Destination:
+    """Where to: what the flags say, then where the run goes already, then its settings."""
+    known = before or Destination(hub.repo, hub.private, hub.keep_last_n, hub.push_base, hub.username)
+    given = {key: value for key, value in wanted.items() if value is not None}
+    return Destination(**{**known.__dict__, **given})
+
+
+class _Progress:
+    """Tells how it goes, and gives up after ``timeout`` seconds in which nothing went through."""
+
+    def __init__(self, run: RunDirectory, timeout: float) -> None:
+        self.run, self.timeout = run, timeout
+        self.commits = 0
+        self.problem: str | None = None
+        self.hint: str | None = f"pitstop push {run.label} goes on where this ended"
+        self.last_trouble = ""
+        self.ending = True
+        self.finished = run.status() in ("completed", "stopped")
+        self._last_success = time.monotonic()
+
+    def pushed(self, done: Any) -> None:
+        """A commit went through."""
+        self.commits += 1
+        self._last_success = time.monotonic()
+        names = ", ".join(done.names) or "the records and the adapter at the root"
+        notice(f"pushed {names} to {done.repo} ({done.commit[:7]})")
+
+    def trouble(self, reason: str, wait_s: float) -> None:
+        """A try failed."""
+        self.last_trouble = reason
+        notice(f"{reason}; trying again in {wait_s:.0f} s")
+
+    def stopped(self, error: PitstopError) -> None:
+        """Pushing has ended for good."""
+        self.problem, self.hint = error.message, error.hint or self.hint
+
+    def wait(self, seconds: float | None) -> bool:
+        """Pass the time, unless that is over."""
+        left = self._last_success + self.timeout - time.monotonic()
+        if seconds is None or left <= 0:
+            return False
+        time.sleep(min(seconds, left))
+        return True

@@ -1,0 +1,253 @@
+"""Pushing to the Hub beside the training: the uploader's process, what it says, and how long anyone waits for it.
+
+Nothing here may fail or slow the training. The checkpoints are their own queue, so that losing the process loses nothing:
+it is started again at the next save, and else by ``pitstop push`` or the next resume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pitstop.checkpointing.hub import outbox
+from pitstop.checkpointing.hub.outbox import Destination, Outbox
+from pitstop.checkpointing.runs import RunDirectory
+from pitstop.configs.errors import HubError, PitstopError
+from pitstop.configs.schema import Settings
+from pitstop.trainers.reporter import Reporter
+
+VERDICT_TIMEOUT_S = 30.0
+"""How long the start of training waits to hear whether pushing will work."""
+
+AFTER_SIGNAL_S = 5.0
+"""Whoever stops a training by a signal wants it to end: the uploader gets this long to finish what it is at."""
+
+_MODULE = "pitstop.checkpointing.hub.process"
+_MOST_STARTS = 5
+
+
+class Pusher:
+    """Pushes the run of this training. Only the first process has one."""
+
+    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+        self.settings, self.reporter = settings, reporter
+        self.run: RunDirectory | None = None
+        self._news = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
+        self._heard: dict[str, dict[str, Any]] = {}
+        self._starts = 0
+        self._troubled = False
+        self._over = False
+
+    # Before the first step
+
+    def start(self) -> None:
+        """Start the uploader; it looks at the account while the training loads its model."""
+        self._spawn()
+
+    def check_account(self) -> None:
+        """Tell what is wrong with the account, if something is. ``HubError`` where pushing is required."""
+        event = self._wait_for("account", "refused", "unreachable", timeout_s=VERDICT_TIMEOUT_S)
+        if event is None or event["event"] != "account":
+            self._judge(event)
+        elif event.get("can_write") is False:
+            self._judge({"event": "refused", "message": "the Hub token may only read", "hint": "make one with write access"})
+
+    def open(self, run: RunDirectory) -> None:
+        """Push ``run`` from now on, and tell where to. ``HubError`` where pushing is required and will not work."""
+        self.run = run
+        box = Outbox(run.path, run.storage)
+        box.open(_destination(self.settings, box.destination()))
+        with self._news:
+            for verdict in ("refused", "unreachable"):
+                self._heard.pop(verdict, None)
+        self._send(self._open_command())
+        event = self._wait_for("ready", "refused", "unreachable", "stopped", timeout_s=VERDICT_TIMEOUT_S)
+        if event is not None and event["event"] == "ready":
+            kind = "private" if self.settings.hub.private else "public"
+            self.reporter.line(f"Pushing every checkpoint to {event['repo']} ({kind} unless it was there already).")
+        else:
+            self._judge(event)
+
+    def _open_command(self) -> dict[str, Any]:
+        assert self.run is not None
+        hub = self.settings.hub
+        return {"open": str(self.run.path), "retry_s": hub.retry_s, "commits_per_hour": hub.commits_per_hour}
+
+    def _judge(self, event: Mapping[str, Any] | None) -> None:
+        """Say why pushing does not work now; where it will not work by itself and is required, that ends the training."""
+        if event is None or event["event"] == "unreachable":
+            reason = event["reason"] if event else "no answer"
+            self.reporter.warn(f"The Hub cannot be reached ({reason}). Checkpoints are kept until they are pushed.")
+            return
+        if self.settings.hub.push_required:
+            raise HubError(f"Checkpoints cannot be pushed: {event['message']}.", hint=event.get("hint"))
+        hint = f" To put it right: {event['hint']}." if event.get("hint") else ""
+        self.reporter.warn(
+            f"Checkpoints cannot be pushed: {event['message']}.{hint} Training goes on; {self._how_to_push()} sends them later."
+        )
+
+    def _how_to_push(self) -> str:
+        return f"`pitstop push {self.run.number}`" if self.run else "`pitstop push`"
+
+    # During training
+
+    def wake(self) -> None:
+        """There is a new checkpoint."""
+        if self._over or self.run is None:
+            return
+        if self._process is None or self._process.poll() is not None:
+            if not self._may_go_on():
+                return
+            self._spawn()
+            self._send(self._open_command())
+        self._send({"wake": True})
+
+    def _may_go_on(self) -> bool:
+        return self._starts < _MOST_STARTS and "stopped" not in self._heard
+
+    def _spawn(self) -> None:
+        self._starts += 1
+        environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        if self.settings.hub.token is not None:
+            environment["HF_TOKEN"] = self.settings.hub.token.get_secret_value()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", _MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+                start_new_session=True,  # Ctrl+C is for the training
+            )
+        except OSError as error:
+            self.reporter.warn(f"The uploader could not be started: {error}. Checkpoints are kept until they are pushed.")
+            return
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), name="pitstop-push", daemon=True)
+        self._listener.start()
+
+    def _send(self, command: Mapping[str, Any]) -> None:
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        try:
+            process.stdin.write(json.dumps(command) + "\n")
+            process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            pass  # it has ended; the next wake starts another
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            self._tell(event)
+            with self._news:
+                self._heard[event["event"]] = event
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "pushed":
+            self._troubled = False
+            names = ", ".join(event["names"]) or "the best adapter"
+            self.reporter.line(f"pushed {names} to {event['repo']} ({event['commit'][:7]})")
+        elif kind == "trouble" and not self._troubled:  # once an outage, not at every try
+            self._troubled = True
+            self.reporter.warn(f"The Hub does not take checkpoints at the moment ({event['reason']}); it is tried again.")
+        elif kind == "stopped":
+            hint = f" To put it right: {event['hint']}." if event.get("hint") else ""
+            self.reporter.warn(f"Pushing has stopped: {event['message']}.{hint} {self._how_to_push()} goes on with it.")
+        elif kind == "bug":
+            self.reporter.warn(f"The uploader ended by a bug ({event['error']}); the training goes on.\n{event['traceback']}")
+
+    def _wait_for(self, *kinds: str, timeout_s: float) -> dict[str, Any] | None:
+        def heard() -> dict[str, Any] | None:
+            return next((self._heard[kind] for kind in kinds if kind in self._heard), None)
+
+        with self._news:
+            self._news.wait_for(lambda: heard() is not None or self._has_ended(), timeout=timeout_s)
+            return heard()
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    # At the end
+
+    def finish(self, *, completed: bool, timeout_s: float) -> None:
+        """Wait for what is not on the Hub yet, at most ``timeout_s``.
+
+        ``completed``: training is over, so that the best adapter goes to the root.
+        """
+        if self.run is None:
+            return
+        self.wake()
+        self._send({"finish": completed})
+        deadline = time.monotonic() + timeout_s
+        while not self._has_ended() and time.monotonic() < deadline:
+            if left := self._left():
+                self.reporter.display.status(f"pushing {len(left)} checkpoints to the Hub")
+            with self._news:
+                self._news.wait_for(self._has_ended, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
+
+    def _left(self) -> list[str]:
+        try:
+            return not_arrived(self.run) if self.run is not None else []
+        except PitstopError:
+            return []
+
+    def tell_left(self) -> list[str]:
+        """What is not on the Hub; a warning says so."""
+        left = self._left()
+        if left:
+            subject = f"{len(left)} checkpoints are" if len(left) > 1 else f"{left[0]} is"
+            self.reporter.warn(f"{subject} not on the Hub yet; {self._how_to_push()} or the next resume sends what is left.")
+        return left
+
+    def close(self) -> None:
+        """End the uploader, whatever it is at; what has not arrived stays queued."""
+        self._over = True
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if self._listener is not None:
+            self._listener.join(timeout=5.0)  # what it said last is told first
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):  # what it had no time to read
+                    stream.close()
+
+
+def is_pushed(settings: Settings, run: RunDirectory | None, changes: Collection[str] = ()) -> bool:
+    """Whether a run is to be pushed: as the settings say, or as it was by ``pitstop push``, unless that was just turned off."""
+    if settings.hub.push:
+        return True
+    return run is not None and "hub.push" not in changes and Outbox(run.path).destination() is not None
+
+
+def _destination(settings: Settings, before: Destination | None) -> Destination:
+    """Where the settings send a run; those of ``pitstop push`` stand where the settings do not ask for pushing."""
+    hub = settings.hub
+    if before is not None and not hub.push:
+        return before
+    repo = hub.repo or (before.repo if before else None)
+    return Destination(repo, hub.private, hub.keep_last_n, hub.push_base, hub.username)
+
+
+def not_arrived(run: RunDirectory) -> list[str]:
+    """The checkpoints of a run that is pushed which are not on the Hub. ``CheckpointError`` for damaged records."""
+    arrived = Outbox(run.path).arrived()
+    return outbox.behind(arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in run.store.list()])
