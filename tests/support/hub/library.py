@@ -1,0 +1,58 @@
+"""What tests have huggingface_hub itself do, in a process with the environment for it: see ``distant``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def whoami() -> dict[str, Any]:
+    """The account of the token."""
+    from huggingface_hub import HfApi
+
+    return HfApi().whoami()
+
+
+def create(repo: str, *, private: bool = True) -> None:
+    """Make a repository, or find it there."""
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo(repo, private=private, exist_ok=True)
+
+
+def push(repo: str, directory: Path, to: str, message: str = "step", parent: str | None = None) -> str:
+    """Upload a directory in one commit; returns the commit."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    return str(
+        api.upload_folder(repo_id=repo, folder_path=directory, path_in_repo=to, commit_message=message, parent_commit=parent).oid
+    )
+
+
+def pull(repo: str, directory: Path, revision: str = "main") -> None:
+    """Download a whole repository."""
+    from huggingface_hub import snapshot_download
+
+    snapshot_download(repo, revision=revision, local_dir=directory)
+
+
+def files(repo: str, revision: str = "main") -> list[str]:
+    """Every path."""
+    from huggingface_hub import HfApi
+
+    return HfApi().list_repo_files(repo, revision=revision)
+
+
+def commits(repo: str) -> list[str]:
+    """The titles of the commits, newest first."""
+    from huggingface_hub import HfApi
+
+    return [commit.title for commit in HfApi().list_repo_commits(repo)]
+
+
+def remove_folder(repo: str, path: str) -> None:
+    """Delete a directory in one commit."""
+    from huggingface_hub import HfApi
+
+    HfApi().delete_folder(path, repo)
