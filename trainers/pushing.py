@@ -219,7 +219,7 @@ class Pusher:
         left = self._left()
         if left:
             subject = f"{len(left)} checkpoints are" if len(left) > 1 else f"{left[0]} is"
-            self.reporter.warn(f"{subject} not on the Hub yet; {self._how_to_push()} or the next resume sends what is left.")
+            self.reporter.warn(f"{subject} not on the Hub yet; {self._how_to_push()} sends what is left, and so does a resume.")
         return left
 
     def close(self) -> None:

@@ -79,6 +79,18 @@ class Commit:
         return blob_sha1(content) if isinstance(content, bytes) else None
 
 
+@dataclass(frozen=True)
+class Look:
+    """What of the page of the repository a commit renews: the model card, and the picture of the loss (``draw``).
+
+    ``has_curve``: there is a picture already. Drawing takes a second of a processor that the training may want.
+    """
+
+    card: bool = True
+    draw: bool = True
+    has_curve: bool = False
+
+
 def blob_sha1(content: bytes) -> str:
     """Git's name of a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -123,7 +135,7 @@ def build(
     *,
     repo: str,
     finished: bool,
-    with_card: bool = True,
+    look: Look,
 ) -> Commit:
     """The commit that brings ``infos`` to a repository that holds ``before``.
 
@@ -145,8 +157,7 @@ def build(
     base = _add_base(run, before.base, destination, files, hashes)
     inventory = Inventory(before.uid, run.name, entries, {}, base, root, finished)
     inventory = _add_run_files(run, inventory, files)
-    if with_card:
-        _add_card(run, inventory, repo, finished, files)
+    _add_card(run, inventory, repo, look, files)
     files[INVENTORY] = inventory.to_bytes(own_version())
     replaced = [entry.directory for entry in added if entry.directory in before.checkpoints]
     deletions = sorted({*replaced, *(before.checkpoints.keys() - entries.keys())})
@@ -260,10 +271,12 @@ def _json(content: Mapping[str, Any]) -> bytes:
     return mask(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _add_card(run: RunDirectory, inventory: Inventory, repo: str, finished: bool, files: dict[str, Path | bytes]) -> None:
-    picture = curve.loss_curve(_rows(run), run.name)
+def _add_card(run: RunDirectory, inventory: Inventory, repo: str, look: Look, files: dict[str, Path | bytes]) -> None:
+    picture = curve.loss_curve(_rows(run), run.name) if look.draw else None
     if picture is not None:
         files[CURVE] = picture
+    if not look.card:
+        return
     best = best_of(run, list(inventory.checkpoints.values()))
     facts = CardFacts(
         repo=repo,
@@ -273,9 +286,9 @@ def _add_card(run: RunDirectory, inventory: Inventory, repo: str, finished: bool
         metadata=metadata_of(run),
         root=inventory.root,
         best=best.directory if best else None,
-        finished=finished,
+        finished=inventory.finished,
         base_pushed=inventory.base is not None,
-        has_curve=picture is not None,
+        has_curve=look.has_curve or picture is not None,
         local=_local_names(run),
     )
     files[CARD] = mask(card.model_card(facts)).encode()

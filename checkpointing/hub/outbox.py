@@ -45,7 +45,8 @@ class Arrived:
     """What is on the Hub: ``pushed`` by directory in the repository, each as ``inventory.Entry.to_dict`` gives it.
 
     ``head`` is the commit that we know of, ``root`` whose adapter lies at the root and ``finished`` whether that is how the
-    training ended. ``card`` is git's hash of the model card that we wrote last; empty where somebody has edited it since.
+    training ended. ``card`` is git's hash of the model card that we wrote last; empty where somebody has edited it since;
+    ``curve`` whether there is a picture of the loss.
     ``problem`` says why pushing came to a stop; ``commits_at`` is when the last commits were made, in seconds since the epoch.
     """
 
@@ -57,6 +58,7 @@ class Arrived:
     base: str | None = None
     finished: bool = False
     card: str | None = None
+    curve: bool = False
     problem: str | None = None
     commits_at: tuple[float, ...] = ()
 
@@ -115,6 +117,7 @@ class Outbox:
                 base=_optional(content["base"], str),
                 finished=_exactly(content["finished"], bool),
                 card=_optional(content["card"], str),
+                curve=_exactly(content["curve"], bool),
                 problem=_optional(content["problem"], str),
                 commits_at=tuple(float(moment) for moment in content["commits_at"]),
             )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing.hub import contents, outbox
-from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, Unavailable
-from pitstop.checkpointing.hub.inventory import CARD, INVENTORY, MAX_BYTES, Entry, Inventory, parse_inventory
+from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, RemoteFile, Unavailable
+from pitstop.checkpointing.hub.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Entry, Inventory, parse_inventory
 from pitstop.checkpointing.hub.outbox import Arrived, Destination, Outbox
 from pitstop.checkpointing.hub.pacing import CommitBudget
 from pitstop.checkpointing.inspection import CheckpointInfo
@@ -23,6 +23,9 @@ _EMPTY = {".gitattributes", CARD, "LICENSE"}
 """What a repository may hold that somebody made for a run beforehand."""
 
 _MOST_NAMES = 50
+
+BETWEEN_PICTURES_S = 60.0
+"""The loss is drawn anew at most this often before the end of training."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Uploader:
         self.run, self.client, self.clock = run, client, clock
         self.outbox = Outbox(run.path, run.storage)
         self.budget = CommitBudget(pacing.commits_per_hour)
+        self._drawn_at = clock()
         self._arrived: Arrived | None = None
         self._known = False  # whether ``_arrived`` has been compared with the repository, and nothing uncertain came after
 
@@ -154,7 +158,8 @@ class Uploader:
 
     def _adopt(self, repo: str, head: str, remote: Inventory | None) -> None:
         """Take what the repository says for what is there."""
-        card = self._card_there(repo, head, remote) if remote is not None else None
+        there = self.client.files(repo, head) if remote is not None else {}
+        card = self._card_there(there, remote) if remote is not None else None
         if remote is None:
             remote = Inventory(self.arrived.uid, self.run.name)
         self._record(
@@ -168,12 +173,13 @@ class Uploader:
                 base=remote.base,
                 finished=remote.finished,
                 card=card,
+                curve=CURVE in there,
             )
         )
 
-    def _card_there(self, repo: str, head: str, remote: Inventory) -> str | None:
+    def _card_there(self, files: Mapping[str, RemoteFile], remote: Inventory) -> str | None:
         """Git's hash of our model card; empty where somebody has written another one since: it stays then."""
-        there = self.client.files(repo, head).get(CARD)
+        there = files.get(CARD)
         if there is None or self.arrived.card == "":
             return self.arrived.card
         ours_was_last = _as_recorded(remote) == self.arrived.pushed and remote.root == self.arrived.root
@@ -207,9 +213,16 @@ class Uploader:
             self.destination(),
             repo=repo,
             finished=last,
-            with_card=self.arrived.card != "",
+            look=contents.Look(self.arrived.card != "", self._draws(last), self.arrived.curve),
         )
         return self._commit(repo, commit)
+
+    def _draws(self, last: bool) -> bool:
+        """Whether to draw the loss anew: at the end, and now and then on the way."""
+        if not last and self.clock() < self._drawn_at + BETWEEN_PICTURES_S:
+            return False
+        self._drawn_at = self.clock()
+        return True
 
     def _inventory_of_records(self) -> Inventory:
         arrived = self.arrived
@@ -240,6 +253,7 @@ class Uploader:
                 base=inventory.base,
                 finished=inventory.finished,
                 card=commit.card or self.arrived.card,
+                curve=self.arrived.curve or CURVE in commit.files,
                 problem=None,
                 commits_at=(*self.budget.recent(self.arrived.commits_at, now), now),
             )

@@ -1,58 +1,11 @@
-"""A tiny model and data for real training, with the libraries imported once for all forked children."""
+"""A copy of a trained run for each test."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from support.stores import fast_directory
-from support.tiny_model import write_data
-from support.trials import Trainings
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model's directory. Made in another process: this one must not compute with torch before it forks."""
-    directory = tmp_path_factory.mktemp("models") / "tiny-llama"
-    program = (
-        f"from support.tiny_model import make_tiny_model; from pathlib import Path; make_tiny_model(Path({str(directory)!r}))"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent, capture_output=True)
-    return directory
-
-
-@pytest.fixture(scope="session")
-def warm() -> None:
-    """Import what training imports, so that forked children have it."""
-    import bitsandbytes  # noqa: F401
-    import peft  # noqa: F401
-    import transformers.models.auto.tokenization_auto
-    import transformers.models.llama.modeling_llama  # noqa: F401
-    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
-    get_checkpoint_conversion_mapping("llama")  # a table that takes a fifth of a second to build, and is kept
-
-    import pitstop.trainers.worker  # noqa: F401
-
-
-@pytest.fixture(scope="session")
-def trainings(tiny_model: Path, warm: None) -> Iterator[Trainings]:
-    """Short trainings whose uninterrupted ends are computed once."""
-    with tempfile.TemporaryDirectory(prefix="pitstop-trainings-", dir=fast_directory()) as home:
-        write_data(Path(home), 12, 4)
-        yield Trainings(tiny_model, Path(home))
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Twelve training and four evaluation records in a directory."""
-    return write_data(tmp_path / "data", 12, 4)
 
 
 @pytest.fixture

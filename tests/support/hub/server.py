@@ -147,6 +147,11 @@ class Hub:
                 listener.reopen()
         self._is_up = True
 
+    def forget(self) -> None:
+        """In a forked child: let go of the ports, which else stay open as long as the child lives."""
+        for listener in self._listeners:
+            listener.socket.close()
+
     def fault(self, **rule: Any) -> Fault:
         """Spoil requests to come: see ``Fault``."""
         return self.faults.add(**rule)
