@@ -12,18 +12,27 @@ import typer
 from pitstop.checkpointing import layout, locking
 from pitstop.checkpointing.base_models import BaseModels
 from pitstop.checkpointing.housekeeping import delete_run, freed_bytes, left_of_deletion, prune_deleted, unused_bases
+from pitstop.checkpointing.hub.outbox import Outbox
 from pitstop.checkpointing.inspection import tree_size
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.store import CheckpointStore
 from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
+from pitstop.cli.delete_on_hub import (
+    Client,
+    check_not_being_pushed,
+    delete_repository,
+    repository,
+    repository_to_delete,
+)
 from pitstop.cli.output import is_terminal, notice, print_json, say, warn
-from pitstop.configs.errors import ResourceError, RunError
+from pitstop.configs.errors import PitstopError, ResourceError, RunError
 from pitstop.configs.units import human_size
 
 
 def delete(
     run: Annotated[str, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path.")],
     yes: Annotated[bool | None, typer.Option("--yes", "-y", help="Do not ask.")] = None,
+    on_hub: Annotated[bool | None, typer.Option("--hub", help="Delete its repository on the Hub too.")] = None,
     dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Say what would be freed; delete nothing.")] = None,
     base_dir: BaseDirOption = None,
     env_file: EnvFileOption = None,
@@ -34,19 +43,24 @@ def delete(
     Asks first on a terminal; elsewhere --yes is needed. A run in use is refused. The base model stays, since other runs
     may share it: pitstop prune takes those that no run uses.
 
+    The run's repository on the Hub stays, unless --hub is given: then it is deleted first, with its history, if it is this
+    run's. Where the Hub refuses or cannot be reached, nothing is deleted.
+
     Examples:
 
       pitstop delete 3 --dry-run
       pitstop delete 3
+      pitstop delete 3 --hub
       pitstop delete smollm2135-train-r16-a32-e5-20260101-120000 --yes
     """
     base = base_directory(base_dir, Path(env_file) if env_file else None)
     found = _find(base, run)
     if found is None:
-        content = _finish(base, run, bool(dry_run))
+        content = _finish(base, run, dry_run=bool(dry_run), on_hub=bool(on_hub))
     else:
-        content = _facts(found)
-        _delete(found, content, yes=bool(yes), dry_run=bool(dry_run))
+        content = _facts(found, on_hub=bool(on_hub))
+        token_file = Path(env_file) if env_file else None
+        _delete(found, content, yes=bool(yes), dry_run=bool(dry_run), env_file=token_file)
     if json_output:
         print_json(content)
     else:
@@ -69,7 +83,17 @@ def _find(base: Path, ref: str) -> RunDirectory | None:
     return run
 
 
-def _facts(run: RunDirectory) -> dict[str, Any]:
+def hub_client(env_file: Path | None) -> Client:
+    """The Hub's client with the token of the settings, else the client's own login."""
+    from pitstop.checkpointing.hub.client import HubClient
+    from pitstop.configs.load import apply_foreign, load_settings
+
+    token = load_settings(env_file=env_file).settings.hub.token
+    apply_foreign(env_file)
+    return HubClient(token.get_secret_value() if token else None)
+
+
+def _facts(run: RunDirectory, *, on_hub: bool) -> dict[str, Any]:
     own = freed_bytes([run.path])
     return {
         "run": run.label,
@@ -84,7 +108,13 @@ def _facts(run: RunDirectory) -> dict[str, Any]:
         "shared_base_bytes": tree_size(run.path) - own,
         "base_becomes_unused": _only_user_of_its_base(run),
         "finished_earlier_deletion": False,
+        "hub": _hub_facts(run, on_hub),
     }
+
+
+def _hub_facts(run: RunDirectory, on_hub: bool) -> dict[str, Any] | None:
+    repo = repository_to_delete(run) if on_hub else repository(run)
+    return {"repo": repo, "delete": on_hub, "deleted": False, "was_gone": False} if repo else None
 
 
 def _only_user_of_its_base(run: RunDirectory) -> bool:
@@ -92,29 +122,54 @@ def _only_user_of_its_base(run: RunDirectory) -> bool:
     return digest in [item.name for item in unused_bases(run.base_dir, without=run.label)]
 
 
-def _delete(run: RunDirectory, content: dict[str, Any], *, yes: bool, dry_run: bool) -> None:
+def _delete(run: RunDirectory, content: dict[str, Any], *, yes: bool, dry_run: bool, env_file: Path | None) -> None:
     if run.is_locked():  # before anyone is asked
         raise locking.in_use(run.path / layout.LOCK, run.label)
+    check_not_being_pushed(run)
     if dry_run:
         content["dry_run"] = True
         return
     if not yes:
         _confirm(content)
-    content["freed_bytes"] = delete_run(run)
-    content["deleted"] = True
+    if content["hub"] and content["hub"]["delete"]:
+        with Outbox(run.path).alone():  # a push that began now would make the repository again
+            _delete_there(run, content["hub"], hub_client(env_file))
+            _delete_here(run, content)
+    else:
+        _delete_here(run, content)
     _tidy(run.base_dir)
 
 
+def _delete_there(run: RunDirectory, hub: dict[str, Any], client: Client) -> None:
+    hub["deleted"] = delete_repository(client, run)
+    hub["was_gone"] = not hub["deleted"]
+
+
+def _delete_here(run: RunDirectory, content: dict[str, Any]) -> None:
+    try:
+        content["freed_bytes"] = delete_run(run)
+    except PitstopError:
+        if content["hub"] and content["hub"]["deleted"]:
+            warn(f"{content['hub']['repo']} on the Hub is deleted; the run here is not")
+        raise
+    content["deleted"] = True
+
+
 def _confirm(content: Mapping[str, Any]) -> None:
+    run, hub = content["run"], content["hub"]
+    repo = hub["repo"] if hub and hub["delete"] else None
     if not is_terminal(sys.stdin):
+        command = f"pitstop delete {run}{' --hub' if repo else ''} --yes"
         raise RunError(
-            f"{content['run']} was not deleted: there is no terminal to ask for confirmation",
-            hint=f"pitstop delete {content['run']} --yes deletes it without asking; --dry-run says what that frees",
+            f"{run} was not deleted: there is no terminal to ask for confirmation",
+            hint=f"{command} deletes it without asking; --dry-run says what that frees",
         )
-    notice(f"{content['run']}  {content['name']}  {content['status']}")
+    notice(f"{run}  {content['name']}  {content['status']}")
     notice(f"  {content['checkpoints']} checkpoints and logs, {human_size(content['freed_bytes'])}, in {content['path']}")
-    if not typer.confirm(f"Delete {content['run']} for good?", err=True):
-        raise RunError(f"{content['run']} was not deleted", hint="answer y to delete it")
+    if repo:
+        notice(f"  the repository {repo} on the Hub, with its history")
+    if not typer.confirm(f"Delete {run}{f' and {repo} on the Hub' if repo else ''} for good?", err=True):
+        raise RunError(f"{run} was not deleted", hint="answer y to delete it")
 
 
 def _tidy(base: Path) -> None:
@@ -128,8 +183,13 @@ def _tidy(base: Path) -> None:
         warn(f"{reason}; `pitstop prune` tries again")
 
 
-def _finish(base: Path, ref: str, dry_run: bool) -> dict[str, Any]:
+def _finish(base: Path, ref: str, *, dry_run: bool, on_hub: bool) -> dict[str, Any]:
     """Remove what an earlier deletion of the run did not come to."""
+    if on_hub:
+        raise RunError(
+            f"{ref} was deleted already, and with it what was known of its repository",
+            hint=f"delete the repository on https://huggingface.co; pitstop delete {ref} removes what is left here",
+        )
     outcome = prune_deleted(base, dry_run=dry_run)
     if outcome.failed:
         reasons = "; ".join(reason for _, reason in outcome.failed)
@@ -147,6 +207,7 @@ def _finish(base: Path, ref: str, dry_run: bool) -> dict[str, Any]:
         "shared_base_bytes": 0,
         "base_becomes_unused": False,
         "finished_earlier_deletion": True,
+        "hub": None,
     }
 
 
@@ -161,8 +222,21 @@ def _print(content: Mapping[str, Any]) -> None:
         say(f"would free {freed}: {content['checkpoints']} checkpoints and logs in {content['path']}")
     else:
         say(f"deleted {run} ({content['name']}): freed {freed}")
+    _print_hub(content["hub"], dry_run=content["dry_run"])
     if content["base_becomes_unused"]:
         size = f" ({human_size(content['shared_base_bytes'])})" if content["shared_base_bytes"] else ""
         say(f"its base model{size} stays; no other run uses it: `pitstop prune` frees it")
     elif content["shared_base_bytes"]:
         say(f"its base model ({human_size(content['shared_base_bytes'])}) stays: other runs share it")
+
+
+def _print_hub(hub: Mapping[str, Any] | None, *, dry_run: bool) -> None:
+    if hub is None:
+        return
+    if not hub["delete"]:
+        fate = "stays on the Hub"
+    elif dry_run:
+        fate = "would be deleted on the Hub, with its history"
+    else:
+        fate = "was gone from the Hub already" if hub["was_gone"] else "is deleted on the Hub"
+    say(f"its repository {hub['repo']} {fate}")

@@ -7,6 +7,9 @@ from pitstop.checkpointing.hub.inventory import BASE_DIRECTORY
 from pitstop.checkpointing.hub.markdown import quoted
 
 _PLACEHOLDER = "path/to/the/base"
+_COPY = "path"
+# Not subfolder="base": transformers finds the adapter at the top then, and takes the base that its config names.
+_FETCH = f'{_COPY} = snapshot_download(repo, allow_patterns="{BASE_DIRECTORY}/*") + "/{BASE_DIRECTORY}"'
 _COMPUTE = {"bfloat16", "float16", "float32"}
 _BY_PRECISION = {"bf16": "bfloat16", "fp16": "float16"}
 
@@ -14,9 +17,9 @@ _BY_PRECISION = {"bf16": "bfloat16", "fp16": "float16"}
 def loading(facts: CardFacts) -> list[str]:
     """The section on loading the adapter, and a checkpoint, with PEFT."""
     where, note = _base(facts)
-    stored = where[0] == "repo"  # the copy that was pushed is in 4 bits already
-    in_4bit = facts.method == "qlora" and not stored
-    imports = ["import torch"] if in_4bit else []
+    from_copy = where == [_COPY]
+    in_4bit = facts.method == "qlora" and not from_copy  # the copy that was pushed is in 4 bits already
+    imports = ["import torch"] if in_4bit else ["from huggingface_hub import snapshot_download"] if from_copy else []
     more = ", BitsAndBytesConfig" if in_4bit else ""
     return [
         "## Load it",
@@ -28,11 +31,10 @@ def loading(facts: CardFacts) -> list[str]:
         f"from transformers import AutoModelForCausalLM, AutoTokenizer{more}",
         "",
         f"repo = {quoted(facts.repo)}",
-        *(_quantization(facts) if in_4bit else []),
+        *(_quantization(facts) if in_4bit else [_FETCH] if from_copy else []),
         f"tokenizer = AutoTokenizer.from_pretrained({', '.join(where)})",
         "base = AutoModelForCausalLM.from_pretrained(",
-        f"    {', '.join(where)},",
-        f"    {', '.join(_how(in_4bit))},",
+        *(f"    {argument}," for argument in [*where, *_how(in_4bit)]),
         ")",
         "model = PeftModel.from_pretrained(base, repo)",
         "```",
@@ -46,7 +48,7 @@ def _base(facts: CardFacts) -> tuple[list[str], list[str]]:
         revision = [f"revision={quoted(facts.base_revision)}"] if facts.base_revision else []
         return [quoted(facts.base_on_hub), *revision], []
     if facts.base_pushed:
-        return ["repo", f"subfolder={quoted(BASE_DIRECTORY)}"], []
+        return [_COPY], []
     note = "The base was a directory on the machine that trained it and is not part of this repository: put its path in here."
     return [quoted(_PLACEHOLDER)], [note, ""]
 

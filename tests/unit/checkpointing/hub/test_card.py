@@ -199,7 +199,7 @@ def test_main_settings_are_always_there_and_others_where_they_differ() -> None:
 def test_the_code_loads_the_base_as_it_was_trained_on() -> None:
     load, checkpoint = code(model_card(facts()))
     ast.parse(load)
-    assert f'"{BASE}", revision="{COMMIT}",' in load
+    assert f'    "{BASE}",\n    revision="{COMMIT}",\n    quantization_config=in_4bit,\n' in load
     assert "load_in_4bit=True" in load and "bnb_4bit_compute_dtype=torch.bfloat16" in load
     assert 'repo = "user/a-run"' in load and "PeftModel.from_pretrained(base, repo)" in load
     assert checkpoint == 'model = PeftModel.from_pretrained(base, repo, subfolder="checkpoint-200")\n'
@@ -213,7 +213,9 @@ def test_a_base_that_is_not_on_the_hub_comes_from_the_repository_or_from_the_rea
     (load, _), card = code(model_card(local)), model_card(local)
     assert '"path/to/the/base"' in load and "put its path in here" in card
     load, _ = code(model_card(replace(local, base_pushed=True)))
-    assert 'from_pretrained(\n    repo, subfolder="base",' in load
+    assert 'path = snapshot_download(repo, allow_patterns="base/*") + "/base"\n' in load
+    assert "AutoModelForCausalLM.from_pretrained(\n    path,\n" in load
+    ast.parse(load)
     assert "BitsAndBytes" not in load, "that copy is in 4 bits already"
 
 
