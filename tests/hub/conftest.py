@@ -51,3 +51,10 @@ def module_distant(module_hub: Hub, mode: str, tmp_path_factory: pytest.TempPath
     """A process for all tests of a module, since starting one takes a second."""
     with Distant(environment(module_hub, mode, tmp_path_factory.mktemp("hf-home"))) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def module_lfs(module_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distant]:
+    """The same by LFS only, for what has nothing to do with how large files travel."""
+    with Distant(environment(module_hub, "lfs", tmp_path_factory.mktemp("hf-home"))) as process:
+        yield process

@@ -20,14 +20,14 @@ def create(repo: str, *, private: bool = True) -> None:
     HfApi().create_repo(repo, private=private, exist_ok=True)
 
 
-def push(repo: str, directory: Path, to: str, message: str = "step", parent: str | None = None) -> str:
-    """Upload a directory in one commit; returns the commit."""
-    from huggingface_hub import HfApi
+def push(
+    repo: str, directory: Path, to: str, message: str = "step", parent: str | None = None, token: str | bool | None = None
+) -> str:
+    """Upload a directory in one commit, which the library does not try twice; returns the commit."""
+    from huggingface_hub import CommitOperationAdd, HfApi
 
-    api = HfApi()
-    return str(
-        api.upload_folder(repo_id=repo, folder_path=directory, path_in_repo=to, commit_message=message, parent_commit=parent).oid
-    )
+    operations = [CommitOperationAdd(f"{to}/{file.name}", file) for file in sorted(directory.iterdir())]
+    return str(HfApi(token=token).create_commit(repo, operations, commit_message=message, parent_commit=parent).oid)
 
 
 def pull(repo: str, directory: Path, revision: str = "main") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fnmatch
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,23 @@ Tree = dict[str, Entry]
 @route("POST", REPOSITORY + "/preupload" + REVISION)
 def preupload(exchange: Exchange, kind: str, name: str, revision: str) -> None:
     """Say of each file whether it goes to LFS, and what lies under its path already."""
-    commit = commit_at(writable(exchange, kind, name), revision)
+    commit, hub, asked = commit_at(writable(exchange, kind, name), revision), exchange.hub, exchange.json()
+    ignored = asked.get("gitIgnore")
+    if ignored is None and ".gitignore" in commit.tree:
+        ignored = hub.store.file(commit.tree[".gitignore"]).read_text()
     answers = []
-    for file in exchange.json()["files"]:
-        entry = commit.tree.get(file["path"])
-        mode = "lfs" if exchange.hub.store.is_large(file["path"], file["size"]) else "regular"
-        answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": entry.etag if entry else None})
+    for file in asked["files"]:
+        path, entry = file["path"], commit.tree.get(file["path"])
+        mode = "lfs" if hub.store.is_large(path, file["size"]) else "regular"
+        oid = entry.etag if entry else None
+        answers.append({"path": path, "uploadMode": mode, "shouldIgnore": _is_ignored(path, ignored or ""), "oid": oid})
     exchange.reply({"files": answers, "commitOid": commit.oid})
+
+
+def _is_ignored(path: str, rules: str) -> bool:
+    """Whether the file's name matches a line: all that tests need of git's rules."""
+    patterns = [line.strip() for line in rules.splitlines() if line.strip() and not line.startswith("#")]
+    return any(fnmatch.fnmatch(path.rsplit("/", 1)[-1], pattern) for pattern in patterns)
 
 
 @route("POST", REPOSITORY + "/commit" + REVISION)
@@ -49,7 +60,7 @@ def _keep_to_limit(hub: Hub) -> None:
     wait_s = hub.commit_limit.wait_s() if hub.commit_limit else None
     if wait_s is not None:
         message = "You have exceeded the rate limit for repository commits"
-        raise Refusal(429, message, headers={"Retry-After": str(hub.retry_after or wait_s)})
+        raise Refusal(429, message, headers={"Retry-After": str(wait_s if hub.retry_after is None else hub.retry_after)})
 
 
 def _commit(hub: Hub, repository: Repository, revision: str, lines: list[dict[str, Any]], author: str) -> Commit:
