@@ -12,10 +12,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from pitstop.checkpointing import inspection, layout, pointers
 from pitstop.checkpointing.inspection import CheckpointInfo, DamagedError
@@ -457,7 +458,20 @@ class CheckpointStore:
         return sorted(path for path in directory.iterdir() if inspection.is_real_directory(path))
 
 
-def choose_best(infos: list[CheckpointInfo], monitor: str, mode: str) -> tuple[CheckpointInfo, str, str] | None:
+class Scored(Protocol):
+    """What can be compared: a checkpoint here or on the Hub."""
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]: ...
+
+    @property
+    def order(self) -> tuple[Any, ...]: ...
+
+
+ScoredType = TypeVar("ScoredType", bound=Scored)
+
+
+def choose_best(infos: Sequence[ScoredType], monitor: str, mode: str) -> tuple[ScoredType, str, str] | None:
     """The best checkpoint with the metric and mode that it was chosen by; None when no checkpoint has a metric."""
     for metric, direction in ((monitor, mode), ("train_loss", "min")):
         values = [(info, value) for info in infos if (value := info.metrics.get(metric)) is not None]

@@ -215,7 +215,13 @@ def _status(error: BaseException) -> int | None:
 def _sorted_out(what: str, *, writing: bool = False, creating: bool = False) -> Iterator[None]:
     """Turn whatever the library raises into one of our four kinds."""
     import httpx2
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     try:
         yield
@@ -223,6 +229,10 @@ def _sorted_out(what: str, *, writing: bool = False, creating: bool = False) -> 
         raise
     except OfflineModeIsEnabled:
         raise Offline("HF_HUB_OFFLINE is set") from None
+    except LocalEntryNotFoundError as error:  # how a download tells that it could not even ask for the file
+        if isinstance(error.__cause__, OfflineModeIsEnabled):
+            raise Offline("HF_HUB_OFFLINE is set") from None
+        raise Unavailable(_said(error.__cause__ or error)) from error
     except HFValidationError as error:
         raise Refused(f"{what!r} is no repository id", hint="it reads owner/name") from error
     except httpx2.TransportError as error:

@@ -68,6 +68,11 @@ class Entry:
     def directory(self) -> str:
         return remote_directory(self.step)
 
+    @property
+    def order(self) -> tuple[int, datetime, str]:
+        """Sort key, as that of ``CheckpointInfo``."""
+        return (self.step, datetime.fromisoformat(self.saved_at), self.name)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {
