@@ -332,8 +332,7 @@ class _Pull:
         if name in self.hub.files and self.hub.files[name].size != record.size:
             raise Unfit(name, f"it has {self.hub.files[name].size:,} bytes instead of {record.size:,}")
         if not _is(path, record):
-            path.unlink(missing_ok=True)  # else the client would take it for the one that it fetched
-            self.hub.download(name, self.fetched)
+            self._download(name)
         if not _is(path, record):
             raise Unfit(name, "its content is not what was pushed (its SHA-256 differs)")
         return path
@@ -342,13 +341,17 @@ class _Pull:
         """The content of a file whose hash nobody tells, fetched anew."""
         if self.hub.files[name].size > MAX_BYTES:
             raise Unfit(name, f"longer than {MAX_BYTES:,} bytes")
-        path = self.fetched / name
-        path.unlink(missing_ok=True)
-        self.hub.download(name, self.fetched)
+        self._download(name)
         try:
-            return read_regular_file(path, limit=MAX_BYTES)
+            return read_regular_file(self.fetched / name, limit=MAX_BYTES)
         except OSError as error:
             raise Unfit(name, f"it cannot be read ({error.strerror or error})") from error
+
+    def _download(self, name: str) -> None:
+        path = self.fetched / name
+        if os.path.lexists(path):  # the client would take it for what it has fetched
+            self.disk.unlink(path)
+        self.hub.download(name, self.fetched)
 
     # Building
 
@@ -372,6 +375,7 @@ class _Pull:
         self.disk.rename(self.fetched / entry.directory, weights / entry.name)
         if has_base:
             self.disk.rename(self.fetched / BASE_DIRECTORY, staged / LINKED)
+        self.disk.sync_directory(self.fetched)
         _make_durable(self.disk, staged)
         if inventory.base is not None and not has_base:
             self.models.link_into(staged, inventory.base)

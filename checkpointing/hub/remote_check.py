@@ -107,30 +107,42 @@ def _refuse_code(name: str) -> None:
 def _check_names(files: Collection[str]) -> None:
     groups: dict[str, list[str]] = defaultdict(list)
     for name in files:
+        if name == _ATTRIBUTES:
+            continue
+        if not _is_plain(name):
+            raise Unfit(name, "no file of a run has such a name", hint=_REMOVE)
         top, slash, _ = name.partition("/")
-        if name != _ATTRIBUTES:
-            groups[top if slash else ""].append(name)
-    tops = [*groups.pop("", []), *groups]
-    for names in (tops, *groups.values()):
-        try:
-            check_file_names(names)
-        except CheckpointError as error:
-            raise Unfit(_culprit(names), error.message, hint=_REMOVE) from None
+        groups[top if slash else ""].append(name)
+    _check_collisions([*groups.pop("", []), *groups])
+    for names in groups.values():
+        _check_collisions(names)
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        check_file_names([name])
+    except CheckpointError:
+        return False
+    return True
+
+
+def _check_collisions(names: Collection[str]) -> None:
+    """Refuse names that are one on some filesystem, and files that need a directory where there is a file."""
+    try:
+        check_file_names(names)
+    except CheckpointError as error:
+        raise Unfit(_culprit(names), error.message, hint=_REMOVE) from None
 
 
 def _culprit(names: Collection[str]) -> str:
-    """The name that alone, or after the ones before it, is refused."""
+    """The first name that cannot stand beside one before it; the last one where there are only too many."""
+    before: set[str] = set()
     for name in names:
-        try:
-            check_file_names([name])
-        except CheckpointError:
+        folded = name.lower()
+        if folded in before or any(other.startswith(f"{folded}/") or folded.startswith(f"{other}/") for other in before):
             return name
-    folded: dict[str, str] = {}
-    for name in names:
-        if name.lower() in folded:
-            return name
-        folded[name.lower()] = name
-    return next((name for name in names if any(name.lower().startswith(f"{other}/") for other in folded)), next(iter(names)))
+        before.add(folded)
+    return list(names)[-1]
 
 
 def check_places(files: Mapping[str, RemoteFile], inventory: Inventory) -> None:
