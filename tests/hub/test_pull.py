@@ -348,6 +348,21 @@ def test_a_file_that_a_cut_left_half_is_fetched_anew(files: Files, base: Path) -
     assert run.store.verify("last").name == "checkpoint-6"
 
 
+def test_a_file_that_the_line_garbles_is_fetched_again(files: Files, base: Path) -> None:
+    good = files["checkpoint-6/optimizer.safetensors"]
+    seen: list[str] = []
+
+    def garble(what: str) -> None:
+        seen.append(what)
+        bad = seen.count("checkpoint-6/optimizer.safetensors") == 1
+        hub.sent["checkpoint-6/optimizer.safetensors"] = good[::-1] if bad else good
+
+    hub = FakeHub(files, before=garble)
+    pulled(hub, base)
+    assert hub.downloads.count("checkpoint-6/optimizer.safetensors") == 2
+    assert len(hub.downloads) == len(set(hub.downloads)) + 1
+
+
 def test_offline_is_said_at_once(files: Files, base: Path) -> None:
     waits: list[float] = []
     hub = FakeHub(files, before=fails(1, lambda: Offline("HF_HUB_OFFLINE is set")))

@@ -49,6 +49,8 @@ class FakeHub:
     before: Callable[[str], None] = lambda what: None
     storage: Storage = field(default_factory=ForgetfulStorage)
     downloads: list[str] = field(default_factory=list)
+    sent: Files = field(default_factory=dict)
+    """What is sent in place of the contents that are listed."""
 
     def head(self, repo: str, revision: str = "main") -> str:
         self.before("head")
@@ -76,7 +78,7 @@ class FakeHub:
             if not place.exists():
                 self.storage.make_directory(place)
         descriptor = self.storage.create(target)
-        self.storage.write(descriptor, memoryview(self.contents[path]))
+        self.storage.write(descriptor, memoryview(self.sent.get(path, self.contents[path])))
         self.storage.close(descriptor)
         self.downloads.append(path)
         return target
