@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from pitstop.checkpointing.store import CheckpointStore, choose_best, free_name
 from pitstop.configs.errors import CheckpointError, PitstopError, RunError
 from pitstop.naming.names import unique
 
-__all__ = ["RunDirectory", "RunRecord", "create_run", "find_run", "list_runs", "locate"]
+__all__ = ["RunDirectory", "RunRecord", "create_run", "find_run", "install_run", "list_runs", "locate"]
 
 METADATA_VERSION = 1
 
@@ -325,16 +325,85 @@ def create_run(
     return run
 
 
+def install_run(
+    base_dir: Path | str,
+    staged: Path,
+    *,
+    name: str,
+    metadata: Mapping[str, Any],
+    number: int | None = None,
+    check: Callable[[], object] = lambda: None,
+    storage: Storage | None = None,
+) -> RunDirectory:
+    """Make the complete run in ``staged`` the next run of ``base_dir`` (or run ``number``), in one step that no crash can halve.
+
+    ``staged`` lies on the same filesystem and holds all of a run but metadata.json, durably; ``metadata`` overrides what is derived from
+    its config.json and checkpoints. ``check`` is called when no other process can start a run any more, and may refuse.
+    A crash leaves ``staged`` beside its old name, or the run. ``RunError`` when ``number`` exists, ``ResourceError``.
+    """
+    disk: Storage = storage or LocalStorage()
+    base = Path(os.path.abspath(base_dir))
+    undo: list[Callable[[], object]] = []
+    try:
+        make_directories(disk, base / layout.BY_NAME)
+        with by_name.alone(base):
+            check()
+            path = _free_place(base, number)
+            named = staged.with_name(path.name)  # what is told of a run depends on its number
+            disk.rename(staged, named)
+            content = _describe_staged(RunDirectory(named, disk), metadata)
+            _drop_stale_names(disk, base, path.name)
+            entry = _claim_name(disk, base / layout.BY_NAME, name, f"../{path.name}")
+            undo.append(lambda: disk.unlink(entry))
+            disk.write_file(named / layout.METADATA, _json_bytes({**content, "name": entry.name}))
+            for directory in (named, named.parent, base / layout.BY_NAME):
+                disk.sync_directory(directory)
+            disk.rename(named, path)
+            undo.append(lambda: disk.rename(path, named))
+            for directory in (base, named.parent):
+                disk.sync_directory(directory)
+    except BaseException as error:
+        for step in reversed(undo):
+            with suppress(OSError):  # the first error is the one to tell
+                step()
+        if isinstance(error, OSError):
+            raise _not_made(base, error) from error
+        raise
+    return RunDirectory(path, disk)
+
+
+def _free_place(base: Path, number: int | None) -> Path:
+    path = base / layout.run_directory_name(number if number is not None else _highest(base) + 1)
+    if os.path.lexists(path):
+        raise _taken(number, path)
+    return path
+
+
+def _describe_staged(run: RunDirectory, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    infos = run.store.list()
+    run.store.repair_pointers()
+    content = _initial_metadata(run.number, run.path.name, run.config(), datetime.now().astimezone())
+    content |= {"status": INTERRUPTED, **metadata, **run._checkpoint_keys(infos)}
+    if infos:
+        content["progress"] = {**content["progress"], "step": infos[-1].step, "epoch": _plain(infos[-1].epoch)}
+    return content
+
+
 def _claim(directory: Path, storage: Storage, name: str, number: int | None, claimed: list[Path]) -> RunDirectory:
     """Take number and name; what is made is added to ``claimed``: the run's directory, then its entry in by-name."""
     claimed.append(_claim_number(storage, directory, number))
     run = RunDirectory(claimed[0], storage)
-    for stale in by_name.entries(run.base_dir, run.label):  # of an earlier run of this number, which is gone
-        storage.unlink(stale)
+    _drop_stale_names(storage, run.base_dir, run.label)
     names = run.base_dir / layout.BY_NAME
     claimed.append(_claim_name(storage, names, name, f"../{run.label}"))
     storage.sync_directory(names)
     return run
+
+
+def _drop_stale_names(storage: Storage, base: Path, label: str) -> None:
+    """Remove the entries of an earlier run of this number, which is gone."""
+    for stale in by_name.entries(base, label):
+        storage.unlink(stale)
 
 
 def _claim_number(storage: Storage, directory: Path, number: int | None) -> Path:
@@ -345,11 +414,15 @@ def _claim_number(storage: Storage, directory: Path, number: int | None) -> Path
         except FileExistsError:
             if number is None:
                 continue  # another process took it; look again
-            raise RunError(
-                f"run {number} exists: {path}",
-                hint=f"continue it with `pitstop resume --run-number {number}`, or leave --run-number out for a new run",
-            ) from None
+            raise _taken(number, path) from None
         return path
+
+
+def _taken(number: int | None, path: Path) -> RunError:
+    return RunError(
+        f"run {number} exists: {path}",
+        hint=f"continue it with `pitstop resume --run-number {number}`, or leave --run-number out for a new run",
+    )
 
 
 def _highest(directory: Path) -> int:

@@ -24,6 +24,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "prune": CommandEntry("pitstop.cli.prune", "prune", "Delete old checkpoints and what crashes left behind.", RUNS),
     "push": CommandEntry("pitstop.cli.push", "push", "Push a run's checkpoints to the Hub.", RUNS),
     "delete": CommandEntry("pitstop.cli.delete", "delete", "Delete a whole run.", RUNS),
+    "pull": CommandEntry("pitstop.cli.pull", "pull", "Get a run back from the Hugging Face Hub.", RUNS),
     "name": CommandEntry("pitstop.cli.name", "name", "Preview the names that a run would get.", RUNS),
     "config": CommandEntry("pitstop.cli.config", "app", "Show or validate every setting with its source.", SETUP),
     "doctor": CommandEntry("pitstop.cli.doctor", "doctor", "Check what this machine can do.", SETUP),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,14 @@ def resume(
         typer.Argument(help="3, run_003, a run's name or a path; 3@best picks a checkpoint. The newest run unless given."),
     ] = None,
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="last, best, epoch_003 or checkpoint-100.")] = None,
+    from_hub: Annotated[
+        str | None,
+        typer.Option(
+            "--from-hub",
+            metavar="REPO",
+            help="Pull the run from this repository on the Hub first; owner/name@best picks a checkpoint.",
+        ),
+    ] = None,
     allow_changed_data: Annotated[
         bool, typer.Option("--allow-changed-data", help="Go on although the training data has changed.")
     ] = False,
@@ -60,6 +68,7 @@ def resume(
       pitstop resume 3 --checkpoint best
       pitstop resume 3@epoch_002
       pitstop resume 3 --fallback new
+      pitstop resume --from-hub owner/name --dataset data.jsonl
     """
     if fallback not in (None, "new"):
         raise SettingsError(f"--fallback: '{fallback}' is not one of: new.", hint="Leave it out, or give --fallback new.")
@@ -69,6 +78,11 @@ def resume(
     if run is not None and "training.checkpoint.run_number" in flags:
         raise RunError(f"Both RUN ({run}) and --run-number were given.", hint="Give one of them.")
     wanted = run if run is not None else (str(own.run_number) if "training.checkpoint.run_number" in flags else None)
+    arguments: Sequence[str] = sys.argv[1:]
+    if from_hub is not None:
+        _refuse_two_runs(from_hub, wanted)
+        wanted = str(_pull(from_hub, checkpoint, own.base_dir, env_file, quiet=quiet))
+        checkpoint, arguments = None, _of_pulled(arguments, wanted)
     return resume_run(
         wanted,
         base_dir=own.base_dir,
@@ -80,7 +94,43 @@ def resume(
         fallback_new=fallback == "new",
         json_output=json_output,
         quiet=quiet,
+        arguments=arguments,
     )
+
+
+def _refuse_two_runs(from_hub: str, wanted: str | None) -> None:
+    from pitstop.trainers import launch
+
+    if wanted is not None:
+        raise RunError(
+            f"Both a run ({wanted}) and --from-hub {from_hub} were given.",
+            hint="--from-hub makes a new run here: leave the other out, or give the run alone to continue it.",
+        )
+    if launch.is_worker():  # each process would pull
+        raise SettingsError(
+            "--from-hub cannot be given to several processes that another program started.",
+            hint=f"First `pitstop pull {from_hub}`, then start the processes with the number of that run; or use --num-processes.",
+        )
+
+
+def _pull(from_hub: str, checkpoint: str | None, base_dir: str, env_file: Path | None, *, quiet: bool) -> Path:
+    from pitstop.cli.pull import pull_run
+
+    return pull_run(from_hub, checkpoint, Path(base_dir), env_file, quiet=quiet).run.path
+
+
+def _of_pulled(arguments: Sequence[str], run: str) -> list[str]:
+    """The command line with the run that is here now in place of the repository, for processes that are started with it."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, given, _ = word.partition("=")
+        if option not in ("--from-hub", "--checkpoint"):
+            kept.append(word)
+        elif not given:
+            next(words, None)
+    at = kept.index("resume") + 1 if "resume" in kept else 0
+    return [*kept[:at], run, *kept[at:]]
 
 
 def resume_run(
@@ -95,8 +145,12 @@ def resume_run(
     fallback_new: bool = False,
     json_output: bool,
     quiet: bool,
+    arguments: Sequence[str] | None = None,
 ) -> int:
-    """Resume ``run`` (the newest if ``None``); returns the exit code. Raises ``PitstopError``."""
+    """Resume ``run`` (the newest if ``None``); returns the exit code. Raises ``PitstopError``.
+
+    ``arguments`` are those of the processes that are started where there are to be several; this one's unless given.
+    """
     from pitstop.checkpointing.runs import locate
 
     reference = run if run is not None else _newest(base_dir)
@@ -107,7 +161,7 @@ def resume_run(
 
     launch.prepare_environment()
     if processes > 1 and not launch.is_worker():
-        return launch.launch(processes, sys.argv[1:])
+        return launch.launch(processes, sys.argv[1:] if arguments is None else arguments)
     display = make_display(quiet=quiet, json_output=json_output)
     from pitstop.cli.train import speaking_for_all
 

@@ -303,7 +303,7 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
             return BaseOnDisk(bases.base_path(plan.run.path, wanted), stored=True, digest=wanted)
         except CheckpointError as error:
             if plan.settings.training.checkpoint.save_base_model:
-                reporter.warn(f"{error.message} It is made again from {inputs.source.model_id}.")
+                reporter.warn(f"{error.message.rstrip('.')}. It is made again from {inputs.source.model_id}.")
     digest = inputs.source.digest(recipe.as_dict())
     if digest != wanted and not plan.allow_changed_base:
         raise ModelError(
