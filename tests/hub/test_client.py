@@ -329,7 +329,14 @@ def test_an_object_that_the_storage_refuses_comes_with_its_reason(hub: Hub, clie
 
 
 def test_an_answer_that_is_none_of_the_hub_is_unavailable(hub: Hub, client: Distant) -> None:
-    hub.fault(path="/revision/", status=200, body="welcome to the hotel", times=2)
+    hub.fault(
+        path="/api/", status=200, body="<h1>Welcome to the hotel</h1>", headers={"Content-Type": "text/html"}, times=FOR_EVER
+    )
+    for arguments in (("account",), ("head", REPO), ("files", REPO, "main")):
+        with pytest.raises(Unavailable, match="makes no sense"):
+            client(CALL, *arguments)
+    hub.reset()
+    hub.fault(path="/revision/", status=200)
     with pytest.raises(Unavailable, match=r"makes no sense|names no commit"):
         client(CALL, "head", REPO)
 

@@ -215,9 +215,11 @@ def test_everything_that_was_pushed_can_be_searched(tmp_path: Path, mode: str) -
         process(f"{LIBRARY}push", REPO, source, "x", "needle-title")
         hub.fault(path="/commit/", status=400)
         (source / "b.json").write_text("needle-refused")
+        halves = b"needle-unc" + bytes(2000) + b"committed" + bytes(2000)  # so that LZ4 writes the whole as copies of them
+        (source / "v.bin").write_bytes(halves + b"needle-uncommitted" + bytes(2000))
         with pytest.raises(Exception, match="Bad request"):
             process(f"{LIBRARY}push", REPO, source, "x")
-        for needle in ("needle-large", "needle-small", "needle-title", "needle-refused"):
+        for needle in ("needle-large", "needle-small", "needle-title", "needle-refused", "needle-uncommitted"):
             assert hub.where(needle), needle
         assert not hub.where("needle-nowhere")
         assert not hub.where(WRITE)

@@ -17,6 +17,7 @@ class Fault:
     ``times`` -1 is for ever; the first ``skip`` that match pass. What it does, any of:
 
     - ``status`` with ``headers``, ``body`` (the message) and ``code`` (X-Error-Code) is the answer, and nothing is done;
+      with a Content-Type among the headers ``body`` is sent as it is, else in JSON;
     - ``drop`` cuts the connection: ``before`` anything is read; in the ``body`` once more than ``after`` bytes came in;
       ``after`` the request was carried out, so that its answer is lost; in the ``download`` after ``after`` bytes.
       ``fin`` ends the connection in good order, without it is reset;

@@ -133,7 +133,8 @@ class Exchange(BaseHTTPRequestHandler):
         if not self._body_read:  # read what is being sent, so that the client sees the answer and not a reset
             for _ in self.pieces():
                 pass
-        self.reply({"error": refusal.message, **refusal.extra}, refusal.status, headers)
+        page = refusal.message.encode() if "Content-Type" in headers else None
+        self.reply(page or {"error": refusal.message, **refusal.extra}, refusal.status, headers)
 
     def _cut(self) -> None:
         self.close_connection, self.entry.status = True, "cut"
