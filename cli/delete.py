@@ -24,6 +24,7 @@ from pitstop.cli.delete_on_hub import (
     repository,
     repository_to_delete,
 )
+from pitstop.cli.hub_client import hub_client
 from pitstop.cli.output import is_terminal, notice, print_json, say, warn
 from pitstop.configs.errors import PitstopError, ResourceError, RunError
 from pitstop.configs.units import human_size
@@ -81,16 +82,6 @@ def _find(base: Path, ref: str) -> RunDirectory | None:
             hint=f"pitstop prune {run.label} --keep-last-n N thins its checkpoints; pitstop delete {run.label} deletes all of it",
         )
     return run
-
-
-def hub_client(env_file: Path | None) -> Client:
-    """The Hub's client with the token of the settings, else the client's own login."""
-    from pitstop.checkpointing.hub.client import HubClient
-    from pitstop.configs.load import apply_foreign, load_settings
-
-    token = load_settings(env_file=env_file).settings.hub.token
-    apply_foreign(env_file)
-    return HubClient(token.get_secret_value() if token else None)
 
 
 def _facts(run: RunDirectory, *, on_hub: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pitstop.cli.base_dir import BaseDirOption, base_directory
+from pitstop.cli.hub_client import hub_client
 from pitstop.cli.output import notice, print_json, say
 from pitstop.configs.errors import SettingsError
 
@@ -71,19 +72,14 @@ def pull_run(
     repo: str, checkpoint: str | None, base_dir: Path, env_file: Path | None, number: int | None = None, *, quiet: bool = False
 ) -> Pulled:
     """Pull ``repo`` (perhaps with ``@checkpoint``) into ``base_dir``, telling on stderr how it goes. Raises ``PitstopError``."""
-    from pitstop.configs.load import apply_foreign, load_settings
-
-    token = load_settings(env_file=env_file).settings.hub.token
-    apply_foreign(env_file)  # before the client reads its environment
+    client = hub_client(env_file)
     from pitstop.checkpointing import layout
     from pitstop.checkpointing.hub import pull as pulling
-    from pitstop.checkpointing.hub.client import HubClient
 
     name, in_reference = pulling.split_reference(repo)
     if checkpoint is not None and in_reference is not None:
         raise SettingsError(
             f"Both {repo} and --checkpoint {checkpoint} pick a checkpoint.", hint="Leave --checkpoint or the part after @ out."
         )
-    client = HubClient(token.get_secret_value() if token is not None else None)
     tell = (lambda line: None) if quiet else notice
     return pulling.pull(client, name, base_dir, checkpoint or in_reference or layout.LAST, number, tell=tell)

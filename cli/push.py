@@ -12,6 +12,7 @@ import typer
 from pitstop.checkpointing.hub.outbox import Destination, Outbox
 from pitstop.checkpointing.runs import RunDirectory, list_runs, locate
 from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
+from pitstop.cli.hub_client import hub_client
 from pitstop.cli.output import notice, print_json, say, warn
 from pitstop.configs.errors import HubError, PitstopError, RunError, SettingsError
 
@@ -56,7 +57,7 @@ def push(
     base = base_directory(base_dir, Path(env_file) if env_file else None)
     wanted = {"repo": hub_repo, "private": False if public else None, "push_base": push_base, "keep_last_n": hub_keep_last_n}
     runs = _runs_to_push(base) if everything else [_only(base, str(run))]
-    client = _client(Path(env_file) if env_file else None)
+    client = hub_client(Path(env_file) if env_file else None)
     results = [_push(one, wanted, client, timeout, keep_going=bool(everything)) for one in runs]
     if json_output:
         print_json(results if everything else results[0])
@@ -82,16 +83,6 @@ def _is_wanted(run: RunDirectory) -> bool:
         return Outbox(run.path).destination() is not None
     except PitstopError:
         return True  # damaged records: the push says so
-
-
-def _client(env_file: Path | None) -> Any:
-    """The Hub's client with the token of the settings, else the client's own login."""
-    from pitstop.checkpointing.hub.client import HubClient
-    from pitstop.configs.load import apply_foreign, load_settings
-
-    settings = load_settings(env_file=env_file).settings
-    apply_foreign(env_file)
-    return HubClient(settings.hub.token.get_secret_value() if settings.hub.token else None)
 
 
 def _push(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, *, keep_going: bool) -> dict[str, Any]:
@@ -123,7 +114,7 @@ def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeou
         left = [info.name for info in uploader.waiting()]
         repo = uploader.arrived.repo
     if not complete and progress.problem is None:
-        progress.problem = f"the Hub could not be reached for {timeout:.0f} s ({progress.last_trouble})"
+        progress.problem = f"the Hub could not be reached ({progress.last_trouble})"
     if progress.problem is not None:
         raise HubError(f"{run.label}: {progress.problem}; left: {', '.join(left) or 'the records'}", hint=progress.hint)
     say(f"{run.label} is on the Hub: {repo}" + ("" if progress.commits else " (all was there already)"))
@@ -164,7 +155,8 @@ class _Progress:
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed."""
         self.last_trouble = reason
-        notice(f"{reason}; trying again in {wait_s:.0f} s")
+        if wait_s:
+            notice(f"{reason}; trying again in {wait_s:.0f} s")
 
     def stopped(self, error: PitstopError) -> None:
         """Pushing has ended for good."""

@@ -148,8 +148,8 @@ def _prepare(uploader: Uploader, events: Events) -> None:
     """Have the repository before the first checkpoint, so that what is wrong with it is known before the first step."""
     try:
         events.tell("ready", repo=uploader.prepare())
-    except Unavailable as error:
-        events.tell("unreachable", reason=error.reason)
+    except (Unavailable, OSError) as error:
+        events.tell("unreachable", reason=str(error))
     except PitstopError as error:
         events.tell("refused", message=error.message, hint=error.hint)
 

@@ -231,7 +231,7 @@ class _Pull:
         self._fetch(inventory, entry, manifest, base)
         staged = self._build(entry, inventory, content[layout.CONFIG], rows, has_base=bool(base))
         self._vet(staged, entry, config)
-        self._record(staged, inventory, len(metadata["resumes"]))
+        self._record(staged, inventory, config.get("hub") or {})
         metadata["base_model"] = {**metadata["base_model"], "saved": inventory.base is not None}
         run = install_run(
             self.base,
@@ -392,7 +392,7 @@ class _Pull:
         except CheckpointError as error:
             raise Unfit(entry.directory, error.message.replace(f"{directory}/", "").replace(str(directory), "")) from None
 
-    def _record(self, staged: Path, inventory: Inventory, resumes: int) -> None:
+    def _record(self, staged: Path, inventory: Inventory, hub: Mapping[str, Any]) -> None:
         pushed = {directory: entry.to_dict() for directory, entry in inventory.checkpoints.items()}
         outbox = Outbox(staged, self.disk)
         outbox.record(
@@ -403,10 +403,17 @@ class _Pull:
                 pushed=pushed,
                 root=inventory.root,
                 base=inventory.base,
-                resumes=resumes,
+                finished=inventory.finished,
             )
         )
-        outbox.open(Destination(repo=self.hub.repo, push_base=inventory.base is not None))
+        outbox.open(
+            Destination(
+                repo=self.hub.repo,
+                private=hub.get("private") is not False,
+                keep_last_n=hub.get("keep_last_n"),
+                push_base=inventory.base is not None,
+            )
+        )
         self.disk.sync_directory(staged)
 
 

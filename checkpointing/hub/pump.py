@@ -63,9 +63,14 @@ def pump(uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listene
         except Conflict:
             conflicts += 1
             pause = backoff.next_s() if conflicts > _CONFLICTS_IN_A_ROW else 0.01
-        except Unavailable as error:
+        except Offline as error:
+            listener.trouble(error.reason, 0.0)
+            if waiter.ending:
+                return False
+            pause = None
+        except (Unavailable, OSError) as error:
             pause = _pause(backoff, error, waiter)
-            listener.trouble(error.reason, pause)
+            listener.trouble(error.reason if isinstance(error, Unavailable) else str(error), pause)
         except PitstopError as error:
             _stop(uploader, error, listener)
             return False
@@ -73,9 +78,9 @@ def pump(uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listene
             return False
 
 
-def _pause(backoff: Backoff, error: Unavailable, waiter: Waiter) -> float:
-    pause = backoff.next_s(error.wait_s)
-    return min(pause, PATIENCE_AT_THE_END_S) if waiter.ending and not isinstance(error, Offline) else pause
+def _pause(backoff: Backoff, error: Exception, waiter: Waiter) -> float:
+    pause = backoff.next_s(getattr(error, "wait_s", None))
+    return min(pause, PATIENCE_AT_THE_END_S) if waiter.ending else pause
 
 
 def _stop(uploader: Uploader, error: PitstopError, listener: Listener) -> None:

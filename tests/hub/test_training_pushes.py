@@ -151,14 +151,15 @@ def test_with_the_hub_away_training_ends_as_ever_and_push_sends_all_later(
     training.assert_arrived(undisturbed)
 
 
-def test_saves_that_come_too_fast_for_the_hubs_limit_go_together(training: PushedTraining, hub: Hub, undisturbed: Path) -> None:
-    training.settings = {"hub_commits_per_hour": 8}
-    hub.limit_commits(9, 3600.0)  # the first one makes the repository
+def test_a_limit_on_commits_is_kept_and_what_waits_for_it_is_told(training: PushedTraining, hub: Hub, undisturbed: Path) -> None:
+    training.settings = {"hub_commits_per_hour": 8, "push_timeout": 2}
     ended = training.start().wait(120)
     assert ended.code == 0, ended.output
-    assert not any(request.status == 429 for request in hub.requests("POST", "/commit/")), "we kept below the limit ourselves"
-    training.push()
-    assert len(hub.requests("POST", "/commit/")) <= 8
+    assert "8 checkpoints are not on the Hub yet" in ended.output, (
+        "half of the hour's commits as they come, then one in 15 minutes"
+    )
+    assert len(hub.requests("POST", "/commit/")) == 4
+    assert_same_end(undisturbed, training.run)
 
 
 def test_the_token_is_nowhere_in_what_was_pushed_or_written(trainings: Trainings, tmp_path: Path) -> None:

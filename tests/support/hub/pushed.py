@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,9 +52,18 @@ class PushedTraining:
         """Go on with it, to the end."""
         return Child("resume", str(self.run), *words, prepare=self.prepare).wait(120)
 
+    def pitstop(self, *words: object, timeout: float = 60) -> Ended:
+        """``pitstop WORDS`` in a fresh process: the Hub's library reads its environment when it is imported."""
+        command = [sys.executable, "-m", "pitstop.cli", *map(str, words)]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        done = subprocess.run(
+            command, env={**kept, **self.environment}, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        return Ended(done.returncode, done.stdout + done.stderr)
+
     def push(self, *words: str) -> Ended:
         """``pitstop push``."""
-        return Child("push", str(self.run), *words, prepare=self.prepare).wait(120)
+        return self.pitstop("push", self.run, *words)
 
     def prepare(self) -> None:
         """In the child: its own environment, and none of the look-alike's sockets, which would stay open with it."""

@@ -1,0 +1,20 @@
+"""The Hub's client for commands, with the token that the user has set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pitstop.checkpointing.hub.client import HubClient
+
+
+def hub_client(env_file: Path | None) -> HubClient:
+    """The client with the token of the settings, else with the client's own login. ``SettingsError`` for a bad ``env_file``."""
+    from pitstop.configs.load import apply_foreign, load_settings
+
+    token = load_settings(env_file=env_file).settings.hub.token
+    apply_foreign(env_file)  # before the client's library reads the environment
+    from pitstop.checkpointing.hub.client import HubClient
+
+    return HubClient(token.get_secret_value() if token else None)
