@@ -25,7 +25,9 @@ def pull(
     ] = None,
     number: Annotated[
         int | None,
-        typer.Option("--run-number", metavar="N", min=1, help="Make it this run; the next free number unless given."),
+        typer.Option(
+            "--run-number", metavar="N", min=1, max=999_999_999, help="Make it this run; the next free number unless given."
+        ),
     ] = None,
     base_dir: BaseDirOption = None,
     env_file: Annotated[

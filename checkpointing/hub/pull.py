@@ -162,7 +162,7 @@ def _refuse_known(base: Path, repo: str, uid: str | None = None) -> None:
         if (arrived.repo or "").lower() == repo.lower() or arrived.uid == uid:
             raise RunError(
                 f"{record.run} ({record.name}) is the run of {repo} already",
-                hint=f"continue it with `pitstop resume {record.run_number}`, or pull into another directory with --base-dir",
+                hint=f"continue it with `pitstop resume {record.run if '/' in record.run else record.run_number}`, or pull into another directory with --base-dir",
             )
 
 

@@ -7,7 +7,6 @@ message names the file. Nothing here reads a file of the repository but JSON tha
 from __future__ import annotations
 
 import re
-import reprlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
@@ -42,7 +41,7 @@ _CODE = {
 }  # fmt: skip
 _DOCUMENTATION = re.compile(r"(?:LICENSE|NOTICE)[A-Za-z0-9_.-]*|.+\.(?:md|png|jpg|jpeg|svg|txt)", re.IGNORECASE)
 _ATTRIBUTES = ".gitattributes"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 
 _METADATA_KEYS = {
     "name": str,
@@ -61,6 +60,7 @@ _METADATA_KEYS = {
     "resumes": list,
 }
 _PROGRESS_KEYS = {"step", "total_steps", "epoch", "total_epochs"}
+_DAMAGED = "it was damaged or changed after the push: push the run again, or pull another checkpoint of it with --checkpoint"
 _REMOVE = "if you trust the rest, remove that file from the repository, or ask its owner to, and pull again"
 
 
@@ -68,12 +68,12 @@ class Unfit(HubError):
     """A repository that is not, in full, what Pitstop writes; ``culprit`` is the file that is wrong."""
 
     def __init__(self, culprit: str, problem: str, hint: str | None = None) -> None:
-        super().__init__(f"{_shown(culprit)}: {problem}; nothing was taken from the repository", hint=hint)
+        super().__init__(f"{_shown(culprit)}: {problem}; nothing was taken from the repository", hint=hint or _DAMAGED)
         self.culprit = culprit
 
 
 def _shown(name: str) -> str:
-    return name if name.isascii() and name.isprintable() and len(name) < 400 else reprlib.repr(name)
+    return name if name.isascii() and name.isprintable() and len(name) < 400 else ascii(name)[:400]
 
 
 # The tree

@@ -135,6 +135,7 @@ def test_a_failing_disk_costs_the_pull_and_nothing_else(number: int, files: File
         except (ResourceError, RunError) as error:
             assert str(error)
             assert not whole(base, files), "it failed, so it is not there"
+            assert by_name.dangling(base) == []
         if counter.seen <= at:
             break
         finished(base, files)

@@ -72,7 +72,7 @@ def refusal(hub: FakeHub, base: Path, which: str = "last") -> Unfit:
     with pytest.raises(Unfit) as caught:
         pull(hub, REPO, base, which, storage=ForgetfulStorage())
     assert caught.value.exit_code == 5
-    assert "nothing was taken" in caught.value.message
+    assert "nothing was taken" in caught.value.message and caught.value.hint
     assert not list(base.rglob("*")), "nothing is installed, nothing is left"
     return caught.value
 
@@ -226,6 +226,28 @@ def test_a_huge_file_is_refused_before_it_is_fetched(name: str, size: int, sound
     hub = FakeHub({**sound, "plot.png": b""}, claimed={name: size})
     assert refusal(hub, base).culprit == name
     assert name not in hub.downloads
+
+
+@pytest.mark.parametrize("name", ["checkpoint-6/adapter_config.json", "base/tokenizer.json"])
+def test_a_file_of_another_size_is_refused_before_any_of_its_kind_is_fetched(name: str, sound: Files, base: Path) -> None:
+    hub = FakeHub(sound, claimed={name: len(sound[name]) + 1})
+    assert refusal(hub, base).culprit == name
+    assert set(hub.downloads) <= {INVENTORY, CONFIG, METADATA, METRICS, MANIFEST, BASE}
+
+
+def test_large_files_are_compared_by_the_hash_that_the_hub_tells(sound: Files, base: Path) -> None:
+    hub = FakeHub({**sound, "checkpoint-6/optimizer.safetensors": sound["checkpoint-6/optimizer.safetensors"][::-1]})
+    assert refusal(hub, base).culprit == "checkpoint-6/optimizer.safetensors"
+    assert "checkpoint-6/optimizer.safetensors" not in hub.downloads
+
+
+@pytest.mark.parametrize(("name", "size"), [("config.json", 2**25), ("metadata.json", 2**25), ("metrics.jsonl", 2**31)])
+def test_a_file_of_the_run_that_is_listed_as_huge_is_not_fetched(name: str, size: int, sound: Files, base: Path) -> None:
+    files = dict(sound)
+    forge(files, INVENTORY, lambda content: content["files"][name].update(size=size))
+    hub = FakeHub(files, claimed={f"run/{name}": size})
+    assert refusal(hub, base).culprit == f"run/{name}"
+    assert set(hub.downloads) == {INVENTORY}
 
 
 def test_too_many_files_are_refused(sound: Files, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
