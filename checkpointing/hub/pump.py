@@ -47,19 +47,8 @@ def pump(uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listene
     """Push until the end; whether all has arrived. Errors that come again are told and put on record, not raised."""
     conflicts = 0
     while True:
-        pause: float | None = None
         try:
-            pause = uploader.wait_s() if uploader.waiting() else 0.0
-            if not pause:
-                done = uploader.push_next(finished=waiter.finished)
-                backoff.reset()
-                conflicts = 0
-                if done is not None:
-                    listener.pushed(done)
-                    continue
-                if waiter.ending:
-                    return True
-                pause = None
+            pause = _push(uploader, waiter, listener)
         except Conflict:
             conflicts += 1
             pause = backoff.next_s() if conflicts > _CONFLICTS_IN_A_ROW else 0.01
@@ -70,12 +59,28 @@ def pump(uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listene
             pause = None
         except (Unavailable, OSError) as error:
             pause = _pause(backoff, error, waiter)
-            listener.trouble(error.reason if isinstance(error, Unavailable) else str(error), pause)
+            listener.trouble(str(error), pause)
         except PitstopError as error:
             _stop(uploader, error, listener)
             return False
-        if not waiter.wait(pause):
+        else:
+            backoff.reset()
+            conflicts = 0
+            if pause is None and waiter.ending and uploader.is_done(finished=waiter.finished):
+                return True
+        if pause != 0.0 and not waiter.wait(pause):
             return False
+
+
+def _push(uploader: Uploader, waiter: Waiter, listener: Listener) -> float | None:
+    """Make the next commit, if one may be made; returns how long to wait after it, None where nothing is left."""
+    if pause := uploader.wait_s():
+        return pause
+    done = uploader.push_next(finished=waiter.finished)
+    if done is None:
+        return None
+    listener.pushed(done)
+    return 0.0
 
 
 def _pause(backoff: Backoff, error: Exception, waiter: Waiter) -> float:

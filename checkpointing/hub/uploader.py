@@ -84,7 +84,9 @@ class Uploader:
         return not self.waiting() and (not finished or self.arrived.finished)
 
     def wait_s(self) -> float:
-        """Seconds until the next commit may be made."""
+        """Seconds until the next commit may be made; 0 where there is nothing to commit."""
+        if not self.waiting():
+            return 0.0
         return self.budget.wait_s(self.arrived.commits_at, self.clock())
 
     # The repository

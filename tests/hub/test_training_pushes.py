@@ -71,7 +71,7 @@ def lines_dropped_around_commits(hub: Hub, training: PushedTraining, child: Chil
 
 def a_slow_server(hub: Hub, training: PushedTraining, child: Child) -> None:
     """A few dozen kilobytes a second."""
-    hub.fault(method="PUT|POST", path="/_lfs/|/v1/xorbs|/commit/", times=-1, rate=400_000, delay=0.1)
+    hub.fault(method="PUT|POST", path="/_lfs/|/v1/xorbs|/commit/", times=-1, rate=1_000_000, delay=0.05)
 
 
 def down_for_the_middle_third(hub: Hub, training: PushedTraining, child: Child) -> None:
