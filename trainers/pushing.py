@@ -123,7 +123,7 @@ class Pusher:
             environment["HF_TOKEN"] = self.settings.hub.token.get_secret_value()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE],
+                [sys.executable, "-P", "-m", _MODULE],  # -P: no file of the current directory passes for a module
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
