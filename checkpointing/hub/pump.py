@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pitstop.checkpointing.hub.client import Conflict, Offline, Unavailable
 from pitstop.checkpointing.hub.pacing import Backoff
-from pitstop.checkpointing.hub.uploader import Pushed, Uploader
+from pitstop.checkpointing.hub.uploader import Pushed, Spoilt, Uploader
 from pitstop.configs.errors import PitstopError
 
 PATIENCE_AT_THE_END_S = 20.0
@@ -23,6 +23,9 @@ class Listener(Protocol):
 
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed; the next comes after ``wait_s`` seconds."""
+
+    def spoilt(self, error: Spoilt) -> None:
+        """A checkpoint is damaged and is left out."""
 
     def stopped(self, error: PitstopError) -> None:
         """Pushing has ended for a reason that trying again does not change."""
@@ -60,6 +63,9 @@ def pump(uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listene
         except (Unavailable, OSError) as error:
             pause = _pause(backoff, error, waiter)
             listener.trouble(str(error), pause)
+        except Spoilt as error:
+            listener.spoilt(error)
+            pause = 0.0
         except PitstopError as error:
             _stop(uploader, error, listener)
             return False
