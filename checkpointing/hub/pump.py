@@ -7,7 +7,7 @@ from typing import Protocol
 from pitstop.checkpointing.hub.client import Conflict, Offline, Unavailable
 from pitstop.checkpointing.hub.pacing import Backoff
 from pitstop.checkpointing.hub.uploader import Pushed, Spoilt, Uploader
-from pitstop.configs.errors import PitstopError
+from pitstop.configs.errors import PitstopError, ResourceError
 
 PATIENCE_AT_THE_END_S = 20.0
 """Longest pause between two tries once somebody waits for the end."""
@@ -89,7 +89,7 @@ class _Failures:
         if isinstance(error, Spoilt):
             self.listener.spoilt(error)
             return 0.0
-        if isinstance(error, PitstopError):
+        if isinstance(error, PitstopError) and not isinstance(error, ResourceError):  # a full disk has room again some day
             self._stop(error)
             return None
         pause = self.backoff.next_s(getattr(error, "wait_s", None))
