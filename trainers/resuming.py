@@ -30,6 +30,7 @@ from pitstop.trainers.inputs import Inputs
 from pitstop.trainers.launch import rank
 from pitstop.trainers.loop import ALL_DONE, Plan
 from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
@@ -289,6 +290,23 @@ def _with_new_place(error: PitstopError, how: str) -> PitstopError:
     return type(error)(error.message, hint=hint)
 
 
+def own_copy(plan: ResumePlan) -> ModelSource | None:
+    """The run's own copy of the base that the checkpoint was trained on, every byte verified; None where that cannot be used.
+
+    It holds the tokenizer too, so that a run goes on without the model that it was made from. Whether the tokenizer
+    gives the same tokens, the fingerprint of the data tells.
+    """
+    if "model.id" in plan.changes:
+        return None
+    model_id = str(plan.settings.model.id)
+    try:
+        path = BaseModels(plan.run.base_dir).base_path(plan.run.path, plan.info.manifest.fingerprints.get("base", ""))
+        check_stored(path)
+    except PitstopError:
+        return None
+    return ModelSource(model_id, path, None, is_copy=True)
+
+
 def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
     """The base that the checkpoint was trained on: the run's own copy, or its source.
 
@@ -296,6 +314,8 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
     is there must be the same. Raises ``ModelError`` for a base that has changed.
     """
     wanted = plan.info.manifest.fingerprints.get("base", "")
+    if inputs.source.is_copy:
+        return BaseOnDisk(inputs.source.path, stored=True, digest=wanted)
     bases = BaseModels(plan.run.base_dir)
     recipe = BaseRecipe.from_settings(plan.settings, hardware.precision)
     if "model.id" not in plan.changes or _is_base(inputs.source, recipe, wanted):

@@ -151,7 +151,7 @@ def _take_up(
     wanted = is_pushed(settings, plan.run, plan.changes)
     pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted)
     with resuming.naming_new_places():
-        inputs = read_inputs(settings, reporter, plan.known_base)
+        inputs = read_inputs(settings, reporter, plan.known_base, own_copy=lambda: resuming.own_copy(plan))
     if pusher is not None:
         pusher.check_account()
     base = resuming.find_base(plan, inputs, hardware, reporter)
