@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,6 +97,8 @@ def _push(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: fl
 
 
 def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float) -> dict[str, Any]:
+    from huggingface_hub import is_offline_mode
+
     from pitstop.checkpointing.hub.contents import check_pushable
     from pitstop.checkpointing.hub.pacing import Backoff
     from pitstop.checkpointing.hub.pump import pump
@@ -115,10 +117,18 @@ def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeou
         repo = uploader.arrived.repo
     if not complete and progress.problem is None:
         progress.problem = f"the Hub could not be reached ({progress.last_trouble})"
+        if is_offline_mode():
+            progress.problem, progress.hint = progress.last_trouble, "unset HF_HUB_OFFLINE"
     if progress.problem is not None:
-        raise HubError(f"{run.label}: {progress.problem}; left: {', '.join(left) or 'the records'}", hint=progress.hint)
+        raise HubError(f"{run.label} is not on the Hub: {progress.problem} ({_left(left)})", hint=progress.hint)
     say(f"{run.label} is on the Hub: {repo}" + ("" if progress.commits else " (all was there already)"))
     return {"run": run.label, "repo": repo, "commits": progress.commits, "left": left, "problem": None}
+
+
+def _left(names: Sequence[str]) -> str:
+    if len(names) > 1:
+        return f"left: {len(names)} checkpoints, {names[0]} to {names[-1]}"
+    return f"left: {names[0] if names else 'the records'}"
 
 
 def _settings_of(run: RunDirectory) -> dict[str, Any]:
@@ -150,7 +160,8 @@ class _Progress:
         self.commits += 1
         self._last_success = time.monotonic()
         names = ", ".join(done.names) or "the records and the adapter at the root"
-        notice(f"pushed {names} to {done.repo} ({done.commit[:7]})")
+        where = f" to {done.repo}" if self.commits == 1 else ""
+        notice(f"pushed {names}{where} ({done.commit[:7]})")
 
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed."""

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pitstop.checkpointing.hub import outbox
@@ -22,6 +22,7 @@ from pitstop.checkpointing.hub.outbox import Destination, Outbox
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.configs.errors import HubError, PitstopError
 from pitstop.configs.schema import Settings
+from pitstop.configs.units import human_duration
 from pitstop.trainers.reporter import Reporter
 
 VERDICT_TIMEOUT_S = 30.0
@@ -47,6 +48,8 @@ class Pusher:
         self._starts = 0
         self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by close(); stderr of the uploader
         self._troubled = False
+        self._warned: set[str] = set()
+        self._named: str | None = None  # the repository that the user knows of
         self._over = False
 
     # Before the first step
@@ -75,7 +78,8 @@ class Pusher:
         event = self._wait_for("ready", "refused", "unreachable", "stopped", timeout_s=VERDICT_TIMEOUT_S)
         if event is not None and event["event"] == "ready":
             kind = "private" if self.settings.hub.private else "public"
-            self.reporter.line(f"Pushing every checkpoint to {event['repo']} ({kind} unless it was there already).")
+            self._named = event["repo"]
+            self.reporter.line(f"Pushing every checkpoint to {event['repo']}{f' (new, {kind})' if event['made'] else ''}.")
         else:
             self._judge(event)
 
@@ -88,14 +92,19 @@ class Pusher:
         """Say why pushing does not work now; where it will not work by itself and is required, that ends the training."""
         if event is None or event["event"] == "unreachable":
             reason = event["reason"] if event else "no answer"
-            self.reporter.warn(f"The Hub cannot be reached ({reason}). Checkpoints are kept until they are pushed.")
+            self._warn_once("unreachable", f"The Hub cannot be reached ({reason}). Checkpoints are kept until they are pushed.")
+            self._troubled = True
             return
         if self.settings.hub.push_required:
             raise HubError(f"Checkpoints cannot be pushed: {event['message']}.", hint=event.get("hint"))
-        hint = f" To put it right: {event['hint']}." if event.get("hint") else ""
-        self.reporter.warn(
-            f"Checkpoints cannot be pushed: {event['message']}.{hint} Training goes on; {self._how_to_push()} sends them later."
-        )
+        kept = f"Training goes on, the checkpoints are kept, and {self._how_to_push()} sends them later."
+        self._warn_once("refused", f"Checkpoints cannot be pushed: {event['message']}.{_advice(event)} {kept}")
+
+    def _warn_once(self, verdict: str, text: str) -> None:
+        """Account, repository and the first commit may each meet the same obstacle."""
+        if verdict not in self._warned:
+            self.reporter.warn(text)
+        self._warned.add(verdict)
 
     def _how_to_push(self) -> str:
         return f"`pitstop push {self.run.number}`" if self.run else "`pitstop push`"
@@ -169,15 +178,22 @@ class Pusher:
         if kind == "pushed":
             self._troubled = False
             names = ", ".join(event["names"]) or "the best adapter"
-            self.reporter.line(f"pushed {names} to {event['repo']} ({event['commit'][:7]})")
-        elif kind == "trouble" and not self._troubled:  # once an outage, not at every try
-            self._troubled = True
-            self.reporter.warn(f"The Hub does not take checkpoints at the moment ({event['reason']}); it is tried again.")
+            where = "" if event["repo"] == self._named else f" to {event['repo']}"
+            self._named = event["repo"]
+            self.reporter.line(f"pushed {names}{where} ({event['commit'][:7]})")
+        elif kind == "trouble":
+            self._tell_trouble(event["reason"])
         elif kind == "stopped":
-            hint = f" To put it right: {event['hint']}." if event.get("hint") else ""
-            self.reporter.warn(f"Pushing has stopped: {event['message']}.{hint} {self._how_to_push()} goes on with it.")
+            again = f"{self._how_to_push()} goes on with it."
+            self._warn_once("refused", f"Pushing has stopped: {event['message']}.{_advice(event)} {again}")
         elif kind == "bug":
             self.reporter.warn(f"The uploader ended by a bug ({event['error']}); the training goes on.\n{event['traceback']}")
+
+    def _tell_trouble(self, reason: str) -> None:
+        """Once an outage, not at every try; and nothing new to whoever was told that pushing will not work."""
+        if not self._troubled and "refused" not in self._warned:
+            self.reporter.warn(f"The Hub does not take checkpoints at the moment ({reason}); it is tried again.")
+        self._troubled = True
 
     def _wait_for(self, *kinds: str, timeout_s: float) -> dict[str, Any] | None:
         def heard() -> dict[str, Any] | None:
@@ -202,11 +218,21 @@ class Pusher:
         self.wake()
         self._send({"finish": completed})
         deadline = time.monotonic() + timeout_s
-        while not self._has_ended() and time.monotonic() < deadline:
-            if left := self._left():
+        told = False
+        while self._pass_a_second(deadline):
+            left = self._left()
+            if left and not told:
+                most = human_duration(timeout_s)
+                self.reporter.line(f"Waiting for the Hub, {most} at most: {_are(left)} not there yet. Ctrl+C ends the waiting.")
+                told = True
+            if left:
                 self.reporter.display.status(f"pushing {len(left)} checkpoints to the Hub")
-            with self._news:
-                self._news.wait_for(self._has_ended, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
+
+    def _pass_a_second(self, deadline: float) -> bool:
+        """Whether there is something to wait for after it."""
+        with self._news:
+            self._news.wait_for(self._has_ended, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
+        return not self._has_ended() and time.monotonic() < deadline
 
     def _left(self) -> list[str]:
         try:
@@ -218,8 +244,9 @@ class Pusher:
         """What is not on the Hub; a warning says so."""
         left = self._left()
         if left:
-            subject = f"{len(left)} checkpoints are" if len(left) > 1 else f"{left[0]} is"
-            self.reporter.warn(f"{subject} not on the Hub yet; {self._how_to_push()} sends what is left, and so does a resume.")
+            self.reporter.warn(
+                f"{_are(left)} not on the Hub yet; {self._how_to_push()} sends what is left, and so does a resume."
+            )
         return left
 
     def close(self) -> None:
@@ -238,6 +265,14 @@ class Pusher:
                 with contextlib.suppress(OSError):  # what it had no time to read
                     stream.close()
         self._complaints.close()
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{len(names)} checkpoints are" if len(names) > 1 else f"{names[0]} is"
+
+
+def _advice(event: Mapping[str, Any]) -> str:
+    return f" To put it right: {event['hint']}." if event.get("hint") else ""
 
 
 def is_pushed(settings: Settings, run: RunDirectory | None, changes: Collection[str] = ()) -> bool:

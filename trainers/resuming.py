@@ -322,7 +322,7 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
         try:
             return BaseOnDisk(bases.base_path(plan.run.path, wanted), stored=True, digest=wanted)
         except CheckpointError as error:
-            if plan.settings.training.checkpoint.save_base_model:
+            if plan.settings.training.checkpoint.save_base_model and _had_copy(plan.run):
                 reporter.warn(f"{error.message.rstrip('.')}. It is made again from {inputs.source.model_id}.")
     digest = inputs.source.digest(recipe.as_dict())
     if digest != wanted and not plan.allow_changed_base:
@@ -336,6 +336,12 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
     if placed.stored and hardware.is_main:
         bases.relink(plan.run.path, placed.digest)
     return placed
+
+
+def _had_copy(run: RunDirectory) -> bool:
+    """Whether the run had a copy of its base: one that was pulled without has not lost any."""
+    recorded = run.metadata().get("base_model")
+    return not (isinstance(recorded, dict) and recorded.get("saved") is False)
 
 
 def _is_base(source: ModelSource, recipe: BaseRecipe, wanted: str) -> bool:

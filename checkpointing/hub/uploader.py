@@ -58,6 +58,8 @@ class Uploader:
         self.budget = CommitBudget(pacing.commits_per_hour)
         self._drawn_at = clock()
         self._arrived: Arrived | None = None
+        self.made = False
+        """Whether the repository is new: made here."""
         self._known = False  # whether ``_arrived`` has been compared with the repository, and nothing uncertain came after
 
     @property
@@ -107,7 +109,7 @@ class Uploader:
         try:
             head = self.client.head(repo)
         except NotThere:
-            self.client.create(repo, private=self.destination().private)  # somebody deleted it: all is pushed again
+            self.made = self.client.create(repo, private=self.destination().private)  # somebody deleted it: all is pushed again
             head = self.client.head(repo)
         if head == self.arrived.head:
             return
@@ -140,7 +142,7 @@ class Uploader:
 
     def _take(self, repo: str, destination: Destination) -> bool:
         """Whether ``repo`` is ours from now on: made just now, empty, or this run's already."""
-        self.client.create(repo, private=destination.private)
+        self.made = self.client.create(repo, private=destination.private)
         head = self.client.head(repo)
         remote = self._inventory(repo, head)
         if remote is None and not self.client.files(repo, head).keys() <= _EMPTY:
