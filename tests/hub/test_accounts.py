@@ -134,7 +134,9 @@ def test_offline_checkpoints_are_kept_and_pushed_later(machine: Machine, hub: Hu
     assert standing(pitstop, machine)["behind"] == 3
     refused = machine.pitstop("push", 1)
     print(refused.output)
-    assert refused.code == 5 and "HF_HUB_OFFLINE is set" in refused.output
+    assert refused.code == 5, refused.output
+    assert "run_001 is not on the Hub: HF_HUB_OFFLINE is set (left: 3 checkpoints" in refused.output
+    assert "hint: unset HF_HUB_OFFLINE" in refused.output
     assert not hub.log
     machine.more = {}
     assert machine.pitstop("push", 1).code == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from support.forked import kill_at_step
 from support.hub import Hub
 from support.hub.machine import Machine, copied, no_patience
 from support.hub.pushed import SAVES, SETTINGS, PushedTraining
-from support.training import assert_same_end, metadata, rows
+from support.training import assert_same_end, metadata
 from support.trials import Trainings
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("warm")]
@@ -88,14 +87,30 @@ def arrived(here: Machine, trainings: Trainings) -> PushedTraining:
 
 
 def test_the_run_goes_on_from_the_hub_and_back_to_it(
-    stopped: Stopped, hub: Hub, here: Machine, places: list[str], undisturbed: Path, trainings: Trainings
+    stopped: Stopped, hub: Hub, here: Machine, places: list[str], undisturbed: Path, trainings: Trainings, tmp_path: Path
 ) -> None:
     assert steps_there(hub, stopped.repo) == [1, 2, 3, 4, 5, 6]
+    early = here.start("pull", stopped.repo, "--base-dir", tmp_path / "early").wait(60)
+    assert early.code == 0, early.output
     ended = here.pitstop("resume", "--from-hub", stopped.repo, *places)
     assert ended.code == 0, ended.output
+    assert "warning" not in ended.output
     assert_same_end(undisturbed, here.run)
     arrived(here, trainings).assert_arrived(undisturbed)
     assert metadata(here.run)["resumes"][-1]["checkpoint"] == "checkpoint-6"
+
+    late = here.start("pull", stopped.repo, "--base-dir", tmp_path / "late").wait(60)
+    assert late.code == 0, late.output
+    ends = {name: (tmp_path / name / "run_001/lora_weights/last").resolve().name for name in ("early", "late")}
+    assert ends == {"early": "checkpoint-6", "late": "checkpoint-12"}, "what was fetched before is no answer"
+    assert_same_end(undisturbed, tmp_path / "late" / "run_001")
+
+    hub.down()
+    lost = here.start("pull", stopped.repo, "--base-dir", tmp_path / "lost", prepare=no_patience).wait(60)
+    assert lost.code == 5 and "cannot be pulled" in lost.output and "hint:" in lost.output, lost.output
+    assert "Traceback" not in lost.output
+    assert not list((tmp_path / "lost").rglob("run_*"))
+    hub.up()
 
 
 def test_from_an_older_checkpoint_the_line_that_is_left_goes_from_the_hub(
@@ -113,3 +128,20 @@ def test_from_an_older_checkpoint_the_line_that_is_left_goes_from_the_hub(
         name = f"checkpoint-{step}"
         weights = hub.content(stopped.repo, f"{name}/adapter_model.safetensors")
         assert weights == (undisturbed / "lora_weights" / name / "adapter_model.safetensors").read_bytes()
+
+
+def test_anybody_loads_the_adapters_and_reads_the_card(stopped: Stopped, hub: Hub, here: Machine, tiny_model: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    best = (stopped.run / "lora_weights/best").resolve().name
+    weights = {".": stopped.run / "lora_weights" / "checkpoint-6", "checkpoint-2": stopped.run / "lora_weights/checkpoint-2"}
+    words = [word for name, path in weights.items() for word in (name, str(path / "adapter_model.safetensors"))]
+    program = [sys.executable, "-m", "support.hub.loading", str(tiny_model), stopped.repo, *words]
+    environment = {**here.environment, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
+    assert best
+    card = ModelCard(hub.content(stopped.repo, "README.md").decode())
+    assert card.data.library_name == "peft" and {"lora", "pitstop"} <= set(card.data.tags)
+    assert "base_model" not in card.data.to_dict(), "a directory of the other machine is no id on the Hub"
+    assert stopped.repo in card.text

@@ -104,12 +104,12 @@ class Machine:
         return gone / "runs" / "run_001"
 
 
-def uploaders() -> list[int]:
-    """The uploaders that run on this machine and belong to this process's trainings, by their process ids."""
+def uploaders(hub: Hub) -> list[int]:
+    """The process ids of the uploaders that push to ``hub``."""
     found = []
     for process in psutil.process_iter():
         try:
-            if UPLOADER in process.cmdline() and process.environ().get("HF_ENDPOINT", "").startswith("http://127.0.0.1"):
+            if UPLOADER in process.cmdline() and process.environ().get("HF_ENDPOINT") == hub.endpoint:
                 found.append(process.pid)
         except psutil.Error:
             continue
