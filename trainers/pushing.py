@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pitstop.checkpointing.hub import outbox
@@ -38,8 +39,9 @@ _MOST_STARTS = 5
 class Pusher:
     """Pushes the run of this training. Only the first process has one."""
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
-        self.settings, self.reporter = settings, reporter
+    def __init__(self, settings: Settings, reporter: Reporter, asked: Collection[str] = ()) -> None:
+        """``asked`` are the settings that this resume was given: they change where a run goes that goes somewhere already."""
+        self.settings, self.reporter, self.asked = settings, reporter, asked
         self.run: RunDirectory | None = None
         self._news = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -70,7 +72,7 @@ class Pusher:
         """Push ``run`` from now on, and tell where to. ``HubError`` where pushing is required and will not work."""
         self.run = run
         box = Outbox(run.path, run.storage)
-        box.open(_destination(self.settings, box.destination()))
+        box.open(_destination(self.settings, box.destination(), self.asked))
         with self._news:
             for verdict in ("refused", "unreachable"):
                 self._heard.pop(verdict, None)
@@ -177,10 +179,9 @@ class Pusher:
         kind = event["event"]
         if kind == "pushed":
             self._troubled = False
-            names = ", ".join(event["names"]) or "the best adapter"
             where = "" if event["repo"] == self._named else f" to {event['repo']}"
             self._named = event["repo"]
-            self.reporter.line(f"pushed {names}{where} ({event['commit'][:7]})")
+            self.reporter.line(f"pushed {event['what']}{where} ({event['commit'][:7]})")
         elif kind == "trouble":
             self._tell_trouble(event["reason"])
         elif kind == "stopped":
@@ -282,13 +283,15 @@ def is_pushed(settings: Settings, run: RunDirectory | None, changes: Collection[
     return run is not None and "hub.push" not in changes and Outbox(run.path).destination() is not None
 
 
-def _destination(settings: Settings, before: Destination | None) -> Destination:
-    """Where the settings send a run; those of ``pitstop push`` stand where the settings do not ask for pushing."""
-    hub = settings.hub
-    if before is not None and not hub.push:
-        return before
-    repo = hub.repo or (before.repo if before else None)
-    return Destination(repo, hub.private, hub.keep_last_n, hub.push_base, hub.username)
+def _destination(settings: Settings, before: Destination | None, asked: Collection[str]) -> Destination:
+    """Where a run goes: as its settings say, and once it goes somewhere as it was, but for what was just ``asked`` for.
+
+    The settings are those of its start; a pull, or ``pitstop push``, may have sent it elsewhere since.
+    """
+    wanted = {name: getattr(settings.hub, name) for name in ("repo", "private", "keep_last_n", "push_base", "username")}
+    if before is None:
+        return Destination(**wanted)
+    return replace(before, **{name: value for name, value in wanted.items() if f"hub.{name}" in asked})
 
 
 def not_arrived(run: RunDirectory) -> list[str]:

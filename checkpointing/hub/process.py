@@ -88,7 +88,7 @@ class Events:
 
     def pushed(self, done: Pushed) -> None:
         """A commit went through."""
-        self.tell("pushed", names=list(done.names), repo=done.repo, commit=done.commit)
+        self.tell("pushed", names=list(done.names), what=done.what, repo=done.repo, commit=done.commit)
 
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed."""
