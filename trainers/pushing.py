@@ -50,6 +50,7 @@ class Pusher:
         self._starts = 0
         self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by close(); stderr of the uploader
         self._troubled = False
+        self._late = False  # whether training began before the verdict
         self._warned: set[str] = set()
         self._named: str | None = None  # the repository that the user knows of
         self._over = False
@@ -78,6 +79,7 @@ class Pusher:
                 self._heard.pop(verdict, None)
         self._send(self._open_command())
         event = self._wait_for("ready", "refused", "unreachable", "stopped", timeout_s=VERDICT_TIMEOUT_S)
+        self._late = event is None
         if event is not None and event["event"] == "ready":
             kind = "private" if self.settings.hub.private else "public"
             self._named = event["repo"]
@@ -185,6 +187,8 @@ class Pusher:
         elif kind == "trouble":
             self._tell_trouble(event["reason"])
         elif kind == "stopped":
+            if "refused" in self._heard and not self._late:
+                return  # the verdict that whoever opens the run waits for, and tells
             again = f"{self._how_to_push()} goes on with it."
             self._warn_once("refused", f"Pushing has stopped: {event['message']}.{_advice(event)} {again}")
         elif kind == "bug":

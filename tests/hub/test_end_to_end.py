@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,20 +126,3 @@ def test_from_an_older_checkpoint_the_line_that_is_left_goes_from_the_hub(
         name = f"checkpoint-{step}"
         weights = hub.content(stopped.repo, f"{name}/adapter_model.safetensors")
         assert weights == (undisturbed / "lora_weights" / name / "adapter_model.safetensors").read_bytes()
-
-
-def test_anybody_loads_the_adapters_and_reads_the_card(stopped: Stopped, hub: Hub, here: Machine, tiny_model: Path) -> None:
-    from huggingface_hub import ModelCard
-
-    best = (stopped.run / "lora_weights/best").resolve().name
-    weights = {".": stopped.run / "lora_weights" / "checkpoint-6", "checkpoint-2": stopped.run / "lora_weights/checkpoint-2"}
-    words = [word for name, path in weights.items() for word in (name, str(path / "adapter_model.safetensors"))]
-    program = [sys.executable, "-m", "support.hub.loading", str(tiny_model), stopped.repo, *words]
-    environment = {**here.environment, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
-    assert best
-    card = ModelCard(hub.content(stopped.repo, "README.md").decode())
-    assert card.data.library_name == "peft" and {"lora", "pitstop"} <= set(card.data.tags)
-    assert "base_model" not in card.data.to_dict(), "a directory of the other machine is no id on the Hub"
-    assert stopped.repo in card.text
