@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +58,8 @@ def push(
     wanted = {"repo": hub_repo, "private": False if public else None, "push_base": push_base, "keep_last_n": hub_keep_last_n}
     runs = _runs_to_push(base) if everything else [_only(base, str(run))]
     client = hub_client(Path(env_file) if env_file else None)
-    results = [_push(one, wanted, client, timeout, keep_going=bool(everything)) for one in runs]
+    tell = notice if json_output else say
+    results = [_push(one, wanted, client, timeout, tell, keep_going=bool(everything)) for one in runs]
     if json_output:
         print_json(results if everything else results[0])
     elif everything and not runs:
@@ -85,18 +86,28 @@ def _is_wanted(run: RunDirectory) -> bool:
         return True  # damaged records: the push says so
 
 
-def _push(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, *, keep_going: bool) -> dict[str, Any]:
+def _push(
+    run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, tell: Callable[[str], None], *, keep_going: bool
+) -> dict[str, Any]:
     """Push one run. With ``keep_going`` an error is told and returned, so that the other runs have their turn."""
+    result: dict[str, Any] = {"run": run.label, "repo": None, "commits": 0, "left": [], "problem": None}
     try:
-        return _push_here(run, wanted, client, timeout)
+        _push_here(run, wanted, client, timeout, result)
     except PitstopError as error:
         if not keep_going:
             raise
-        warn(f"{run.label}: {error.message}")
-        return {"run": run.label, "repo": None, "commits": 0, "left": [], "problem": error.message}
+        warn(error.message if run.label in error.message else f"{run.label}: {error.message}")
+        if error.hint:
+            notice(f"hint: {error.hint}")
+        return {**result, "problem": error.message}
+    tell(f"{run.label} is on the Hub: {result['repo']}" + ("" if result["commits"] else " (all was there already)"))
+    return result
 
 
-def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float) -> dict[str, Any]:
+def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, result: dict[str, Any]) -> None:
+    """Push one run and put into ``result`` how far that came. ``HubError`` where something is left."""
+    from huggingface_hub import is_offline_mode
+
     from pitstop.checkpointing.hub.contents import check_pushable
     from pitstop.checkpointing.hub.pacing import Backoff
     from pitstop.checkpointing.hub.pump import pump
@@ -112,13 +123,19 @@ def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeou
         progress = _Progress(run, timeout)
         complete = pump(uploader, Backoff(hub.retry_s), progress, progress)
         left = run.not_on_the_hub()
-        repo = uploader.arrived.repo
+        result.update(repo=uploader.arrived.repo, commits=progress.commits, left=left)
     if not complete and progress.problem is None:
         progress.problem = f"the Hub could not be reached ({progress.last_trouble})"
+        if is_offline_mode():
+            progress.problem, progress.hint = progress.last_trouble, "unset HF_HUB_OFFLINE"
     if progress.problem is not None:
-        raise HubError(f"{run.label}: {progress.problem}; left: {', '.join(left) or 'the records'}", hint=progress.hint)
-    say(f"{run.label} is on the Hub: {repo}" + ("" if progress.commits else " (all was there already)"))
-    return {"run": run.label, "repo": repo, "commits": progress.commits, "left": left, "problem": None}
+        raise HubError(f"{run.label} is not on the Hub: {progress.problem} ({_left(left)})", hint=progress.hint)
+
+
+def _left(names: Sequence[str]) -> str:
+    if len(names) > 1:
+        return f"left: {len(names)} checkpoints, {names[0]} to {names[-1]}"
+    return f"left: {names[0] if names else 'the records'}"
 
 
 def _settings_of(run: RunDirectory) -> dict[str, Any]:
@@ -149,8 +166,8 @@ class _Progress:
         """A commit went through."""
         self.commits += 1
         self._last_success = time.monotonic()
-        names = ", ".join(done.names) or "the records and the adapter at the root"
-        notice(f"pushed {names} to {done.repo} ({done.commit[:7]})")
+        where = f" to {done.repo}" if self.commits == 1 else ""
+        notice(f"pushed {done.what}{where} ({done.commit[:7]})")
 
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed."""

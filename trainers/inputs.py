@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_dataset
 from pitstop.trainers.models.base import load_tokenizer
-from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
+from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.sft import SftTask
 
@@ -52,19 +52,39 @@ def _counts(counts: Counts) -> dict[str, int]:
     }
 
 
-def read_inputs(settings: Settings, reporter: Reporter, known: KnownBase | None = None, *, packing: bool = True) -> Inputs:
+def read_inputs(
+    settings: Settings,
+    reporter: Reporter,
+    known: KnownBase | None = None,
+    *,
+    own_copy: Callable[[], ModelSource | None] = lambda: None,
+    packing: bool = True,
+) -> Inputs:
     """Find the model and read the data, cheapest mistakes first.
 
-    ``known`` is what a resumed run recorded of its base. ``packing`` is false for models that cannot keep documents of one
-    row apart. Raises ``ModelError``, ``DataError`` and
-    ``SettingsError`` (a monitored metric that there will not be).
+    ``known`` is what a resumed run recorded of its base, and ``own_copy`` gives the run's own copy of it, which is taken where
+    the model is not found. ``packing`` is false for models that cannot keep documents of one row apart. Raises ``ModelError``,
+    ``DataError`` and ``SettingsError`` (a monitored metric that there will not be).
     """
     with main_process_first():
-        source = find_model(settings, known)
+        source = _find(settings, known, own_copy, reporter)
     tokenizer = load_tokenizer(source.path)
     train, evaluation = read_data(settings, tokenizer, reporter, packing=packing)
     _check_monitor(settings, evaluation)
     return Inputs(source, tokenizer, train, evaluation)
+
+
+def _find(
+    settings: Settings, known: KnownBase | None, own_copy: Callable[[], ModelSource | None], reporter: Reporter
+) -> ModelSource:
+    try:
+        return find_model(settings, known)
+    except NoModel:
+        copy = own_copy()
+        if copy is None:
+            raise
+    reporter.line(f"{copy.model_id} is not found from here: the run's own copy of it is used, with its tokenizer.")
+    return copy
 
 
 def read_data(settings: Settings, tokenizer: Any, reporter: Reporter, *, packing: bool) -> tuple[Dataset, Dataset | None]:

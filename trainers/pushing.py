@@ -14,13 +14,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pitstop.checkpointing.hub.outbox import Destination, Outbox
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.configs.errors import HubError
 from pitstop.configs.schema import Settings
+from pitstop.configs.units import human_duration
 from pitstop.trainers.reporter import Reporter
 
 VERDICT_TIMEOUT_S = 30.0
@@ -36,8 +38,9 @@ _MOST_STARTS = 5
 class Pusher:
     """Pushes the run of this training. Only the first process has one."""
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
-        self.settings, self.reporter = settings, reporter
+    def __init__(self, settings: Settings, reporter: Reporter, asked: Collection[str] = ()) -> None:
+        """``asked`` are the settings that this resume was given: they change where a run goes that goes somewhere already."""
+        self.settings, self.reporter, self.asked = settings, reporter, asked
         self.run: RunDirectory | None = None
         self._news = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -46,6 +49,9 @@ class Pusher:
         self._starts = 0
         self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by close(); stderr of the uploader
         self._troubled = False
+        self._late = False  # whether training began before the verdict
+        self._warned: set[str] = set()
+        self._named: str | None = None  # the repository that the user knows of
         self._over = False
 
     # Before the first step
@@ -66,15 +72,17 @@ class Pusher:
         """Push ``run`` from now on, and tell where to. ``HubError`` where pushing is required and will not work."""
         self.run = run
         box = Outbox(run.path, run.storage)
-        box.open(_destination(self.settings, box.destination()))
+        box.open(_destination(self.settings, box.destination(), self.asked))
         with self._news:
             for verdict in ("refused", "unreachable"):
                 self._heard.pop(verdict, None)
         self._send(self._open_command())
         event = self._wait_for("ready", "refused", "unreachable", "stopped", timeout_s=VERDICT_TIMEOUT_S)
+        self._late = event is None
         if event is not None and event["event"] == "ready":
             kind = "private" if self.settings.hub.private else "public"
-            self.reporter.line(f"Pushing every checkpoint to {event['repo']} ({kind} unless it was there already).")
+            self._named = event["repo"]
+            self.reporter.line(f"Pushing every checkpoint to {event['repo']}{f' (new, {kind})' if event['made'] else ''}.")
         else:
             self._judge(event)
 
@@ -87,14 +95,19 @@ class Pusher:
         """Say why pushing does not work now; where it will not work by itself and is required, that ends the training."""
         if event is None or event["event"] == "unreachable":
             reason = event["reason"] if event else "no answer"
-            self.reporter.warn(f"The Hub cannot be reached ({reason}). Checkpoints are kept until they are pushed.")
+            self._warn_once("unreachable", f"The Hub cannot be reached ({reason}). Checkpoints are kept until they are pushed.")
+            self._troubled = True
             return
         if self.settings.hub.push_required:
             raise HubError(f"Checkpoints cannot be pushed: {event['message']}.", hint=event.get("hint"))
-        hint = f" To put it right: {event['hint']}." if event.get("hint") else ""
-        self.reporter.warn(
-            f"Checkpoints cannot be pushed: {event['message']}.{hint} Training goes on; {self._how_to_push()} sends them later."
-        )
+        kept = f"Training goes on, the checkpoints are kept, and {self._how_to_push()} sends them later."
+        self._warn_once("refused", f"Checkpoints cannot be pushed: {event['message']}.{_advice(event)} {kept}")
+
+    def _warn_once(self, verdict: str, text: str) -> None:
+        """Account, repository and the first commit may each meet the same obstacle."""
+        if verdict not in self._warned:
+            self.reporter.warn(text)
+        self._warned.add(verdict)
 
     def _how_to_push(self) -> str:
         return f"`pitstop push {self.run.number}`" if self.run else "`pitstop push`"
@@ -167,18 +180,26 @@ class Pusher:
         kind = event["event"]
         if kind == "pushed":
             self._troubled = False
-            names = ", ".join(event["names"]) or "the best adapter"
-            self.reporter.line(f"pushed {names} to {event['repo']} ({event['commit'][:7]})")
-        elif kind == "trouble" and not self._troubled:  # once an outage, not at every try
-            self._troubled = True
-            self.reporter.warn(f"The Hub does not take checkpoints at the moment ({event['reason']}); it is tried again.")
+            where = "" if event["repo"] == self._named else f" to {event['repo']}"
+            self._named = event["repo"]
+            self.reporter.line(f"pushed {event['what']}{where} ({event['commit'][:7]})")
+        elif kind == "trouble":
+            self._tell_trouble(event["reason"])
         elif kind == "spoilt":
             self.reporter.warn(f"A checkpoint is not pushed: {event['message']}")
         elif kind == "stopped":
-            hint = f" To put it right: {event['hint']}." if event.get("hint") else ""
-            self.reporter.warn(f"Pushing has stopped: {event['message']}.{hint} {self._how_to_push()} goes on with it.")
+            if "refused" in self._heard and not self._late:
+                return  # the verdict that whoever opens the run waits for, and tells
+            again = f"{self._how_to_push()} goes on with it."
+            self._warn_once("refused", f"Pushing has stopped: {event['message']}.{_advice(event)} {again}")
         elif kind == "bug":
             self.reporter.warn(f"The uploader ended by a bug ({event['error']}); the training goes on.\n{event['traceback']}")
+
+    def _tell_trouble(self, reason: str) -> None:
+        """Once an outage, not at every try; and nothing new to whoever was told that pushing will not work."""
+        if not self._troubled and "refused" not in self._warned:
+            self.reporter.warn(f"The Hub does not take checkpoints at the moment ({reason}); it is tried again.")
+        self._troubled = True
 
     def _wait_for(self, *kinds: str, timeout_s: float) -> dict[str, Any] | None:
         def heard() -> dict[str, Any] | None:
@@ -203,11 +224,21 @@ class Pusher:
         self.wake()
         self._send({"finish": completed})
         deadline = time.monotonic() + timeout_s
-        while not self._has_ended() and time.monotonic() < deadline:
-            if left := self._left():
+        told = False
+        while self._pass_a_second(deadline):
+            left = self._left()
+            if left and not told:
+                most = human_duration(timeout_s)
+                self.reporter.line(f"Waiting for the Hub, {most} at most: {_are(left)} not there yet. Ctrl+C ends the waiting.")
+                told = True
+            if left:
                 self.reporter.display.status(f"pushing {len(left)} checkpoints to the Hub")
-            with self._news:
-                self._news.wait_for(self._has_ended, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
+
+    def _pass_a_second(self, deadline: float) -> bool:
+        """Whether there is something to wait for after it."""
+        with self._news:
+            self._news.wait_for(self._has_ended, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
+        return not self._has_ended() and time.monotonic() < deadline
 
     def _left(self) -> list[str]:
         return self.run.not_on_the_hub() if self.run is not None else []
@@ -216,8 +247,9 @@ class Pusher:
         """What is not on the Hub; a warning says so."""
         left = self._left()
         if left:
-            subject = f"{len(left)} checkpoints are" if len(left) > 1 else f"{left[0]} is"
-            self.reporter.warn(f"{subject} not on the Hub yet; {self._how_to_push()} sends what is left, and so does a resume.")
+            self.reporter.warn(
+                f"{_are(left)} not on the Hub yet; {self._how_to_push()} sends what is left, and so does a resume."
+            )
         return left
 
     def close(self) -> None:
@@ -238,6 +270,14 @@ class Pusher:
         self._complaints.close()
 
 
+def _are(names: Sequence[str]) -> str:
+    return f"{len(names)} checkpoints are" if len(names) > 1 else f"{names[0]} is"
+
+
+def _advice(event: Mapping[str, Any]) -> str:
+    return f" To put it right: {event['hint']}." if event.get("hint") else ""
+
+
 def is_pushed(settings: Settings, run: RunDirectory | None, changes: Collection[str] = ()) -> bool:
     """Whether a run is to be pushed: as the settings say, or as it was by ``pitstop push``, unless that was just turned off."""
     if settings.hub.push:
@@ -245,10 +285,12 @@ def is_pushed(settings: Settings, run: RunDirectory | None, changes: Collection[
     return run is not None and "hub.push" not in changes and Outbox(run.path).destination() is not None
 
 
-def _destination(settings: Settings, before: Destination | None) -> Destination:
-    """Where the settings send a run; those of ``pitstop push`` stand where the settings do not ask for pushing."""
-    hub = settings.hub
-    if before is not None and not hub.push:
-        return before
-    repo = hub.repo or (before.repo if before else None)
-    return Destination(repo, hub.private, hub.keep_last_n, hub.push_base, hub.username)
+def _destination(settings: Settings, before: Destination | None, asked: Collection[str]) -> Destination:
+    """Where a run goes: as its settings say, and once it goes somewhere as it was, but for what was just ``asked`` for.
+
+    The settings are those of its start; a pull, or ``pitstop push``, may have sent it elsewhere since.
+    """
+    wanted = {name: getattr(settings.hub, name) for name in ("repo", "private", "keep_last_n", "push_base", "username")}
+    if before is None:
+        return Destination(**wanted)
+    return replace(before, **{name: value for name, value in wanted.items() if f"hub.{name}" in asked})

@@ -30,6 +30,7 @@ from pitstop.trainers.inputs import Inputs
 from pitstop.trainers.launch import rank
 from pitstop.trainers.loop import ALL_DONE, Plan
 from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
@@ -289,6 +290,23 @@ def _with_new_place(error: PitstopError, how: str) -> PitstopError:
     return type(error)(error.message, hint=hint)
 
 
+def own_copy(plan: ResumePlan) -> ModelSource | None:
+    """The run's own copy of the base that the checkpoint was trained on, every byte verified; None where that cannot be used.
+
+    It holds the tokenizer too, so that a run goes on without the model that it was made from. Whether the tokenizer
+    gives the same tokens, the fingerprint of the data tells.
+    """
+    if "model.id" in plan.changes:
+        return None
+    model_id = str(plan.settings.model.id)
+    try:
+        path = BaseModels(plan.run.base_dir).base_path(plan.run.path, plan.info.manifest.fingerprints.get("base", ""))
+        check_stored(path)
+    except PitstopError:
+        return None
+    return ModelSource(model_id, path, None, is_copy=True)
+
+
 def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
     """The base that the checkpoint was trained on: the run's own copy, or its source.
 
@@ -296,13 +314,15 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
     is there must be the same. Raises ``ModelError`` for a base that has changed.
     """
     wanted = plan.info.manifest.fingerprints.get("base", "")
+    if inputs.source.is_copy:
+        return BaseOnDisk(inputs.source.path, stored=True, digest=wanted)
     bases = BaseModels(plan.run.base_dir)
     recipe = BaseRecipe.from_settings(plan.settings, hardware.precision)
     if "model.id" not in plan.changes or _is_base(inputs.source, recipe, wanted):
         try:
             return BaseOnDisk(bases.base_path(plan.run.path, wanted), stored=True, digest=wanted)
         except CheckpointError as error:
-            if plan.settings.training.checkpoint.save_base_model:
+            if plan.settings.training.checkpoint.save_base_model and _had_copy(plan.run):
                 reporter.warn(f"{error.message.rstrip('.')}. It is made again from {inputs.source.model_id}.")
     digest = inputs.source.digest(recipe.as_dict())
     if digest != wanted and not plan.allow_changed_base:
@@ -316,6 +336,12 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
     if placed.stored and hardware.is_main:
         bases.relink(plan.run.path, placed.digest)
     return placed
+
+
+def _had_copy(run: RunDirectory) -> bool:
+    """Whether the run had a copy of its base: one that was pulled without has not lost any."""
+    recorded = run.metadata().get("base_model")
+    return not (isinstance(recorded, dict) and recorded.get("saved") is False)
 
 
 def _is_base(source: ModelSource, recipe: BaseRecipe, wanted: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -103,12 +103,18 @@ def _train_here(
 
 
 def _start_pusher(
-    settings: Settings, hardware: Hardware, reporter: Reporter, stack: contextlib.ExitStack, *, wanted: bool
+    settings: Settings,
+    hardware: Hardware,
+    reporter: Reporter,
+    stack: contextlib.ExitStack,
+    *,
+    wanted: bool,
+    asked: Collection[str] = (),
 ) -> Pusher | None:
     """The uploader's process, started where pushing is wanted; it ends with ``stack`` at the latest."""
     if not wanted or not hardware.is_main:
         return None
-    pusher = Pusher(settings, reporter)
+    pusher = Pusher(settings, reporter, asked)
     stack.callback(pusher.close)
     pusher.start()
     return pusher
@@ -149,9 +155,9 @@ def _take_up(
     settings = plan.settings
     hardware = open_hardware(settings, device)
     wanted = is_pushed(settings, plan.run, plan.changes)
-    pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted)
+    pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted, asked=request.flags)
     with resuming.naming_new_places():
-        inputs = read_inputs(settings, reporter, plan.known_base)
+        inputs = read_inputs(settings, reporter, plan.known_base, own_copy=lambda: resuming.own_copy(plan))
     if pusher is not None:
         pusher.check_account()
     base = resuming.find_base(plan, inputs, hardware, reporter)

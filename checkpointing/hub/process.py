@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.hub.client import HubClient, Unavailable
+from pitstop.checkpointing.hub.client import HubClient, Offline, Unavailable
 from pitstop.checkpointing.hub.pacing import Backoff
 from pitstop.checkpointing.hub.pump import pump
 from pitstop.checkpointing.hub.uploader import Pacing, Pushed, Spoilt, Uploader
@@ -88,7 +88,7 @@ class Events:
 
     def pushed(self, done: Pushed) -> None:
         """A commit went through."""
-        self.tell("pushed", names=list(done.names), repo=done.repo, commit=done.commit)
+        self.tell("pushed", names=list(done.names), what=done.what, repo=done.repo, commit=done.commit)
 
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed."""
@@ -139,6 +139,8 @@ def _serve(commands: Commands, events: Events) -> None:
 def _check_account(client: HubClient, events: Events) -> None:
     try:
         account = client.account()
+    except Offline as error:
+        _refuse_offline(error, events)
     except Unavailable as error:
         events.tell("unreachable", reason=error.reason)
     except PitstopError as error:
@@ -147,10 +149,17 @@ def _check_account(client: HubClient, events: Events) -> None:
         events.tell("account", name=account.name, can_write=account.can_write)
 
 
+def _refuse_offline(error: Offline, events: Events) -> None:
+    """No outage: it will be so for as long as this process lives."""
+    events.tell("refused", message=error.reason, hint="unset HF_HUB_OFFLINE")
+
+
 def _prepare(uploader: Uploader, events: Events) -> None:
     """Have the repository before the first checkpoint, so that what is wrong with it is known before the first step."""
     try:
-        events.tell("ready", repo=uploader.prepare())
+        events.tell("ready", repo=uploader.prepare(), made=uploader.made)
+    except Offline as error:
+        _refuse_offline(error, events)
     except (Unavailable, OSError) as error:
         events.tell("unreachable", reason=str(error))
     except PitstopError as error:

@@ -40,11 +40,18 @@ class Pacing:
 
 @dataclass(frozen=True)
 class Pushed:
-    """One commit that went through: the names of the checkpoints in it, and where."""
+    """One commit that went through: the names of the checkpoints in it, whether the base went with them, and where."""
 
     names: tuple[str, ...]
     repo: str
     commit: str
+    base: bool = False
+
+    @property
+    def what(self) -> str:
+        """What went there, in words."""
+        parts = [*self.names, *(["the base model"] if self.base else [])]
+        return ", ".join(parts) or "the records and the adapter at the root"
 
 
 class Spoilt(CheckpointError):
@@ -65,6 +72,8 @@ class Uploader:
         self._drawn_at = clock()
         self._spoilt: set[str] = set()
         self._arrived: Arrived | None = None
+        self.made = False
+        """Whether the repository is new: made here."""
         self._known = False  # whether ``_arrived`` has been compared with the repository, and nothing uncertain came after
 
     @property
@@ -88,7 +97,11 @@ class Uploader:
 
     def is_done(self, *, finished: bool) -> bool:
         """Whether the repository shows all that the run has; at the end of training with the best adapter at its root."""
-        return not self.waiting() and (not finished or self.arrived.finished)
+        return not self.waiting() and not self._lacks_base() and (not finished or self.arrived.finished)
+
+    def _lacks_base(self) -> bool:
+        """Whether the base is to go there and has not: it was asked for when all else was there already."""
+        return self.destination().push_base and self.arrived.base is None
 
     def wait_s(self) -> float:
         """Seconds until the next commit may be made; 0 where there is nothing to commit."""
@@ -102,6 +115,7 @@ class Uploader:
         """Find or make the repository and learn what it holds; returns its id. Nothing is done twice."""
         if self._known and self.arrived.repo:
             return self.arrived.repo
+        self._leave_for_another()
         if self.arrived.repo is not None:
             self._open_ours(self.arrived.repo)
         else:
@@ -110,11 +124,17 @@ class Uploader:
         assert self.arrived.repo is not None
         return self.arrived.repo
 
+    def _leave_for_another(self) -> None:
+        """Where another repository was asked for than the one that the run goes to, all of it goes there anew."""
+        wanted, before = self.destination().repo, self.arrived
+        if before.repo is not None and wanted is not None and wanted.lower() != before.repo.lower():
+            self._record(Arrived(uid=before.uid, commits_at=before.commits_at))
+
     def _open_ours(self, repo: str) -> None:
         try:
             head = self.client.head(repo)
         except NotThere:
-            self.client.create(repo, private=self.destination().private)  # somebody deleted it: all is pushed again
+            self.made = self.client.create(repo, private=self.destination().private)  # somebody deleted it: all is pushed again
             head = self.client.head(repo)
         if head == self.arrived.head:
             return
@@ -147,7 +167,7 @@ class Uploader:
 
     def _take(self, repo: str, destination: Destination) -> bool:
         """Whether ``repo`` is ours from now on: made just now, empty, or this run's already."""
-        self.client.create(repo, private=destination.private)
+        self.made = self.client.create(repo, private=destination.private)
         head = self.client.head(repo)
         remote = self._inventory(repo, head)
         if remote is None and not self.client.files(repo, head).keys() <= _EMPTY:
@@ -213,7 +233,7 @@ class Uploader:
         count = self.budget.together(len(waiting), self.arrived.commits_at, self.clock())
         batch = waiting[:count]
         last = finished and len(batch) == len(waiting)
-        if not batch and not (last and not self.arrived.finished):
+        if not batch and not (last and not self.arrived.finished) and not self._lacks_base():
             return None
         try:
             commit = contents.build(
@@ -267,7 +287,7 @@ class Uploader:
     def _pushed(self, repo: str, head: str, commit: contents.Commit) -> Pushed:
         now = self.clock()
         inventory = commit.inventory
-        before = self.arrived.pushed
+        before, had_base = self.arrived.pushed, self.arrived.base
         self._record(
             replace(
                 self.arrived,
@@ -283,7 +303,7 @@ class Uploader:
             )
         )
         names = [entry.name for directory, entry in inventory.checkpoints.items() if before.get(directory) != entry.to_dict()]
-        return Pushed(tuple(names), repo, head)
+        return Pushed(tuple(names), repo, head, base=had_base != inventory.base)
 
     def _record(self, arrived: Arrived) -> None:
         self.outbox.record(arrived)

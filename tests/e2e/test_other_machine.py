@@ -101,9 +101,10 @@ def test_no_file_of_a_checkpoint_or_a_saved_base_tells_a_directory(machine: Mach
 def test_a_model_that_moved_is_named_and_the_run_ends_as_if_it_had_not(machine: Machine, whole: Path, saved: bool) -> None:
     assert machine.train(kill_at_step(8), no_save_base_model=None if saved else True) == -signal.SIGKILL
     model = machine.moved(MODEL).model
-    lost = pitstop("resume", 1, "--base-dir", machine.runs)
-    assert lost.code == 3, lost.output
-    assert f"No base model at {machine.model}" in lost.output and "--model-id PATH gives the new place" in lost.output
+    if not saved:
+        lost = pitstop("resume", 1, "--base-dir", machine.runs)
+        assert lost.code == 3, lost.output
+        assert f"No base model at {machine.model}" in lost.output and "--model-id PATH gives the new place" in lost.output
     there = pitstop("resume", 1, "--base-dir", machine.runs, "--model-id", model, prepare=kill_at_step(10))
     assert there.code == -signal.SIGKILL, there.output
     assert f"changed: model.id: {machine.model} → {model}" in there.output and "made again" not in there.output
@@ -113,6 +114,30 @@ def test_a_model_that_moved_is_named_and_the_run_ends_as_if_it_had_not(machine: 
     assert_same_end(machine.run, whole)
     longer = pitstop("resume", 1, "--base-dir", machine.runs, "--epochs", 3)
     assert longer.code == 0, longer.output
+
+
+def test_a_model_that_is_gone_is_not_needed_where_the_run_has_its_own_copy(machine: Machine, whole: Path) -> None:
+    assert machine.train(kill_at_step(8)) == -signal.SIGKILL
+    machine.moved(MODEL)
+    shutil.rmtree(machine.runs / ".base_models")
+    there = pitstop("resume", 1, "--base-dir", machine.runs, prepare=kill_at_step(10))
+    assert there.code == -signal.SIGKILL, there.output
+    assert f"{machine.model} is not found from here: the run's own copy of it is used" in there.output
+    ended = pitstop("resume", 1, "--base-dir", machine.runs)
+    assert ended.code == 0 and "changed:" not in ended.output, ended.output
+    assert_same_end(machine.run, whole)
+
+
+@pytest.mark.parametrize("damaged", ["tokenizer.json", "model.safetensors"])
+def test_a_copy_that_is_damaged_does_not_stand_in_for_the_model(machine: Machine, damaged: str) -> None:
+    assert machine.train(kill_at_step(8)) == -signal.SIGKILL
+    machine.moved(MODEL)
+    shutil.rmtree(machine.runs / ".base_models")
+    with (machine.run / "base_model" / damaged).open("r+b") as file:
+        file.seek(-2, 2)
+        file.write(b"~")
+    lost = pitstop("resume", 1, "--base-dir", machine.runs)
+    assert lost.code == 3 and f"No base model at {machine.model}" in lost.output, lost.output
 
 
 @pytest.mark.parametrize("saved", [True, False], ids=["with a copy", "without a copy"])
@@ -185,7 +210,8 @@ def test_a_run_of_another_machine_goes_on_with_the_places_given_once(machine: Ma
     new = _pulled(machine)
     lost = pitstop("resume", 1, "--base-dir", new.runs)
     assert lost.code == 3, lost.output
-    assert "No base model at tiny: no such directory" in lost.output, "the Hub is not asked for a model of that name"
+    assert "tiny is not found from here" in lost.output, "the Hub is not asked for a model of that name"
+    assert "--dataset PATH" in lost.output
     places = ("--model-id", new.model, "--dataset", new.data / "train.jsonl", "--eval-dataset", new.data / "eval.jsonl")
     there = pitstop("resume", 1, "--base-dir", new.runs, *places, prepare=kill_at_step(10))
     assert there.code == -signal.SIGKILL, there.output

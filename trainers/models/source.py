@@ -36,6 +36,7 @@ class ModelSource:
     model_id: str  # as the user gave it
     path: Path
     revision: str | None  # commit hash, for models from the Hub
+    is_copy: bool = False  # ``path`` is a run's own verified copy, in the form that is trained on
 
     def digest(self, recipe: dict[str, Any]) -> str:
         """SHA-256 over the weight files, the config and ``recipe`` (how the weights are stored for training)."""
