@@ -100,6 +100,9 @@ class Uploader:
 
     def prepare(self) -> str:
         """Find or make the repository and learn what it holds; returns its id. Nothing is done twice."""
+        asked_for = self.destination().repo
+        if asked_for is not None and self.arrived.repo not in (None, asked_for):
+            self._leave()
         if self._known and self.arrived.repo:
             return self.arrived.repo
         if self.arrived.repo is not None:
@@ -109,6 +112,11 @@ class Uploader:
         self._known = True
         assert self.arrived.repo is not None
         return self.arrived.repo
+
+    def _leave(self) -> None:
+        """Start afresh for another repository: what the one before holds does not count there. It stays as it is."""
+        self._arrived = Arrived(uid=self.arrived.uid, commits_at=self.arrived.commits_at)
+        self._known = False
 
     def _open_ours(self, repo: str) -> None:
         try:
