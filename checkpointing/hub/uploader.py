@@ -199,7 +199,8 @@ class Uploader:
         there = files.get(CARD)
         if there is None or self.arrived.card == "":
             return self.arrived.card
-        ours_was_last = _as_recorded(remote) == self.arrived.pushed and remote.root == self.arrived.root
+        ours = self.arrived
+        ours_was_last = (_as_recorded(remote), remote.root, remote.finished) == (ours.pushed, ours.root, ours.finished)
         edited = ours_was_last and self.arrived.card not in (None, there.oid)
         return "" if edited else there.oid
 
