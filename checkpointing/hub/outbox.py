@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing import layout, locking
+from pitstop.checkpointing.hub.inventory import Entry
 from pitstop.checkpointing.storage import LocalStorage, Storage, atomic_write, failed_save, make_directories, read_regular_file
 from pitstop.configs.errors import CheckpointError
 
@@ -112,7 +113,7 @@ class Outbox:
                 uid=_exactly(content["uid"], str),
                 repo=_optional(content["repo"], str),
                 head=_optional(content["head"], str),
-                pushed={key: dict(value) for key, value in content["pushed"].items()},
+                pushed={key: Entry.from_dict(value).to_dict() for key, value in content["pushed"].items()},
                 root=_optional(content["root"], str),
                 base=_optional(content["base"], str),
                 finished=_exactly(content["finished"], bool),

@@ -46,7 +46,7 @@ def standing(run: Path, checkpoints: Sequence[tuple[str, int, str]]) -> Standing
         return None
     try:
         return _judged(destination, outbox.arrived(), checkpoints)
-    except (CheckpointError, TypeError):  # the latter for an entry whose time is a list
+    except CheckpointError:
         return Standing(destination.repo, FAILED, None, f"{DIRECTORY}/{STATE} is damaged")
 
 
