@@ -84,6 +84,7 @@ def _push(uploader: Uploader, waiter: Waiter, listener: Listener) -> float | Non
         return pause
     done = uploader.push_next(finished=waiter.finished)
     if done is None:
+        uploader.stopped(None)  # what once stood in the way may have gone without leaving anything to push
         return None
     listener.pushed(done)
     return 0.0
