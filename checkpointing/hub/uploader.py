@@ -94,7 +94,10 @@ class Uploader:
         """Seconds until the next commit may be made; 0 where there is nothing to commit."""
         if not self.waiting():
             return 0.0
-        return self.budget.wait_s(self.arrived.commits_at, self.clock())
+        now = self.clock()
+        if any(moment > now for moment in self.arrived.commits_at):  # the clock was set back: they happened by now
+            self._arrived = replace(self.arrived, commits_at=tuple(self.budget.recent(self.arrived.commits_at, now)))
+        return self.budget.wait_s(self.arrived.commits_at, now)
 
     # The repository
 
