@@ -13,7 +13,7 @@ MOST_TOGETHER = 16
 
 
 class Backoff:
-    """Exponential backoff with full jitter (Brooker 2015, "Exponential Backoff And Jitter"), capped at ``MAX_WAIT_S``."""
+    """Exponential backoff with equal jitter (Brooker 2015, "Exponential Backoff And Jitter"), capped at ``MAX_WAIT_S``."""
 
     def __init__(self, first_s: float, draw: Callable[[float, float], float] = random.uniform) -> None:
         self._first_s, self._draw = first_s, draw
