@@ -16,6 +16,7 @@ from pitstop.checkpointing.hub.inventory import CARD, CURVE, INVENTORY, MAX_BYTE
 from pitstop.checkpointing.hub.outbox import Arrived, Destination, Outbox
 from pitstop.checkpointing.hub.pacing import CommitBudget
 from pitstop.checkpointing.inspection import CheckpointInfo
+from pitstop.checkpointing.manifest import ManifestError
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.storage import read_regular_file
 from pitstop.configs.errors import CheckpointError
@@ -160,7 +161,10 @@ class Uploader:
         """Whether ``repo`` is ours from now on: made just now, empty, or this run's already."""
         self.client.create(repo, private=destination.private)
         head = self.client.head(repo)
-        remote = self._inventory(repo, head)
+        try:
+            remote = self._inventory(repo, head)
+        except ManifestError:  # a file of this name that we have not written
+            return False
         if remote is None and not self.client.files(repo, head).keys() <= _EMPTY:
             return False
         if remote is not None and not self._is_ours(remote):
