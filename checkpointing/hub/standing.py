@@ -51,6 +51,6 @@ def standing(run: Path, checkpoints: Sequence[tuple[str, int, str]]) -> Standing
 
 
 def _judged(destination: Destination, arrived: Arrived, checkpoints: Sequence[tuple[str, int, str]]) -> Standing:
-    waiting = tuple(behind(arrived, checkpoints))
+    waiting = tuple(behind(arrived, checkpoints, destination.keep_last_n))
     state = FAILED if arrived.problem else BEHIND if waiting else IN_STEP
     return Standing(arrived.repo or destination.repo, state, waiting, arrived.problem)

@@ -84,7 +84,8 @@ class Uploader:
     def waiting(self) -> list[CheckpointInfo]:
         """The run's checkpoints that are not on the Hub, oldest first; without those found damaged."""
         infos = contents.local_checkpoints(self.run)
-        names = set(outbox.behind(self.arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in infos]))
+        checkpoints = [(info.name, info.step, info.saved_at.isoformat()) for info in infos]
+        names = set(outbox.behind(self.arrived, checkpoints, self.destination().keep_last_n))
         return [info for info in infos if info.name in names - self._spoilt]
 
     def is_done(self, *, finished: bool) -> bool:
