@@ -63,9 +63,6 @@ def pump(uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listene
         except (Unavailable, OSError) as error:
             pause = _pause(backoff, error, waiter)
             listener.trouble(str(error), pause)
-        except Spoilt as error:
-            listener.spoilt(error)
-            pause = 0.0
         except PitstopError as error:
             _stop(uploader, error, listener)
             return False
@@ -82,7 +79,11 @@ def _push(uploader: Uploader, waiter: Waiter, listener: Listener) -> float | Non
     """Make the next commit, if one may be made; returns how long to wait after it, None where nothing is left."""
     if pause := uploader.wait_s():
         return pause
-    done = uploader.push_next(finished=waiter.finished)
+    try:
+        done = uploader.push_next(finished=waiter.finished)
+    except Spoilt as error:
+        listener.spoilt(error)
+        return 0.0
     if done is None:
         uploader.stopped(None)  # what once stood in the way may have gone without leaving anything to push
         return None
