@@ -179,7 +179,8 @@ class Uploader:
             return True
         if self.arrived.pushed or remote.name != self.run.name:
             return False
-        return bool({contents.entry_of(info) for info in self.run.store.list()} & set(remote.checkpoints.values()))
+        there = list(remote.checkpoints.values())
+        return any(contents.entry_of(info) in there for info in self.run.store.list())
 
     def _adopt(self, repo: str, head: str, remote: Inventory | None) -> None:
         """Take what the repository says for what is there."""
