@@ -46,10 +46,10 @@ class CommitBudget:
         recent = self.recent(commits_at, now)
         if not self._is_short(recent):
             return 0.0
-        until_oldest_leaves = recent[0] + HOUR_S - now
         left = self.per_hour - len(recent)
-        if left <= 0:
-            return until_oldest_leaves
+        if left <= 0:  # more than allowed, perhaps: the limit may have been another one
+            return recent[-self.per_hour] + HOUR_S - now
+        until_oldest_leaves = recent[0] + HOUR_S - now
         return max(0.0, recent[-1] + until_oldest_leaves / left - now)
 
     def together(self, waiting: int, commits_at: Sequence[float], now: float) -> int:

@@ -60,6 +60,10 @@ def test_a_budget_of_one_is_one_an_hour() -> None:
     assert budget.wait_s([5.0], 5.0 + HOUR_S) == 0.0
 
 
+def test_a_limit_that_was_lowered_waits_until_enough_commits_have_left() -> None:
+    assert CommitBudget(2).wait_s([0.0, 10.0, 20.0, 30.0], 40.0) == 3580.0, "20 must leave, so that 30 is the only one"
+
+
 @given(st.integers(1, 12), st.lists(st.floats(0, 2000), min_size=1, max_size=60))
 def test_there_are_never_more_commits_in_an_hour_than_allowed(per_hour: int, pauses: list[float]) -> None:
     budget, made, now = CommitBudget(per_hour), [], 0.0
