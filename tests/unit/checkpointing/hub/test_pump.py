@@ -165,7 +165,7 @@ def test_a_problem_that_leaves_nothing_to_push_is_off_the_record(run: RunDirecto
 
 
 def test_offline_ends_the_end_and_waits_for_news_before(run: RunDirectory, hub: FakeHub, clock: Clock) -> None:
-    hub.before = raising(Offline("HF_HUB_OFFLINE is set")).__call__ and raising_at(None, Offline("HF_HUB_OFFLINE is set"))  # type: ignore[arg-type]
+    hub.before = lambda call: raising(Offline("HF_HUB_OFFLINE is set"))()
     around = Around(clock)
     assert not go(run, hub, around)
     assert around.told == ["trouble HF_HUB_OFFLINE is set"]
