@@ -134,12 +134,10 @@ def test_every_checkpoint_arrives_once_and_every_commit_is_whole(
 def uploader_of(child: Child) -> int | None:
     """The process that uploads for a training."""
     for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(child.pid):
-                if b"hub.process" in (entry / "cmdline").read_bytes():
-                    return int(entry.name)
-        except OSError:
-            continue
+        with contextlib.suppress(OSError, IndexError):
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            if parent == str(child.pid) and b"hub.process" in (entry / "cmdline").read_bytes():
+                return int(entry.name)
     return None
 
 

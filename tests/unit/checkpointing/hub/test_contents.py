@@ -191,7 +191,9 @@ def test_a_checkpoint_with_something_in_it_that_was_not_saved_is_none(run: RunDi
     else:
         place.write_text(f"HF_TOKEN={TOKEN}")
     assert [info.step for info in contents.local_checkpoints(run)] == [1, 3]
-    commit = contents.build(run, before, Inventory(UID, run.name), Destination(), repo=REPO, finished=False, look=Look(draw=False))
+    commit = contents.build(
+        run, before, Inventory(UID, run.name), Destination(), repo=REPO, finished=False, look=Look(draw=False)
+    )
     assert not [path for path in commit.files if path.endswith(planted)], "and nobody who listed it before sends it"
 
 

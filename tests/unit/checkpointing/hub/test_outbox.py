@@ -12,6 +12,8 @@ from pitstop.configs.errors import CheckpointError, RunError
 from support.fake_hub import FakeHub, new_run, push_all, send_to, uploader
 from support.stores import ForgetfulStorage
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 T = [f"2026-01-01T12:00:{second:02d}+00:00" for second in range(20)]
 
 
@@ -122,7 +124,9 @@ def test_what_is_no_json_object_is_damaged(outbox: Outbox, name: str, text: str)
         outbox.arrived() if name == "state.json" else outbox.destination()
 
 
-@pytest.mark.parametrize("change", [{"repo": 5}, {"private": "yes"}, {"keep_last_n": 1.5}, {"keep_last_n": True}, {"push_base": None}])
+@pytest.mark.parametrize(
+    "change", [{"repo": 5}, {"private": "yes"}, {"keep_last_n": 1.5}, {"keep_last_n": True}, {"push_base": None}]
+)
 def test_a_damaged_destination_is_an_error(outbox: Outbox, change: dict[str, Any]) -> None:
     outbox.open(Destination())
     path = outbox.directory / "outbox.json"

@@ -13,6 +13,8 @@ from pitstop.checkpointing.runs import RunDirectory
 from pitstop.configs.errors import PitstopError
 from support.fake_hub import REPO, Clock, FakeHub, Nth, add, lost, new_run, raising, uploader
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class Around:
     """Waits by moving the clock, and notes what it is told. ``on_wait`` is called at each pause and may say that it is over."""

@@ -13,6 +13,8 @@ from pitstop.checkpointing.runs import RunDirectory
 from pitstop.configs.errors import CheckpointError
 from support.fake_hub import REPO, Clock, FakeHub, Nth, add, lost, new_run, push_all, raising, send_to, uploader
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FOREIGN = {INVENTORY: Inventory("f" * 32, "a-run").to_bytes("0.1.0"), "checkpoint-1/x": b"theirs"}
 ONE_EACH = ["a-run: checkpoint of step 1", "a-run: checkpoint of step 2", "a-run: checkpoint of step 3"]
 
