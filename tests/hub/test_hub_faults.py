@@ -46,7 +46,7 @@ def numbers(row: Row, *, training: bool) -> list[int]:
 
 
 class Saving:
-    """A run that saves six to nine checkpoints, a few milliseconds apart, with its own retention after each."""
+    """A run that saves five to seven checkpoints, a few milliseconds apart, with its own retention after each."""
 
     def __init__(self, base_dir: Path, number: int, rng: random.Random) -> None:
         self.rng = rng
@@ -60,7 +60,7 @@ class Saving:
         self.saved: dict[str, bytes] = {}
 
     def save_all(self) -> None:
-        for step in range(1, self.rng.randint(6, 9)):
+        for step in range(1, self.rng.randint(6, 8)):
             self.losses[step] = self.rng.random()
             info = add(self.run, step, self.losses[step])
             self.saved |= {f"{info.name}/{path.name}": path.read_bytes() for path in info.path.iterdir()}

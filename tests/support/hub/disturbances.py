@@ -34,7 +34,7 @@ def random_fault(rng: random.Random) -> dict[str, Any]:
     rule: dict[str, Any] = {**KINDS[kind], "skip": rng.choice([0, 0, 1, 2, 4, 8]), "times": rng.choice([1, 1, 2, 3])}
     what = rng.choice(["status", "status", "before", "body", "after", "after", "download", "delay", "rate"])
     if what == "status":
-        headers = rng.choice([{}, {}, {"Retry-After": "0"}, {"Retry-After": "1"}, {"Retry-After": "soon"}])
+        headers: dict[str, str] = rng.choice([{}, {}, {}, *[{"Retry-After": text} for text in ("0", "0", "0", "soon", "1")]])
         rule |= {"status": rng.choice(STATUSES), "headers": headers}
     elif what == "delay":
         rule |= {"delay": rng.uniform(0.01, 0.3)}

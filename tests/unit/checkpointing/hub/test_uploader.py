@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.hub.client import Conflict, Refused, Unavailable
-from pitstop.checkpointing.hub.inventory import INVENTORY, Inventory
+from pitstop.checkpointing.hub.inventory import INVENTORY, Inventory, parse_inventory
 from pitstop.checkpointing.hub.uploader import Spoilt
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.configs.errors import CheckpointError
@@ -46,7 +46,8 @@ def test_a_run_gets_a_private_repository_of_its_name_and_each_checkpoint_a_commi
 
 def test_the_end_of_training_goes_with_the_last_checkpoint(run: RunDirectory, hub: FakeHub) -> None:
     assert push_all(uploader(run, hub), finished=True) == [("checkpoint-1",), ("checkpoint-2",), ("checkpoint-3",)]
-    assert hub.inventory().finished
+    inventories = [parse_inventory(made.files[INVENTORY], made.title) for made in hub.histories[REPO][1:]]
+    assert [inventory.finished for inventory in inventories] == [False, False, True]
     assert hub.inventory().root == "checkpoint-2"
 
 
