@@ -214,3 +214,17 @@ def test_a_short_budget_is_waited_for(tmp_path: Path, hub: FakeHub, clock: Clock
     assert go(run, hub, around, commits_per_hour=2)
     assert around.told == ["pushed checkpoint-1", "pushed checkpoint-2"]
     assert around.pauses == [pytest.approx(3600.0)]
+
+
+def test_an_end_that_comes_while_nothing_is_left_is_still_pushed(run: RunDirectory, hub: FakeHub, clock: Clock) -> None:
+    around, pusher = Around(clock, ending=False, finished=False), uploader(run, hub, clock)
+    push_next = pusher.push_next
+
+    def and_then_the_end(*, finished: bool) -> Pushed | None:
+        done = push_next(finished=finished)
+        around.ending = around.finished = around.finished or done is None
+        return done
+
+    pusher.push_next = and_then_the_end  # type: ignore[method-assign]
+    assert pump(pusher, Backoff(2.0, max), around, around)
+    assert hub.inventory().finished
