@@ -157,12 +157,13 @@ class RunDirectory:
         infos = self.store.list() if infos is None else infos
         box = outbox.Outbox(self.path)
         try:
-            if box.destination() is None:
+            destination = box.destination()
+            if destination is None:
                 return []
-            arrived = box.arrived()
+            arrived, keep_last_n = box.arrived(), destination.keep_last_n
         except CheckpointError:  # damaged: nobody knows what has arrived, so nothing may go
-            arrived = outbox.Arrived()
-        return outbox.behind(arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in infos])
+            arrived, keep_last_n = outbox.Arrived(), None
+        return outbox.behind(arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in infos], keep_last_n)
 
     # What is known of it
 

@@ -153,7 +153,7 @@ def build(
     for info in infos:
         if layout.step_name(info.step) in entries:
             _add_checkpoint(info, files, hashes)
-    root = _add_root(run, entries, before.root, finished, files, hashes)
+    root = _add_root(run, entries, before, finished, files, hashes)
     base = _add_base(run, before.base, destination, files, hashes)
     inventory = Inventory(before.uid, run.name, entries, {}, base, root, finished)
     inventory = _add_run_files(run, inventory, files)
@@ -193,7 +193,7 @@ def _check_text(path: Path) -> None:
 def _add_root(
     run: RunDirectory,
     entries: Mapping[str, Entry],
-    before: str | None,
+    before: Inventory,
     finished: bool,
     files: dict[str, Path | bytes],
     hashes: dict[str, str],
@@ -201,12 +201,14 @@ def _add_root(
     """Put the adapter of the newest checkpoint, at the end of the best one, at the root; returns whose lies there."""
     newest = max(entries.values(), key=lambda entry: entry.order, default=None)
     wanted = (best_of(run, list(entries.values())) if finished else None) or newest
-    if wanted is None or wanted.directory == before:
-        return wanted.directory if wanted else None
+    if wanted is None:
+        return None
+    if before.root is not None and before.checkpoints[before.root] == wanted:  # not only another one of the same step
+        return before.root
     local = {(info.name, info.saved_at.isoformat()): info for info in run.store.list()}
     info = local.get((wanted.name, wanted.saved_at)) or (local.get((newest.name, newest.saved_at)) if newest else None)
     if info is None:
-        return before if before in entries else None
+        return before.root if before.root in entries else None
     for name in ROOT_ADAPTER:
         files[name] = info.path / name
         hashes[name] = info.manifest.files[name].sha256

@@ -96,15 +96,21 @@ class Entry:
             raise ValueError(f"{name!r:.80} is no name of a checkpoint of step {step!r:.20}")
         if type(step) is not int or not 0 <= step < 10**15 or type(size) is not int or size < 0:
             raise ValueError(f"step or size of {name}")
-        if type(epoch) is not float or not math.isfinite(epoch) or epoch < 0:
+        if not _is_finite(epoch) or epoch < 0:
             raise ValueError(f"epoch of {name}")
-        if datetime.fromisoformat(value["saved_at"]).tzinfo is None:
+        moment = datetime.fromisoformat(value["saved_at"])
+        if moment.tzinfo is None or moment.isoformat() != value["saved_at"]:
             raise ValueError(f"saved_at of {name}")
         if not isinstance(value["manifest_sha256"], str) or not _SHA256.fullmatch(value["manifest_sha256"]):
             raise ValueError(f"manifest_sha256 of {name}")
-        if not isinstance(value["metrics"], dict):
+        metrics = value["metrics"]
+        if not isinstance(metrics, dict) or not all(each is None or _is_finite(each) for each in metrics.values()):
             raise ValueError(f"metrics of {name}")
-        return cls(name, step, epoch, value["saved_at"], finite_metrics(value["metrics"]), size, value["manifest_sha256"])
+        return cls(name, step, epoch, value["saved_at"], metrics, size, value["manifest_sha256"])
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,8 @@ def parse_inventory(raw: bytes, where: str) -> Inventory:
         uid, name, base, root = (content[key] for key in ("uid", "name", "base", "root"))
         if not isinstance(uid, str) or not _UID.fullmatch(uid) or not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("uid or name")
+        if not isinstance(content["pitstop_version"], str):
+            raise ValueError("pitstop_version")
         if not (base is None or isinstance(base, str)) or root not in (None, *checkpoints):
             raise ValueError("base or root")
         if type(content["finished"]) is not bool:

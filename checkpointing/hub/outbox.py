@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing import layout, locking
+from pitstop.checkpointing.hub.inventory import Entry
 from pitstop.checkpointing.storage import LocalStorage, Storage, atomic_write, failed_save, make_directories, read_regular_file
 from pitstop.configs.errors import CheckpointError
 
@@ -112,7 +113,7 @@ class Outbox:
                 uid=_exactly(content["uid"], str),
                 repo=_optional(content["repo"], str),
                 head=_optional(content["head"], str),
-                pushed={key: dict(value) for key, value in content["pushed"].items()},
+                pushed={key: Entry.from_dict(value).to_dict() for key, value in content["pushed"].items()},
                 root=_optional(content["root"], str),
                 base=_optional(content["base"], str),
                 finished=_exactly(content["finished"], bool),
@@ -163,17 +164,32 @@ class Outbox:
             raise failed_save(path, error) from error
 
 
-def behind(arrived: Arrived, checkpoints: Iterable[tuple[str, int, str]]) -> list[str]:
-    """Those of ``checkpoints``, given as (name, step, saved_at), that are not on the Hub, in their order.
+def behind(arrived: Arrived, checkpoints: Iterable[tuple[str, int, str]], keep_last_n: int | None = None) -> list[str]:
+    """Those of ``checkpoints``, given as (name, step, saved_at), that are to go to the Hub and are not there, in their order.
 
     Of several checkpoints of one step only the newest goes there: one that was put off by a signal is replaced by the
-    one with its evaluation.
+    one with its evaluation. With ``keep_last_n`` those do not that are older than so many there: retention on the Hub has
+    taken them away, or would at once.
     """
+    checkpoints = list(checkpoints)
     newest: dict[int, tuple[str, str]] = {}
     for name, step, saved_at in checkpoints:
         newest[step] = max(newest.get(step, ("", "")), (saved_at, name))
     there = {(entry.get("saved_at"), entry.get("name")) for entry in arrived.pushed.values()}
-    return [name for name, step, saved_at in checkpoints if newest[step] == (saved_at, name) and (saved_at, name) not in there]
+    waiting = [(name, step, saved_at) for name, step, saved_at in checkpoints if newest[step] == (saved_at, name)]
+    return [
+        name
+        for name, step, saved_at in waiting
+        if (saved_at, name) not in there and not _is_past(arrived, step, saved_at, keep_last_n)
+    ]
+
+
+def _is_past(arrived: Arrived, step: int, saved_at: str, keep_last_n: int | None) -> bool:
+    """Whether ``keep_last_n`` on the Hub come after it; a later line of the run that repeats earlier steps does not."""
+    if keep_last_n is None:
+        return False
+    later = [entry for entry in arrived.pushed.values() if entry["step"] > step and entry["saved_at"] > saved_at]
+    return len(later) >= keep_last_n
 
 
 def _exactly(value: Any, kind: type) -> Any:

@@ -13,7 +13,7 @@ MOST_TOGETHER = 16
 
 
 class Backoff:
-    """Exponential backoff with full jitter (Brooker 2015, "Exponential Backoff And Jitter"), capped at ``MAX_WAIT_S``."""
+    """Exponential backoff with equal jitter (Brooker 2015, "Exponential Backoff And Jitter"), capped at ``MAX_WAIT_S``."""
 
     def __init__(self, first_s: float, draw: Callable[[float, float], float] = random.uniform) -> None:
         self._first_s, self._draw = first_s, draw
@@ -46,10 +46,10 @@ class CommitBudget:
         recent = self.recent(commits_at, now)
         if not self._is_short(recent):
             return 0.0
-        until_oldest_leaves = recent[0] + HOUR_S - now
         left = self.per_hour - len(recent)
-        if left <= 0:
-            return until_oldest_leaves
+        if left <= 0:  # more than allowed, perhaps: the limit may have been another one
+            return recent[-self.per_hour] + HOUR_S - now
+        until_oldest_leaves = recent[0] + HOUR_S - now
         return max(0.0, recent[-1] + until_oldest_leaves / left - now)
 
     def together(self, waiting: int, commits_at: Sequence[float], now: float) -> int:

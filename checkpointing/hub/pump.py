@@ -86,9 +86,6 @@ class _Failures:
             self.listener.trouble(error.reason, 0.0)
             self.over = self.waiter.ending
             return None
-        if isinstance(error, Spoilt):
-            self.listener.spoilt(error)
-            return 0.0
         if isinstance(error, PitstopError) and not isinstance(error, ResourceError):  # a full disk has room again some day
             self._stop(error)
             return None
@@ -110,8 +107,13 @@ def _push(uploader: Uploader, waiter: Waiter, listener: Listener) -> float | Non
     """Make the next commit, if one may be made; returns how long to wait after it, None where nothing is left."""
     if pause := uploader.wait_s():
         return pause
-    done = uploader.push_next(finished=waiter.finished)
+    try:
+        done = uploader.push_next(finished=waiter.finished)
+    except Spoilt as error:
+        listener.spoilt(error)
+        return 0.0
     if done is None:
+        uploader.stopped(None)  # what once stood in the way may have gone without leaving anything to push
         return None
     listener.pushed(done)
     return 0.0

@@ -46,11 +46,11 @@ def standing(run: Path, checkpoints: Sequence[tuple[str, int, str]]) -> Standing
         return None
     try:
         return _judged(destination, outbox.arrived(), checkpoints)
-    except (CheckpointError, TypeError):  # the latter for an entry whose time is a list
+    except CheckpointError:
         return Standing(destination.repo, FAILED, None, f"{DIRECTORY}/{STATE} is damaged")
 
 
 def _judged(destination: Destination, arrived: Arrived, checkpoints: Sequence[tuple[str, int, str]]) -> Standing:
-    waiting = tuple(behind(arrived, checkpoints))
+    waiting = tuple(behind(arrived, checkpoints, destination.keep_last_n))
     state = FAILED if arrived.problem else BEHIND if waiting else IN_STEP
     return Standing(arrived.repo or destination.repo, state, waiting, arrived.problem)

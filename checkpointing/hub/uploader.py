@@ -16,6 +16,7 @@ from pitstop.checkpointing.hub.inventory import CARD, CURVE, INVENTORY, MAX_BYTE
 from pitstop.checkpointing.hub.outbox import Arrived, Destination, Outbox
 from pitstop.checkpointing.hub.pacing import CommitBudget
 from pitstop.checkpointing.inspection import CheckpointInfo
+from pitstop.checkpointing.manifest import ManifestError
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.storage import read_regular_file
 from pitstop.configs.errors import CheckpointError
@@ -92,7 +93,8 @@ class Uploader:
     def waiting(self) -> list[CheckpointInfo]:
         """The run's checkpoints that are not on the Hub, oldest first; without those found damaged."""
         infos = contents.local_checkpoints(self.run)
-        names = set(outbox.behind(self.arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in infos]))
+        checkpoints = [(info.name, info.step, info.saved_at.isoformat()) for info in infos]
+        names = set(outbox.behind(self.arrived, checkpoints, self.destination().keep_last_n))
         return [info for info in infos if info.name in names - self._spoilt]
 
     def is_done(self, *, finished: bool) -> bool:
@@ -107,15 +109,20 @@ class Uploader:
         """Seconds until the next commit may be made; 0 where there is nothing to commit."""
         if not self.waiting():
             return 0.0
-        return self.budget.wait_s(self.arrived.commits_at, self.clock())
+        now = self.clock()
+        if any(moment > now for moment in self.arrived.commits_at):  # the clock was set back: they happened by now
+            self._arrived = replace(self.arrived, commits_at=tuple(self.budget.recent(self.arrived.commits_at, now)))
+        return self.budget.wait_s(self.arrived.commits_at, now)
 
     # The repository
 
     def prepare(self) -> str:
         """Find or make the repository and learn what it holds; returns its id. Nothing is done twice."""
+        asked_for = self.destination().repo
+        if asked_for is not None and self.arrived.repo is not None and self.arrived.repo.lower() != asked_for.lower():
+            self._leave()
         if self._known and self.arrived.repo:
             return self.arrived.repo
-        self._leave_for_another()
         if self.arrived.repo is not None:
             self._open_ours(self.arrived.repo)
         else:
@@ -124,11 +131,10 @@ class Uploader:
         assert self.arrived.repo is not None
         return self.arrived.repo
 
-    def _leave_for_another(self) -> None:
-        """Where another repository was asked for than the one that the run goes to, all of it goes there anew."""
-        wanted, before = self.destination().repo, self.arrived
-        if before.repo is not None and wanted is not None and wanted.lower() != before.repo.lower():
-            self._record(Arrived(uid=before.uid, commits_at=before.commits_at))
+    def _leave(self) -> None:
+        """Start afresh for another repository: what the one before holds does not count there. It stays as it is."""
+        self._arrived = Arrived(uid=self.arrived.uid, commits_at=self.arrived.commits_at)
+        self._known = False
 
     def _open_ours(self, repo: str) -> None:
         try:
@@ -169,7 +175,10 @@ class Uploader:
         """Whether ``repo`` is ours from now on: made just now, empty, or this run's already."""
         self.made = self.client.create(repo, private=destination.private)
         head = self.client.head(repo)
-        remote = self._inventory(repo, head)
+        try:
+            remote = self._inventory(repo, head)
+        except ManifestError:  # a file of this name that we have not written
+            return False
         if remote is None and not self.client.files(repo, head).keys() <= _EMPTY:
             return False
         if remote is not None and not self._is_ours(remote):
@@ -183,7 +192,8 @@ class Uploader:
             return True
         if self.arrived.pushed or remote.name != self.run.name:
             return False
-        return bool({contents.entry_of(info) for info in self.run.store.list()} & set(remote.checkpoints.values()))
+        there = list(remote.checkpoints.values())
+        return any(contents.entry_of(info) in there for info in self.run.store.list())
 
     def _adopt(self, repo: str, head: str, remote: Inventory | None) -> None:
         """Take what the repository says for what is there."""
@@ -211,7 +221,8 @@ class Uploader:
         there = files.get(CARD)
         if there is None or self.arrived.card == "":
             return self.arrived.card
-        ours_was_last = _as_recorded(remote) == self.arrived.pushed and remote.root == self.arrived.root
+        ours = self.arrived
+        ours_was_last = (_as_recorded(remote), remote.root, remote.finished) == (ours.pushed, ours.root, ours.finished)
         edited = ours_was_last and self.arrived.card not in (None, there.oid)
         return "" if edited else there.oid
 

@@ -89,6 +89,7 @@ class PushedTraining:
         assert {path.split("/")[0] for path in tree if path.startswith("checkpoint-")} == wanted == set(inventory.checkpoints)
         for directory in wanted:
             self._assert_equal(directory, reference / "lora_weights" / directory)
+        assert inventory.finished, "the end of training has not arrived"
         titles = [commit.title for commit in self.hub.commits(self.repo)]
         for step in range(1, steps + 1):
             assert sum(step in _steps_in(title) for title in titles) == 1, (step, titles)
