@@ -148,11 +148,13 @@ class RunDirectory:
         if any(info.name == started for info in infos):
             reasons.setdefault(str(started), []).append("resumed from")
         if uploads:
-            for name in self._not_on_the_hub(infos):
+            for name in self.not_on_the_hub(infos):
                 reasons.setdefault(name, []).append("not on the Hub yet")
         return {name: tuple(why) for name, why in reasons.items()}
 
-    def _not_on_the_hub(self, infos: list[CheckpointInfo]) -> list[str]:
+    def not_on_the_hub(self, infos: list[CheckpointInfo] | None = None) -> list[str]:
+        """The checkpoints (of ``infos``, if they are listed already) that are still to be pushed; none in a run that is not."""
+        infos = self.store.list() if infos is None else infos
         box = outbox.Outbox(self.path)
         try:
             if box.destination() is None:

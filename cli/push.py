@@ -109,7 +109,7 @@ def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeou
         uploader = Uploader(run, client, Pacing(hub.retry_s, hub.commits_per_hour))
         progress = _Progress(run, timeout)
         complete = pump(uploader, Backoff(hub.retry_s), progress, progress)
-        left = [info.name for info in uploader.waiting()]
+        left = run.not_on_the_hub()
         repo = uploader.arrived.repo
     if not complete and progress.problem is None:
         progress.problem = f"the Hub could not be reached ({progress.last_trouble})"
@@ -155,6 +155,10 @@ class _Progress:
         self.last_trouble = reason
         if wait_s:
             notice(f"{reason}; trying again in {wait_s:.0f} s")
+
+    def spoilt(self, error: PitstopError) -> None:
+        """A checkpoint is left out; the others go on."""
+        self.problem, self.hint = error.message, error.hint
 
     def stopped(self, error: PitstopError) -> None:
         """Pushing has ended for good."""

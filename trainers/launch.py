@@ -94,7 +94,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     )
     with _quiet_elastic(), _forwarding():
         try:
-            elastic_launch(config, sys.executable)("-m", "pitstop.cli", *arguments)
+            # -P: as with the console script, no file of the current directory passes for a library.
+            elastic_launch(config, sys.executable)("-P", "-m", "pitstop.cli", *arguments)
         except ChildFailedError as error:
             codes = _to_blame({rank: failure.exitcode for rank, failure in error.failures.items()})
             _tell_killed(codes, processes)

@@ -17,10 +17,9 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pitstop.checkpointing.hub import outbox
 from pitstop.checkpointing.hub.outbox import Destination, Outbox
 from pitstop.checkpointing.runs import RunDirectory
-from pitstop.configs.errors import HubError, PitstopError
+from pitstop.configs.errors import HubError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.reporter import Reporter
 
@@ -123,7 +122,7 @@ class Pusher:
             environment["HF_TOKEN"] = self.settings.hub.token.get_secret_value()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE],
+                [sys.executable, "-P", "-m", _MODULE],  # -P: no file of the current directory passes for a module
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
@@ -173,6 +172,8 @@ class Pusher:
         elif kind == "trouble" and not self._troubled:  # once an outage, not at every try
             self._troubled = True
             self.reporter.warn(f"The Hub does not take checkpoints at the moment ({event['reason']}); it is tried again.")
+        elif kind == "spoilt":
+            self.reporter.warn(f"A checkpoint is not pushed: {event['message']}")
         elif kind == "stopped":
             hint = f" To put it right: {event['hint']}." if event.get("hint") else ""
             self.reporter.warn(f"Pushing has stopped: {event['message']}.{hint} {self._how_to_push()} goes on with it.")
@@ -209,10 +210,7 @@ class Pusher:
                 self._news.wait_for(self._has_ended, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
 
     def _left(self) -> list[str]:
-        try:
-            return not_arrived(self.run) if self.run is not None else []
-        except PitstopError:
-            return []
+        return self.run.not_on_the_hub() if self.run is not None else []
 
     def tell_left(self) -> list[str]:
         """What is not on the Hub; a warning says so."""
@@ -254,9 +252,3 @@ def _destination(settings: Settings, before: Destination | None) -> Destination:
         return before
     repo = hub.repo or (before.repo if before else None)
     return Destination(repo, hub.private, hub.keep_last_n, hub.push_base, hub.username)
-
-
-def not_arrived(run: RunDirectory) -> list[str]:
-    """The checkpoints of a run that is pushed which are not on the Hub. ``CheckpointError`` for damaged records."""
-    arrived = Outbox(run.path).arrived()
-    return outbox.behind(arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in run.store.list()])

@@ -5,7 +5,7 @@ object a line, from stdin, and writes events to stdout; docs/hub.md says what th
 ``finish``, whoever started it is gone: it leaves at once, and the next start finds out what arrived.
 
 Commands: ``{"open": RUN, "retry_s": …, "commits_per_hour": …}`` · ``{"wake": true}`` · ``{"finish": COMPLETED}``.
-Events: ``account``, ``ready``, ``refused``, ``unreachable``, ``pushed``, ``trouble``, ``stopped``, ``bug``, ``left``.
+Events: ``account``, ``ready``, ``refused``, ``unreachable``, ``pushed``, ``trouble``, ``spoilt``, ``stopped``, ``bug``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from pitstop.checkpointing.hub.client import HubClient, Unavailable
 from pitstop.checkpointing.hub.pacing import Backoff
 from pitstop.checkpointing.hub.pump import pump
-from pitstop.checkpointing.hub.uploader import Pacing, Pushed, Uploader
+from pitstop.checkpointing.hub.uploader import Pacing, Pushed, Spoilt, Uploader
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.configs.errors import PitstopError
 from pitstop.configs.secrets import mask
@@ -94,6 +94,10 @@ class Events:
         """A try failed."""
         self.tell("trouble", reason=reason, wait_s=wait_s)
 
+    def spoilt(self, error: Spoilt) -> None:
+        """A checkpoint is left out."""
+        self.tell("spoilt", message=error.message)
+
     def stopped(self, error: PitstopError) -> None:
         """Pushing has ended."""
         self.tell("stopped", message=error.message, hint=error.hint)
@@ -128,7 +132,6 @@ def _serve(commands: Commands, events: Events) -> None:
         with uploader.outbox.alone(_LOCK_PATIENCE_S):
             _prepare(uploader, events)
             pump(uploader, Backoff(opened["retry_s"]), commands, events)
-            events.tell("left", names=[info.name for info in uploader.waiting()])
     except PitstopError as error:
         events.stopped(error)
 

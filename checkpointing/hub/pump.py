@@ -6,8 +6,8 @@ from typing import Protocol
 
 from pitstop.checkpointing.hub.client import Conflict, Offline, Unavailable
 from pitstop.checkpointing.hub.pacing import Backoff
-from pitstop.checkpointing.hub.uploader import Pushed, Uploader
-from pitstop.configs.errors import PitstopError
+from pitstop.checkpointing.hub.uploader import Pushed, Spoilt, Uploader
+from pitstop.configs.errors import PitstopError, ResourceError
 
 PATIENCE_AT_THE_END_S = 20.0
 """Longest pause between two tries once somebody waits for the end."""
@@ -23,6 +23,9 @@ class Listener(Protocol):
 
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed; the next comes after ``wait_s`` seconds."""
+
+    def spoilt(self, error: Spoilt) -> None:
+        """A checkpoint is damaged and is left out."""
 
     def stopped(self, error: PitstopError) -> None:
         """Pushing has ended for a reason that trying again does not change."""
@@ -45,31 +48,62 @@ class Waiter(Protocol):
 
 def pump(uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listener) -> bool:
     """Push until the end; whether all has arrived. Errors that come again are told and put on record, not raised."""
-    conflicts = 0
+    failures = _Failures(uploader, backoff, waiter, listener)
     while True:
         try:
             pause = _push(uploader, waiter, listener)
-        except Conflict:
-            conflicts += 1
-            pause = backoff.next_s() if conflicts > _CONFLICTS_IN_A_ROW else 0.01
-        except Offline as error:
-            listener.trouble(error.reason, 0.0)
-            if waiter.ending:
+        except (Conflict, Unavailable, OSError, PitstopError) as error:
+            pause = failures.pause_after(error)
+            if failures.over:
                 return False
-            pause = None
-        except (Unavailable, OSError) as error:
-            pause = _pause(backoff, error, waiter)
-            listener.trouble(str(error), pause)
-        except PitstopError as error:
-            _stop(uploader, error, listener)
-            return False
         else:
-            backoff.reset()
-            conflicts = 0
+            failures.reset()
             if pause is None and waiter.ending and uploader.is_done(finished=waiter.finished):
                 return True
         if pause != 0.0 and not waiter.wait(pause):
             return False
+
+
+class _Failures:
+    """What to do about each kind of failure: ``pause_after`` says how long to wait, ``over`` that it is no use."""
+
+    def __init__(self, uploader: Uploader, backoff: Backoff, waiter: Waiter, listener: Listener) -> None:
+        self.uploader, self.backoff, self.waiter, self.listener = uploader, backoff, waiter, listener
+        self.over = False
+        self._conflicts = 0
+
+    def reset(self) -> None:
+        """Something went through."""
+        self.backoff.reset()
+        self._conflicts = 0
+
+    def pause_after(self, error: Exception) -> float | None:
+        """Seconds; None: until there is something new."""
+        if isinstance(error, Conflict):
+            self._conflicts += 1
+            return self.backoff.next_s() if self._conflicts > _CONFLICTS_IN_A_ROW else 0.0
+        if isinstance(error, Offline):
+            self.listener.trouble(error.reason, 0.0)
+            self.over = self.waiter.ending
+            return None
+        if isinstance(error, Spoilt):
+            self.listener.spoilt(error)
+            return 0.0
+        if isinstance(error, PitstopError) and not isinstance(error, ResourceError):  # a full disk has room again some day
+            self._stop(error)
+            return None
+        pause = self.backoff.next_s(getattr(error, "wait_s", None))
+        pause = min(pause, PATIENCE_AT_THE_END_S) if self.waiter.ending else pause
+        self.listener.trouble(str(error), pause)
+        return pause
+
+    def _stop(self, error: PitstopError) -> None:
+        self.over = True
+        try:
+            self.uploader.stopped(error.message)
+        except PitstopError as another:
+            self.listener.stopped(another)
+        self.listener.stopped(error)
 
 
 def _push(uploader: Uploader, waiter: Waiter, listener: Listener) -> float | None:
@@ -81,16 +115,3 @@ def _push(uploader: Uploader, waiter: Waiter, listener: Listener) -> float | Non
         return None
     listener.pushed(done)
     return 0.0
-
-
-def _pause(backoff: Backoff, error: Exception, waiter: Waiter) -> float:
-    pause = backoff.next_s(getattr(error, "wait_s", None))
-    return min(pause, PATIENCE_AT_THE_END_S) if waiter.ending else pause
-
-
-def _stop(uploader: Uploader, error: PitstopError, listener: Listener) -> None:
-    try:
-        uploader.stopped(error.message)
-    except PitstopError as another:
-        listener.stopped(another)
-    listener.stopped(error)

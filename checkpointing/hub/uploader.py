@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pitstop.checkpointing import inspection
 from pitstop.checkpointing.hub import contents, outbox
 from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, RemoteFile, Unavailable
 from pitstop.checkpointing.hub.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Entry, Inventory, parse_inventory
@@ -17,6 +18,7 @@ from pitstop.checkpointing.hub.pacing import CommitBudget
 from pitstop.checkpointing.inspection import CheckpointInfo
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.storage import read_regular_file
+from pitstop.configs.errors import CheckpointError
 from pitstop.naming.names import hub_id, unique
 
 _EMPTY = {".gitattributes", CARD, "LICENSE"}
@@ -45,11 +47,15 @@ class Pushed:
     commit: str
 
 
+class Spoilt(CheckpointError):
+    """A checkpoint that is no longer what was saved, so that it is not pushed; the others are."""
+
+
 class Uploader:
     """Pushes one run. The caller holds ``Outbox.alone``.
 
-    Raises what the client raises, ``ResourceError`` where its records cannot be written, and ``CheckpointError`` where
-    the run's files are damaged.
+    Raises what the client raises, ``ResourceError`` where its records cannot be written, ``Spoilt`` for a checkpoint that is
+    damaged, and ``CheckpointError`` where other files of the run are.
     """
 
     def __init__(self, run: RunDirectory, client: HubClient, pacing: Pacing, clock: Callable[[], float] = time.time) -> None:
@@ -57,6 +63,7 @@ class Uploader:
         self.outbox = Outbox(run.path, run.storage)
         self.budget = CommitBudget(pacing.commits_per_hour)
         self._drawn_at = clock()
+        self._spoilt: set[str] = set()
         self._arrived: Arrived | None = None
         self._known = False  # whether ``_arrived`` has been compared with the repository, and nothing uncertain came after
 
@@ -74,10 +81,10 @@ class Uploader:
     # What is left
 
     def waiting(self) -> list[CheckpointInfo]:
-        """The run's checkpoints that are not on the Hub, oldest first."""
+        """The run's checkpoints that are not on the Hub, oldest first; without those found damaged."""
         infos = contents.local_checkpoints(self.run)
         names = set(outbox.behind(self.arrived, [(info.name, info.step, info.saved_at.isoformat()) for info in infos]))
-        return [info for info in infos if info.name in names]
+        return [info for info in infos if info.name in names - self._spoilt]
 
     def is_done(self, *, finished: bool) -> bool:
         """Whether the repository shows all that the run has; at the end of training with the best adapter at its root."""
@@ -208,16 +215,31 @@ class Uploader:
         last = finished and len(batch) == len(waiting)
         if not batch and not (last and not self.arrived.finished):
             return None
-        commit = contents.build(
-            self.run,
-            batch,
-            self._inventory_of_records(),
-            self.destination(),
-            repo=repo,
-            finished=last,
-            look=contents.Look(self.arrived.card != "", self._draws(last), self.arrived.curve),
-        )
-        return self._commit(repo, commit)
+        try:
+            commit = contents.build(
+                self.run,
+                batch,
+                self._inventory_of_records(),
+                self.destination(),
+                repo=repo,
+                finished=last,
+                look=contents.Look(self.arrived.card != "", self._draws(last), self.arrived.curve),
+            )
+            return self._commit(repo, commit)
+        except CheckpointError as error:
+            raise self._explained(batch, error) from error
+
+    def _explained(self, batch: Sequence[CheckpointInfo], error: CheckpointError) -> Exception:
+        """Which of ``batch`` is to blame; that one is not tried again by this uploader."""
+        for info in batch:
+            try:
+                inspection.verify(info.path)
+            except CheckpointError as problem:
+                if not info.path.exists():
+                    return Unavailable(f"{info.name} was removed meanwhile", 0.0)
+                self._spoilt.add(info.name)
+                return Spoilt(problem.message, hint=f"pitstop verify {self.run.label} looks at all of them")
+        return error
 
     def _draws(self, last: bool) -> bool:
         """Whether to draw the loss anew: at the end, and now and then on the way."""

@@ -18,10 +18,14 @@ pytestmark = pytest.mark.timeout(900)
 TWO = {"num_processes": 2, "gradient_accumulation_steps": 2, "epochs": 40, "save_strategy": "steps", "save_steps": 3}
 
 
-def _start(*words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pitstop.cli", *map(str, words)]
+def _start(*words: object, cwd: Path | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-P", "-m", "pitstop.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=cwd,
     )
 
 
@@ -66,6 +70,12 @@ def test_one_and_two_processes_follow_the_same_path_for_the_same_global_batch(
     for mine, theirs in zip(rows(one / "run_001"), rows(two / "run_001"), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
         assert mine["tokens"] == theirs["tokens"]
+
+
+def test_a_file_of_the_current_directory_does_not_pass_for_a_library(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "signal.py").write_text("raise SystemExit('taken for the standard library')")
+    code, output = _finish(_start(*arguments(tiny_model, data, tmp_path / "runs", num_processes=2, max_steps=1), cwd=tmp_path))
+    assert code == 0, output
 
 
 def test_a_wrong_path_under_two_processes_is_said_once_with_its_exit_code(tiny_model: Path, data: Path, tmp_path: Path) -> None:

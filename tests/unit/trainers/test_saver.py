@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from pitstop.checkpointing import state
+from pitstop.checkpointing.hub.outbox import Destination, Outbox
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory, create_run
 from pitstop.checkpointing.snapshot import Snapshot
@@ -35,9 +37,10 @@ class Disk(ForgetfulStorage):
         self.full, self.go, self.writing = False, threading.Event(), threading.Event()
         self.go.set()
         self.operations: list[str] = []
+        self.room: Callable[[], bool] = lambda: True
 
     def free_space(self, path: Path) -> int:
-        return 0 if self.full else 1 << 40
+        return 0 if self.full or not self.room() else 1 << 40
 
     def sync_file(self, descriptor: int) -> None:
         self.writing.set()
@@ -305,3 +308,26 @@ def test_the_checkpoint_that_a_resume_started_from_is_kept(bench: Bench) -> None
         bench.step(step)
     bench.saver.settle(final=True)
     assert bench.saved() == [1, 5, 6, 7]
+
+
+def test_what_is_not_on_the_hub_outlives_retention_until_the_disk_is_full(bench: Bench) -> None:
+    """A Hub that is away must not end the training: then the newest checkpoint is worth more than old ones."""
+    Outbox(bench.run.path, bench.disk).open(Destination())
+    for number in range(1, 6):
+        bench.step(number)
+    bench.saver.settle(final=True)
+    assert bench.saved() == [1, 2, 3, 4, 5], "three would be kept, and none of them has arrived"
+    bench.disk.room = lambda: len(bench.saved()) <= 3
+    bench.step(6, scored={"train_loss": 0.5})
+    bench.saver.settle(final=True)
+    assert bench.saved() == [3, 4, 5, 6]
+    assert any("checkpoint-1, checkpoint-2 had to go before being on the Hub" in line for line in bench.said.warnings)
+
+
+def test_each_commit_is_told_to_whoever_pushes(bench: Bench) -> None:
+    told: list[list[int]] = []
+    bench.saver.saved = lambda: told.append(bench.saved())
+    bench.step(1)
+    bench.step(2)
+    bench.saver.settle(final=True)
+    assert told == [[1], [1, 2]]
