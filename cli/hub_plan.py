@@ -22,6 +22,8 @@ def push_plan(settings: Settings, name: str) -> dict[str, Any] | None:
     missing = [] if has_token(settings) else ["no token found: set HF_TOKEN, or log in with `hf auth login`"]
     missing += ["HF_HUB_OFFLINE is set"] if _is_offline() else []
     repo = hub.repo
+    if repo is not None and repo.count("/") != 1:
+        missing.append(f"{repo!r} is no repository id: it reads owner/name")
     if repo is None and hub.username is not None:
         try:
             repo = hub_id(hub.username, name)
