@@ -78,7 +78,7 @@ def _runs_to_push(base: Path) -> list[RunDirectory]:
 
 def _is_wanted(run: RunDirectory) -> bool:
     try:
-        return Outbox(run.path).destination() is not None
+        return Outbox(run.path).destination() is not None and bool(run.store.list())
     except PitstopError:
         return True  # damaged records: the push says so
 
