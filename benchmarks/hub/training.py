@@ -101,4 +101,7 @@ def _read(summary: Mapping[str, Any], run: Path) -> dict[str, Any]:
 def arrived(log: str) -> int:
     """How many checkpoints were pushed before training was done, by its ``train.log``."""
     during = re.split(r"Done after step|Stopped early", log)[0]
-    return sum(len(re.findall(r"(?:checkpoint-|epoch_)\d+", names)) for names in re.findall(r"pushed (.+?) to \S+ \(", during))
+    return sum(
+        len(re.findall(r"(?:^|, )(?:checkpoint-|epoch_)\d+", names))
+        for names in re.findall(r"pushed (.+) \([0-9a-f]{7}\)", during)
+    )

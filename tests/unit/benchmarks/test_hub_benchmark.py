@@ -52,7 +52,7 @@ def test_steps_beside_a_save_and_the_first_are_left_out_and_ratios_are_of_median
 def test_what_was_pushed_before_the_end_is_told_by_the_log(bench: Any) -> None:
     from benchmarks.hub.training import arrived
 
-    before = "x saved checkpoint-2 (60 MB)\nx pushed checkpoint-2 to a/b (abcdef0)\nx pushed checkpoint-3, epoch_001 to a/b (abcdef1)\n"
+    before = "x saved checkpoint-2 (60 MB)\nx pushed checkpoint-2 to a/b (abcdef0)\nx pushed checkpoint-3, epoch_001 (abcdef1)\nx pushed the base model (abcdef3)\n"
     assert arrived(f"{before}x Done after step 6 of 6\nx pushed checkpoint-6 to a/b (abcdef2)\n") == 3
     assert arrived("x Done after step 6 of 6\n") == 0
 
