@@ -3,7 +3,7 @@
 # make faults   the fault matrix with its full counts, about half an hour on 2 idle cores; writes the table of docs/reliability.md
 # make lint     style, types, layering and the documented options
 # make docs     write the generated pages and .env.example again
-# make bench    the benchmarks: start-up, saving, and training beside TRL (in an environment of its own, which it downloads)
+# make bench    the benchmarks: start-up, saving, pushing, and training beside TRL (in an environment of its own, which it downloads)
 # make clean    remove what make and the tools made, the virtual environment included; runs and the model cache stay
 #
 # Only python3 (3.11 or newer, with venv and pip) and make are assumed. PYTHON=python3.12 chooses another interpreter.

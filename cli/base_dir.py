@@ -19,6 +19,9 @@ BaseDirOption = Annotated[
     str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
 ]
 EnvFileOption = Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")]
+TokenFileOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Read HF_TOKEN and OUTPUT_DIR from this file instead of .env.")
+]
 
 DEFAULT = "checkpoints"
 NAMES = ("PITSTOP_OUTPUT_DIR", "OUTPUT_DIR")

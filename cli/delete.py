@@ -16,7 +16,7 @@ from pitstop.checkpointing.hub.outbox import Outbox
 from pitstop.checkpointing.inspection import tree_size
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.store import CheckpointStore
-from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
+from pitstop.cli.base_dir import BaseDirOption, TokenFileOption, base_directory
 from pitstop.cli.delete_on_hub import (
     Client,
     check_not_being_pushed,
@@ -36,7 +36,7 @@ def delete(
     on_hub: Annotated[bool | None, typer.Option("--hub", help="Delete its repository on the Hub too.")] = None,
     dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Say what would be freed; delete nothing.")] = None,
     base_dir: BaseDirOption = None,
-    env_file: EnvFileOption = None,
+    env_file: TokenFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
     """Delete a run with all its checkpoints and logs; its number is free again if it was the highest.

@@ -276,18 +276,23 @@ def check_hub_cache() -> Check:
 
 
 def check_token() -> Check:
-    """Whether a Hub token is at hand; its value is never shown."""
+    """Whether a Hub token is at hand; its value is never shown. The Hub is not asked what it may do."""
     from huggingface_hub import get_token
 
     from pitstop.configs.errors import SettingsError
     from pitstop.configs.load import load_settings
 
+    pushes = False
     with contextlib.suppress(SettingsError):  # reported by the line about settings
-        if load_settings().settings.hub.token is not None:
+        hub = load_settings().settings.hub
+        if hub.token is not None:
             return Check("Hub token", "ok", "present in the settings")
+        pushes = hub.push
     if get_token():
         return Check("Hub token", "ok", "present (saved by the Hub's own login)")
-    return Check("Hub token", "ok", "none: enough for public models; gated ones need HF_TOKEN")
+    if pushes:
+        return Check("Hub token", "warn", "none, but PUSH_TO_HUB is on", "set HF_TOKEN, or log in with `hf auth login`")
+    return Check("Hub token", "ok", "none: enough for public models; gated ones and pushing need HF_TOKEN")
 
 
 def check_demo_model() -> Check:

@@ -36,10 +36,11 @@ COLUMNS = (
     Column("Hub"),
 )
 # What a narrow terminal can do without, first to go first.
-_DISPENSABLE = ("Size", "Experiment", "Created", "Hub", "Checkpoints", "Dataset")
+_DISPENSABLE = ("Size", "Experiment", "Created", "Checkpoints", "Dataset", "Hub")
+_DISPENSABLE_UNPUSHED = ("Size", "Hub", "Experiment", "Created", "Checkpoints", "Dataset")
 _NOTHING = "-"
 _LONGEST_PROBLEM = 40
-"""Of why pushing a run failed so much is shown; `pitstop show` and --json have all of it."""
+"""Of why pushing a run failed so much is shown in a pipe; `pitstop show` and --json have all of it."""
 
 _SORT_KEYS: dict[str, Callable[[RunRecord], Any]] = {
     "number": lambda record: (record.run.rpartition("/")[0], record.run_number),
@@ -121,13 +122,23 @@ def _say_none(base: Path, others: int) -> None:
 
 def _print(records: list[RunRecord]) -> None:
     star = "★" if (sys.stdout.encoding or "").lower().replace("-", "") == "utf8" else "*"
-    rows = [_row(record, star) for record in records]
-    print_table(COLUMNS, rows, shorten="Name", drop=_DISPENSABLE, styles=_STYLES)
-    if is_terminal() and any(record.is_best for record in records):
+    rows = [_row(record, star, reasons=not is_terminal()) for record in records]
+    is_pushed = any(record.hub is not None for record in records)
+    drop = _DISPENSABLE if is_pushed else _DISPENSABLE_UNPUSHED
+    print_table(COLUMNS, rows, shorten="Name", drop=drop, styles=_STYLES)
+    if is_terminal():
+        _explain(records, star)
+
+
+def _explain(records: list[RunRecord], star: str) -> None:
+    if any(record.is_best for record in records):
         notice(f"{star} best of the runs with the same data and metric")
+    failed = next((record for record in records if record.hub is not None and record.hub.state == "failed"), None)
+    if failed is not None:
+        notice(f"pitstop show {failed.run} says why pushing failed")
 
 
-def _row(record: RunRecord, star: str) -> list[str]:
+def _row(record: RunRecord, star: str, *, reasons: bool) -> list[str]:
     return [
         _number(record),
         record.name,
@@ -139,7 +150,7 @@ def _row(record: RunRecord, star: str) -> list[str]:
         str(record.checkpoints),
         best_text(record.best_checkpoint, f" {star}" if record.is_best else ""),
         human_size(record.size),
-        hub_text(record.hub),
+        hub_text(record.hub, reasons=reasons),
     ]
 
 
@@ -164,7 +175,7 @@ def _style_of_best(text: str) -> str | None:
 
 
 def _style_of_hub(text: str) -> str | None:
-    return {"in step": "green", "failed:": "red"}.get(text[:7], "yellow" if text.endswith("behind") else None)
+    return {"in step": "green", "failed": "red"}.get(text, "yellow" if text.endswith("behind") else None)
 
 
 _STYLES = {"Status": _style_of_status, "Best": _style_of_best, "Hub": _style_of_hub}
@@ -187,13 +198,13 @@ def best_text(best: dict[str, Any] | None, mark: str = "") -> str:
     return f"{value:.4g} {(best or {}).get('metric')}{mark}"
 
 
-def hub_text(hub: Standing | None) -> str:
-    """``in step``, ``2 behind`` or ``failed: …``, or a dash for a run that is not pushed."""
+def hub_text(hub: Standing | None, *, reasons: bool) -> str:
+    """``in step``, ``2 behind`` or ``failed``, with ``reasons`` ``failed: …``; a dash for a run that is not pushed."""
     if hub is None:
         return _NOTHING
     if hub.state == "behind":
         return f"{hub.behind} behind"
-    if hub.state != "failed":
+    if hub.state != "failed" or not reasons:  # a terminal is better filled with the other columns
         return hub.state
     problem = " ".join((hub.problem or "").split())
     if len(problem) > _LONGEST_PROBLEM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from pitstop.cli.hub_plan import in_words, push_plan
 from pitstop.cli.output import Column, notice, print_json, say, table, warn
 from pitstop.cli.progress import PlainDisplay
 from pitstop.cli.settings_view import rows, sources_as_dict
@@ -27,11 +28,13 @@ def show_plan(loaded: Loaded, *, json_output: bool) -> int:
         notice(note)
     plan = forecast(loaded.settings, Reporter(PlainDisplay(sys.stderr)))
     name = run_name(loaded.settings, datetime.now().astimezone()).text
+    pushing = push_plan(loaded.settings, name)
     if json_output:
         print_json(
             {
                 "name": name,
                 "plan": plan.to_dict(),
+                "hub": pushing,
                 "settings": settings_to_dict(loaded.settings),
                 "sources": sources_as_dict(loaded),
             }
@@ -51,10 +54,13 @@ def show_plan(loaded: Loaded, *, json_output: bool) -> int:
         ("disk, about", f"{human_size(plan.disk_bytes)} ({human_size(plan.base_bytes)} of it the base, shared by all runs)"),
         ("disk, free", human_size(plan.free_disk_bytes) if plan.free_disk_bytes is not None else "unknown"),
         ("time, roughly", human_duration(plan.time_s)),
+        ("pushed to", in_words(pushing) if pushing else "not pushed"),
     ]
     table([Column("Plan"), Column("", wrap=True)], figures)
     say()
     if plan.free_disk_bytes is not None and plan.free_disk_bytes < plan.disk_bytes:
         warn(f"the disk has {human_size(plan.free_disk_bytes)} free, {human_size(plan.disk_bytes)} are needed")
+    for reason in pushing["missing"] if pushing else []:
+        warn(f"checkpoints could not be pushed: {reason}")
     say("Nothing was started.")
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pitstop.cli.base_dir import BaseDirOption, base_directory
+from pitstop.cli.base_dir import BaseDirOption, TokenFileOption, base_directory
 from pitstop.cli.hub_client import hub_client
 from pitstop.cli.output import notice, print_json, say
 from pitstop.configs.errors import SettingsError
@@ -30,10 +30,7 @@ def pull(
         ),
     ] = None,
     base_dir: BaseDirOption = None,
-    env_file: Annotated[
-        str | None,
-        typer.Option("--env-file", metavar="FILE", help="Read HF_TOKEN and OUTPUT_DIR from this file instead of .env."),
-    ] = None,
+    env_file: TokenFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
     """Get a run back from the Hugging Face Hub, with one checkpoint of it, to resume or look at here.

@@ -11,7 +11,7 @@ import typer
 
 from pitstop.checkpointing.hub.outbox import Destination, Outbox
 from pitstop.checkpointing.runs import RunDirectory, list_runs, locate
-from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
+from pitstop.cli.base_dir import BaseDirOption, TokenFileOption, base_directory
 from pitstop.cli.hub_client import hub_client
 from pitstop.cli.output import notice, print_json, say, warn
 from pitstop.configs.errors import HubError, PitstopError, RunError, SettingsError
@@ -19,12 +19,12 @@ from pitstop.configs.errors import HubError, PitstopError, RunError, SettingsErr
 
 def push(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path.")] = None,
-    everything: Annotated[bool | None, typer.Option("--all", help="Every run that was pushed before or was to be.")] = None,
+    everything: Annotated[bool | None, typer.Option("--all", help="What is left of every run that is pushed.")] = None,
     hub_repo: Annotated[
         str | None,
         typer.Option(
             metavar="REPO",
-            help="Repository, as owner/name (default: where the run goes already, else the account and the run's name).",
+            help="Repository, as owner/name (default: the one it has, else the account and the run's name).",
         ),
     ] = None,
     public: Annotated[bool | None, typer.Option("--public", help="Make a new repository public.")] = None,
@@ -32,11 +32,9 @@ def push(
     hub_keep_last_n: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Checkpoints kept on the Hub beside the best one (default: all).")
     ] = None,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.0, help="Give up when nothing could be pushed for so long.")
-    ] = 600.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="Give up after so long without a success.")] = 600.0,
     base_dir: BaseDirOption = None,
-    env_file: EnvFileOption = None,
+    env_file: TokenFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> int:
     """Push a run's checkpoints to the Hub, or what is left of them.
@@ -81,7 +79,7 @@ def _runs_to_push(base: Path) -> list[RunDirectory]:
 
 def _is_wanted(run: RunDirectory) -> bool:
     try:
-        return Outbox(run.path).destination() is not None
+        return Outbox(run.path).destination() is not None and bool(run.store.list())
     except PitstopError:
         return True  # damaged records: the push says so
 

@@ -34,6 +34,7 @@ _EXAMPLES = {
     "naming.custom_id": "experiment-v1",
     "hub.username": "your-username",
     "hub.token": "hf_...",
+    "hub.repo": "your-username/medical-ner",
 }
 
 # These are unset in the schema because one follows from the other; this is what they come to.

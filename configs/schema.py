@@ -385,7 +385,7 @@ class HubSettings(Group):
     )
     repo: str | None = setting(
         None,
-        "Repository to push to, as owner/name; unset, HF_USERNAME (or the account) and the run's name.",
+        "Repository to push to, as owner/name; unset, HF_USERNAME or the account, and the run's name.",
         env="HUB_REPO",
         flag="--hub-repo",
     )
@@ -405,7 +405,7 @@ class HubSettings(Group):
     )
     push_timeout: float = setting(
         600.0,
-        "Seconds to wait at the end of training for what is not on the Hub yet.",
+        "Seconds to wait at the end for what is not on the Hub yet.",
         env="PUSH_TIMEOUT",
         flag="--push-timeout",
         ge=0.0,
@@ -419,7 +419,7 @@ class HubSettings(Group):
     )
     commits_per_hour: int = setting(
         100,
-        "Most commits an hour; when saves come faster, several checkpoints go in one commit (the Hub allows 128).",
+        "Most commits an hour; when saves come faster, checkpoints share one. The Hub allows 128.",
         env="HUB_COMMITS_PER_HOUR",
         flag="--hub-commits-per-hour",
         ge=1,
@@ -427,7 +427,7 @@ class HubSettings(Group):
     )
     retry_s: float = setting(
         2.0,
-        "Seconds before a failed push is tried again; they double up to 5 minutes.",
+        "Seconds before a failed push is tried again; doubled up to 300.",
         env="HUB_RETRY_S",
         flag="--hub-retry-s",
         gt=0.0,

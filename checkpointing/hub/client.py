@@ -36,6 +36,7 @@ _XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 _NOTHING_IGNORED = "# every file is meant\n"  # instead of a .gitignore in the repository, which would leave files out silently
 _LONGEST = 300  # of what a server said
 _TOKEN_ADVICE = "make a token with write access on https://huggingface.co/settings/tokens and set HF_TOKEN to it"
+_OWNER_ADVICE = f"{_TOKEN_ADVICE}; the owner must be you or an organisation of yours"
 
 
 class Unavailable(Exception):
@@ -125,6 +126,8 @@ class HubClient:
     def create(self, repo: str, *, private: bool) -> bool:
         """Make the repository; False when there is one of this name already."""
         with _sorted_out(repo, doing="make"):
+            if repo.count("/") != 1:  # the Hub would make one of the account's, which no other call finds by this name
+                raise _no_id(repo)
             self._require_token()
             try:
                 self._api.create_repo(repo, private=private)
@@ -350,7 +353,7 @@ def _sorted(error: BaseException, what: str, doing: str) -> BaseException:
     if status is not None:
         return _for_status(status, error, what, doing)
     if isinstance(error, HFValidationError):
-        return Refused(f"{what!r} is no repository id", hint="it reads owner/name")
+        return _no_id(what)
     if isinstance(error, httpx2.RequestError):
         return Unavailable(f"{type(error).__name__}: {_said(error)}")
     if isinstance(error, (OSError, RuntimeError)):  # the Xet client's
@@ -358,6 +361,10 @@ def _sorted(error: BaseException, what: str, doing: str) -> BaseException:
     if isinstance(error, (json.JSONDecodeError, KeyError)):  # whoever answers, it is not the Hub: a captive portal, say
         return Unavailable(f"the Hub's answer makes no sense ({type(error).__name__}: {_said(error)})")
     return error
+
+
+def _no_id(repo: str) -> Refused:
+    return Refused(f"{repo!r} is no repository id", hint="it reads owner/name")
 
 
 def _for_status(status: int, error: BaseException, what: str, doing: str) -> Exception:
@@ -376,7 +383,7 @@ def _for_status(status: int, error: BaseException, what: str, doing: str) -> Exc
     if status == 402:
         return Refused(f"the account's storage or plan does not allow it ({said})", hint="see the billing page of the account")
     if status == 403:
-        hint = f"the token may lack the right to, or the account is not yours: {_TOKEN_ADVICE}"
+        hint = "use a token of an account that may, or ask the owner for access" if doing == "read" else _OWNER_ADVICE
         return Refused(f"the token may not {doing} {what} ({said})", hint=hint)
     return Refused(f"the Hub refused to {doing} {what}: {said}")
 

@@ -65,6 +65,16 @@ def test_never_shows_the_token(quick: None, pitstop: Cli, monkeypatch: pytest.Mo
     assert {check["name"]: check["detail"] for check in result.json()["checks"]}["Hub token"] == "present in the settings"
 
 
+def test_without_a_token_pushing_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert doctor.check_token().status == "ok"
+    monkeypatch.setenv("PITSTOP_PUSH_TO_HUB", "true")
+    check = doctor.check_token()
+    assert (check.status, check.detail) == ("warn", "none, but PUSH_TO_HUB is on")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_" + "B" * 34)
+    assert doctor.check_token().status == "ok"
+
+
 def test_settings_that_cannot_be_read_are_a_finding(quick: None, pitstop: Cli) -> None:
     Path(".env").write_text("LORA_RNAK=8\n")
     result = pitstop("doctor", "--json")

@@ -285,6 +285,15 @@ def test_a_table_fits_the_terminal(count: int) -> None:
     assert table[3].split()[1].endswith("000001")
 
 
+def test_on_a_narrow_terminal_the_hub_stays_where_runs_are_pushed() -> None:
+    in_every_standing()
+    narrow = on_terminal(80, "list-runs", NO_COLOR="1")
+    table = [line.rstrip().split("  ")[-1].strip() for line in narrow.splitlines()[2:9]]
+    assert sorted(table) == ["-", "2 behind", "3 behind", "failed", "failed", "failed", "in step"]
+    assert "pitstop show run_003 says why pushing failed" in narrow
+    assert "\x1b[31mfailed" in on_terminal(160, "list-runs")
+
+
 def test_colours_are_for_terminals_that_want_them() -> None:
     start("a-run", 0.5)
     assert "\x1b[32mcompleted\x1b[0m" in on_terminal(160, "list-runs")

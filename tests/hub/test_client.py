@@ -209,6 +209,13 @@ def test_a_name_that_is_none_is_refused(hub: Hub, client: Distant) -> None:
         client(CALL, "create", "tester/x.git", private=True)
 
 
+def test_a_name_without_an_owner_makes_no_repository(hub: Hub, client: Distant) -> None:
+    with pytest.raises(Refused, match="'ownerless' is no repository id") as refused:
+        client(CALL, "create", "ownerless", private=True)
+    assert refused.value.hint == "it reads owner/name"
+    assert not hub.requests("POST", "/api/repos/create")
+
+
 # -- what is not there
 
 
