@@ -37,6 +37,7 @@ DEMO = "demo"
 _MODEL, _DATA = "model.id", "data.train"
 _METHOD, _IN_4BIT = "training.method", "quantization.load_in_4bit"
 _ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
+_PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
 _DEFAULT = Source("default", "default")
 
 GroupType = TypeVar("GroupType", bound=Group)
@@ -93,6 +94,7 @@ def load_settings(
     values, sources = _parse_all(merged)
     _resolve_method(values, sources)
     _resolve_enabled(values, sources)
+    _check_push_base(values, sources)
     if require_model_and_data:
         _require_both(values)
     return Loaded(_build(values), sources, notes)
@@ -231,6 +233,15 @@ def _resolve_enabled(values: dict[str, Any], sources: dict[str, Source]) -> None
     if not values[_ENABLED] and values[_STRATEGY] != "no":
         values[_STRATEGY] = "no"
         sources[_STRATEGY] = sources[_ENABLED]
+
+
+def _check_push_base(values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
+    if values[_PUSH_BASE] and not values[_SAVE_BASE]:
+        raise SettingsError(
+            f"{_PUSH_BASE} ({sources[_PUSH_BASE].where}) pushes the run's copy of the base, and "
+            f"{_SAVE_BASE} ({sources[_SAVE_BASE].where}) says that there is none.",
+            hint="Leave one of the two out.",
+        )
 
 
 def _require_both(values: Mapping[str, Any]) -> None:

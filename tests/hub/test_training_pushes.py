@@ -176,11 +176,11 @@ def test_the_token_is_nowhere_in_what_was_pushed_or_written(trainings: Trainings
 
 
 def test_the_uploader_is_gone_when_the_training_is(training: PushedTraining, hub: Hub) -> None:
-    hub.fault(path="/commit/", times=-1, delay=3.0)
+    hub.fault(path="/commit/", times=-1, delay=30.0)
     child = training.start()
     wait_until(lambda: hub.requests("POST", "/commit/"))
     lock = training.run / "hub" / ".lock"
     child.send(signal.SIGKILL)
     child.wait(60)
-    wait_until(lambda: not is_locked(lock), timeout=10)
+    wait_until(lambda: not is_locked(lock), timeout=5)
     assert lock.exists()

@@ -121,6 +121,13 @@ def test_method_and_4bit_that_contradict_each_other_name_both_sources() -> None:
     assert ".env line 1 (LOAD_IN_4BIT)" in error.message
 
 
+def test_a_base_that_is_not_saved_cannot_be_pushed() -> None:
+    write("push.yaml", "hub:\n  push_base: true\n")
+    error = refused(config_files=["push.yaml"], environ={"PITSTOP_SAVE_BASE_MODEL": "false"})
+    assert "hub.push_base (push.yaml" in error.message
+    assert "PITSTOP_SAVE_BASE_MODEL" in error.message
+
+
 def test_checkpoints_turned_off_are_the_strategy_no() -> None:
     loaded = load_settings(flags={"training.checkpoint.enabled": False}, environ={"SAVE_STRATEGY": "steps"})
     assert loaded.settings.training.checkpoint.strategy == "no"
