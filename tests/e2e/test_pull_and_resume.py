@@ -30,7 +30,7 @@ def online(files: Files) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "base"), [(BY_STEPS, False), (BY_STEPS, True), ({"sync_save": True}, False)], ids=["steps", "base", "epochs"]
+    ("settings", "base"), [(BY_STEPS, True), ({"sync_save": True}, False)], ids=["base", "epochs"]
 )
 def test_a_pulled_run_ends_where_the_uninterrupted_one_does(
     settings: dict[str, object], base: bool, tiny_model: Path, data: Path, tmp_path: Path

@@ -134,6 +134,8 @@ def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path)
         os.dup2(descriptor, 2)
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False)
+        # A parent in the background may ignore it, and its children with it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         import torch
 
         torch.set_num_threads(1)
