@@ -32,7 +32,6 @@ from pitstop.checkpointing.storage import (
 )
 from pitstop.checkpointing.store import CheckpointStore, choose_best, free_name
 from pitstop.configs.errors import CheckpointError, PitstopError, RunError
-from pitstop.naming.names import unique
 
 __all__ = ["RunDirectory", "RunRecord", "create_run", "find_run", "install_run", "list_runs", "locate"]
 
@@ -451,6 +450,8 @@ def _fill(
 
 
 def _claim_name(storage: Storage, names: Path, name: str, target: str) -> Path:
+    from pitstop.naming.names import unique  # it imports the schema, which takes longer than reading a run
+
     while True:
         path = names / unique(name, lambda candidate: os.path.lexists(names / candidate))
         try:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 
 class CommandEntry(NamedTuple):
@@ -45,6 +45,19 @@ class QuickOption(TyperOption):
             return True
         annotation = getattr(getattr(self, "type_descriptor", None), "annotation", None)
         return value is not None and not (annotation is str and isinstance(value, str))
+
+
+class QuickArgument(TyperArgument):
+    """An argument that is not converted where it is text already, or a list of texts; see ``QuickOption``."""
+
+    def process_value(self, ctx: typer.Context, value: Any) -> Any:
+        """Return ``value`` as it is where that is the whole conversion, else what Typer makes of it."""
+        annotation = getattr(getattr(self, "type_descriptor", None), "annotation", None)
+        if self.callback is None and annotation is str and isinstance(value, str):
+            return value
+        if self.callback is None and annotation == list[str] and value and all(isinstance(item, str) for item in value):
+            return list(value)
+        return super().process_value(ctx, value)
 
 
 def lazy_group(commands: Mapping[str, CommandEntry]) -> type[TyperGroup]:
@@ -112,6 +125,8 @@ def finish(command: Any) -> None:
         if type(parameter) is TyperOption:
             # Typer offers no way to choose the option class; QuickOption adds behaviour and no state.
             parameter.__class__ = QuickOption
+        elif type(parameter) is TyperArgument:
+            parameter.__class__ = QuickArgument
     for child in getattr(command, "commands", {}).values():
         finish(child)
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "plan": CommandEntry("pitstop.cli.train", "plan", "Show what train would do, and start nothing.", TRAINING),
     "list-runs": CommandEntry("pitstop.cli.list_runs", "list_runs", "List runs with their progress and best checkpoint.", RUNS),
     "show": CommandEntry("pitstop.cli.show", "show", "Show one run: settings, checkpoints, disk use, resumes.", RUNS),
+    "compare": CommandEntry("pitstop.cli.compare", "compare", "Compare runs: settings, metrics, loss curves.", RUNS),
     "verify": CommandEntry("pitstop.cli.verify", "verify", "Hash checkpoints and base models again.", RUNS),
     "prune": CommandEntry("pitstop.cli.prune", "prune", "Delete old checkpoints and what crashes left behind.", RUNS),
     "push": CommandEntry("pitstop.cli.push", "push", "Push a run's checkpoints to the Hub.", RUNS),

@@ -17,9 +17,9 @@ from typing import IO, Any
 from pitstop.configs.jsonable import finite
 from pitstop.configs.text import json_safe, printable
 
-_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36"}
 
-_PAINTED = re.compile(r"(\x1b\[(?:0|1|2|3[1236])(?:;(?:1|2|3[1236]))*m)")
+_PAINTED = re.compile(r"(\x1b\[(?:0|1|2|3[1-6])(?:;(?:1|2|3[1-6]))*m)")
 
 
 @dataclass(frozen=True)

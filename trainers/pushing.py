@@ -247,9 +247,7 @@ class Pusher:
         """What is not on the Hub; a warning says so."""
         left = self._left()
         if left:
-            self.reporter.warn(
-                f"{_are(left)} not on the Hub yet; {self._how_to_push()} sends what is left, and so does a resume."
-            )
+            self.reporter.warn(f"{_are(left)} not on the Hub yet; {self._how_to_push()} sends what is left.")
         return left
 
     def close(self) -> None:

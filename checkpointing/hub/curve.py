@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing.hub.markdown import clean
@@ -34,7 +34,7 @@ def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
     matplotlib only here.
     """
     kept = list(rows)
-    curves = [(label, colour, points) for key, label, colour in _CURVES if (points := _points(kept, key))]
+    curves = [(label, colour, pairs) for key, label, colour in _CURVES if (pairs := points(kept, key))]
     if not curves:
         return None
     from matplotlib import style
@@ -48,21 +48,22 @@ def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
         figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, facecolor="white", layout=margins)
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        for label, colour, points in curves:
-            _draw(axes, label, colour, points)
-        _dress(axes, _short(title), [value for _, _, points in curves for _, value in points])
+        for label, colour, pairs in curves:
+            _draw(axes, label, colour, pairs)
+        _dress(axes, _short(title), [value for _, _, pairs in curves for _, value in pairs])
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
 
 
-def _points(rows: Iterable[Mapping[str, Any]], key: str) -> Points:
+def points(rows: Iterable[Mapping[str, Any]], key: str) -> Points:
     """(step, value) in the order of steps; rows without a finite value, such as null for NaN, are left out."""
-    pairs = [(_finite(row.get("step")), _finite(row.get(key))) for row in rows]
+    pairs = [(finite_number(row.get("step")), finite_number(row.get(key))) for row in rows]
     return sorted((step, value) for step, value in pairs if step is not None and value is not None)
 
 
-def _finite(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
+    """``value`` if it is a number that can be drawn; None for anything else."""
     if type(value) not in (int, float):
         return None
     try:
@@ -72,10 +73,10 @@ def _finite(value: Any) -> float | None:
     return number if abs(number) < _ABSURD else None  # false for NaN
 
 
-def _draw(axes: Axes, label: str, colour: str, points: Points) -> None:
-    steps, values = zip(*points, strict=True)
+def _draw(axes: Axes, label: str, colour: str, pairs: Points) -> None:
+    steps, values = zip(*pairs, strict=True)
     validation = label.startswith("validation")
-    marker = "o" if validation or len(points) <= _FEW else ""
+    marker = "o" if validation or len(pairs) <= _FEW else ""
     size, width = (5.0, 2.0) if validation else (3.0, 1.5)
     axes.plot(steps, values, label=label, color=colour, linewidth=width, marker=marker, markersize=size)
 
@@ -83,7 +84,7 @@ def _draw(axes: Axes, label: str, colour: str, points: Points) -> None:
 def _dress(axes: Axes, title: str, values: list[float]) -> None:
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    if min(values) > 0 and max(values) / min(values) > _STEEP:
+    if is_steep(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -95,6 +96,11 @@ def _dress(axes: Axes, title: str, values: list[float]) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+
+
+def is_steep(values: Sequence[float]) -> bool:
+    """Whether the values want a logarithmic axis."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) > _STEEP
 
 
 def _short(title: str) -> str:

@@ -67,11 +67,12 @@ def test_show_of_a_run_that_is_absent_is_one_message_without_torch() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["verify"], ["prune", "--keep-last-n", "1"], ["delete", "1", "--yes"], ["show", "1"]],
+    [["verify"], ["prune", "--keep-last-n", "1"], ["delete", "1", "--yes"], ["show", "1"], ["compare", "1", "2", "--plot"]],
     ids=lambda words: words[0],
 )
 def test_looking_after_runs_needs_no_torch(arguments: list[str]) -> None:
     make_run(Path("checkpoints"))
+    make_run(Path("checkpoints"), "another")
     code, imported = imported_by(*arguments)
     assert code == 0
     assert imported == set()

@@ -29,9 +29,7 @@ def online(files: Files) -> Callable[[], None]:
     return prepare
 
 
-@pytest.mark.parametrize(
-    ("settings", "base"), [(BY_STEPS, True), ({"sync_save": True}, False)], ids=["base", "epochs"]
-)
+@pytest.mark.parametrize(("settings", "base"), [(BY_STEPS, True), ({"sync_save": True}, False)], ids=["base", "epochs"])
 def test_a_pulled_run_ends_where_the_uninterrupted_one_does(
     settings: dict[str, object], base: bool, tiny_model: Path, data: Path, tmp_path: Path
 ) -> None:
