@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import urllib.request
@@ -11,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
+
+from pitstop.checkpointing.hub.priority import stand_back
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 TOKEN = "hf_write"  # of the look-alike, nobody's secret
@@ -27,8 +28,9 @@ class Line:
         self.endpoint = ""
 
     def __enter__(self) -> Line:
+        # A real Hub takes no processor from the training: the look-alike gets what is left over.
         command = [sys.executable, "-m", "support.hub", "--root", str(self.root), "--port", "0"]
-        self._process = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True, preexec_fn=_stand_back)
+        self._process = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True, preexec_fn=stand_back)
         assert self._process.stdout is not None
         self.endpoint = json.loads(self._process.stdout.readline())["endpoint"]
         self._slow_down()
@@ -53,11 +55,3 @@ class Line:
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
-
-
-def _stand_back() -> None:
-    """A real Hub takes no processor from the training: the look-alike gets what is left over."""
-    if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(19)

@@ -10,7 +10,6 @@ Events: ``account``, ``ready``, ``refused``, ``unreachable``, ``pushed``, ``trou
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -22,13 +21,13 @@ from typing import Any
 
 from pitstop.checkpointing.hub.client import HubClient, Offline, Unavailable
 from pitstop.checkpointing.hub.pacing import Backoff
+from pitstop.checkpointing.hub.priority import come_forward, stand_back
 from pitstop.checkpointing.hub.pump import pump
 from pitstop.checkpointing.hub.uploader import Pacing, Pushed, Spoilt, Uploader
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.configs.errors import PitstopError
 from pitstop.configs.secrets import mask
 
-NICENESS = 19
 _LOCK_PATIENCE_S = 600.0
 
 
@@ -55,6 +54,7 @@ class Commands:
                 self.opened = command
             if "finish" in command:
                 self.ending, self.finished = True, bool(command["finish"])
+                come_forward()
             self._woken = True
             self._news.notify_all()
 
@@ -109,7 +109,7 @@ def main() -> int:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the training decides when to end, and says so
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    _stand_back()
+    stand_back()
     commands, events = Commands(), Events()
     threading.Thread(target=commands.listen, name="pitstop-commands", daemon=True).start()
     try:
@@ -118,19 +118,6 @@ def main() -> int:
         events.tell("bug", error=f"{type(error).__name__}: {error}", traceback="".join(traceback.format_exception(error)))
         return 1
     return 0
-
-
-def _stand_back() -> None:
-    """Take only what the training leaves of the processor.
-
-    Training on a CPU waits for the slowest of its threads many times a step, so that a short interruption of one is one of all.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            return
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
 
 
 def _serve(commands: Commands, events: Events) -> None:
