@@ -15,7 +15,7 @@ import pytest
 from support.training import EXACT_FILES, arguments, assert_same_end, checkpoints, rows
 
 pytestmark = pytest.mark.timeout(900)
-TWO = {"num_processes": 2, "gradient_accumulation_steps": 2, "epochs": 40, "save_strategy": "steps", "save_steps": 3}
+TWO = {"num_processes": 2, "gradient_accumulation_steps": 2, "epochs": 16, "save_strategy": "steps", "save_steps": 3}
 
 
 def _start(*words: object, cwd: Path | None = None) -> subprocess.Popen[str]:
