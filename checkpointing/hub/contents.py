@@ -23,6 +23,7 @@ from pitstop.checkpointing.hub.inventory import (
     CARD,
     CURVE,
     INVENTORY,
+    METADATA_KEYS,
     ROOT_ADAPTER,
     RUN_DIRECTORY,
     Entry,
@@ -39,22 +40,6 @@ from pitstop.checkpointing.store import choose_best
 from pitstop.configs.errors import CheckpointError, HubError
 from pitstop.configs.secrets import mask
 
-_METADATA_KEYS = (
-    "name",
-    "experiment_name",
-    "task",
-    "method",
-    "model",
-    "dataset",
-    "created_at",
-    "progress",
-    "base_model",
-    "data",
-    "environment",
-    "training_config",
-    "lora_config",
-    "resumes",
-)
 _TEXTS = re.compile(r"\.(json|jsonl|md|txt)$")
 
 
@@ -258,7 +243,7 @@ def config_of(run: RunDirectory) -> dict[str, Any]:
 def metadata_of(run: RunDirectory) -> dict[str, Any]:
     """The part of metadata.json that another machine needs, without machine paths."""
     metadata = run.metadata()
-    return {key: _without_paths(metadata.get(key)) for key in _METADATA_KEYS}
+    return {key: _without_paths(metadata.get(key)) for key in METADATA_KEYS}
 
 
 def _without_paths(value: Any) -> Any:

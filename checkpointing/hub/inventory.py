@@ -34,6 +34,24 @@ BASE_DIRECTORY = "base"
 CARD, CURVE = "README.md", "loss_curve.png"
 ROOT_ADAPTER = (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG)
 
+METADATA_KEYS: Mapping[str, Any] = {
+    "name": str,
+    "experiment_name": (str, type(None)),
+    "task": (str, type(None)),
+    "method": (str, type(None)),
+    "model": (str, type(None)),
+    "dataset": (str, type(None)),
+    "created_at": str,
+    "progress": dict,
+    "base_model": dict,
+    "data": dict,
+    "environment": dict,
+    "training_config": dict,
+    "lora_config": dict,
+    "resumes": list,
+}
+"""What of a run's metadata.json is pushed, and of which types each value is."""
+
 _KEYS = {"format_version", "pitstop_version", "uid", "name", "checkpoints", "files", "base", "root", "finished"}
 _ENTRY_KEYS = {"name", "step", "epoch", "saved_at", "metrics", "size", "manifest_sha256"}
 _UID = re.compile(r"[0-9a-f]{32}")

@@ -18,6 +18,7 @@ from pitstop.checkpointing.hub.inventory import (
     BASE_DIRECTORY,
     INVENTORY,
     MAX_BYTES,
+    METADATA_KEYS,
     ROOT_ADAPTER,
     RUN_DIRECTORY,
     Entry,
@@ -43,22 +44,6 @@ _DOCUMENTATION = re.compile(r"(?:LICENSE|NOTICE)[A-Za-z0-9_.-]*|.+\.(?:md|png|jp
 _ATTRIBUTES = ".gitattributes"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 
-_METADATA_KEYS = {
-    "name": str,
-    "experiment_name": (str, type(None)),
-    "task": (str, type(None)),
-    "method": (str, type(None)),
-    "model": (str, type(None)),
-    "dataset": (str, type(None)),
-    "created_at": str,
-    "progress": dict,
-    "base_model": dict,
-    "data": dict,
-    "environment": dict,
-    "training_config": dict,
-    "lora_config": dict,
-    "resumes": list,
-}
 _PROGRESS_KEYS = {"step", "total_steps", "epoch", "total_epochs"}
 _DAMAGED = "it was damaged or changed after the push: push the run again, or pull another checkpoint of it with --checkpoint"
 _REMOVE = "if you trust the rest, remove that file from the repository, or ask its owner to, and pull again"
@@ -238,12 +223,12 @@ def parse_metadata(raw: bytes, inventory: Inventory) -> dict[str, Any]:
 
 
 def _check_types(content: Mapping[str, Any]) -> None:
-    if missing := sorted(_METADATA_KEYS.keys() - content.keys()):
+    if missing := sorted(METADATA_KEYS.keys() - content.keys()):
         raise ValueError(f"{missing[0]} is missing")
     for key, value in content.items():
-        if key not in _METADATA_KEYS:
+        if key not in METADATA_KEYS:
             raise ValueError(f"{key!r:.80} has no place there")
-        if not isinstance(value, _METADATA_KEYS[key]):  # type: ignore[arg-type]
+        if not isinstance(value, METADATA_KEYS[key]):
             raise ValueError(f"{key} is {value!r:.80}")
 
 
