@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,9 +143,8 @@ def _settings_of(run: RunDirectory) -> dict[str, Any]:
 
 def _destination(before: Destination | None, hub: Any, wanted: Mapping[str, Any]) -> Destination:
     """Where to: what the flags say, then where the run goes already, then its settings."""
-    known = before or Destination(hub.repo, hub.private, hub.keep_last_n, hub.push_base, hub.username)
     given = {key: value for key, value in wanted.items() if value is not None}
-    return Destination(**{**known.__dict__, **given})
+    return replace(before or Destination.of(hub), **given)
 
 
 class _Progress:

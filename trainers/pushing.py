@@ -288,7 +288,7 @@ def _destination(settings: Settings, before: Destination | None, asked: Collecti
 
     The settings are those of its start; a pull, or ``pitstop push``, may have sent it elsewhere since.
     """
-    wanted = {name: getattr(settings.hub, name) for name in ("repo", "private", "keep_last_n", "push_base", "username")}
+    wanted = Destination.of(settings.hub)
     if before is None:
-        return Destination(**wanted)
-    return replace(before, **{name: value for name, value in wanted.items() if f"hub.{name}" in asked})
+        return wanted
+    return replace(before, **{name: value for name, value in wanted.__dict__.items() if f"hub.{name}" in asked})

@@ -14,12 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing import layout, locking
 from pitstop.checkpointing.hub.inventory import Entry
 from pitstop.checkpointing.storage import LocalStorage, Storage, atomic_write, failed_save, make_directories, read_regular_file
 from pitstop.configs.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pitstop.configs.schema import HubSettings
 
 DIRECTORY = "hub"
 OUTBOX, STATE = "outbox.json", "state.json"
@@ -39,6 +42,11 @@ class Destination:
     keep_last_n: int | None = None
     push_base: bool = False
     username: str | None = None
+
+    @classmethod
+    def of(cls, hub: HubSettings) -> Destination:
+        """Where the settings send a run."""
+        return cls(hub.repo, hub.private, hub.keep_last_n, hub.push_base, hub.username)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,28 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pitstop.checkpointing.hub import contents
+from pitstop.checkpointing.runs import RunDirectory
+from support.fake_hub import FakeHub, new_run
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is not drawn for real, which takes a third of a second."""
     monkeypatch.setattr(contents, "curve", SimpleNamespace(loss_curve=lambda rows, title: b"a picture"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run without checkpoints."""
+    return new_run(tmp_path / "runs")
+
+
+@pytest.fixture
+def hub() -> FakeHub:
+    """A Hub in memory, empty."""
+    return FakeHub()

@@ -48,16 +48,6 @@ ALL = ["pushed checkpoint-1", "pushed checkpoint-2", "pushed checkpoint-3"]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    return new_run(tmp_path / "runs")
-
-
-@pytest.fixture
-def hub() -> FakeHub:
-    return FakeHub()
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock()
 

@@ -19,16 +19,6 @@ FOREIGN = {INVENTORY: Inventory("f" * 32, "a-run").to_bytes("0.1.0"), "checkpoin
 ONE_EACH = ["a-run: checkpoint of step 1", "a-run: checkpoint of step 2", "a-run: checkpoint of step 3"]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    return new_run(tmp_path / "runs")
-
-
-@pytest.fixture
-def hub() -> FakeHub:
-    return FakeHub()
-
-
 def test_a_run_gets_a_private_repository_of_its_name_and_each_checkpoint_a_commit(run: RunDirectory, hub: FakeHub) -> None:
     pusher = uploader(run, hub)
     assert push_all(pusher) == [("checkpoint-1",), ("checkpoint-2",), ("checkpoint-3",)]
