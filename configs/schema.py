@@ -328,6 +328,29 @@ class TrainingSettings(Group):
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
 
 
+class EvaluationSettings(Group):
+    """How answers are generated and scored at evaluations."""
+
+    score_examples: int | None = setting(
+        100,
+        "Evaluation examples whose answers are scored at each evaluation, the first ones; 'none' scores all, 0 none.",
+        env="EVAL_SCORE_EXAMPLES",
+        flag="--eval-score-examples",
+        ge=0,
+    )
+    max_new_tokens: int = setting(
+        128, "Longest generated answer in tokens.", env="EVAL_MAX_NEW_TOKENS", flag="--eval-max-new-tokens", ge=1, le=65536
+    )
+    generation_batch_size: int = setting(
+        16,
+        "Answers generated or scored at the same time.",
+        env="EVAL_GENERATION_BATCH_SIZE",
+        flag="--eval-generation-batch-size",
+        ge=1,
+        le=65536,
+    )
+
+
 class NamingSettings(Group):
     """How runs are named; see the naming guide for the schemes."""
 
@@ -443,5 +466,6 @@ class Settings(Group):
     lora: LoraSettings = Field(default_factory=LoraSettings)
     quantization: QuantizationSettings = Field(default_factory=QuantizationSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     naming: NamingSettings = Field(default_factory=NamingSettings)
     hub: HubSettings = Field(default_factory=HubSettings)

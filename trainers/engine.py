@@ -16,11 +16,13 @@ import torch.distributed as dist
 from torch import nn
 
 from pitstop.configs.errors import is_out_of_memory
+from pitstop.configs.schema import EvaluationSettings
 from pitstop.trainers.data.batch import Batch, flat_batch, padded_batch
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.order import BatchShape, micro_batches
 from pitstop.trainers.loss import TokenLosses, takes_logits_to_keep, token_losses
 from pitstop.trainers.optim import trainable
+from pitstop.trainers.tasks.base import Interrupted, Scoring
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,6 @@ class StepStats:
     loss_sum: float
     tokens: int
     grad_norm: float
-
-
-class Interrupted(Exception):
-    """An evaluation was given up because a signal arrived."""
 
 
 class Engine:
@@ -182,6 +180,22 @@ class Engine:
         loss = math.fsum(columns[0]) / data.counts.supervised_tokens
         accuracy = math.fsum(columns[1]) / data.counts.supervised_tokens
         return {"val_loss": loss, "val_perplexity": math.exp(min(loss, 700.0)), "val_token_accuracy": accuracy}
+
+    def scoring(self, tokenizer: Any, settings: EvaluationSettings, give_up: Callable[[], bool]) -> Scoring:
+        """What a task's scorer computes with here."""
+        return Scoring(
+            model=self.model,
+            tokenizer=tokenizer,
+            device=self.device,
+            autocast=self.accelerator.autocast,
+            batch_size=settings.generation_batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            limit=settings.score_examples,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            gather=lambda data: gather_bytes(data, self.device),
+            give_up=give_up,
+        )
 
     def _score(
         self, data: Dataset, starts: range, batch_size: int, give_up: Callable[[], bool], recover: bool

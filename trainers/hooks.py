@@ -9,15 +9,16 @@ from pitstop.checkpointing import layout
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Dataset
-from pitstop.trainers.engine import Engine, Interrupted
+from pitstop.trainers.engine import Engine
 from pitstop.trainers.loop import Boundary
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.signals import INTERRUPT, SignalFlag
 from pitstop.trainers.sizing import Sizing
+from pitstop.trainers.tasks.base import Interrupted
 
 
 class Evaluate:
-    """Evaluates each epoch or every ``eval_steps``, and at the end.
+    """Evaluates each epoch or every ``eval_steps``, and at the end. ``score`` gives the task's own metrics.
 
     A signal puts a due evaluation off instead of waiting for it: the checkpoint notes that it is still to do, and the
     resumed run starts with it.
@@ -32,9 +33,10 @@ class Evaluate:
         signals: SignalFlag,
         sizing: Sizing,
         announce: Callable[[], None],
+        score: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self.engine, self.data, self.settings, self.sizing = engine, data, settings, sizing
-        self.progress, self.signals, self.announce = progress, signals, announce
+        self.progress, self.signals, self.announce, self.score = progress, signals, announce, score
 
     def at_boundary(self, boundary: Boundary) -> None:
         """Put the metrics into ``boundary.metrics``."""
@@ -45,7 +47,7 @@ class Evaluate:
             return
         self.announce()
         try:
-            boundary.metrics |= self._evaluate()
+            boundary.metrics |= {**self._evaluate(), **self.score()}
         except Interrupted:
             boundary.interrupted = max(INTERRUPT, self.signals.pending)
             self.progress.boundary_pending = True

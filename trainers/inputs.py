@@ -15,17 +15,20 @@ from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_datase
 from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
-from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.tasks.base import Task
+from pitstop.trainers.tasks.registry import make_task
 
-EVALUATION_METRICS = ("val_loss", "val_perplexity", "val_token_accuracy")
+EVALUATION_METRICS: dict[str, str] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
+"""What every evaluation gives, and which way is better."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The base model's files, its tokenizer, and the data."""
+    """The base model's files, its tokenizer, the task and its data."""
 
     source: ModelSource
     tokenizer: Any
+    task: Task
     train: Dataset
     eval: Dataset | None
 
@@ -49,6 +52,7 @@ def _counts(counts: Counts) -> dict[str, int]:
         "bad": counts.bad,
         "tokens": counts.tokens,
         "supervised_tokens": counts.supervised_tokens,
+        **({"cut": counts.cut} if counts.cut else {}),
     }
 
 
@@ -69,9 +73,10 @@ def read_inputs(
     with main_process_first():
         source = _find(settings, known, own_copy, reporter)
     tokenizer = load_tokenizer(source.path)
-    train, evaluation = read_data(settings, tokenizer, reporter, packing=packing)
-    _check_monitor(settings, evaluation)
-    return Inputs(source, tokenizer, train, evaluation)
+    task = make_task(settings, tokenizer)
+    train, evaluation = read_data(settings, task, reporter, packing=packing)
+    _check_monitor(settings, task, evaluation)
+    return Inputs(source, tokenizer, task, train, evaluation)
 
 
 def _find(
@@ -87,10 +92,9 @@ def _find(
     return copy
 
 
-def read_data(settings: Settings, tokenizer: Any, reporter: Reporter, *, packing: bool) -> tuple[Dataset, Dataset | None]:
+def read_data(settings: Settings, task: Task, reporter: Reporter, *, packing: bool) -> tuple[Dataset, Dataset | None]:
     """The training and, if there is any, the evaluation data."""
     data = settings.data
-    task = SftTask(tokenizer)
     options: dict[str, Any] = {
         "max_length": data.max_length,
         "packing": data.packing and packing,
@@ -99,8 +103,8 @@ def read_data(settings: Settings, tokenizer: Any, reporter: Reporter, *, packing
     }
     train = load_dataset(data.train, task, **options)
     _report_losses(train, "Training data", settings, reporter)
-    if data.eval:
-        evaluation = load_dataset(data.eval, task, split="validation", **options)
+    if data.eval or task.splits_itself:
+        evaluation = load_dataset(data.eval or data.train, task, split="validation", **options)
         _report_losses(evaluation, "Evaluation data", settings, reporter)
         return train, evaluation
     if data.eval_fraction > 0:
@@ -116,21 +120,30 @@ def _report_losses(data: Dataset, name: str, settings: Settings, reporter: Repor
         reporter.warn(
             f"{name}: {counts.too_long:,} of {counts.records:,} records are longer than MAX_LENGTH = {settings.data.max_length} tokens and were left out."
         )
+    if counts.cut:
+        reporter.warn(
+            f"{name}: the prompts of {counts.cut:,} of {counts.used:,} examples were cut from the left to fit MAX_LENGTH = {settings.data.max_length} tokens."
+        )
     if counts.bad:
         reporter.warn(f"{name}: {counts.bad:,} malformed rows were left out, among them: {'; '.join(counts.bad_reasons)}.")
 
 
-def _check_monitor(settings: Settings, evaluation: Dataset | None) -> None:
-    known = (*EVALUATION_METRICS, "train_loss")
-    monitor = settings.training.checkpoint.monitor
-    if monitor not in known:
-        raise SettingsError(f"MONITOR = {monitor}: there is no such metric.", hint=f"Known: {', '.join(known)}.")
-    if monitor == "val_token_accuracy" and settings.training.checkpoint.mode == "min":
-        raise SettingsError(
-            "MONITOR = val_token_accuracy with MODE = min would keep the worst checkpoint.", hint="Give --mode max."
-        )
+def _check_monitor(settings: Settings, task: Task, evaluation: Dataset | None) -> None:
+    monitor, mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
     if evaluation is None and monitor not in ("val_loss", "train_loss"):
         raise SettingsError(f"MONITOR = {monitor} needs evaluation data.", hint="Give --eval-dataset or --eval-fraction.")
+    scores = task.metrics(evaluation) if evaluation is not None else {}
+    better: dict[str, str] = {**EVALUATION_METRICS, "train_loss": "min", **scores}
+    if monitor not in better:
+        raise SettingsError(f"MONITOR = {monitor}: there is no such metric.", hint=f"Known: {', '.join(better)}.")
+    if better[monitor] != mode and monitor != "train_loss":
+        raise SettingsError(
+            f"MONITOR = {monitor} with MODE = {mode} would keep the worst checkpoint.", hint=f"Give --mode {better[monitor]}."
+        )
+    if monitor in scores and settings.evaluation.score_examples == 0:
+        raise SettingsError(
+            f"MONITOR = {monitor} is not computed with EVAL_SCORE_EXAMPLES = 0.", hint="Give --eval-score-examples 100, say."
+        )
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -205,8 +205,8 @@ def _build(settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardw
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     built = build(settings, base, inputs.source.model_id, pad_id, hardware, reporter)
     if not built.packing:
-        train_data, eval_data = read_data(settings, tokenizer, reporter, packing=False)
-        inputs = Inputs(inputs.source, tokenizer, train_data, eval_data)
+        train_data, eval_data = read_data(settings, inputs.task, reporter, packing=False)
+        inputs = replace(inputs, train=train_data, eval=eval_data)
     return built, inputs
 
 
@@ -329,7 +329,8 @@ class _Training:
         hooks: list[Hook] = []
         if self.inputs.eval is not None:
             status = lambda: self.reporter.display.status("evaluating")  # noqa: E731
-            hooks.append(Evaluate(self.engine, self.inputs.eval, training, progress, self.signals, self.sizing, status))
+            evaluate = Evaluate(self.engine, self.inputs.eval, training, progress, self.signals, self.sizing, status, self._score)
+            hooks.append(evaluate)
         hooks.append(self.judge)
         hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
         if self.log is not None:
@@ -338,6 +339,13 @@ class _Training:
             hooks.append(trim)
         hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))
         return hooks
+
+    def _score(self) -> dict[str, float]:
+        """The task's own metrics on the evaluation data."""
+        settings, data = self.settings.evaluation, self.inputs.eval
+        if data is None or settings.score_examples == 0:
+            return {}
+        return self.inputs.task.score(data, self.engine.scoring(self.inputs.tokenizer, settings, self.signals.wants_stop))
 
     def _note_shape(self, before: BatchShape, now: BatchShape) -> None:
         """Memory ran out and steps are cut up anew: say so, and let checkpoints and metadata know."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pitstop.trainers.tasks.sft import Example
+from pitstop.trainers.data.example import Example
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pitstop.configs.errors import DataError
+from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.packing import PACKING_VERSION, pack, singles
-from pitstop.trainers.data.records import BadRows, read_records
-from pitstop.trainers.tasks.sft import BadRecord, Example, SftTask
+from pitstop.trainers.data.records import BadRows
+from pitstop.trainers.tasks.base import BadRecord, Task
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the records of a data set."""
+    """What became of the records of a data set; one that gives several examples counts once for each."""
 
     records: int
     used: int
@@ -25,6 +26,7 @@ class Counts:
     bad_reasons: tuple[str, ...]
     tokens: int
     supervised_tokens: int
+    cut: int = 0
 
 
 class Dataset:
@@ -59,7 +61,7 @@ class Dataset:
 
 def load_dataset(
     specs: Sequence[str],
-    task: SftTask,
+    task: Task,
     *,
     max_length: int,
     packing: bool,
@@ -77,22 +79,21 @@ def load_dataset(
 
 
 def _read_examples(
-    specs: Sequence[str], task: SftTask, max_length: int, skip_bad_rows: bool, split: str, token: str | None
+    specs: Sequence[str], task: Task, max_length: int, skip_bad_rows: bool, split: str, token: str | None
 ) -> tuple[list[Example], Counts]:
     bad_rows = BadRows(skip_bad_rows)
     examples: list[Example] = []
     too_long = 0
     for spec in specs:
-        for record in read_records(spec, bad_rows, split=split, token=token):
+        for record in task.records(spec, bad_rows, split=split, token=token):
             try:
-                example = task.encode(record)
+                found = task.examples(record)
             except BadRecord as error:
                 bad_rows.report(record.where, str(error))
                 continue
-            if len(example) > max_length:
-                too_long += 1
-            else:
-                examples.append(example)
+            fitting = [example for example in found if len(example) <= max_length]
+            too_long += len(found) - len(fitting)
+            examples += fitting
     counts = Counts(
         records=len(examples) + too_long + bad_rows.count,
         used=len(examples),
@@ -101,6 +102,7 @@ def _read_examples(
         bad_reasons=bad_rows.reasons,
         tokens=sum(len(e) for e in examples),
         supervised_tokens=sum(int(e.supervised.sum()) for e in examples),
+        cut=sum(e.cut for e in examples),
     )
     if not examples:
         raise _nothing_left(specs, counts, max_length)
@@ -120,18 +122,22 @@ def _nothing_left(specs: Sequence[str], counts: Counts, max_length: int) -> Data
 
 
 def hold_out(dataset: Dataset, fraction: float, *, seed: int, max_length: int, packing: bool) -> tuple[Dataset, Dataset]:
-    """Split off a share of the examples for evaluation: (training, evaluation), each with at least one example.
+    """Split off a share of the groups of examples for evaluation: (training, evaluation), each with at least one example.
 
-    Raises ``DataError`` where there are fewer than two examples.
+    Raises ``DataError`` where there are fewer than two groups.
     """
     from pitstop.trainers.data.order import permutation
 
-    total = len(dataset.examples)
+    groups = _groups(dataset.examples)
+    total = len(groups)
     if total < 2:
-        raise DataError("EVAL_FRACTION needs at least two records.", hint="Give more data, or --eval-dataset.")
+        raise DataError(
+            "EVAL_FRACTION needs at least two records (of two articles, where records say which they are from).",
+            hint="Give more data, or --eval-dataset.",
+        )
     held = min(total - 1, max(1, round(total * fraction)))
     order = permutation(total, seed=seed, epoch=2**32)  # an epoch number that training never reaches
-    parts = sorted(order[held:]), sorted(order[:held])
+    parts = [sorted(i for group in chosen for i in groups[group]) for chosen in (order[held:], order[:held])]
 
     def part(indices: Sequence[int], counts: Counts) -> Dataset:
         examples = [dataset.examples[i] for i in indices]
@@ -142,11 +148,20 @@ def hold_out(dataset: Dataset, fraction: float, *, seed: int, max_length: int, p
             used=len(examples),
             tokens=sum(len(e) for e in examples),
             supervised_tokens=sum(int(e.supervised.sum()) for e in examples),
+            cut=sum(e.cut for e in examples),
         )
         return Dataset(examples, max_length=max_length, packing=packing, counts=counts)
 
     # Records that were left out count as training data: they never had a chance to be held out.
     return part(parts[0], dataset.counts), part(parts[1], replace(dataset.counts, too_long=0, bad=0, bad_reasons=()))
+
+
+def _groups(examples: Sequence[Example]) -> list[list[int]]:
+    """The examples' numbers, those of one group together, in the order in which groups first occur."""
+    groups: dict[str | int, list[int]] = {}
+    for number, example in enumerate(examples):
+        groups.setdefault(example.group or number, []).append(number)
+    return list(groups.values())
 
 
 def _fingerprint(examples: Sequence[Example], packed_length: int) -> str:

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import Record
+from pitstop.trainers.tasks.base import BadRecord, Task
 
 Segment = tuple[str, bool]  # text, and whether it is supervised
 
 
-class BadRecord(ValueError):
-    """A record that the task cannot use; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A tokenised record: ``input_ids`` int32 and ``supervised`` bool, both of shape ``(tokens,)``."""
-
-    input_ids: np.ndarray
-    supervised: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-
-class SftTask:
+class SftTask(Task):
     """Turns records into examples with the tokenizer's chat template, where it has one."""
 
     name = "sft"
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, settings: Settings | None = None) -> None:
+        super().__init__(tokenizer, settings or Settings())
         self._shapes: dict[frozenset[str], Callable[[Mapping[str, Any]], list[Segment]]] = {
             frozenset({"messages"}): self._from_messages,
             frozenset({"prompt", "completion"}): self._from_prompt,
@@ -43,6 +30,10 @@ class SftTask:
         }
         self._special_ids = _special_ids(tokenizer)
         self._bos_id = _leading_bos(tokenizer)
+
+    def examples(self, record: Record) -> list[Example]:
+        """One example a record. Raises ``BadRecord``."""
+        return [self.encode(record)]
 
     def encode(self, record: Record) -> Example:
         """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""

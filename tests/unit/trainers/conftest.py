@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pitstop.trainers.data.dataset import Counts, Dataset
-from pitstop.trainers.tasks.sft import Example
+from pitstop.trainers.data.example import Example
 from support.tiny_model import make_tiny_model
 
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from pitstop.trainers.data.batch import flat_batch, padded_batch
+from pitstop.trainers.data.example import Example
 from pitstop.trainers.loss import takes_logits_to_keep, token_losses
 from pitstop.trainers.models.attention import PackingUnsupported, keeps_documents_apart, packed_attention
-from pitstop.trainers.tasks.sft import Example
 
 CPU = torch.device("cpu")
 LENGTHS = [7, 12, 2, 20, 9]

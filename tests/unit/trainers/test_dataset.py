@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_dataset
-from pitstop.trainers.tasks.sft import Example, SftTask
+from pitstop.trainers.data.example import Example
+from pitstop.trainers.tasks.sft import SftTask
 
 Make = Callable[..., Dataset]
 
@@ -167,3 +169,14 @@ def test_holding_out_keeps_count_of_what_was_left_out() -> None:
     assert (train.counts.records, train.counts.used, train.counts.too_long, train.counts.bad) == (6, 3, 2, 1)
     assert (held.counts.records, held.counts.used, held.counts.too_long, held.counts.bad) == (1, 1, 0, 0)
     assert train.counts.tokens + held.counts.tokens == 18
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_examples_of_one_article_never_straddle_the_split(make_examples: Callable[..., list[Example]], seed: int) -> None:
+    articles = ["a", "b", "a", "", "c", "b", "", "a"]
+    examples = [replace(e, group=article) for e, article in zip(make_examples(range(4, 12)), articles, strict=True)]
+    data = Dataset(examples, max_length=16, packing=False, counts=Counts(8, 8, 0, 0, (), 60, 20))
+    train, held = hold_out(data, 0.4, seed=seed, max_length=16, packing=False)
+    named = [{e.group for e in part.examples if e.group} for part in (train, held)]
+    assert not named[0] & named[1] and len(train.examples) + len(held.examples) == 8
+    assert len({e.group or len(e) for e in held.examples}) == 2  # 0.4 of five groups, the two without a name counted each

@@ -13,12 +13,13 @@ import torch
 from pitstop.configs.schema import LoraSettings
 from pitstop.trainers.data.batch import flat_batch
 from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.engine import Engine, Interrupted, Layout, agree, build_accelerator, gather_bytes
+from pitstop.trainers.engine import Engine, Layout, agree, build_accelerator, gather_bytes
 from pitstop.trainers.loss import token_losses
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training
 from pitstop.trainers.optim import trainable
-from pitstop.trainers.tasks.sft import Example
+from pitstop.trainers.tasks.base import Interrupted
 
 CPU = torch.device("cpu")
 LENGTHS = [7, 12, 2, 20, 9, 5, 16, 3]

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.engine import StepStats
 from pitstop.trainers.loop import Boundary, Loop, Outcome
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.signals import INTERRUPT, SAVE, TERMINATE, SignalFlag
 from pitstop.trainers.sizing import Sizing
-from pitstop.trainers.tasks.sft import Example
 
 Act = Callable[[Boundary], object]
 

@@ -19,12 +19,12 @@ from pitstop.checkpointing.state import to_json
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.engine import Interrupted
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.loop import Boundary, Plan
 from pitstop.trainers.progress import LossWindow, Progress
 from pitstop.trainers.signals import INTERRUPT, TERMINATE, SignalFlag
 from pitstop.trainers.sizing import Sizing
+from pitstop.trainers.tasks.base import Interrupted
 from support.stores import ForgetfulStorage
 
 NAN = float("nan")

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import Record
-from pitstop.trainers.tasks.sft import BadRecord, Example, SftTask
+from pitstop.trainers.tasks.base import BadRecord
+from pitstop.trainers.tasks.sft import SftTask
 from support.tiny_model import CHAT_TEMPLATE
 
 # Drops the reasoning of every turn but the last, as templates of reasoning models do.

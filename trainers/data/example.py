@@ -1,0 +1,31 @@
+"""What a task makes of a record: token ids, and which of them are learnt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Example:
+    """A tokenised record: ``input_ids`` int32 and ``supervised`` bool, both of shape ``(tokens,)``.
+
+    ``reference`` is what the task's scorer compares an answer with, as JSON; empty where nothing is scored. Examples of one
+    ``group`` (one article, say) never stand on both sides of a split; without one each example is its own group. ``cut`` says
+    that its prompt was cut to fit, which is counted.
+    """
+
+    input_ids: np.ndarray
+    supervised: np.ndarray
+    reference: str = ""
+    group: str = ""
+    cut: bool = False
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """The token ids in front of the first one that is learnt: what generation starts from."""
+        return self.input_ids[: int(np.argmax(self.supervised))]
