@@ -80,13 +80,13 @@ def _parse(lines: Lines) -> _Article:
         else:
             _take_annotation(article, line.number, line.text.split("\t"))
     assert article is not None  # a block has at least one line
-    if "t" not in article.parts:
-        raise BadLine(article.number, f"article {article.identifier} has no title line ('{article.identifier}|t|…')")
     return article
 
 
 def _take_part(article: _Article, number: int, match: re.Match[str]) -> None:
     _same_article(article, number, match["id"].strip())
+    if match["part"] == "a" and "t" not in article.parts:
+        raise BadLine(number, f"article {article.identifier} has no title line ('{article.identifier}|t|…') before its abstract")
     if match["part"] in article.parts:
         raise BadLine(number, f"a second '|{match['part']}|' line of article {article.identifier}")
     if article.mentions:
