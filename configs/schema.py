@@ -246,7 +246,9 @@ class CheckpointSettings(Group):
 class TrainingSettings(Group):
     """Task, method, optimisation and schedule."""
 
-    task: Literal["sft"] = setting("sft", "Training task.", env="TASK", flag="--task")
+    task: Literal["sft", "ner"] = setting(
+        "sft", "Training task: instruction tuning, or entity extraction.", env="TASK", flag="--task"
+    )
     method: Literal["qlora", "lora"] | None = setting(
         None,
         "qlora (adapter on a 4-bit base, the default) or lora (adapter on a 16-bit base).",
@@ -348,6 +350,23 @@ class EvaluationSettings(Group):
         flag="--eval-generation-batch-size",
         ge=1,
         le=65536,
+    )
+
+
+class NerSettings(Group):
+    """Entity extraction (task ner)."""
+
+    entity_types: StrList = setting(
+        [],
+        "Entity types that are asked for; unset, all types in the training data.",
+        env="NER_ENTITY_TYPES",
+        flag="--ner-entity-types",
+    )
+    prompt: str | None = setting(
+        None,
+        "Question in front of each text, with {text} and {type} or {description}; unset, the one of the entity extraction guide.",
+        env="NER_PROMPT",
+        flag="--ner-prompt",
     )
 
 
@@ -467,5 +486,6 @@ class Settings(Group):
     quantization: QuantizationSettings = Field(default_factory=QuantizationSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    ner: NerSettings = Field(default_factory=NerSettings)
     naming: NamingSettings = Field(default_factory=NamingSettings)
     hub: HubSettings = Field(default_factory=HubSettings)

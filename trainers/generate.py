@@ -12,14 +12,24 @@ from pitstop.trainers.models.base import quiet_libraries
 
 
 @torch.no_grad()
-def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, batch_size: int) -> list[str]:
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    end_ids: Sequence[int] = (),
+) -> list[str]:
     """The most likely continuation of each prompt (token ids), as text without special tokens.
 
-    Prompts of similar length go together, padded on the left; generation of a row ends at the end token.
+    Prompts of similar length go together, padded on the left; generation of a row ends at the tokenizer's end token or at one
+    of ``end_ids``.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ends = sorted({tokenizer.eos_token_id, *end_ids} - {None})
     with _inference(model), quiet_libraries():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -31,7 +41,7 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, ma
                 do_sample=False,
                 use_cache=True,
                 pad_token_id=pad,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=ends,
                 temperature=None,
                 top_p=None,
                 top_k=None,
