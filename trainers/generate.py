@@ -91,7 +91,7 @@ def answer_batch(
             watch([token for token in so_far[0, width:].tolist() if token not in ends])
         return torch.zeros(len(so_far), dtype=torch.bool, device=so_far.device)
 
-    with _inference(model) as base, quiet_libraries():
+    with answering_mode(model) as base, quiet_libraries():
         output = base.generate(
             input_ids=ids.to(base.device),
             attention_mask=mask.to(base.device),
@@ -172,7 +172,7 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tens
 
 
 @contextlib.contextmanager
-def _inference(model: Any) -> Iterator[Any]:
+def answering_mode(model: Any) -> Iterator[Any]:
     """The base with what is injected into it, in evaluation mode and with an attention that knows padding and the cache.
 
     Its author's generation_config.json (a penalty on repetition, say) does not count meanwhile. All comes back afterwards.

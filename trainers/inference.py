@@ -17,7 +17,7 @@ from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.strict_json import read_json
 from pitstop.configs.errors import CheckpointError, ModelError, RunError, SettingsError
 from pitstop.configs.schema import Settings
-from pitstop.trainers.device import choose_device
+from pitstop.trainers.device import Precision, choose_device
 from pitstop.trainers.engine import Engine
 from pitstop.trainers.launch import is_worker
 from pitstop.trainers.models.adapter import add_another, share_inputs_under_autocast
@@ -170,7 +170,7 @@ def open_model(plan: ResumePlan, reporter: Reporter) -> OpenModel:
     device = choose_device()
     settings = for_inference(plan.settings, on_cuda=device.type == "cuda")
     hardware = open_hardware(settings, device)
-    base = find_base(plan, hardware, reporter)
+    base = find_base(plan, hardware.precision, reporter)
     tokenizer = load_tokenizer(base.path)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     built = build(settings, base, str(settings.model.id), pad, hardware, reporter)
@@ -185,7 +185,7 @@ def for_inference(settings: Settings, *, on_cuda: bool) -> Settings:
     return settings.model_copy(update={"model": model, "training": training})
 
 
-def find_base(plan: ResumePlan, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
+def find_base(plan: ResumePlan, precision: Precision, reporter: Reporter) -> BaseOnDisk:
     """The base of a checkpoint: the run's own copy, every byte verified, or the source that is on record.
 
     Raises ``ModelError`` where neither is what the checkpoint was trained on.
@@ -202,7 +202,7 @@ def find_base(plan: ResumePlan, hardware: Hardware, reporter: Reporter) -> BaseO
         source = find_model(plan.settings, plan.known_base)
     except NoModel as error:
         raise NoModel(error.message, hint=f"{error.hint} If it lies elsewhere, --model-id PATH gives the new place.") from error
-    if not is_base(source, BaseRecipe.from_settings(plan.settings, hardware.precision), wanted):
+    if not is_base(source, BaseRecipe.from_settings(plan.settings, precision), wanted):
         raise ModelError(
             f"The base model {model_id} is not the one that {label_of(plan)} was trained on (its files have changed).",
             hint="Restore its files, or the run's own copy of it.",
