@@ -27,6 +27,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "delete": CommandEntry("pitstop.cli.delete", "delete", "Delete a whole run.", RUNS),
     "pull": CommandEntry("pitstop.cli.pull", "pull", "Get a run back from the Hugging Face Hub.", RUNS),
     "generate": CommandEntry("pitstop.cli.generate", "generate", "Let a checkpoint answer prompts, or chat with it.", USE),
+    "evaluate": CommandEntry("pitstop.cli.evaluate", "evaluate", "Score a checkpoint as its training did.", USE),
     "export": CommandEntry("pitstop.cli.export", "export", "Write a checkpoint in a form that others read.", USE),
     "name": CommandEntry("pitstop.cli.name", "name", "Preview the names that a run would get.", RUNS),
     "config": CommandEntry("pitstop.cli.config", "app", "Show or validate every setting with its source.", SETUP),

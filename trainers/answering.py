@@ -34,12 +34,19 @@ def answer(
     Raises ``ResourceError`` where memory runs out with a batch of one.
     """
     ids = tokenised(prompts, opened.task, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")
+    return answer_ids(opened, ids, how, tell)
+
+
+def answer_ids(
+    opened: OpenModel, ids: Sequence[Sequence[int]], how: Answering, tell: Callable[[int], None] = lambda count: None
+) -> list[Answer]:
+    """As ``answer``, for prompts that are token ids already."""
     found: dict[int, Answer] = {}
     with opened.ready() as model:
         for members in batches(ids, how.batch_size):
             found |= _fitting(model, opened.tokenizer, {i: ids[i] for i in members}, how)
             tell(len(found))
-    return [found[i] for i in range(len(prompts))]
+    return [found[i] for i in range(len(ids))]
 
 
 def _fitting(model: Any, tokenizer: Any, prompts: dict[int, Sequence[int]], how: Answering) -> dict[int, Answer]:

@@ -76,9 +76,12 @@ def _sync(storage: LocalStorage, root: Path) -> None:
     if not root.is_dir():
         _sync_file(storage, root)
         return
+    readable = root.stat().st_mode & 0o666  # the directory was made as the user's umask says
     for directory, _, names in os.walk(root, topdown=False):
         for name in names:
-            _sync_file(storage, Path(directory) / name)
+            path = Path(directory) / name
+            path.chmod(readable)  # the library that writes weights makes them private
+            _sync_file(storage, path)
         storage.sync_directory(Path(directory))
 
 

@@ -142,11 +142,17 @@ class OpenModel:
         self._current = self._latest = label
 
     @contextlib.contextmanager
-    def ready(self) -> Iterator[Any]:
-        """The model as it answers now: with the adapter in use or without any, in the precision of training."""
+    def in_use(self) -> Iterator[Any]:
+        """The model as it stands now: with the adapter in use, or without any."""
         without = self.model.disable_adapter() if self._current is None else contextlib.nullcontext()
-        with without, self.engine.accelerator.autocast():
+        with without:
             yield self.model
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Any]:
+        """The model as it answers now, in the precision of training."""
+        with self.in_use() as model, self.engine.accelerator.autocast():
+            yield model
 
 
 def _targets(plan: ResumePlan) -> list[str]:
