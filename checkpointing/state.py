@@ -67,12 +67,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 # Adapter ---------------------------------------------------------------------------------------------------------------
 
 
-def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
+def adapter_tensors(model: Any, adapter: str = "default") -> dict[str, torch.Tensor]:
     """The adapter's live tensors under the names that ``PeftModel.from_pretrained`` reads. ``model`` is a ``PeftModel``."""
     from peft import get_peft_model_state_dict
 
     # Told explicitly: left to itself PEFT may ask the Hub whether the vocabulary was resized.
-    return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
+    return dict(get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False))
 
 
 def adapter_config(model: Any) -> dict[str, Any]:
@@ -81,15 +81,15 @@ def adapter_config(model: Any) -> dict[str, Any]:
     return config | {"inference_mode": True, "base_model_name_or_path": portable_value(config["base_model_name_or_path"])}
 
 
-def load_adapter(model: Any, directory: Path) -> None:
-    """Put a checkpoint's adapter weights into ``model``, in place; names, shapes and types must be those it expects.
+def load_adapter(model: Any, directory: Path, adapter: str = "default") -> None:
+    """Put a checkpoint's adapter weights into that adapter of ``model``, in place; names, shapes and types must be those it expects.
 
     The checkpoint's adapter config must describe the adapter that the settings have built. Nothing is changed unless all fits.
     """
     from peft import set_peft_model_state_dict
 
     stored = read_tensors(directory / ADAPTER_WEIGHTS)
-    wanted = adapter_tensors(model)
+    wanted = adapter_tensors(model, adapter)
     problems = [f"{name} is missing" for name in sorted(wanted.keys() - stored.keys())]
     problems += [f"{name} is unknown to the model" for name in sorted(stored.keys() - wanted.keys())]
     for name in wanted.keys() & stored.keys():
@@ -101,15 +101,15 @@ def load_adapter(model: Any, directory: Path) -> None:
         raise CheckpointError(
             f"{directory / ADAPTER_WEIGHTS} does not fit the model: {problems[0]} ({len(problems)} differences)."
         )
-    _check_adapter_config(model, directory / ADAPTER_CONFIG)
-    set_peft_model_state_dict(model, stored)
+    _check_adapter_config(model.peft_config[adapter], directory / ADAPTER_CONFIG)
+    set_peft_model_state_dict(model, stored, adapter_name=adapter)
 
 
-def _check_adapter_config(model: Any, path: Path) -> None:
+def _check_adapter_config(config: Any, path: Path) -> None:
     stored = read_json(path)
     if not isinstance(stored, dict):
         raise CheckpointError(f"{path}: a JSON object is expected")
-    wanted = json.loads(to_json(model.peft_config[model.active_adapter].to_dict()))
+    wanted = json.loads(to_json(config.to_dict()))
     for name in sorted((stored.keys() | wanted.keys()) - _FREE_ADAPTER_KEYS):
         # Another version of PEFT may have more options or fewer: one that is off changes nothing.
         if name not in wanted and not stored[name]:

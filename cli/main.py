@@ -11,7 +11,7 @@ import typer
 from pitstop.cli.boundary import run_guarded
 from pitstop.cli.lazy import CommandEntry, finish, lazy_group
 
-TRAINING, RUNS, SETUP = "Training", "Runs", "Setup"
+TRAINING, USE, RUNS, SETUP = "Training", "Use", "Runs", "Setup"
 
 # A new command is one file in this package and one line here.
 COMMANDS: dict[str, CommandEntry] = {
@@ -26,6 +26,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "push": CommandEntry("pitstop.cli.push", "push", "Push a run's checkpoints to the Hub.", RUNS),
     "delete": CommandEntry("pitstop.cli.delete", "delete", "Delete a whole run.", RUNS),
     "pull": CommandEntry("pitstop.cli.pull", "pull", "Get a run back from the Hugging Face Hub.", RUNS),
+    "generate": CommandEntry("pitstop.cli.generate", "generate", "Let a checkpoint answer prompts, or chat with it.", USE),
+    "evaluate": CommandEntry("pitstop.cli.evaluate", "evaluate", "Score a checkpoint as its training did.", USE),
+    "export": CommandEntry("pitstop.cli.export", "export", "Write a checkpoint in a form that others read.", USE),
     "name": CommandEntry("pitstop.cli.name", "name", "Preview the names that a run would get.", RUNS),
     "config": CommandEntry("pitstop.cli.config", "app", "Show or validate every setting with its source.", SETUP),
     "doctor": CommandEntry("pitstop.cli.doctor", "doctor", "Check what this machine can do.", SETUP),

@@ -333,6 +333,13 @@ class TrainingSettings(Group):
 class EvaluationSettings(Group):
     """How answers are generated and scored at evaluations."""
 
+    sample_prompts: str | None = setting(
+        None,
+        "File of prompts (one a line, or JSONL with 'prompt') that are answered at each evaluation, into logs/samples.jsonl.",
+        env="SAMPLE_PROMPTS",
+        flag="--sample-prompts",
+    )
+
     score_examples: int | None = setting(
         100,
         "Evaluation examples whose answers are scored at each evaluation, the first ones; 'none' scores all, 0 none.",

@@ -40,7 +40,7 @@ class Evaluate:
 
     def at_boundary(self, boundary: Boundary) -> None:
         """Put the metrics into ``boundary.metrics``."""
-        if not self._due(boundary):
+        if not evaluation_due(self.settings, boundary):
             return
         if boundary.interrupted:
             self.progress.boundary_pending = True
@@ -57,12 +57,14 @@ class Evaluate:
             lambda shape, recover: self.engine.evaluate(self.data, shape.batch_size, self.signals.wants_stop, recover=recover)
         )
 
-    def _due(self, boundary: Boundary) -> bool:
-        if boundary.finished:
-            return True
-        if self.settings.eval_steps is not None:
-            return boundary.step % self.settings.eval_steps == 0
-        return boundary.epoch_ended
+
+def evaluation_due(settings: TrainingSettings, boundary: Boundary) -> bool:
+    """Whether this step is evaluated: every ``eval_steps`` or, without them, at the end of each epoch; and at the end."""
+    if boundary.finished:
+        return True
+    if settings.eval_steps is not None:
+        return boundary.step % settings.eval_steps == 0
+    return boundary.epoch_ended
 
 
 class Judge:

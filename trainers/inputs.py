@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_dataset
+from pitstop.trainers.data.records import EXAMPLE_SCHEME
 from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
@@ -94,24 +96,79 @@ def _find(
 
 def read_data(settings: Settings, task: Task, reporter: Reporter, *, packing: bool) -> tuple[Dataset, Dataset | None]:
     """The training and, if there is any, the evaluation data."""
-    data = settings.data
-    options: dict[str, Any] = {
-        "max_length": data.max_length,
-        "packing": data.packing and packing,
-        "skip_bad_rows": data.skip_bad_rows,
-        "token": settings.hub.token.get_secret_value() if settings.hub.token else None,
-    }
-    train = load_dataset(data.train, task, **options)
-    _report_losses(train, "Training data", settings, reporter)
-    if data.eval or task.splits_itself:
-        evaluation = load_dataset(data.eval or data.train, task, split="validation", **options)
-        _report_losses(evaluation, "Evaluation data", settings, reporter)
-        return train, evaluation
-    if data.eval_fraction > 0:
-        return hold_out(
-            train, data.eval_fraction, seed=settings.training.seed, max_length=data.max_length, packing=options["packing"]
+    reading = _Reading(settings, task, reporter, packing)
+    train = reading.load(settings.data.train, "train", "Training data")
+    if settings.data.eval or task.splits_itself:
+        return train, reading.evaluation()
+    return reading.held_out(train) if settings.data.eval_fraction > 0 else (train, None)
+
+
+def read_split(
+    settings: Settings, task: Task, reporter: Reporter, *, packing: bool, split: str, specs: Sequence[str] = ()
+) -> Dataset:
+    """One split as training reads it: ``train``, ``validation`` or ``test``; of ``specs`` instead of the run's own data if given.
+
+    A test split is there where the task makes it or data comes from the Hub. Raises ``SettingsError`` where there is no such split.
+    """
+    reading, data = _Reading(settings, task, reporter, packing), settings.data
+    if specs:
+        return reading.load(specs, split, "Data")
+    if split == "test":
+        return reading.load(_with_test_split(data.eval or data.train, task), split, "Test data")
+    if split == "validation" and (data.eval or task.splits_itself):
+        return reading.evaluation()
+    train = reading.load(data.train, "train", "Training data")
+    if data.eval or task.splits_itself or data.eval_fraction == 0:
+        if split == "validation":
+            raise SettingsError("The run has no evaluation data.", hint="Give some with --dataset, or --split train.")
+        return train
+    return reading.held_out(train)[split == "validation"]
+
+
+def _with_test_split(specs: Sequence[str], task: Task) -> Sequence[str]:
+    if not task.splits_itself and any(spec.startswith(EXAMPLE_SCHEME) or Path(spec).expanduser().exists() for spec in specs):
+        raise SettingsError("The run's data are files, which have no test split.", hint="Give the test data with --dataset.")
+    return specs
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the data of one run is read."""
+
+    settings: Settings
+    task: Task
+    reporter: Reporter
+    packing: bool
+
+    def load(self, specs: Sequence[str], split: str, name: str) -> Dataset:
+        """Read, tokenise and pack, and say what was left out."""
+        data, hub = self.settings.data, self.settings.hub
+        dataset = load_dataset(
+            specs,
+            self.task,
+            max_length=data.max_length,
+            packing=data.packing and self.packing,
+            skip_bad_rows=data.skip_bad_rows,
+            split=split,
+            token=hub.token.get_secret_value() if hub.token else None,
         )
-    return train, None
+        _report_losses(dataset, name, self.settings, self.reporter)
+        return dataset
+
+    def evaluation(self) -> Dataset:
+        """The evaluation data, where it is not held out from the training data."""
+        return self.load(self.settings.data.eval or self.settings.data.train, "validation", "Evaluation data")
+
+    def held_out(self, train: Dataset) -> tuple[Dataset, Dataset]:
+        """The training data without the examples that are held out, and these."""
+        data = self.settings.data
+        return hold_out(
+            train,
+            data.eval_fraction,
+            seed=self.settings.training.seed,
+            max_length=data.max_length,
+            packing=data.packing and self.packing,
+        )
 
 
 def _report_losses(data: Dataset, name: str, settings: Settings, reporter: Reporter) -> None:

@@ -20,7 +20,7 @@ from pitstop.checkpointing.portable import portable_value
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, DataError, ModelError, PitstopError, RunError, SettingsError
-from pitstop.configs.leaves import by_path
+from pitstop.configs.leaves import Leaf, by_path
 from pitstop.configs.load import Loaded, leaves, load_settings, settings_to_dict
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
@@ -34,6 +34,7 @@ from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.samples import samples_log
 from pitstop.trainers.session import BaseOnDisk, Hardware, place_base
 
 # Changing one of these makes another model or another run of it.
@@ -103,7 +104,7 @@ def open_run(request: ResumeRequest, reporter: Reporter) -> Iterator[ResumePlan]
         info = _wanted(run, wanted, report) if wanted else _newest(run, report)
         if report.quarantined and not wanted:
             reporter.warn(f"Going on from {info.name}, the newest checkpoint that is whole.")
-        yield _plan(run, info, request)
+        yield plan_from(run, info, request)
 
 
 def _newest(run: RunDirectory, report: RecoveryReport) -> CheckpointInfo:
@@ -166,7 +167,8 @@ def _start_settings(run: RunDirectory) -> dict[str, Any]:
     return settings
 
 
-def _plan(run: RunDirectory, info: CheckpointInfo, request: ResumeRequest) -> ResumePlan:
+def plan_from(run: RunDirectory, info: CheckpointInfo, request: ResumeRequest) -> ResumePlan:
+    """What to go on with from the verified checkpoint ``info``, its files found to be what they must be. ``CheckpointError``."""
     content = vetting.check_checkpoint(info, _start_settings(run), _is_fixed)
     for process in range(info.manifest.world_size):
         state.check_rng(info.path / state.rng_file(process))
@@ -224,13 +226,15 @@ def _is_fixed(path: str) -> bool:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    def get(nested: Any, path: str) -> Any:
-        for part in path.split("."):
-            nested = nested.get(part) if isinstance(nested, dict) else None
+    def get(nested: Any, leaf: Leaf) -> Any:
+        for part in leaf.path.split("."):
+            if not isinstance(nested, dict) or part not in nested:
+                return leaf.default  # a setting that there was not yet when the run was saved
+            nested = nested[part]
         return nested
 
-    paths = [leaf.path for leaf in leaves() if not leaf.secret and leaf.path != "training.checkpoint.base_dir"]
-    return {path: (get(before, path), get(now, path)) for path in paths if get(before, path) != get(now, path)}
+    known = [leaf for leaf in leaves() if not leaf.secret and leaf.path != "training.checkpoint.base_dir"]
+    return {leaf.path: (get(before, leaf), get(now, leaf)) for leaf in known if get(before, leaf) != get(now, leaf)}
 
 
 def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest) -> None:
@@ -271,7 +275,7 @@ def open_together(
     if chosen is not None:
         return chosen
     run = RunDirectory(Path(agreed["run"]))
-    return _plan(run, run.store.resolve(agreed["checkpoint"]), request)
+    return plan_from(run, run.store.resolve(agreed["checkpoint"]), request)
 
 
 @contextlib.contextmanager
@@ -318,7 +322,7 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
         return BaseOnDisk(inputs.source.path, stored=True, digest=wanted)
     bases = BaseModels(plan.run.base_dir)
     recipe = BaseRecipe.from_settings(plan.settings, hardware.precision)
-    if "model.id" not in plan.changes or _is_base(inputs.source, recipe, wanted):
+    if "model.id" not in plan.changes or is_base(inputs.source, recipe, wanted):
         try:
             return BaseOnDisk(bases.base_path(plan.run.path, wanted), stored=True, digest=wanted)
         except CheckpointError as error:
@@ -344,7 +348,7 @@ def _had_copy(run: RunDirectory) -> bool:
     return not (isinstance(recorded, dict) and recorded.get("saved") is False)
 
 
-def _is_base(source: ModelSource, recipe: BaseRecipe, wanted: str) -> bool:
+def is_base(source: ModelSource, recipe: BaseRecipe, wanted: str) -> bool:
     """Whether the files are those of the base ``wanted``, in whatever type the device computed in that it was made on."""
     recipes = [dataclasses.replace(recipe, compute=dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32)]
     return wanted in [source.digest(each.as_dict()) for each in recipes]
@@ -426,7 +430,8 @@ def record(
     if moved:
         reporter.line(f"Later checkpoints were set aside in {run.store.directory / '.superseded'}: {', '.join(moved)}")
     # A step whose evaluation was put off has its row after that; one that is there was made up for by a process that died.
-    MetricsLog(run.metrics_path).truncate_after(plan.info.step - 1 if pending else plan.info.step)
+    for log in (MetricsLog(run.metrics_path), samples_log(run)):
+        log.truncate_after(plan.info.step - 1 if pending else plan.info.step)
     changed = differences(plan.state["environment"], environment)
     if changed:
         reporter.warn(f"From here on the run is not bit for bit what it would have been: {in_one_line(changed)}.")

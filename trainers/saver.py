@@ -50,7 +50,7 @@ class SaveTime:
 
 
 class Saver:
-    """Saves checkpoints of one run; only the first process has ``run`` and ``log``.
+    """Saves checkpoints of one run; only the first process has ``run``, ``log`` and ``samples``.
 
     ``save`` copies the state and returns; one save at a time is committed on a thread beside the training. With
     ``training.checkpoint.sync_save`` it returns after the commit.
@@ -66,9 +66,11 @@ class Saver:
         run: RunDirectory | None,
         log: MetricsLog | None,
         saved: Callable[[], None] = lambda: None,
+        samples: MetricsLog | None = None,
     ) -> None:
         self.engine, self.progress, self.settings, self.identity = engine, progress, settings, identity
-        self.reporter, self.run, self.log, self.saved = reporter, run, log, saved
+        self.reporter, self.run, self.saved = reporter, run, saved
+        self.logs = [each for each in (log, samples) if each is not None]
         self.plan: Plan | None = None
         self.times: list[SaveTime] = []
         self._buffers = StateBuffers(engine.model, engine.raw_optimizer, engine.names, engine.device)
@@ -194,13 +196,12 @@ class Saver:
         )
 
     def _sync_log(self) -> None:
-        """Rows up to the checkpoint's step must be as durable as the checkpoint."""
-        if self.log is None:
-            return
-        try:
-            self.log.sync()
-        except OSError as error:
-            raise failed_save(self.log.path, error) from error
+        """Rows up to the checkpoint's step, samples too, must be as durable as the checkpoint."""
+        for log in self.logs:
+            try:
+                log.sync()
+            except OSError as error:
+                raise failed_save(log.path, error) from error
 
     def _missed(self, name: str, error: ResourceError, boundary: Boundary) -> None:
         self._misses += 1

@@ -37,6 +37,7 @@ from pitstop.trainers.memory import TrimHeap
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.pushing import AFTER_SIGNAL_S, Pusher, is_pushed
 from pitstop.trainers.reporter import Display, NoDisplay, Reporter
+from pitstop.trainers.samples import SamplePrompts, Samples, read_samples, samples_log
 from pitstop.trainers.saver import Identity, Saver, restore
 from pitstop.trainers.session import (
     BaseOnDisk,
@@ -80,13 +81,14 @@ def _train_here(
 ) -> Result:
     settings = loaded.settings
     inputs = read_inputs(settings, reporter)
+    samples = read_samples(settings, inputs.task)
     if pusher is not None:
         pusher.check_account()
     if hardware.is_main:
         check_writable(Path(settings.training.checkpoint.base_dir))
     base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
     built, inputs = _build(settings, base, inputs, hardware, reporter)
-    _check_room(settings, built, hardware, reporter)
+    _check_room(settings, built, hardware, reporter, samples)
     name = run_name(settings, now)
     for note in name.notes:
         reporter.line(note)
@@ -98,7 +100,7 @@ def _train_here(
             reporter.line(f"Run {run.number}: {run.name} in {run.path}")
             if pusher is not None:
                 pusher.open(run)
-        training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress(), pusher=pusher)
+        training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress(), pusher=pusher, samples=samples)
         return training.run()
 
 
@@ -158,6 +160,7 @@ def _take_up(
     pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted, asked=request.flags)
     with resuming.naming_new_places():
         inputs = read_inputs(settings, reporter, plan.known_base, own_copy=lambda: resuming.own_copy(plan))
+    samples = read_samples(settings, inputs.task)
     if pusher is not None:
         pusher.check_account()
     base = resuming.find_base(plan, inputs, hardware, reporter)
@@ -166,9 +169,11 @@ def _take_up(
     restore_rng = restore(built.engine, plan.info, plan.state)
     progress = resuming.progress_of(plan, inputs.train)
     run = plan.run if hardware.is_main else None
-    training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info, pusher=pusher)
+    training = _Training(
+        settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info, pusher=pusher, samples=samples
+    )
     training.over = resuming.check_unfinished(plan, training.loop.plan, progress, training.judge.patience_is_over())
-    _check_room(settings, built, hardware, reporter)
+    _check_room(settings, built, hardware, reporter, samples)
     if run is not None:
         resuming.record(plan, run, inputs.source, base.digest, hardware.environment, reporter)
         if not wanted:
@@ -180,7 +185,10 @@ def _take_up(
     return training
 
 
-def _check_room(settings: Settings, built: Built, hardware: Hardware, reporter: Reporter) -> None:
+def _check_room(settings: Settings, built: Built, hardware: Hardware, reporter: Reporter, samples: SamplePrompts | None) -> None:
+    """Room on the disk for checkpoints, and in the model's context for the answers to the sample prompts."""
+    if samples is not None:
+        samples.check_room(built.engine.model, settings.evaluation.max_new_tokens)
     trainable, _ = built.engine.model.get_nb_trainable_parameters()
     if hardware.is_main and (note := check_room(settings, trainable)):
         reporter.warn(note)
@@ -290,6 +298,7 @@ class _Training:
         progress: Progress,
         resumed_from: CheckpointInfo | None = None,
         pusher: Pusher | None = None,
+        samples: SamplePrompts | None = None,
     ) -> None:
         self.settings, self.hardware, self.inputs, self.pusher = settings, hardware, inputs, pusher
         self.left_to_push: list[str] = []
@@ -304,7 +313,9 @@ class _Training:
             environment=dict(hardware.environment),
         )
         saved = pusher.wake if pusher is not None else lambda: None
-        self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log, saved)
+        self.samples = self._samples(samples)
+        samples_written = self.samples.log if self.samples is not None else None
+        self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log, saved, samples_written)
         self.sizing = Sizing(
             hardware.batch_shape(settings), automatic=settings.training.auto_batch_size, announce=self._note_shape
         )
@@ -324,6 +335,14 @@ class _Training:
         )
         self.saver.plan = self.loop.plan
 
+    def _samples(self, prompts: SamplePrompts | None) -> Samples | None:
+        if prompts is None:
+            return None
+        log = samples_log(self.run_dir) if self.run_dir is not None else None
+        return Samples(
+            prompts, self.engine, self.inputs.tokenizer, self.settings, self.progress, self.signals, self.reporter, log
+        )
+
     def _hooks(self, last_saved_step: int | None) -> list[Hook]:
         training, progress = self.settings.training, self.progress
         hooks: list[Hook] = []
@@ -331,7 +350,11 @@ class _Training:
             status = lambda: self.reporter.display.status("evaluating")  # noqa: E731
             evaluate = Evaluate(self.engine, self.inputs.eval, training, progress, self.signals, self.sizing, status, self._score)
             hooks.append(evaluate)
+        if self.samples is not None:
+            hooks.append(self.samples)
         hooks.append(self.judge)
+        if self.samples is not None:
+            hooks.append(self.samples.at_the_end())
         hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
         if self.log is not None:
             hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn))
@@ -425,12 +448,11 @@ class _Training:
         return f"{ways}. Nothing saved is lost: pitstop resume {number} with one of these goes on from {saved[-1].name}"
 
     def _close_log(self) -> None:
-        if self.log is None:
-            return
-        try:
-            self.log.close()
-        except OSError as error:  # what the checkpoints need of it was synced with them
-            self.reporter.warn(f"{self.log.path}: the last rows could not be written: {error.strerror or error}")
+        for log in self.saver.logs:
+            try:
+                log.close()
+            except OSError as error:  # what the checkpoints need of it was synced with them
+                self.reporter.warn(f"{log.path}: the last rows could not be written: {error.strerror or error}")
 
     def _announce(self) -> None:
         counts, plan, model = self.inputs.train.counts, self.loop.plan, self.engine.model

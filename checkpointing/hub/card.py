@@ -17,7 +17,7 @@ from pitstop.configs.leaves import leaves
 from pitstop.configs.secrets import mask
 from pitstop.configs.units import human_size
 
-__all__ = ["CardFacts", "model_card"]
+__all__ = ["CardFacts", "model_card", "shown_settings", "shown_value"]
 
 MOST_ROWS = 50
 """Of more checkpoints than this the newest are shown, and the best."""
@@ -171,14 +171,15 @@ def _checkpoint(entry: Entry, metrics: Sequence[str], *, is_best: bool) -> list[
 
 
 def _settings(facts: CardFacts) -> list[str]:
-    rows = [[f"`{path}`", escaped(_value(value))] for path, value in _shown(facts.settings)]
+    rows = [[f"`{path}`", escaped(shown_value(value))] for path, value in shown_settings(facts.settings)]
     if not rows:
         return []
     note = f"The main ones, and those that are not at their defaults; all are in `{RUN_DIRECTORY}/config.json`."
     return ["## Settings", "", note, "", *table(["Setting", "Value"], rows)]
 
 
-def _shown(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def shown_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings that a card shows, by dotted path: the main ones, and those that are not at their defaults."""
     known = {leaf.path: leaf for leaf in leaves() if not leaf.secret and not _ELSEWHERE.fullmatch(leaf.path)}
     for path in [*_MAIN, *(path for path in known if path not in _MAIN)]:
         value = at(settings, *path.split("."), default=_ABSENT)
@@ -186,7 +187,8 @@ def _shown(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-def _value(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A setting's value as the card writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

@@ -77,37 +77,21 @@ def _score(run: Path) -> None:
     from pitstop.trainers.launch import prepare_environment
 
     prepare_environment()
-    import torch
-    from peft import PeftModel
-
-    from pitstop.checkpointing.base_models import BaseModels
-    from pitstop.configs.schema import Settings
-    from pitstop.trainers.device import choose_device, choose_precision
-    from pitstop.trainers.generate import generate
+    from pitstop.cli.progress import make_display
+    from pitstop.trainers.answering import Answering, answer
+    from pitstop.trainers.inference import BASE, choose, open_model
     from pitstop.trainers.metrics import score_completions
-    from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries
-    from pitstop.trainers.tasks.sft import SftTask
+    from pitstop.trainers.reporter import Reporter
 
-    device = choose_device()
-    precision = choose_precision(Settings(), device)
-    path = BaseModels(run.parent).base_path(run)
-    tokenizer = load_tokenizer(path)
-    recipe = BaseRecipe(quantised=True, quant_type="nf4", double_quant=True, compute=precision.compute)
-    with quiet_libraries():
-        base = load_base(path, recipe, device, stored=True, flash=False)
-        model = PeftModel.from_pretrained(base, run / "lora_weights" / "best")
     rows = [
         json.loads(line) for line in (resources.files("pitstop.examples") / "medical_ner/held_out.jsonl").read_text().splitlines()
     ]
-    prompts = [SftTask(tokenizer).prompt_ids(row["prompt"]) for row in rows]
-
-    def answers() -> list[str]:
-        with torch.autocast(device.type, precision.compute, enabled=precision.mixed != "no"):
-            return generate(model, tokenizer, prompts, max_new_tokens=MAX_NEW_TOKENS, batch_size=20)
-
-    with model.disable_adapter():
-        before = answers()
-    after = answers()
+    prompts = [row["prompt"] for row in rows]
+    how = Answering(max_new_tokens=MAX_NEW_TOKENS, batch_size=20)
+    opened = open_model(choose(run.parent, str(run)), Reporter(make_display(quiet=True, json_output=False)))
+    after = [found.text for found in answer(opened, prompts, how)]
+    opened.use(BASE)
+    before = [found.text for found in answer(opened, prompts, how)]
     scored = {
         name: score_completions((row["entity_type"], row["completion"], text) for row, text in zip(rows, texts, strict=True))
         for name, texts in (("before", before), ("after", after))

@@ -18,16 +18,9 @@ def add_adapter(model: nn.Module, settings: LoraSettings, *, seed: int, model_id
 
     Raises ``SettingsError`` for target modules that the model does not have.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=_target_modules(model, settings.target_modules),
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=model_id,
-    )
+    config = _lora_config(settings, _target_modules(model, settings.target_modules), model_id)
     torch.manual_seed(seed)
     with quiet_libraries():
         try:
@@ -42,6 +35,26 @@ def add_adapter(model: nn.Module, settings: LoraSettings, *, seed: int, model_id
     # get_peft_model overwrites this with the path that the base was loaded from, which means nothing elsewhere.
     adapted.peft_config["default"].base_model_name_or_path = model_id
     return adapted
+
+
+def add_another(model: Any, settings: LoraSettings, name: str, targets: Sequence[str], *, model_id: str) -> None:
+    """Put a further adapter on the modules ``targets`` of a ``PeftModel``'s base; ``model.set_adapter`` chooses among them."""
+    with quiet_libraries():
+        model.add_adapter(name, _lora_config(settings, list(targets), model_id))
+    model.peft_config[name].base_model_name_or_path = model_id
+
+
+def _lora_config(settings: LoraSettings, targets: str | list[str] | None, model_id: str) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model_id,
+    )
 
 
 def prepare_for_training(model: Any, *, gradient_checkpointing: bool) -> None:

@@ -13,12 +13,10 @@ def greedy_answers(examples: Sequence[Example], scoring: Scoring) -> list[str]:
     """The most likely answer to each example's prompt, as text, in the order of ``examples``; the same on every process.
 
     The longest prompts come first, so that memory that does not suffice shows at once. Batches are cut before they are shared
-    out, so answers do not depend on the number of processes. Besides the tokenizer's end token those that the examples end
-    with, which is what training taught, end an answer. Raises ``Interrupted`` between batches.
+    out, so answers do not depend on the number of processes. Raises ``Interrupted`` where a signal wants the evaluation to end.
     """
     from pitstop.trainers.generate import generate
 
-    end_ids = sorted({int(example.input_ids[-1]) for example in examples})
     order = sorted(range(len(examples)), key=lambda i: (-len(examples[i].prompt), i))
     batches = [order[start : start + scoring.batch_size] for start in range(0, len(order), scoring.batch_size)]
     mine: list[tuple[int, str]] = []
@@ -31,7 +29,7 @@ def greedy_answers(examples: Sequence[Example], scoring: Scoring) -> list[str]:
                 [examples[i].prompt.tolist() for i in batch],
                 max_new_tokens=scoring.max_new_tokens,
                 batch_size=scoring.batch_size,
-                end_ids=end_ids,
+                give_up=scoring.check,
             )
         mine += zip(batch, texts, strict=True)
     answers = {index: text for part in scoring.gather(json.dumps(mine).encode()) for index, text in json.loads(part)}

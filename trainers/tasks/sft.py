@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,15 @@ class SftTask(Task):
         """The token ids that ``prompt`` has in front of a completion: what generation starts from."""
         segments = self._from_prompt({"prompt": prompt, "completion": "x"})
         return self._with_bos(self._ids(segments[0][0]))
+
+    def conversation_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """The token ids in front of the assistant's next turn, each earlier turn tokenised as training did.
+
+        ``turns`` are messages that end with the user's. Raises ``BadRecord`` where there is no chat template, or it refuses them.
+        """
+        segments = self._from_messages({"messages": [*turns, {"role": "assistant", "content": "x"}]})
+        last = max(number for number, (_, learn) in enumerate(segments) if learn)
+        return self._with_bos([token for text, _ in segments[:last] for token in self._ids(text)])
 
     # Record shapes -----------------------------------------------------------------------------------------------
 

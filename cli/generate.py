@@ -1,0 +1,188 @@
+"""``pitstop generate``: what a checkpoint answers, to given prompts or in a session at the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pitstop.cli.base_dir import BaseDirOption, TokenFileOption
+from pitstop.cli.opening import ModelIdOption, RunArgument, choose, reporter
+from pitstop.cli.output import is_terminal, notice, paint, print_json, say
+from pitstop.configs.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from pitstop.trainers.answering import Answering
+    from pitstop.trainers.inference import OpenModel
+
+
+def generate(
+    run: RunArgument,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A prompt. Repeatable.")] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option("--prompts", metavar="FILE", help="A prompt a line, or JSONL, JSON, CSV or Parquet with a field 'prompt'."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=65536, help="Longest answer in tokens.")] = 256,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", min=0.0, max=100.0, help="Sample with this temperature; 0 takes the most likely token."),
+    ] = 0.0,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", help="Sample among the likeliest tokens that add up to this share (default: 1).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the sampling (default: 0).")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=65536, help="Prompts answered at the same time.")] = 8,
+    base: Annotated[bool, typer.Option("--base", help="Give the answers of the base model too, without the adapter.")] = False,
+    multi_turn: Annotated[
+        bool, typer.Option("--multi-turn", help="In a session at the terminal: each prompt goes on with the conversation.")
+    ] = False,
+    base_dir: BaseDirOption = None,
+    env_file: TokenFileOption = None,
+    model_id: ModelIdOption = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print prompts and answers as JSON.")] = False,
+) -> int:
+    """Let a checkpoint answer prompts, rendered exactly as in its training.
+
+    Prompts come from --prompt, --prompts or, where it is no terminal, standard input (one a line). At a terminal, without any, a
+    session begins in which /use 2@last changes to another checkpoint on the same base at once. Answers are the most likely
+    ones unless --temperature asks for sampling, which is the same for the same --seed.
+
+    Examples:
+
+      pitstop generate 3
+      pitstop generate 3@best --prompt 'List the drugs: aspirin was given.' --base
+      pitstop generate 3 --prompts prompts.txt --temperature 0.7 --top-p 0.9 --seed 1 --json
+      pitstop generate 3@last < prompts.txt
+    """
+    sampling = _sampling_values(temperature, top_p, seed)
+    given = _given(prompt, prompts, session=multi_turn)
+    if given is None and (json_output or base):
+        option = "--json" if json_output else "--base"
+        raise SettingsError(
+            f"{option} needs prompts.", hint="Give --prompt or --prompts; in a session, /use base shows the base."
+        )
+    plan = choose(run, base_dir, env_file, model_id)
+    from pitstop.trainers.answering import Answering
+    from pitstop.trainers.generate import Sampling
+    from pitstop.trainers.inference import open_model
+
+    how = Answering(max_new_tokens, batch_size, Sampling(*sampling) if sampling else None)
+    given = _read(given)
+    opened = open_model(plan, reporter())
+    if given is None:
+        from pitstop.cli.session import Session
+
+        where = (base_dir, env_file)
+        return Session(opened, how, lambda reference: choose(reference, *where), multi_turn=multi_turn).run()
+    return _answer_all(opened, given, how, with_base=base, json_output=json_output)
+
+
+def _sampling_values(temperature: float, top_p: float | None, seed: int | None) -> tuple[float, float, int] | None:
+    """Temperature, nucleus and seed; None for greedy. ``SettingsError`` for options that would do nothing."""
+    if top_p is not None and not 0.0 < top_p <= 1.0:
+        raise SettingsError(f"--top-p {top_p}: it must be above 0 and at most 1.", hint="0.9 is usual; 1 keeps every token.")
+    if temperature == 0.0:
+        unused = "--top-p" if top_p is not None else "--seed" if seed is not None else None
+        if unused:
+            raise SettingsError(f"{unused} means nothing without sampling.", hint="Add --temperature 0.7, say.")
+        return None
+    return temperature, 1.0 if top_p is None else top_p, seed or 0
+
+
+def _given(prompt: list[str] | None, prompts: str | None, *, session: bool) -> list[str] | Path | None:
+    """The prompts, the file with them, or None for a session at the terminal."""
+    if prompt and prompts is not None:
+        raise SettingsError("Both --prompt and --prompts were given.", hint="Give one of them.")
+    given: list[str] | Path | None = prompt or (Path(prompts).expanduser() if prompts is not None else None)
+    if given is None and not is_terminal(sys.stdin):
+        given = _from_stdin()
+    if given is not None and session:
+        raise SettingsError("--multi-turn is for a session at the terminal.", hint="Leave it out where prompts are given.")
+    return given
+
+
+def _from_stdin() -> list[str]:
+    from pitstop.trainers.prompts import lines_of
+
+    try:
+        found = lines_of(sys.stdin.read())
+    except UnicodeDecodeError as error:
+        raise DataError("Standard input is not UTF-8 text.", hint="Convert it to UTF-8.") from error
+    if not found:
+        raise SettingsError(
+            "There is no prompt on standard input.", hint="Give --prompt TEXT, --prompts FILE, or a line on stdin."
+        )
+    return found
+
+
+def _read(given: list[str] | Path | None) -> list[str] | None:
+    from pitstop.trainers.prompts import read_prompts
+
+    return read_prompts(given) if isinstance(given, Path) else given
+
+
+def _answer_all(opened: OpenModel, prompts: Sequence[str], how: Answering, *, with_base: bool, json_output: bool) -> int:
+    from pitstop.trainers.answering import answer, follow
+    from pitstop.trainers.inference import BASE
+
+    label = opened.label
+    if not json_output and not with_base and is_terminal():
+        from pitstop.cli.session import show_piece
+
+        for number, prompt in enumerate(prompts):
+            if len(prompts) > 1:
+                say(paint(f"> {prompt}", "bold"))
+            follow(opened, prompt, how, show_piece, number=number)
+            say()
+        return 0
+    answers = {label: answer(opened, prompts, how, _telling(len(prompts)))}
+    if with_base:
+        opened.use(BASE)
+        answers[BASE] = answer(opened, prompts, how, _telling(len(prompts)))
+    if json_output:
+        print_json(_report(opened, prompts, answers, how))
+    else:
+        _print(prompts, answers)
+    return 0
+
+
+def _telling(total: int) -> Any:
+    """Shows how far it is where that takes a while."""
+    return lambda done: notice(f"{done} of {total} answered") if done < total else None
+
+
+def _print(prompts: Sequence[str], answers: dict[str, Any]) -> None:
+    """Of one prompt and one model the answer alone, so that it can be piped; otherwise each with its prompt and model."""
+    if len(prompts) == 1 and len(answers) == 1:
+        say(next(iter(answers.values()))[0].text)
+        return
+    for number, prompt in enumerate(prompts):
+        say(paint(f"> {prompt}", "bold"))
+        for label, given in answers.items():
+            head = f"{label}: " if len(answers) > 1 else ""
+            say(f"{paint(head, 'cyan') if head else ''}{given[number].text}")
+        say()
+
+
+def _report(opened: OpenModel, prompts: Sequence[str], answers: dict[str, Any], how: Answering) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    plan = opened.plan
+    return {
+        "run": plan.run.label,
+        "checkpoint": plan.info.name,
+        "step": plan.info.step,
+        "base_model": plan.settings.model.id,
+        "device": str(opened.hardware.device),
+        "precision": str(opened.hardware.precision.compute).removeprefix("torch."),
+        "max_new_tokens": how.max_new_tokens,
+        "sampling": asdict(how.sampling) if how.sampling else None,
+        "answers": [
+            {"prompt": prompt, "answers": {label: asdict(given[number]) for label, given in answers.items()}}
+            for number, prompt in enumerate(prompts)
+        ],
+    }

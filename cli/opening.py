@@ -1,0 +1,56 @@
+"""What generate, evaluate and export share: their options, and opening a checkpoint with what is said meanwhile on stderr."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pitstop.cli.base_dir import base_directory
+
+if TYPE_CHECKING:
+    from pitstop.trainers.reporter import Reporter
+    from pitstop.trainers.resuming import ResumePlan
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="3, run_003, a run's name or a path; 3@last or 3@epoch_002 picks a checkpoint. The best one unless given.",
+    ),
+]
+ModelIdOption = Annotated[
+    str | None, typer.Option("--model-id", metavar="ID", help="Where the base is found now, if the run has no copy of it.")
+]
+
+
+def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str | None = None) -> ResumePlan:
+    """The verified checkpoint that ``run`` means. The run is looked for before the libraries are loaded, which takes seconds.
+
+    Raises ``RunError`` and ``CheckpointError``.
+    """
+    from pitstop.checkpointing.runs import locate
+    from pitstop.cli.output import notice
+    from pitstop.configs.load import apply_foreign
+    from pitstop.trainers import launch
+
+    file = Path(env_file) if env_file else None
+    base = base_directory(base_dir, file)
+    locate(base, run)
+    apply_foreign(file)
+    launch.prepare_environment()
+    if "torch" not in sys.modules:
+        notice("Loading libraries …")
+    from pitstop.trainers import inference
+
+    return inference.choose(base, run, model_id=model_id, env_file=file)
+
+
+def reporter() -> Reporter:
+    """Says what goes on while a model is opened, on stderr."""
+    from pitstop.cli.progress import make_display
+    from pitstop.trainers.reporter import Reporter
+
+    return Reporter(make_display(quiet=False, json_output=True))

@@ -1,0 +1,194 @@
+"""Answers to a few fixed prompts at every evaluation, in ``logs/samples.jsonl``: how the model writes as training goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing import layout
+from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.checkpointing.runs import RunDirectory
+from pitstop.configs.errors import DataError, ResourceError, first_line, is_out_of_memory
+from pitstop.configs.schema import Settings
+from pitstop.trainers.engine import Engine, gather_bytes
+from pitstop.trainers.generate import answer_batch, batches
+from pitstop.trainers.hooks import evaluation_due
+from pitstop.trainers.loop import Boundary
+from pitstop.trainers.progress import Progress
+from pitstop.trainers.prompts import read_prompts, room_for_prompt, tokenised
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.signals import INTERRUPT, SignalFlag
+from pitstop.trainers.tasks.base import Interrupted, Task
+
+TextListener = Callable[[str, str, int], None]
+"""Is told the name of a text, the text and the optimizer step it is of: a tracker's ``log_text``."""
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class SamplePrompts:
+    """The prompts as text and as the token ids that generation starts from."""
+
+    texts: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+
+    def check_room(self, model: Any, max_new_tokens: int) -> None:
+        """Raises ``DataError`` for a prompt that leaves the model no room for ``max_new_tokens`` new tokens."""
+        room = room_for_prompt(model, max_new_tokens)
+        for number, ids in enumerate(self.ids, start=1):
+            if room is not None and len(ids) > room:
+                raise DataError(
+                    f"SAMPLE_PROMPTS: prompt {number} is {len(ids):,} tokens long, and the model has room for {room:,} beside "
+                    f"{max_new_tokens:,} new ones.",
+                    hint="Shorten it, or ask for fewer with --eval-max-new-tokens.",
+                )
+
+
+def read_samples(settings: Settings, task: Task) -> SamplePrompts | None:
+    """The prompts that SAMPLE_PROMPTS names, None without. Raises ``DataError`` for a file or prompt that cannot be used."""
+    path = settings.evaluation.sample_prompts
+    if path is None:
+        return None
+    try:
+        texts = read_prompts(Path(path).expanduser())
+        ids = tokenised(texts, task, longest=settings.data.max_length, what=f"{path}: prompt")
+    except DataError as error:
+        again = "--sample-prompts FILE names another file, --sample-prompts none does without."
+        raise DataError(f"SAMPLE_PROMPTS: {error.message}", hint=" ".join(filter(None, [error.hint, again]))) from error
+    return SamplePrompts(tuple(texts), tuple(tuple(each) for each in ids))
+
+
+def samples_log(run: RunDirectory) -> MetricsLog:
+    """The log of the run's samples; after a resume it is cut like ``metrics.jsonl``."""
+    return MetricsLog(run.logs_dir / layout.SAMPLES)
+
+
+class Samples:
+    """Writes the greedy answers at each evaluation, or where one would be if there were evaluation data, and at the end.
+
+    No random number is drawn, so training is the same without it. A signal puts the samples of a step off with its
+    evaluation; a resumed run begins with both. Every process answers some of the batches, which do not depend on how many
+    processes there are, and the first writes: only that one has ``log``.
+    """
+
+    def __init__(
+        self,
+        prompts: SamplePrompts,
+        engine: Engine,
+        tokenizer: Any,
+        settings: Settings,
+        progress: Progress,
+        signals: SignalFlag,
+        reporter: Reporter,
+        log: MetricsLog | None,
+        listeners: Sequence[TextListener] = (),
+    ) -> None:
+        self.prompts, self.engine, self.tokenizer, self.settings = prompts, engine, tokenizer, settings
+        self.progress, self.signals, self.reporter, self.log, self.listeners = progress, signals, reporter, log, listeners
+        self._step = -1  # of the newest samples
+        self._refused = False
+
+    def at_boundary(self, boundary: Boundary) -> None:
+        """Answer the prompts if an evaluation is due. Before anything judges the step: a step that is put off is not judged."""
+        if self.progress.boundary_pending or not evaluation_due(self.settings.training, boundary):
+            return
+        if boundary.interrupted:
+            self._put_off(boundary)
+            return
+        try:
+            self._sample(boundary, self._check)
+        except Interrupted:
+            boundary.interrupted = max(INTERRUPT, self.signals.pending)
+            self._put_off(boundary)
+
+    def at_the_end(self) -> AtTheEnd:
+        """A hook for behind those that may stop the training early."""
+        return AtTheEnd(self)
+
+    def catch_up(self, boundary: Boundary) -> None:
+        """Answer the prompts at a step where training stops before an evaluation was due; a signal does not put this off."""
+        if boundary.stop and self._step != boundary.step:
+            self._sample(boundary, lambda: None)
+
+    def _put_off(self, boundary: Boundary) -> None:
+        self.progress.boundary_pending = True
+        boundary.metrics.clear()  # they come again, with the samples
+
+    def _check(self) -> None:
+        if self.engine.accelerator.num_processes == 1 and self.signals.wants_stop():
+            raise Interrupted
+
+    def _sample(self, boundary: Boundary, give_up: Callable[[], None]) -> None:
+        self.reporter.display.status("answering the sample prompts")
+        answers = self._answers(give_up)
+        self._step = boundary.step
+        if self.log is None:
+            return
+        for prompt, answer in zip(self.prompts.texts, answers, strict=True):
+            self._append({"step": boundary.step, "prompt": prompt, "answer": answer})
+        self._tell(boundary.step, answers)
+
+    def _answers(self, give_up: Callable[[], None]) -> list[str]:
+        accelerator, options = self.engine.accelerator, self.settings.evaluation
+        mine = batches(self.prompts.ids, options.generation_batch_size)[accelerator.process_index :: accelerator.num_processes]
+        found: dict[int, str] = {}
+        try:
+            with accelerator.autocast():
+                for members in mine:
+                    chosen = {number: self.prompts.ids[number] for number in members}
+                    given = answer_batch(
+                        self.engine.model, self.tokenizer, chosen, max_new_tokens=options.max_new_tokens, give_up=give_up
+                    )
+                    found |= {number: answer.text for number, answer in given.items()}
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"Out of memory at the sample prompts of step {self.progress.step}: {first_line(error)}",
+                hint=f"Answer fewer at a time: --eval-generation-batch-size {max(1, options.generation_batch_size // 2)}, "
+                "or fewer new tokens: --eval-max-new-tokens.",
+            ) from error
+        parts = gather_bytes(json.dumps(found).encode(), self.engine.device)
+        whole = {int(number): text for part in parts for number, text in json.loads(part).items()}
+        return [whole[number] for number in range(len(self.prompts.texts))]
+
+    def _append(self, row: dict[str, Any]) -> None:
+        assert self.log is not None
+        try:
+            self.log.append(row)
+        except OSError as error:
+            if not self._refused:  # once, not at every row
+                self.reporter.warn(
+                    f"{self.log.path} cannot be written ({error.strerror or error}); its rows are kept until it can."
+                )
+            self._refused = True
+        else:
+            self._refused = False
+
+    def _tell(self, step: int, answers: Sequence[str]) -> None:
+        count = "one sample" if len(answers) == 1 else f"{len(answers)} samples"
+        first = f"{_short(self.prompts.texts[0])} → {_short(answers[0])}"
+        self.reporter.line(f"step {step}: {count} in {layout.LOGS}/{layout.SAMPLES}, the first: {first}")
+        for number, (prompt, answer) in enumerate(zip(self.prompts.texts, answers, strict=True), start=1):
+            for listener in self.listeners:
+                listener(f"samples/{number}", f"{prompt}\n\n{answer}", step)
+
+
+class AtTheEnd:
+    """Lets ``Samples`` answer once more where training stops early."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def at_boundary(self, boundary: Boundary) -> None:
+        """Catch up if need be."""
+        self.samples.catch_up(boundary)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return f"“{line}”" if len(line) <= _SHOWN else f"“{line[: _SHOWN - 1]}…”"
