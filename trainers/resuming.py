@@ -224,13 +224,16 @@ def _is_fixed(path: str) -> bool:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    def get(nested: Any, path: str) -> Any:
+    """Setting → (before, now) where they differ; one that ``before`` is too old to know had its default."""
+
+    def get(nested: Any, path: str, default: Any) -> Any:
         for part in path.split("."):
-            nested = nested.get(part) if isinstance(nested, dict) else None
+            nested = nested.get(part, default) if isinstance(nested, dict) else default
         return nested
 
-    paths = [leaf.path for leaf in leaves() if not leaf.secret and leaf.path != "training.checkpoint.base_dir"]
-    return {path: (get(before, path), get(now, path)) for path in paths if get(before, path) != get(now, path)}
+    chosen = [leaf for leaf in leaves() if not leaf.secret and leaf.path != "training.checkpoint.base_dir"]
+    pairs = {leaf.path: (get(before, leaf.path, leaf.default), get(now, leaf.path, leaf.default)) for leaf in chosen}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest) -> None:

@@ -49,6 +49,7 @@ from pitstop.trainers.session import (
 )
 from pitstop.trainers.signals import EXIT_CODES, SignalFlag, leaving_on_sigterm
 from pitstop.trainers.sizing import Sizing, advice
+from pitstop.trainers.tracking.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def _train_here(
     loaded: Loaded, now: datetime, hardware: Hardware, reporter: Reporter, pusher: Pusher | None, metadata: dict[str, Any]
 ) -> Result:
     settings = loaded.settings
+    tracking = Tracking(settings, reporter, is_main=hardware.is_main)
+    tracking.check()
     inputs = read_inputs(settings, reporter)
     if pusher is not None:
         pusher.check_account()
@@ -98,8 +101,12 @@ def _train_here(
             reporter.line(f"Run {run.number}: {run.name} in {run.path}")
             if pusher is not None:
                 pusher.open(run)
-        training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress(), pusher=pusher)
-        return training.run()
+        with tracking.of(run):
+            progress = Progress()
+            training = _Training(
+                settings, hardware, built, inputs, base, reporter, run, progress, pusher=pusher, tracking=tracking
+            )
+            return training.run()
 
 
 def _start_pusher(
@@ -154,6 +161,8 @@ def _take_up(
 ) -> _Training:
     settings = plan.settings
     hardware = open_hardware(settings, device)
+    tracking = Tracking(settings, reporter, is_main=hardware.is_main)
+    tracking.check()
     wanted = is_pushed(settings, plan.run, plan.changes)
     pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted, asked=request.flags)
     with resuming.naming_new_places():
@@ -166,7 +175,9 @@ def _take_up(
     restore_rng = restore(built.engine, plan.info, plan.state)
     progress = resuming.progress_of(plan, inputs.train)
     run = plan.run if hardware.is_main else None
-    training = _Training(settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info, pusher=pusher)
+    training = _Training(
+        settings, hardware, built, inputs, base, reporter, run, progress, plan.info, pusher=pusher, tracking=tracking
+    )
     training.over = resuming.check_unfinished(plan, training.loop.plan, progress, training.judge.patience_is_over())
     _check_room(settings, built, hardware, reporter)
     if run is not None:
@@ -176,6 +187,7 @@ def _take_up(
     stack.enter_context(_status(run, reporter))
     if run is not None and pusher is not None:
         pusher.open(run)
+    stack.enter_context(tracking.of(run))
     restore_rng()
     return training
 
@@ -289,9 +301,11 @@ class _Training:
         run: RunDirectory | None,
         progress: Progress,
         resumed_from: CheckpointInfo | None = None,
-        pusher: Pusher | None = None,
+        *,
+        pusher: Pusher | None,
+        tracking: Tracking,
     ) -> None:
-        self.settings, self.hardware, self.inputs, self.pusher = settings, hardware, inputs, pusher
+        self.settings, self.hardware, self.inputs, self.pusher, self.tracking = settings, hardware, inputs, pusher, tracking
         self.left_to_push: list[str] = []
         self.engine, self.reporter, self.run_dir, self.progress = built.engine, reporter, run, progress
         self.signals = SignalFlag(announce=hardware.is_main)
@@ -333,7 +347,7 @@ class _Training:
         hooks.append(self.judge)
         hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
         if self.log is not None:
-            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn))
+            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn, self.tracking.log))
         if self.hardware.device.type == "cpu" and (trim := TrimHeap.for_this_system()) is not None:
             hooks.append(trim)
         hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))
