@@ -105,7 +105,7 @@ def require(name: str, package: str) -> Any:
 def reach(name: str, server: str, way_out: str) -> None:
     """Ask ``server`` for anything. ``SettingsError`` where it does not answer, with ``way_out`` in the hint."""
     try:
-        with urllib.request.urlopen(server, timeout=REACH_TIMEOUT_S):
+        with urllib.request.urlopen(_LOGIN.sub("//", server), timeout=REACH_TIMEOUT_S):
             return
     except urllib.error.HTTPError as answer:
         answer.close()

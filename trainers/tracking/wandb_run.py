@@ -62,6 +62,7 @@ class WandbRun(RunTracker):
             x_save_requirements=False,
             init_timeout=20.0,
             finish_timeout=_FINISH_S,
+            x_transaction_log_flush_interval=1.0,  # what is not in its file yet when the training is killed is lost
         )
         self._run: Any = wandb.init(
             project=subject.project,
