@@ -484,6 +484,28 @@ class HubSettings(Group):
     )
 
 
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+"""What ``tracking.report_to`` may hold."""
+
+
+class TrackingSettings(Group):
+    """Trackers that show a run while it trains."""
+
+    report_to: StrList = setting(
+        ["tensorboard"],
+        "Trackers: tensorboard, wandb, mlflow, trackio, comma-separated; none turns all off.",
+        env="REPORT_TO",
+        flag="--report-to",
+    )
+    project: str = setting(
+        "pitstop",
+        "Project (W&B, Trackio) or experiment (MLflow) that runs are tracked in.",
+        env="TRACKING_PROJECT",
+        flag="--tracking-project",
+        min_length=1,
+    )
+
+
 class Settings(Group):
     """All settings of one run, resolved."""
 
@@ -496,3 +518,4 @@ class Settings(Group):
     ner: NerSettings = Field(default_factory=NerSettings)
     naming: NamingSettings = Field(default_factory=NamingSettings)
     hub: HubSettings = Field(default_factory=HubSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
