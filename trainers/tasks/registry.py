@@ -8,7 +8,10 @@ from typing import Any
 from pitstop.configs.schema import Settings
 from pitstop.trainers.tasks.base import Task
 
-TASKS = {"sft": "pitstop.trainers.tasks.sft:SftTask"}
+TASKS = {
+    "rank": "pitstop.trainers.tasks.rank.task:RankTask",
+    "sft": "pitstop.trainers.tasks.sft:SftTask",
+}
 """Name in the settings (``training.task``) to module and class; imported when the task is used."""
 
 
