@@ -246,8 +246,8 @@ class CheckpointSettings(Group):
 class TrainingSettings(Group):
     """Task, method, optimisation and schedule."""
 
-    task: Literal["sft", "ner"] = setting(
-        "sft", "Training task: instruction tuning, or entity extraction.", env="TASK", flag="--task"
+    task: Literal["sft", "ner", "rank"] = setting(
+        "sft", "Training task: instruction tuning, entity extraction, or recommendation.", env="TASK", flag="--task"
     )
     method: Literal["qlora", "lora"] | None = setting(
         None,
@@ -374,6 +374,54 @@ class NerSettings(Group):
         "Question in front of each text, with {text} and {type} or {description}; unset, the one of the entity extraction guide.",
         env="NER_PROMPT",
         flag="--ner-prompt",
+    )
+
+
+class RankSettings(Group):
+    """Sequential recommendation: what the retriever finds and how the model is asked (task rank)."""
+
+    candidates: int = setting(
+        20, "Candidates that the model ranks.", env="RANK_CANDIDATES", flag="--rank-candidates", ge=2, le=26
+    )
+    history: int = setting(
+        20, "Titles of a user's history in a prompt, the newest.", env="RANK_HISTORY", flag="--rank-history", ge=1, le=1000
+    )
+    title_tokens: int = setting(
+        32, "Tokens of a title in a prompt, the first.", env="RANK_TITLE_TOKENS", flag="--rank-title-tokens", ge=1, le=1024
+    )
+    min_interactions: int = setting(
+        5,
+        "Ratings that every user and every item must have; others are left out, again and again until all have them.",
+        env="RANK_MIN_INTERACTIONS",
+        flag="--rank-min-interactions",
+        ge=3,
+    )
+    max_train_rows: int | None = setting(
+        None,
+        "Training rows at most, a random choice by the seed; unset, all.",
+        env="RANK_MAX_TRAIN_ROWS",
+        flag="--rank-max-train-rows",
+        ge=1,
+    )
+    eval_users: int | None = setting(
+        None,
+        "Users to evaluate at most, a random choice by the seed; unset, all.",
+        env="RANK_EVAL_USERS",
+        flag="--rank-eval-users",
+        ge=1,
+    )
+    retriever: Literal["gru", "itemknn", "popularity"] = setting(
+        "gru",
+        "What finds the candidates: a small recurrent network, item neighbours, or what is taken most.",
+        env="RANK_RETRIEVER",
+        flag="--rank-retriever",
+    )
+    retriever_epochs: int = setting(
+        50,
+        "Passes of the network gru over its training data at most; it stops when it no longer improves.",
+        env="RANK_RETRIEVER_EPOCHS",
+        flag="--rank-retriever-epochs",
+        ge=1,
     )
 
 
@@ -516,6 +564,7 @@ class Settings(Group):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     ner: NerSettings = Field(default_factory=NerSettings)
+    rank: RankSettings = Field(default_factory=RankSettings)
     naming: NamingSettings = Field(default_factory=NamingSettings)
     hub: HubSettings = Field(default_factory=HubSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
