@@ -282,3 +282,25 @@ def test_a_tracker_that_fails_or_hangs_ends_no_training(
     assert says is None or says in ended.output
     assert "tensorboard did not take 4 entries of the log" in ended.output
     assert [step for step, _ in _scalars(tmp_path / "run_001", "loss")] == [1, 2]
+
+
+def test_texts_and_images_are_artifacts_of_the_mlflow_run_and_a_deleted_run_is_replaced(server: str, tmp_path: Path) -> None:
+    import numpy as np
+
+    from pitstop.trainers.tracking.mlflow_run import MlflowRun
+    from pitstop.trainers.tracking.tracker import Subject
+
+    tracker = MlflowRun(Subject("run_001", "a-name", "samples", tmp_path))
+    tracker.start()
+    tracker.log_text("samples", "a text", 3)
+    tracker.log_image("grid", np.zeros((4, 4, 3), dtype=np.uint8), 3)
+    tracker.finish("failed")
+    client, identity = tracker.tracker, tracker.identity
+    assert client.get_run(identity).info.status == "FAILED"
+    assert [file.path for file in client.list_artifacts(identity, "samples")] == ["samples/step_00000003.txt"]
+    assert [file.path for file in client.list_artifacts(identity, "grid")] == ["grid/step_00000003.png"]
+    client.delete_run(identity)
+    again = MlflowRun(Subject("run_001", "a-name", "samples", tmp_path, identity=identity, first_step=4))
+    again.start()
+    assert again.identity != identity
+    assert again.last_step() == 0
