@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pitstop.checkpointing import layout
@@ -126,8 +126,15 @@ class LogMetrics:
     is only saved together with the rows up to it.
     """
 
-    def __init__(self, log: MetricsLog, settings: TrainingSettings, progress: Progress, warn: Callable[[str], None]) -> None:
-        self.log, self.settings, self.progress, self.warn = log, settings, progress, warn
+    def __init__(
+        self,
+        log: MetricsLog,
+        settings: TrainingSettings,
+        progress: Progress,
+        warn: Callable[[str], None],
+        sources: Sequence[str] = (),
+    ) -> None:
+        self.log, self.settings, self.progress, self.warn, self.sources = log, settings, progress, warn, sources
         self._refused = False
         self._tokens, self._seconds = 0, 0.0
         self._last_tokens = progress.tokens
@@ -139,6 +146,8 @@ class LogMetrics:
             return
         self._append(self.row(boundary))
         self.progress.unlogged.clear()
+        for source in self.progress.sources:
+            source.unlogged.clear()
         self._last_tokens, self._seconds = self.progress.tokens, 0.0
 
     def _append(self, row: dict[str, Any]) -> None:
@@ -167,10 +176,20 @@ class LogMetrics:
             "learning_rate": boundary.learning_rate,
             "grad_norm": boundary.grad_norm,
             "tokens": self.progress.tokens,
+            **self._of_sources(),
             **boundary.metrics,
             "step_s": boundary.step_s,
             "tokens_per_s": tokens / self._seconds if self._seconds > 0 else 0.0,
         }
+
+    def _of_sources(self) -> dict[str, float]:
+        """Tokens trained on of each of several data sets, and its loss since the last row where it had a part in that."""
+        values: dict[str, float] = {}
+        for name, source in zip(self.sources, self.progress.sources, strict=True):
+            if source.unlogged.tokens:
+                values[f"loss_{name}"] = source.unlogged.mean()
+            values[f"tokens_{name}"] = source.tokens
+        return values
 
 
 class SaveCheckpoints:

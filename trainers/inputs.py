@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from pitstop.configs.cache import cache_directory
+from pitstop.configs.datasets import DataSource, parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_dataset
+from pitstop.trainers.data.cache import DataCache
+from pitstop.trainers.data.content import is_large
+from pitstop.trainers.data.dataset import Counts, Dataset, hold_out
+from pitstop.trainers.data.mixture import Mixture
+from pitstop.trainers.data.reading import load_dataset
+from pitstop.trainers.data.surroundings import surroundings
 from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
@@ -20,6 +29,8 @@ from pitstop.trainers.tasks.registry import make_task
 
 EVALUATION_METRICS: dict[str, str] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
 """What every evaluation gives, and which way is better."""
+
+_LONGEST_TOKENISING = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -38,10 +49,29 @@ class Inputs:
             "fingerprint": self.train.fingerprint,
             "sequences": len(self.train),
             **_counts(self.train.counts),
+            **_sources(self.train),
         }
         if self.eval is not None:
-            record["eval"] = {"fingerprint": self.eval.fingerprint, "sequences": len(self.eval), **_counts(self.eval.counts)}
+            record["eval"] = {
+                "fingerprint": self.eval.fingerprint,
+                "sequences": len(self.eval),
+                **_counts(self.eval.counts),
+                **_sources(self.eval),
+            }
         return record
+
+
+def _sources(data: Dataset) -> dict[str, Any]:
+    """The counts of each of several data sets; ``sequences_per_epoch`` is what its weight gives it."""
+    if not isinstance(data, Mixture):
+        return {}
+    parts = zip(data.names, data.parts, data.share, strict=True)
+    return {
+        "sources": [
+            {"name": name, "sequences": len(part), "sequences_per_epoch": share, **_counts(part.counts)}
+            for name, part, share in parts
+        ]
+    }
 
 
 def _counts(counts: Counts) -> dict[str, int]:
@@ -74,7 +104,7 @@ def read_inputs(
         source = _find(settings, known, own_copy, reporter)
     tokenizer = load_tokenizer(source.path)
     task = make_task(settings, tokenizer)
-    train, evaluation = read_data(settings, task, reporter, packing=packing)
+    train, evaluation = read_data(settings, task, reporter, packing=packing, model=source.path)
     _check_monitor(settings, task, evaluation)
     return Inputs(source, tokenizer, task, train, evaluation)
 
@@ -92,19 +122,53 @@ def _find(
     return copy
 
 
-def read_data(settings: Settings, task: Task, reporter: Reporter, *, packing: bool) -> tuple[Dataset, Dataset | None]:
-    """The training and, if there is any, the evaluation data."""
+def read_data(
+    settings: Settings, task: Task, reporter: Reporter, *, packing: bool, model: Path
+) -> tuple[Dataset, Dataset | None]:
+    """The training and, if there is any, the evaluation data; ``model`` is the directory that the tokenizer is from.
+
+    Where there is much of it the first process reads it alone, and the others map into memory what that has kept.
+    """
+    data = settings.data
+    sources, evaluated = parse_sources(data.train), parse_sources(data.eval)
+    large = is_large([source.spec for source in (*sources, *evaluated)])
+    cache = _cache(settings, task, model, reporter) if large and data.cache else None
+    with main_process_first(_LONGEST_TOKENISING) if cache is not None else contextlib.nullcontext():
+        return _read_data(settings, task, reporter, sources, evaluated, cache, packing=packing)
+
+
+def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> DataCache:
+    return DataCache(
+        cache_directory() / "data",
+        surroundings=surroundings(task.tokenizer, model),
+        limit_bytes=round(settings.data.cache_gb * 10**9),
+        tell=reporter.line,
+        warn=reporter.warn,
+    )
+
+
+def _read_data(
+    settings: Settings,
+    task: Task,
+    reporter: Reporter,
+    sources: Sequence[DataSource],
+    evaluated: Sequence[DataSource],
+    cache: DataCache | None,
+    *,
+    packing: bool,
+) -> tuple[Dataset, Dataset | None]:
     data = settings.data
     options: dict[str, Any] = {
         "max_length": data.max_length,
         "packing": data.packing and packing,
         "skip_bad_rows": data.skip_bad_rows,
         "token": settings.hub.token.get_secret_value() if settings.hub.token else None,
+        "cache": cache,
     }
-    train = load_dataset(data.train, task, **options)
+    train = load_dataset(sources, task, **options)
     _report_losses(train, "Training data", settings, reporter)
     if data.eval or task.splits_itself:
-        evaluation = load_dataset(data.eval or data.train, task, split="validation", **options)
+        evaluation = load_dataset(evaluated or sources, task, split="validation", **options)
         _report_losses(evaluation, "Evaluation data", settings, reporter)
         return train, evaluation
     if data.eval_fraction > 0:
@@ -134,6 +198,8 @@ def _check_monitor(settings: Settings, task: Task, evaluation: Dataset | None) -
         raise SettingsError(f"MONITOR = {monitor} needs evaluation data.", hint="Give --eval-dataset or --eval-fraction.")
     scores = task.metrics(evaluation) if evaluation is not None else {}
     better: dict[str, str] = {**EVALUATION_METRICS, "train_loss": "min", **scores}
+    if evaluation is not None:
+        better |= {f"val_loss_{name}": "min" for name in evaluation.names}
     if monitor not in better:
         raise SettingsError(f"MONITOR = {monitor}: there is no such metric.", hint=f"Known: {', '.join(better)}.")
     if better[monitor] != mode and monitor != "train_loss":
@@ -147,11 +213,19 @@ def _check_monitor(settings: Settings, task: Task, evaluation: Dataset | None) -
 
 
 @contextlib.contextmanager
-def main_process_first() -> Iterator[None]:
-    """Let the first process run the body before the others, so that a download happens once."""
-    later = dist.is_initialized() and dist.get_rank() > 0
-    if later:
-        dist.barrier()
+def main_process_first(longest: timedelta | None = None) -> Iterator[None]:
+    """Let the first process run the body before the others, so that a download happens once.
+
+    With ``longest`` the others wait so long for it, and not as long as for a step.
+    """
+    if not dist.is_initialized():
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=longest) if longest else None
+    if dist.get_rank() > 0:
+        dist.barrier(group)
     yield
-    if dist.is_initialized() and not later:
-        dist.barrier()
+    if dist.get_rank() == 0:
+        dist.barrier(group)
+    if group is not None:
+        dist.destroy_process_group(group)
