@@ -14,6 +14,7 @@ from typing import Any
 
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.nested import at, replaced
+from pitstop.configs.datasets import split_weight
 
 PLACES = ("model.id", "data.train", "data.eval", "evaluation.sample_prompts", "training.checkpoint.base_dir")
 """The settings that may be paths."""
@@ -22,11 +23,15 @@ _ABSOLUTE = re.compile(r"[/\\]|~[^/\\]*[/\\]|[A-Za-z]:[/\\]")  # POSIX and UNC, 
 
 
 def portable(text: str) -> str:
-    """The last component of an absolute path, whatever system it is of; anything else (Hub ids, relative paths) as it is."""
+    """The last component of an absolute path, whatever system it is of; anything else (Hub ids, relative paths) as it is.
+
+    The weight of a data set stays behind it.
+    """
     if not _ABSOLUTE.match(text):
         return text
-    path = posixpath.normpath(text.replace("\\", "/"))
-    return path.rstrip("/").rpartition("/")[2] or "/"
+    place, weight = split_weight(text)
+    path = posixpath.normpath(place.replace("\\", "/"))
+    return (path.rstrip("/").rpartition("/")[2] or "/") + weight
 
 
 def portable_value(value: Any) -> Any:

@@ -31,6 +31,7 @@ from pitstop.checkpointing.storage import (
     read_regular_file,
 )
 from pitstop.checkpointing.store import CheckpointStore, choose_best, free_name
+from pitstop.configs.datasets import without_weight
 from pitstop.configs.errors import CheckpointError, PitstopError, RunError
 
 __all__ = ["RunDirectory", "RunRecord", "create_run", "find_run", "install_run", "list_runs", "locate"]
@@ -504,7 +505,7 @@ def _initial_metadata(number: int, name: str, config: Mapping[str, Any], now: da
 def _dataset_text(sources: Any) -> str | None:
     if not isinstance(sources, list) or not sources:
         return None
-    first = str(sources[0]).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    first = without_weight(str(sources[0])).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return first if len(sources) == 1 else f"{first} +{len(sources) - 1}"
 
 

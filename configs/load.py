@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
+from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
 from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest, nearest_path
@@ -34,7 +35,7 @@ __all__ = ["Leaf", "Loaded", "Source", "apply_foreign", "describe", "leaves", "l
 
 DEMO = "demo"
 
-_MODEL, _DATA = "model.id", "data.train"
+_MODEL, _DATA, _EVAL_DATA = "model.id", "data.train", "data.eval"
 _METHOD, _IN_4BIT = "training.method", "quantization.load_in_4bit"
 _ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
 _PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
@@ -97,6 +98,7 @@ def load_settings(
     _resolve_enabled(values, sources)
     _check_push_base(values, sources)
     values[_REPORT_TO] = _trackers(values[_REPORT_TO], sources[_REPORT_TO])
+    _check_data(values, sources)
     if require_model_and_data:
         _require_both(values)
     return Loaded(_build(values), sources, notes)
@@ -260,6 +262,15 @@ def _trackers(names: Sequence[str], source: Source) -> list[str]:
                 hint=(f"Did you mean {match}? " if match else "") + f"Known: {', '.join(TRACKERS)}, or none.",
             )
     return wanted
+
+
+def _check_data(values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
+    parse_sources(values[_DATA], f"data.train ({sources[_DATA].where})")
+    where = f"data.eval ({sources[_EVAL_DATA].where})"
+    if any(source.weight is not None for source in parse_sources(values[_EVAL_DATA], where, keep_single=True)):
+        raise SettingsError(
+            f"{where} has weights, and evaluation reads every record once.", hint="Leave the weights of the evaluation data out."
+        )
 
 
 def _require_both(values: Mapping[str, Any]) -> None:

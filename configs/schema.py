@@ -80,7 +80,7 @@ class DataSettings(Group):
 
     train: StrList = setting(
         [],
-        "Training data: JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id. Repeatable; comma-separated in the environment.",
+        "Training data: JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id; FILE:0.7 gives it a weight among several. Repeatable; comma-separated in the environment.",
         env="DATASET_PATH",
         flag="--dataset",
         documented=True,
@@ -119,6 +119,20 @@ class DataSettings(Group):
         "Go on past malformed rows and count them instead of stopping at the first.",
         env="SKIP_BAD_ROWS",
         flag="--skip-bad-rows",
+    )
+    cache: bool = setting(
+        True,
+        "Keep large data tokenised on disk, so that it is trained on in little memory and not tokenised again.",
+        env="DATA_CACHE",
+        flag="--data-cache",
+    )
+    cache_gb: float = setting(
+        50.0,
+        "Gigabytes (10^9 bytes) that tokenised data may take on disk; what was used longest ago goes first.",
+        env="DATA_CACHE_GB",
+        flag="--data-cache-gb",
+        ge=0.0,
+        le=1_000_000.0,
     )
 
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, NamedTuple
 
+from pitstop.configs.datasets import DATA_SUFFIX, without_weight
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import nearest
 from pitstop.configs.load import settings_to_dict
@@ -26,7 +27,6 @@ _PART_LENGTH = 10
 _HASH_LENGTH = 8
 _DERIVED = "{model}-{task}-r{rank}-a{alpha}-e{epochs}"
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_DATA_SUFFIX = re.compile(r"(?:\.(?:jsonl?|ndjson|csv|tsv|txt|parquet|arrow|gz|bz2|xz|zst))+$")
 _EXAMPLE = re.compile(r"example:([^/\\]+)")
 # Directory names that Windows reserves, and names that would read as another run's number or directory.
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?|\d+|run_\d+|base_training|by-name", re.IGNORECASE)
@@ -182,10 +182,11 @@ def model_part(model_id: str | None) -> str:
 def task_part(dataset: str | None) -> str:
     """First 10 letters and digits of a data set's stem without ``dataset_``; "data" where there are none.
 
-    For a shipped example (``example:medical_ner/train.jsonl``) the example's own name stands for the stem.
+    A weight behind it (``a.jsonl:0.7``) is no part of it. For a shipped example (``example:medical_ner/train.jsonl``) the example's own name stands for the stem.
     """
-    example = _EXAMPLE.match(dataset or "")
-    stem = example[1] if example else _DATA_SUFFIX.sub("", _last_part(dataset or "").lower())
+    place = without_weight(dataset or "")
+    example = _EXAMPLE.match(place)
+    stem = example[1] if example else DATA_SUFFIX.sub("", _last_part(place).lower())
     return _part(stem.lower().removeprefix("dataset_"), "data")
 
 
@@ -193,6 +194,8 @@ def settings_digest(settings: Settings) -> str:
     """Eight hex digits that change with what is trained, and not with names, directories, accounts or retention."""
     values = settings_to_dict(settings)
     del values["naming"], values["hub"], values["training"]["checkpoint"]
+    for where in ("cache", "cache_gb"):  # where tokens are kept changes none
+        del values["data"][where]
     return _short_hash(json.dumps(values, sort_keys=True))
 
 

@@ -42,11 +42,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class StepStats:
-    """One optimizer step: loss sum in nats over all its ``tokens`` supervised tokens, gradient norm before clipping."""
+    """One optimizer step: loss sum in nats over all its ``tokens`` supervised tokens, gradient norm before clipping.
+
+    ``by_source`` has sum and tokens of each of several data sets, in their order.
+    """
 
     loss_sum: float
     tokens: int
     grad_norm: float
+    by_source: tuple[tuple[float, int], ...] = ()
 
 
 class Engine:
@@ -91,38 +95,47 @@ class Engine:
         """
         total = data.supervised_tokens(step_ids)
         generators = _generators(self.device) if recover else None
-        loss_sum = self._accumulate(data, step_ids, shape, recover)
+        sums = self._accumulate(data, step_ids, shape, recover)
         if generators is not None:
-            if agree(int(loss_sum is None), self.device):
+            if agree(int(sums is None), self.device):
                 self._forget(generators)
                 return None
             self._average_gradients()
-        assert loss_sum is not None
+        assert sums is not None
         norm = self._update(learning_rate)
-        return StepStats(self._over_processes(loss_sum), total, float(norm))
+        loss_sum, *of_sources = self._over_processes(sums)
+        learnt, sources = data.supervised_in(step_ids), data.sources_of(step_ids)
+        tokens = [int(learnt[sources == number].sum()) for number in range(len(of_sources))]
+        return StepStats(loss_sum, total, float(norm), tuple(zip(of_sources, tokens, strict=True)))
 
     def _accumulate(self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, recover: bool) -> torch.Tensor | None:
-        """Add up the gradients of a step and return the loss sum; with ``recover`` None where memory ran out."""
+        """Add up the gradients of a step and return the loss sum, then that of each of several data sets.
+
+        With ``recover`` None says that memory ran out.
+        """
         scale = shape.world_size / data.supervised_tokens(step_ids)  # gradients are averaged over processes
         batches = micro_batches(step_ids, shape, self.accelerator.process_index)
         self._forward_model.train()
-        loss_sum = torch.zeros((), device=self.device)
+        sums = torch.zeros(1 + len(data.names), device=self.device)
         try:
-            for number, ids in enumerate(batches):
-                idle = len(ids) == 0  # others have work left: take part in the gradient exchange with weight zero
-                batch = self.layout.batch(data.sequence_examples(step_ids[:1] if idle else ids), self.device)
+            for number, own_ids in enumerate(batches):
+                idle = len(own_ids) == 0  # others have work left: take part in the gradient exchange with weight zero
+                ids = step_ids[:1] if idle else own_ids
+                batch = self.layout.batch(data.sequence_examples(ids), self.device)
                 # To recover, all must know of each other's memory before gradients are exchanged: that is then done later.
                 exchange = number == len(batches) - 1 and not recover
                 with contextlib.nullcontext() if exchange else self.accelerator.no_sync(self._forward_model):
                     losses = self._losses(self._forward_model, batch)
                     summed = losses.nll.sum() * (0.0 if idle else 1.0)
                     self.accelerator.backward(summed * scale)
-                loss_sum += summed.detach()
+                sums[0] += summed.detach()
+                if data.names and not idle:
+                    _add_by_source(sums, losses.nll.detach(), data, ids)
         except (RuntimeError, MemoryError) as error:
             if not recover or not is_out_of_memory(error):
                 raise
             return None  # not retried here: the traceback keeps the activations of the failed attempt alive
-        return loss_sum
+        return sums
 
     def _forget(self, generators: list[torch.Tensor]) -> None:
         """Drop the gradients of a step that did not fit, free what it used and put the generators back."""
@@ -155,9 +168,9 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _over_processes(self, loss_sum: torch.Tensor) -> float:
-        """The sum over processes, added in the order of ranks so that it is the same in every run."""
-        return float(sum(self.accelerator.gather(loss_sum[None]).cpu().double().tolist()))
+    def _over_processes(self, sums: torch.Tensor) -> list[float]:
+        """The sums over processes, added in the order of ranks so that they are the same in every run."""
+        return [float(sum(column)) for column in self.accelerator.gather(sums[None]).cpu().double().T.tolist()]
 
     @torch.no_grad()
     def evaluate(
@@ -165,21 +178,25 @@ class Engine:
     ) -> dict[str, float] | None:
         """Mean loss (nats a supervised token), perplexity and token accuracy over a data set.
 
-        Processes take batches in turn and sums are exact (``math.fsum``), so the result does not depend on how many
+        Of several data sets each has its loss too, ``val_loss_NAME``. Processes take batches in turn and sums are exact (``math.fsum``), so the result does not depend on how many
         there are. Raises ``Interrupted`` when ``give_up`` says so; it is asked only where one process decides alone.
         With ``recover``, ``None`` says that memory ran out on some process.
         """
         self.model.eval()
-        starts = range(0, len(data), batch_size)
-        sums = self._score(data, starts, batch_size, give_up, recover)
+        batches = data.batches(batch_size)
+        sums = self._score(data, batches, give_up, recover)
         if recover and agree(int(sums is None), self.device):
             return None
         assert sums is not None
-        sums += [[0.0, 0.0]] * (math.ceil(len(starts) / self.accelerator.num_processes) - len(sums))
-        columns = self._gather_rows(sums)
-        loss = math.fsum(columns[0]) / data.counts.supervised_tokens
-        accuracy = math.fsum(columns[1]) / data.counts.supervised_tokens
-        return {"val_loss": loss, "val_perplexity": math.exp(min(loss, 700.0)), "val_token_accuracy": accuracy}
+        sums += [[0.0, 0.0, 0.0]] * (math.ceil(len(batches) / self.accelerator.num_processes) - len(sums))
+        nll, correct, sources = self._gather_rows(sums)
+        loss = math.fsum(nll) / data.counts.supervised_tokens
+        accuracy = math.fsum(correct) / data.counts.supervised_tokens
+        metrics = {"val_loss": loss, "val_perplexity": math.exp(min(loss, 700.0)), "val_token_accuracy": accuracy}
+        for number, name in enumerate(data.names):
+            own = math.fsum(value for value, source in zip(nll, sources, strict=True) if source == number)
+            metrics[f"val_loss_{name}"] = own / data.parts[number].counts.supervised_tokens
+        return metrics
 
     def scoring(self, tokenizer: Any, settings: EvaluationSettings, give_up: Callable[[], bool]) -> Scoring:
         """What a task's scorer computes with here."""
@@ -198,17 +215,18 @@ class Engine:
         )
 
     def _score(
-        self, data: Dataset, starts: range, batch_size: int, give_up: Callable[[], bool], recover: bool
+        self, data: Dataset, batches: Sequence[np.ndarray], give_up: Callable[[], bool], recover: bool
     ) -> list[list[float]] | None:
+        """For each of this process's batches loss sum, right tokens, and the number of the data set that it is of."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         sums: list[list[float]] = []
         try:
-            for start in starts[rank::world]:
+            for ids in batches[rank::world]:
                 if world == 1 and give_up():
                     raise Interrupted
-                ids = np.arange(start, min(start + batch_size, len(data)))
                 losses = self._losses(self.model, self.layout.batch(data.sequence_examples(ids), self.device))
-                sums.append([float(losses.nll.cpu().double().sum()), float(losses.correct.sum())])
+                source = float(data.sources_of(ids[:1])[0])
+                sums.append([float(losses.nll.cpu().double().sum()), float(losses.correct.sum()), source])
         except (RuntimeError, MemoryError) as error:
             if not recover or not is_out_of_memory(error):
                 raise
@@ -224,6 +242,13 @@ class Engine:
 
     def _losses(self, model: nn.Module, batch: Batch) -> TokenLosses:
         return token_losses(model, batch, keep_positions=self._keep_positions)
+
+
+def _add_by_source(sums: torch.Tensor, nll: torch.Tensor, data: Dataset, ids: np.ndarray) -> None:
+    """Add the losses ``nll``, ``(supervised,)`` in the order of the sequences ``ids``, to those of their data sets."""
+    pieces = nll.split(data.supervised_in(ids).tolist())
+    for source, piece in zip(data.sources_of(ids).tolist(), pieces, strict=True):
+        sums[1 + source] += piece.sum()
 
 
 def join_processes(device: torch.device) -> None:

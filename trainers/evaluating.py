@@ -44,7 +44,8 @@ class EvaluationRequest:
 def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Reporter) -> Dataset:
     """The data that the request means, as training reads it. ``DataError``, ``SettingsError``."""
     settings = opened.plan.settings
-    data = read_split(settings, opened.task, reporter, packing=opened.packing, split=request.split, specs=request.specs)
+    where: dict[str, Any] = {"packing": opened.packing, "model": opened.base.path}
+    data = read_split(settings, opened.task, reporter, split=request.split, specs=request.specs, **where)
     if request.limit is None or request.limit >= len(data.examples):
         return data
     examples = data.examples[: request.limit]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pitstop.checkpointing import layout
@@ -135,8 +135,9 @@ class LogMetrics:
         progress: Progress,
         warn: Callable[[str], None],
         tell: Callable[[dict[str, Any]], None] = lambda row: None,
+        sources: Sequence[str] = (),
     ) -> None:
-        self.log, self.settings, self.progress, self.warn, self.tell = log, settings, progress, warn, tell
+        self.log, self.settings, self.progress, self.warn, self.tell, self.sources = log, settings, progress, warn, tell, sources
         self._refused = False
         self._tokens, self._seconds = 0, 0.0
         self._last_tokens = progress.tokens
@@ -150,6 +151,8 @@ class LogMetrics:
         self._append(row)
         self.tell(row)
         self.progress.unlogged.clear()
+        for source in self.progress.sources:
+            source.unlogged.clear()
         self._last_tokens, self._seconds = self.progress.tokens, 0.0
 
     def _append(self, row: dict[str, Any]) -> None:
@@ -178,10 +181,20 @@ class LogMetrics:
             "learning_rate": boundary.learning_rate,
             "grad_norm": boundary.grad_norm,
             "tokens": self.progress.tokens,
+            **self._of_sources(),
             **boundary.metrics,
             "step_s": boundary.step_s,
             "tokens_per_s": tokens / self._seconds if self._seconds > 0 else 0.0,
         }
+
+    def _of_sources(self) -> dict[str, float]:
+        """Tokens trained on of each of several data sets, and its loss since the last row where it had a part in that."""
+        values: dict[str, float] = {}
+        for name, source in zip(self.sources, self.progress.sources, strict=True):
+            if source.unlogged.tokens:
+                values[f"loss_{name}"] = source.unlogged.mean()
+            values[f"tokens_{name}"] = source.tokens
+        return values
 
 
 class SaveCheckpoints:

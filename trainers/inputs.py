@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from pitstop.configs.cache import cache_directory
+from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_dataset
+from pitstop.trainers.data.cache import DataCache
+from pitstop.trainers.data.content import is_large
+from pitstop.trainers.data.dataset import Counts, Dataset, hold_out
+from pitstop.trainers.data.mixture import Mixture
+from pitstop.trainers.data.reading import load_dataset
 from pitstop.trainers.data.records import EXAMPLE_SCHEME
+from pitstop.trainers.data.surroundings import surroundings
 from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
@@ -22,6 +30,8 @@ from pitstop.trainers.tasks.registry import make_task
 
 EVALUATION_METRICS: dict[str, str] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
 """What every evaluation gives, and which way is better."""
+
+_LONGEST_TOKENISING = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,29 @@ class Inputs:
             "fingerprint": self.train.fingerprint,
             "sequences": len(self.train),
             **_counts(self.train.counts),
+            **_sources(self.train),
         }
         if self.eval is not None:
-            record["eval"] = {"fingerprint": self.eval.fingerprint, "sequences": len(self.eval), **_counts(self.eval.counts)}
+            record["eval"] = {
+                "fingerprint": self.eval.fingerprint,
+                "sequences": len(self.eval),
+                **_counts(self.eval.counts),
+                **_sources(self.eval),
+            }
         return record
+
+
+def _sources(data: Dataset) -> dict[str, Any]:
+    """The counts of each of several data sets; ``sequences_per_epoch`` is what its weight gives it."""
+    if not isinstance(data, Mixture):
+        return {}
+    parts = zip(data.names, data.parts, data.share, strict=True)
+    return {
+        "sources": [
+            {"name": name, "sequences": len(part), "sequences_per_epoch": share, **_counts(part.counts)}
+            for name, part, share in parts
+        ]
+    }
 
 
 def _counts(counts: Counts) -> dict[str, int]:
@@ -77,7 +106,7 @@ def read_inputs(
     tokenizer = load_tokenizer(source.path)
     task = make_task(settings, tokenizer)
     task.say = reporter.line
-    train, evaluation = read_data(settings, task, reporter, packing=packing)
+    train, evaluation = read_data(settings, task, reporter, packing=packing, model=source.path)
     _check_monitor(settings, task, evaluation)
     return Inputs(source, tokenizer, task, train, evaluation)
 
@@ -95,23 +124,31 @@ def _find(
     return copy
 
 
-def read_data(settings: Settings, task: Task, reporter: Reporter, *, packing: bool) -> tuple[Dataset, Dataset | None]:
-    """The training and, if there is any, the evaluation data."""
-    reading = _Reading(settings, task, reporter, packing)
-    train = reading.load(settings.data.train, "train", "Training data")
-    if settings.data.eval or task.splits_itself:
-        return train, reading.evaluation()
-    return reading.held_out(train) if settings.data.eval_fraction > 0 else (train, None)
+def read_data(
+    settings: Settings, task: Task, reporter: Reporter, *, packing: bool, model: Path
+) -> tuple[Dataset, Dataset | None]:
+    """The training and, if there is any, the evaluation data; ``model`` is the directory that the tokenizer is from.
+
+    Where there is much of it the first process reads it alone, and the others map into memory what that has kept.
+    """
+    data = settings.data
+    reading = _Reading.of(settings, task, reporter, [*data.train, *data.eval], packing=packing, model=model)
+    with reading.taking_turns():
+        train = reading.load(data.train, "train", "Training data")
+        if data.eval or task.splits_itself:
+            return train, reading.evaluation()
+        return reading.held_out(train) if data.eval_fraction > 0 else (train, None)
 
 
 def read_split(
-    settings: Settings, task: Task, reporter: Reporter, *, packing: bool, split: str, specs: Sequence[str] = ()
+    settings: Settings, task: Task, reporter: Reporter, *, packing: bool, model: Path, split: str, specs: Sequence[str] = ()
 ) -> Dataset:
     """One split as training reads it: ``train``, ``validation`` or ``test``; of ``specs`` instead of the run's own data if given.
 
     A test split is there where the task makes it or data comes from the Hub. Raises ``SettingsError`` where there is no such split.
     """
-    reading, data = _Reading(settings, task, reporter, packing), settings.data
+    data = settings.data
+    reading = _Reading.of(settings, task, reporter, specs or [*data.train, *data.eval], packing=packing, model=model)
     if specs:
         return reading.load(specs, split, "Data")
     if split == "test":
@@ -127,7 +164,8 @@ def read_split(
 
 
 def _with_test_split(specs: Sequence[str], task: Task) -> Sequence[str]:
-    if not task.splits_itself and any(spec.startswith(EXAMPLE_SCHEME) or Path(spec).expanduser().exists() for spec in specs):
+    files = [source.spec for source in parse_sources(specs)]
+    if not task.splits_itself and any(spec.startswith(EXAMPLE_SCHEME) or Path(spec).expanduser().exists() for spec in files):
         raise SettingsError("The run's data are files, which have no test split.", hint="Give the test data with --dataset.")
     return specs
 
@@ -140,18 +178,32 @@ class _Reading:
     task: Task
     reporter: Reporter
     packing: bool
+    cache: DataCache | None
+
+    @classmethod
+    def of(
+        cls, settings: Settings, task: Task, reporter: Reporter, specs: Sequence[str], *, packing: bool, model: Path
+    ) -> _Reading:
+        """With a cache where there is much data."""
+        large = settings.data.cache and is_large([source.spec for source in parse_sources(specs)])
+        return cls(settings, task, reporter, packing, _cache(settings, task, model, reporter) if large else None)
+
+    def taking_turns(self) -> contextlib.AbstractContextManager[None]:
+        """Let the first process fill the cache before the others look into it."""
+        return main_process_first(_LONGEST_TOKENISING) if self.cache is not None else contextlib.nullcontext()
 
     def load(self, specs: Sequence[str], split: str, name: str) -> Dataset:
         """Read, tokenise and pack, and say what was left out."""
         data, hub = self.settings.data, self.settings.hub
         dataset = load_dataset(
-            specs,
+            parse_sources(specs),
             self.task,
             max_length=data.max_length,
             packing=data.packing and self.packing,
             skip_bad_rows=data.skip_bad_rows,
             split=split,
             token=hub.token.get_secret_value() if hub.token else None,
+            cache=self.cache,
         )
         _report_losses(dataset, name, self.settings, self.reporter)
         return dataset
@@ -170,6 +222,16 @@ class _Reading:
             max_length=data.max_length,
             packing=data.packing and self.packing,
         )
+
+
+def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> DataCache:
+    return DataCache(
+        cache_directory() / "data",
+        surroundings=surroundings(task.tokenizer, model),
+        limit_bytes=round(settings.data.cache_gb * 10**9),
+        tell=reporter.line,
+        warn=reporter.warn,
+    )
 
 
 def _report_losses(data: Dataset, name: str, settings: Settings, reporter: Reporter) -> None:
@@ -192,6 +254,8 @@ def _check_monitor(settings: Settings, task: Task, evaluation: Dataset | None) -
         raise SettingsError(f"MONITOR = {monitor} needs evaluation data.", hint="Give --eval-dataset or --eval-fraction.")
     scores = task.metrics(evaluation) if evaluation is not None else {}
     better: dict[str, str] = {**EVALUATION_METRICS, "train_loss": "min", **scores}
+    if evaluation is not None:
+        better |= {f"val_loss_{name}": "min" for name in evaluation.names}
     if monitor not in better:
         raise SettingsError(f"MONITOR = {monitor}: there is no such metric.", hint=f"Known: {', '.join(better)}.")
     if better[monitor] != mode and monitor != "train_loss":
@@ -205,11 +269,19 @@ def _check_monitor(settings: Settings, task: Task, evaluation: Dataset | None) -
 
 
 @contextlib.contextmanager
-def main_process_first() -> Iterator[None]:
-    """Let the first process run the body before the others, so that a download happens once."""
-    later = dist.is_initialized() and dist.get_rank() > 0
-    if later:
-        dist.barrier()
+def main_process_first(longest: timedelta | None = None) -> Iterator[None]:
+    """Let the first process run the body before the others, so that a download happens once.
+
+    With ``longest`` the others wait so long for it, and not as long as for a step.
+    """
+    if not dist.is_initialized():
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=longest) if longest else None
+    if dist.get_rank() > 0:
+        dist.barrier(group)
     yield
-    if dist.is_initialized() and not later:
-        dist.barrier()
+    if dist.get_rank() == 0:
+        dist.barrier(group)
+    if group is not None:
+        dist.destroy_process_group(group)

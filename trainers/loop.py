@@ -11,9 +11,9 @@ import numpy as np
 
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Dataset
-from pitstop.trainers.data.order import BatchShape, permutation
-from pitstop.trainers.engine import Engine, agree_on
-from pitstop.trainers.progress import Progress
+from pitstop.trainers.data.order import BatchShape
+from pitstop.trainers.engine import Engine, StepStats, agree_on
+from pitstop.trainers.progress import Progress, SourceProgress
 from pitstop.trainers.schedule import learning_rate
 from pitstop.trainers.signals import INTERRUPT, SAVE, SignalFlag
 from pitstop.trainers.sizing import Sizing
@@ -109,6 +109,7 @@ class Loop:
         self.hooks = list(hooks)
         self.signals = signals
         self.saves = saves
+        progress.sources = progress.sources or [SourceProgress() for _ in data.names]
         self.plan = Plan.from_here(progress, len(data), sizing.shape, settings)
         self._order: tuple[int, np.ndarray] | None = None
         self._step_s = 0.0
@@ -150,11 +151,18 @@ class Loop:
         progress.unscored.add(stats.loss_sum, stats.tokens)
         progress.position += len(step_ids)
         progress.tokens += self.data.tokens(step_ids)
+        self._note_sources(step_ids, stats)
         self._step_s = time.perf_counter() - started
+
+    def _note_sources(self, step_ids: np.ndarray, stats: StepStats) -> None:
+        of = self.data.sources_of(step_ids)
+        for number, (source, (loss_sum, tokens)) in enumerate(zip(self.progress.sources, stats.by_source, strict=True)):
+            source.tokens += self.data.tokens(step_ids[of == number])
+            source.unlogged.add(loss_sum, tokens)
 
     def _epoch_order(self) -> np.ndarray:
         if self._order is None or self._order[0] != self.progress.epoch:
-            self._order = (self.progress.epoch, permutation(len(self.data), seed=self.settings.seed, epoch=self.progress.epoch))
+            self._order = (self.progress.epoch, self.data.order(seed=self.settings.seed, epoch=self.progress.epoch))
         return self._order[1]
 
     def _boundary(self) -> Outcome | None:

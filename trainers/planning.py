@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from pitstop.checkpointing.storage import LocalStorage
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import choose_device, choose_precision
 from pitstop.trainers.disk import OPTIMIZER_BYTES, checkpoint_bytes
@@ -55,6 +55,7 @@ class Forecast:
     disk_bytes: int
     free_disk_bytes: int | None
     time_s: float
+    sources: tuple[str, ...] = ()  # what each of several data sets contributes, in words
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form with stable keys."""
@@ -85,7 +86,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
         sequences=len(inputs.train),
         steps_per_epoch=plan.steps_per_epoch,
         total_steps=plan.total_steps,
-        tokens_per_epoch=inputs.train.counts.tokens,
+        tokens_per_epoch=round(inputs.train.tokens_per_epoch),
         peak_memory_bytes=_peak_memory(settings, model.config, sizes, inputs.train, device),
         checkpoint_bytes=checkpoint,
         base_bytes=sizes.base_bytes,
@@ -95,6 +96,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
         * sizes.multiplied
         * _FLOPS_A_WEIGHT
         / (_flops_per_s(device, precision.compute) * _REALISTIC * shape.world_size),
+        sources=tuple(describe_shares(inputs.train)),
     )
 
 
@@ -139,8 +141,7 @@ class _Sizes:
 def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Dataset, device: torch.device) -> int:
     """Base, adapter with gradient and optimizer state, kept activations and logits of the largest micro-batch."""
     text = config.get_text_config()
-    longest = sorted((data.tokens(np.array([i])) for i in range(len(data))), reverse=True)[: settings.training.batch_size]
-    tokens = sum(longest)
+    tokens = data.longest(settings.training.batch_size)
     supervised = tokens * data.counts.supervised_tokens / data.counts.tokens
     hidden, mlp = _KEPT_A_LAYER
     a_layer = 2 * tokens * (hidden * text.hidden_size + mlp * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size))
@@ -154,7 +155,7 @@ def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Dataset, 
 
 
 def _tokens_to_train(data: Dataset, plan: Plan, shape: BatchShape) -> float:
-    return data.counts.tokens * plan.total_steps / max(1, shape.steps_in(len(data)))
+    return data.tokens_per_epoch * plan.total_steps / max(1, shape.steps_in(len(data)))
 
 
 def _flops_per_s(device: torch.device, dtype: torch.dtype) -> float:

@@ -35,6 +35,14 @@ class LossWindow:
 
 
 @dataclass
+class SourceProgress:
+    """What was trained on of one of several data sets."""
+
+    tokens: int = 0  # all of its tokens trained on
+    unlogged: LossWindow = field(default_factory=LossWindow)  # since the last row of metrics.jsonl
+
+
+@dataclass
 class Progress:
     """Position in the data and what the hooks have gathered, as saved in every checkpoint."""
 
@@ -50,35 +58,43 @@ class Progress:
     best_value: float | None = None
     best_step: int | None = None
     evaluations_without_improvement: int = 0
+    sources: list[SourceProgress] = field(default_factory=list)  # in their order; empty where there is only one
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; what is not finite (an overflow in float16, a loss that diverged) is spelt out."""
-        return {name: _spelt(value) for name, value in asdict(self).items()}
+        values = asdict(self)
+        if not self.sources:  # as every checkpoint had it before there could be several
+            del values["sources"]
+        return {name: _spelt(value) for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Any) -> Progress:
         """The inverse of ``to_dict``. Raises ``CheckpointError`` for missing or unknown entries."""
         names = {f.name for f in fields(cls)}
-        if not isinstance(values, dict) or values.keys() != names:
+        if not isinstance(values, dict) or {*values, "sources"} != names:
             raise CheckpointError("The checkpoint's trainer_state.json does not hold the training position of this version.")
         try:
-            read = {name: _read(value) for name, value in values.items()}
+            read = {"sources": [], **{name: _read(value) for name, value in values.items()}}
             _check(read)
-            windows = {name: LossWindow(read[name].pop("total"), read[name].pop("tokens")) for name in ("unlogged", "unscored")}
+            windows = {name: LossWindow(**read[name]) for name in ("unlogged", "unscored")}
+            sources = [SourceProgress(each["tokens"], LossWindow(**each["unlogged"])) for each in read["sources"]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The checkpoint's trainer_state.json holds an unreadable training position: {error}"
             ) from error
-        return cls(**{**read, **windows})
+        return cls(**{**read, **windows, "sources": sources})
 
 
 def _check(values: dict[str, Any]) -> None:
     """``TypeError`` or ``ValueError`` for anything that no training would have written."""
-    windows = [values["unlogged"], values["unscored"]]
+    sources = values["sources"]
+    if not isinstance(sources, list) or any(source.keys() != {"tokens", "unlogged"} for source in sources):
+        raise ValueError("a data set's progress that is none")
+    windows = [values["unlogged"], values["unscored"], *(source["unlogged"] for source in sources)]
     if any(window.keys() != {"total", "tokens"} for window in windows):
         raise ValueError("a loss window without a sum and a count, or with more")
     counts = [values[name] for name in ("step", "epoch", "position", "tokens", "evaluations_without_improvement")]
-    counts += [window["tokens"] for window in windows]
+    counts += [window["tokens"] for window in windows] + [source["tokens"] for source in sources]
     counts += [values["best_step"]] if values["best_step"] is not None else []
     if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
         raise ValueError("a count that is none")
@@ -96,6 +112,8 @@ def _spelt(value: Any) -> Any:
     """Non-finite floats as text, which JSON has no numbers for."""
     if isinstance(value, dict):
         return {key: _spelt(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spelt(item) for item in value]
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -103,6 +121,8 @@ def _read(value: Any) -> Any:
     """The inverse of ``_spelt``."""
     if isinstance(value, dict):
         return {key: _read(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_read(item) for item in value]
     if isinstance(value, str) and value not in ("nan", "inf", "-inf"):
         raise ValueError("text where a number is expected")
     return float(value) if isinstance(value, str) else value

@@ -383,7 +383,10 @@ def progress_of(plan: ResumePlan, data: Dataset) -> Progress:
         raise CheckpointError(
             f"{where}: position {progress.position} of {len(data)} in epoch {progress.epoch} is not the manifest's epoch {plan.info.epoch}"
         )
+    if not changed and len(progress.sources) != len(data.names):
+        raise CheckpointError(f"{where}: it tells of {len(progress.sources)} data sets, and there are {len(data.names)}")
     if changed:
+        progress.sources = []
         if plan.info.epoch == progress.epoch + 1:  # that epoch was done
             progress.epoch += 1
         progress.position = 0

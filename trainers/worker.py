@@ -25,6 +25,7 @@ from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_duration, human_size
 from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers import resuming
+from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import peak_memory_bytes
 from pitstop.trainers.disk import check_room
@@ -244,7 +245,7 @@ def _build(settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardw
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     built = build(settings, base, inputs.source.model_id, pad_id, hardware, reporter)
     if not built.packing:
-        train_data, eval_data = read_data(settings, inputs.task, reporter, packing=False)
+        train_data, eval_data = read_data(settings, inputs.task, reporter, packing=False, model=inputs.source.path)
         inputs = replace(inputs, train=train_data, eval=eval_data)
     return built, inputs
 
@@ -398,7 +399,8 @@ class _Training:
             hooks.append(self.samples.at_the_end())
         hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
         if self.log is not None:
-            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn, self.tracking.log))
+            tell, names = self.tracking.log, self.inputs.train.names
+            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn, tell, names))
         if self.hardware.device.type == "cpu" and (trim := TrimHeap.for_this_system()) is not None:
             hooks.append(trim)
         hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))
@@ -505,6 +507,8 @@ class _Training:
             f"{counts.used:,} records, {counts.tokens:,} tokens ({counts.supervised_tokens:,} supervised) in {len(self.inputs.train):,} sequences; "
             f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all"
         )
+        for share in describe_shares(self.inputs.train):
+            self.reporter.line(f"  {share}")
 
     def _finish(self, outcome: Outcome, seconds: float) -> None:
         if self.run_dir is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pitstop.checkpointing.hub.inventory import Entry
 from pitstop.checkpointing.hub.markdown import clean
+from pitstop.configs.datasets import without_weight
 from pitstop.configs.files import read_preset
 
 _HUB_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
@@ -70,7 +71,7 @@ class CardFacts:
     def datasets(self) -> list[str]:
         """The training data by name."""
         names = at(self.settings, "data", "train")
-        return [clean(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
+        return [clean(without_weight(name)) for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
     @property
     def datasets_on_hub(self) -> list[str]:

@@ -1,18 +1,18 @@
-"""A tokenised, packed data set: examples, sequences, and the fingerprint that a resume compares."""
+"""A tokenised, packed data set: examples, sequences, their order, and the fingerprint that a resume compares."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.packing import PACKING_VERSION, pack, singles
-from pitstop.trainers.data.records import BadRows
-from pitstop.trainers.tasks.base import BadRecord, Task
+from pitstop.trainers.data.examples import Chosen, Examples, in_memory
+from pitstop.trainers.data.order import permutation
+from pitstop.trainers.data.packing import PACKING_VERSION, Arrangement, pack, singles
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,59 @@ class Counts:
     supervised_tokens: int
     cut: int = 0
 
+    @classmethod
+    def of(cls, examples: Examples, *, too_long: int = 0, bad: int = 0, bad_reasons: tuple[str, ...] = ()) -> Counts:
+        """The counts of ``examples`` and of what was left out beside them."""
+        return cls(
+            records=len(examples) + too_long + bad,
+            used=len(examples),
+            too_long=too_long,
+            bad=bad,
+            bad_reasons=bad_reasons,
+            tokens=int(examples.lengths.sum()),
+            supervised_tokens=int(examples.learnt.sum()),
+            cut=int(examples.cut.sum()),
+        )
+
 
 class Dataset:
-    """Examples grouped into sequences of at most ``max_length`` tokens."""
+    """Examples grouped into sequences of at most ``max_length`` tokens.
+
+    ``names`` are those of the data sets that it is mixed of (``mixture.Mixture``); there are none in one from a single source.
+    """
+
+    names: tuple[str, ...] = ()
 
     def __init__(self, examples: Sequence[Example], *, max_length: int, packing: bool, counts: Counts) -> None:
-        self.examples = list(examples)
-        self.packs = pack([len(e) for e in self.examples], max_length) if packing else singles(len(self.examples))
         self.counts = counts
-        self.fingerprint = _fingerprint(self.examples, max_length if packing else 0)
-        self._supervised = np.array(
-            [sum(int(self.examples[i].supervised.sum()) for i in members) for members in self.packs], dtype=np.int64
-        )
-        self._tokens = np.array([sum(len(self.examples[i]) for i in members) for members in self.packs], dtype=np.int64)
+        self._arrange(in_memory(examples), _arrangement(in_memory(examples), max_length if packing else 0))
+
+    def _arrange(self, examples: Examples, arrangement: Arrangement) -> None:
+        self.examples, self.packs, self.fingerprint = examples, arrangement.packs, arrangement.fingerprint
+        self._supervised = self.packs.sums(examples.learnt)
+        self._tokens = self.packs.sums(examples.lengths)
 
     def __len__(self) -> int:
-        """Number of sequences."""
+        """Number of sequences, which is how many an epoch has."""
         return len(self.packs)
+
+    @property
+    def parts(self) -> tuple[Dataset, ...]:
+        """The data sets that it is mixed of; itself where it is from a single source."""
+        return (self,)
+
+    @property
+    def tokens_per_epoch(self) -> float:
+        """Tokens trained on in an epoch; a mean where parts have weights, since epochs then differ."""
+        return float(self.counts.tokens)
+
+    def order(self, *, seed: int, epoch: int) -> np.ndarray:
+        """The sequences of an epoch in the order of training: ``int64``, as many as there are sequences."""
+        return permutation(len(self), seed=seed, epoch=epoch)
 
     def sequence_examples(self, sequence_ids: Iterable[int]) -> list[Example]:
         """The examples of the given sequences, in order."""
-        return [self.examples[i] for sequence in sequence_ids for i in self.packs[sequence]]
+        return [self.examples[i] for sequence in sequence_ids for i in self.packs[sequence].tolist()]
 
     def supervised_tokens(self, sequence_ids: np.ndarray) -> int:
         """Tokens with a loss in the given sequences."""
@@ -58,116 +90,96 @@ class Dataset:
         """All tokens in the given sequences."""
         return int(self._tokens[sequence_ids].sum())
 
+    def supervised_in(self, sequence_ids: np.ndarray) -> np.ndarray:
+        """Tokens with a loss in each of the given sequences, as ``int64``."""
+        return np.asarray(self._supervised[sequence_ids])
 
-def load_dataset(
-    specs: Sequence[str],
-    task: Task,
-    *,
-    max_length: int,
-    packing: bool,
-    skip_bad_rows: bool = False,
-    split: str = "train",
-    token: str | None = None,
-) -> Dataset:
-    """Read, tokenise and pack the data of ``specs``.
+    def sources_of(self, sequence_ids: np.ndarray) -> np.ndarray:
+        """For each of the given sequences the index in ``names`` of where it is from, as ``int64``."""
+        return np.zeros(len(sequence_ids), dtype=np.int64)
 
-    Records longer than ``max_length`` tokens are left out and counted. Raises ``DataError`` for unreadable or bad
-    records (unless these are skipped) and when nothing usable is left.
-    """
-    examples, counts = _read_examples(specs, task, max_length, skip_bad_rows, split, token)
-    return Dataset(examples, max_length=max_length, packing=packing, counts=counts)
+    def longest(self, count: int) -> int:
+        """Tokens in the ``count`` longest sequences together."""
+        return int(np.sort(self._tokens)[-count:].sum())
 
-
-def _read_examples(
-    specs: Sequence[str], task: Task, max_length: int, skip_bad_rows: bool, split: str, token: str | None
-) -> tuple[list[Example], Counts]:
-    bad_rows = BadRows(skip_bad_rows)
-    examples: list[Example] = []
-    too_long = 0
-    for spec in specs:
-        for record in task.records(spec, bad_rows, split=split, token=token):
-            try:
-                found = task.examples(record)
-            except BadRecord as error:
-                bad_rows.report(record.where, str(error))
-                continue
-            fitting = [example for example in found if len(example) <= max_length]
-            too_long += len(found) - len(fitting)
-            examples += fitting
-    counts = Counts(
-        records=len(examples) + too_long + bad_rows.count,
-        used=len(examples),
-        too_long=too_long,
-        bad=bad_rows.count,
-        bad_reasons=bad_rows.reasons,
-        tokens=sum(len(e) for e in examples),
-        supervised_tokens=sum(int(e.supervised.sum()) for e in examples),
-        cut=sum(e.cut for e in examples),
-    )
-    if not examples:
-        raise _nothing_left(specs, counts, max_length)
-    return examples, counts
-
-
-def _nothing_left(specs: Sequence[str], counts: Counts, max_length: int) -> DataError:
-    name = ", ".join(specs)
-    if counts.too_long:
-        return DataError(
-            f"{name}: all {counts.too_long:,} usable records are longer than MAX_LENGTH = {max_length} tokens.",
-            hint="Raise --max-length, or split the records.",
-        )
-    if counts.bad:
-        return DataError(f"{name}: every row is malformed; the first: {counts.bad_reasons[0]}.")
-    return DataError(f"{name}: the data set is empty.", hint="Give a file with at least one record.")
+    def batches(self, size: int) -> list[np.ndarray]:
+        """All sequences in order, at most ``size`` at a time and none together with those of another source."""
+        return [np.arange(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
 
 def hold_out(dataset: Dataset, fraction: float, *, seed: int, max_length: int, packing: bool) -> tuple[Dataset, Dataset]:
     """Split off a share of the groups of examples for evaluation: (training, evaluation), each with at least one example.
 
-    Raises ``DataError`` where there are fewer than two groups.
+    In a mixture groups reach over its parts, and those parts alone are evaluated that something is held out of. Raises
+    ``DataError`` where there are fewer than two groups, and where nothing is left of a part to train on.
     """
-    from pitstop.trainers.data.order import permutation
+    from pitstop.trainers.data.mixture import Mixture, mixed  # which is made of data sets
 
-    groups = _groups(dataset.examples)
-    total = len(groups)
+    held = _held(dataset.examples, fraction, seed)
+    train: list[Dataset] = []
+    evaluation: list[tuple[str, Dataset]] = []
+    start = 0
+    for number, part in enumerate(dataset.parts):
+        mask = held[start : start + len(part.examples)]
+        start += len(part.examples)
+        name = dataset.names[number] if dataset.names else ""
+        if mask.all():
+            raise DataError(
+                f"EVAL_FRACTION holds out all there is of {name}.", hint="Give a smaller --eval-fraction, or --eval-dataset."
+            )
+        # Records that were left out count as training data: they never had a chance to be held out.
+        train.append(_part(part.examples, ~mask, part.counts, max_length, packing))
+        if mask.any():
+            evaluation.append((name, _part(part.examples, mask, None, max_length, packing)))
+    weights = dataset.weights if isinstance(dataset, Mixture) else None
+    return mixed(train, dataset.names, weights), mixed([part for _, part in evaluation], [name for name, _ in evaluation])
+
+
+def _held(examples: Examples, fraction: float, seed: int) -> np.ndarray:
+    """For each example whether it is held out, as ``bool``."""
+    group_of, total = _groups(examples)
     if total < 2:
         raise DataError(
             "EVAL_FRACTION needs at least two records (of two articles, where records say which they are from).",
             hint="Give more data, or --eval-dataset.",
         )
-    held = min(total - 1, max(1, round(total * fraction)))
+    count = min(total - 1, max(1, round(total * fraction)))
     order = permutation(total, seed=seed, epoch=2**32)  # an epoch number that training never reaches
-    parts = [sorted(i for group in chosen for i in groups[group]) for chosen in (order[held:], order[:held])]
-
-    def part(indices: Sequence[int], counts: Counts) -> Dataset:
-        examples = [dataset.examples[i] for i in indices]
-        left_out = counts.too_long + counts.bad
-        counts = replace(
-            counts,
-            records=len(examples) + left_out,
-            used=len(examples),
-            tokens=sum(len(e) for e in examples),
-            supervised_tokens=sum(int(e.supervised.sum()) for e in examples),
-            cut=sum(e.cut for e in examples),
-        )
-        return Dataset(examples, max_length=max_length, packing=packing, counts=counts)
-
-    # Records that were left out count as training data: they never had a chance to be held out.
-    return part(parts[0], dataset.counts), part(parts[1], replace(dataset.counts, too_long=0, bad=0, bad_reasons=()))
+    chosen = np.zeros(total, dtype=bool)
+    chosen[order[:count]] = True
+    return np.asarray(chosen[group_of])
 
 
-def _groups(examples: Sequence[Example]) -> list[list[int]]:
-    """The examples' numbers, those of one group together, in the order in which groups first occur."""
-    groups: dict[str | int, list[int]] = {}
-    for number, example in enumerate(examples):
-        groups.setdefault(example.group or number, []).append(number)
-    return list(groups.values())
+def _part(whole: Examples, mask: np.ndarray, lost: Counts | None, max_length: int, packing: bool) -> Dataset:
+    examples = Chosen(whole, np.flatnonzero(mask))
+    left_out = {"too_long": lost.too_long, "bad": lost.bad, "bad_reasons": lost.bad_reasons} if lost else {}
+    return Dataset(examples, max_length=max_length, packing=packing, counts=Counts.of(examples, **left_out))
 
 
-def _fingerprint(examples: Sequence[Example], packed_length: int) -> str:
+def _groups(examples: Examples) -> tuple[np.ndarray, int]:
+    """For each example the number of its group, in the order in which groups first occur; and how many groups there are."""
+    named, names = examples.groups()
+    keys = np.where(named < 0, len(names) + np.arange(len(named)), named)  # without a group each is its own
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse.reshape(-1)], len(first)
+
+
+def _arrangement(examples: Examples, packed_length: int) -> Arrangement:
+    """Packs of at most ``packed_length`` tokens, or one example each where that is 0."""
+
+    def make() -> Arrangement:
+        packs = pack(examples.lengths, packed_length) if packed_length else singles(len(examples))
+        return Arrangement(packs, _fingerprint(examples, packed_length))
+
+    return examples.arranged(f"{PACKING_VERSION}-{packed_length}", make)
+
+
+def _fingerprint(examples: Examples, packed_length: int) -> str:
     """SHA-256 over token ids, supervision and packing: equal fingerprints give equal batches."""
     digest = hashlib.sha256(f"pitstop-data-{PACKING_VERSION}-{packed_length}-{len(examples)}".encode())
-    for example in examples:
+    for example in examples.scan():
         digest.update(len(example).to_bytes(8, "little"))
         digest.update(example.input_ids.astype("<i4").tobytes())
         digest.update(np.packbits(example.supervised).tobytes())

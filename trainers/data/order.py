@@ -6,8 +6,10 @@ version of NumPy (whose own generators may change their streams between releases
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from fractions import Fraction
+from math import ceil, floor
 
 import numpy as np
 
@@ -25,10 +27,42 @@ def splitmix64(values: np.ndarray) -> np.ndarray:
 
 def permutation(count: int, *, seed: int, epoch: int) -> np.ndarray:
     """The order of ``count`` sequences in an epoch, as an ``int64`` array of shape ``(count,)``."""
+    return _permutations(count, seed=seed, epochs=np.array([epoch], dtype=np.uint64))[0]
+
+
+def _permutations(count: int, *, seed: int, epochs: np.ndarray) -> np.ndarray:
+    """The orders of ``count`` sequences in each of ``epochs`` (uint64), of shape ``(epochs, count)``."""
     key = splitmix64(np.array([seed], dtype=np.uint64))
-    key = splitmix64(key ^ np.array([epoch], dtype=np.uint64))
-    hashes = splitmix64(np.arange(count, dtype=np.uint64) ^ key)
-    return np.argsort(hashes, kind="stable")
+    keys = splitmix64(key ^ epochs)
+    hashes = splitmix64(np.arange(count, dtype=np.uint64) ^ keys[:, None])
+    return np.argsort(hashes, kind="stable", axis=1)
+
+
+def shares(weights: Sequence[float], total: int) -> list[int]:
+    """How many of ``total`` each weight gets, by largest remainder (Hamilton 1792); at equal remainders the first wins.
+
+    The weights are taken as the decimal numbers that they were written as, so 0.7 and 0.3 share as 7 and 3 do.
+    """
+    exact = [Fraction(repr(weight)) for weight in weights]
+    quotas = [total * weight / sum(exact) for weight in exact]
+    counts = [floor(quota) for quota in quotas]
+    by_remainder = sorted(range(len(quotas)), key=lambda i: counts[i] - quotas[i])  # a stable sort
+    for i in by_remainder[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def stream(count: int, share: int, *, seed: int, epoch: int, source: int) -> np.ndarray:
+    """The ``share`` sequences that an epoch takes of a source with ``count``, as ``int64`` numbers within it.
+
+    The source is an endless stream, pass after pass, each in its own order; epoch ``e`` takes the elements from ``e · share`` on. So every
+    sequence comes as often as any other, give or take one, however small the share.
+    """
+    first = epoch * share
+    passes = np.arange(first // count, (first + share - 1) // count + 1, dtype=np.uint64) if share else np.zeros(0, np.uint64)
+    own_seed = int(splitmix64(np.array([seed], dtype=np.uint64) ^ splitmix64(np.array([source + 1], dtype=np.uint64)))[0])
+    elements = _permutations(count, seed=own_seed, epochs=passes).reshape(-1)
+    return elements[first % count :][:share]
 
 
 @dataclass(frozen=True)

@@ -205,9 +205,13 @@ _USUAL = {
 
 
 def _read_hub(repository: str, split: str, token: str | None) -> Iterator[Record]:
-    rows = _load(repository, f"data set {repository}", NoData, split=split, token=token)
-    for number, fields in enumerate(rows, start=1):
+    for number, fields in enumerate(load_hub(repository, split, token), start=1):
         yield Record(_present(fields), f"{repository} ({split}) row {number}")
+
+
+def load_hub(repository: str, split: str, token: str | None) -> Any:
+    """A split of a Hub data set as ``datasets`` maps it into memory. Raises ``NoData``."""
+    return _load(repository, f"data set {repository}", NoData, split=split, token=token)
 
 
 def _present(fields: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,15 @@ one module with a subclass of ``Task`` and one line in ``registry.TASKS``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pitstop.configs.load import settings_to_dict
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.content import identify
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRows, Record, read_records
 
@@ -75,9 +78,36 @@ class Task(ABC):
         """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""
         return read_records(spec, bad_rows, split=split, token=token)
 
+    def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
+        """What changes with the data that ``records`` reads for a value, so that tokenised data can be kept by it.
+
+        ``digest`` gives the SHA-256 of a file. None, which a task that reads its data itself gives, keeps none.
+        """
+        return identify(spec, split=split, token=token, digest=digest) if type(self).records is Task.records else None
+
+    def relevant_settings(self) -> Mapping[str, Any]:
+        """The settings that ``examples`` depends on besides ``max_length``; by default all that any task could look at."""
+        settings = settings_to_dict(self.settings)
+        for name in ("lora", "quantization", "naming", "hub", "model"):
+            settings.pop(name, None)
+        for name in ("train", "eval", "eval_fraction", "packing", "cache", "cache_gb"):
+            settings["data"].pop(name, None)
+        settings["training"] = {"seed": self.settings.training.seed}
+        return settings
+
     @abstractmethod
     def examples(self, record: Record) -> list[Example]:
         """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""
+
+    def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
+        """``examples`` of each record, or the error it raised; a task may tokenise them all at once, with the same result."""
+        found: list[list[Example] | BadRecord] = []
+        for record in records:
+            try:
+                found.append(self.examples(record))
+            except BadRecord as error:
+                found.append(error)
+        return found
 
     @abstractmethod
     def prompt_ids(self, prompt: str) -> list[int]:

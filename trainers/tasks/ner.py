@@ -6,13 +6,16 @@ import contextlib
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.annotated import ANNOTATED
+from pitstop.trainers.data.content import identify
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRows, NoData, Record, read_records
@@ -75,7 +78,7 @@ class NerTask(Task):
 
         Raises ``SettingsError`` where the settings name an entity type that the training data, if it is this, does not have.
         """
-        if self.settings.ner.entity_types and spec in self.settings.data.train:
+        if self.settings.ner.entity_types and spec in self._training_data():
             self._check_types()
         return read_records(spec, bad_rows, split=split, token=token, more=ANNOTATED)
 
@@ -105,7 +108,7 @@ class NerTask(Task):
         token = hub.token.get_secret_value() if hub.token else None
         found: set[str] = set()
         try:
-            for spec in self.settings.data.train:
+            for spec in self._training_data():
                 for record in read_records(spec, BadRows(skip=True), token=token, more=ANNOTATED):
                     with contextlib.suppress(BadRecord):
                         found |= _types_in(record.fields)
@@ -115,6 +118,17 @@ class NerTask(Task):
                 hint=f"{error.hint or ''} Or name the types with --ner-entity-types.".strip(),
             ) from error
         return found
+
+    def _training_data(self) -> list[str]:
+        return [source.spec for source in parse_sources(self.settings.data.train)]
+
+    def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
+        """The bytes of the files, or what identifies a Hub data set."""
+        return identify(spec, split=split, token=token, digest=digest)
+
+    def relevant_settings(self) -> Mapping[str, Any]:
+        """Those of the task, and the types that the training data has where none are named."""
+        return {**super().relevant_settings(), "entity_types": self.entity_types()}
 
     # Examples ----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from pitstop.trainers.data.records import Record
 from pitstop.trainers.tasks.base import BadRecord, Task
 
 Segment = tuple[str, bool]  # text, and whether it is supervised
+Given, Made = TypeVar("Given"), TypeVar("Made")
 
 
 class SftTask(Task):
@@ -30,6 +31,7 @@ class SftTask(Task):
         }
         self._special_ids = _special_ids(tokenizer)
         self._bos_id = _leading_bos(tokenizer)
+        self._blank: dict[int, bool] = {}
 
     def examples(self, record: Record) -> list[Example]:
         """One example a record. Raises ``BadRecord``."""
@@ -37,10 +39,42 @@ class SftTask(Task):
 
     def encode(self, record: Record) -> Example:
         """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""
+        segments = self._segments(record)
+        return self._assemble(segments, [self._ids(text) for text, _ in segments])
+
+    def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
+        """``examples`` of each record, or the error it raised, with one call of the tokenizer for all."""
+        rendered = [_or_bad(self._segments, record) for record in records]
+        texts = [text for segments in rendered if not isinstance(segments, BadRecord) for text, _ in segments]
+        try:
+            pieces = iter(self._all_ids(texts))
+        except (TypeError, UnicodeEncodeError):  # some text of some record is none: find out which
+            return super().examples_of(records)
+        found: list[list[Example] | BadRecord] = []
+        for segments in rendered:
+            if isinstance(segments, BadRecord):
+                found.append(segments)
+                continue
+            ids = [next(pieces) for _ in segments]
+            example = _or_bad(lambda each, ids=ids: self._assemble(each, ids), segments)
+            found.append(example if isinstance(example, BadRecord) else [example])
+        return found
+
+    def relevant_settings(self) -> Mapping[str, Any]:
+        """None: how a record is rendered follows from its fields and the tokenizer."""
+        return {}
+
+    def _segments(self, record: Record) -> list[Segment]:
+        """The texts of a record up to the last one that is learnt."""
+        segments = self._rendered(record)
+        last = max(number for number, (_, learn) in enumerate(segments) if learn)
+        return segments[: last + 1]
+
+    def _rendered(self, record: Record) -> list[Segment]:
         fields = record.fields
         for keys, render in self._shapes.items():
             if keys <= fields.keys():
-                return self._tokenise(render(fields))
+                return render(fields)
         found = ", ".join(sorted(fields)) or "none"
         raise BadRecord(
             f"none of the known record shapes (prompt+completion, instruction+response, messages, text); its fields: {found}"
@@ -160,13 +194,17 @@ class SftTask(Task):
             ids = ids[1:]
         return ids if ids[:1] == [self._bos_id] else [self._bos_id, *ids]
 
-    def _tokenise(self, segments: list[Segment]) -> Example:
-        """Tokenise each segment by itself, so that the prompt's tokens are those that generation will see."""
+    def _all_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        filled = [text for text in texts if text]
+        found = iter(self.tokenizer(filled, add_special_tokens=False)["input_ids"] if filled else ())
+        return [list(next(found)) if text else [] for text in texts]
+
+    def _assemble(self, segments: list[Segment], pieces: list[list[int]]) -> Example:
+        """Each segment is tokenised by itself, so that the prompt's tokens are those that generation will see."""
         ids: list[int] = []
         supervised: list[bool] = []
-        last = max(number for number, (_, learn) in enumerate(segments) if learn)
-        for number, (text, learn) in enumerate(segments[: last + 1]):
-            piece = self._ids(text)
+        last = len(segments) - 1
+        for number, ((_, learn), piece) in enumerate(zip(segments, pieces, strict=True)):
             flags = [learn] * len(piece)
             if learn:
                 piece, flags = self._end_turn(piece, is_last=number == last)
@@ -186,7 +224,7 @@ class SftTask(Task):
         A turn that ends without any special token gets the tokenizer's end-of-sequence token if it is the last.
         """
         tail = len(ids)
-        while tail and ids[tail - 1] not in self._special_ids and not self.tokenizer.decode([ids[tail - 1]]).strip():
+        while tail and ids[tail - 1] not in self._special_ids and self._is_blank(ids[tail - 1]):
             tail -= 1
         if tail and ids[tail - 1] in self._special_ids:
             kept = ids[:tail] if is_last else ids
@@ -194,6 +232,19 @@ class SftTask(Task):
         if is_last:
             ids = [*ids, self.tokenizer.eos_token_id]
         return ids, [True] * len(ids)
+
+    def _is_blank(self, token: int) -> bool:
+        """Whether a token is white space; each is decoded once."""
+        if token not in self._blank:
+            self._blank[token] = not self.tokenizer.decode([token]).strip()
+        return self._blank[token]
+
+
+def _or_bad(make: Callable[[Given], Made], given: Given) -> Made | BadRecord:
+    try:
+        return make(given)
+    except BadRecord as error:
+        return error
 
 
 def _text(fields: Mapping[str, Any], key: str) -> str:

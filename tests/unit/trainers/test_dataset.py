@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.dataset import Counts, Dataset, hold_out, load_dataset
+from pitstop.trainers.data.dataset import Counts, Dataset, hold_out
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.reading import load_dataset
 from pitstop.trainers.tasks.sft import SftTask
 
 Make = Callable[..., Dataset]

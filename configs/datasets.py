@@ -1,0 +1,88 @@
+"""What ``--dataset`` and ``--eval-dataset`` take: places of data, each with a weight or without."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pitstop.configs.errors import SettingsError
+
+DATA_SUFFIX = re.compile(r"(?:\.(?:jsonl?|ndjson|csv|tsv|txt|parquet|arrow|gz|bz2|xz|zst))+$", re.IGNORECASE)
+"""Endings that tell a format and are no part of a data set's name."""
+
+_WEIGHT = re.compile(r":([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,2})?|[+-]?(?:nan|inf))$", re.IGNORECASE)
+_LONGEST_NAME = 40
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One data set: where it is, and its weight; None where it has none."""
+
+    spec: str
+    weight: float | None = None
+
+
+def split_weight(text: str) -> tuple[str, str]:
+    """``a.jsonl:0.7`` → (``a.jsonl``, ``:0.7``); the second part is empty where there is no weight. Asks no disk."""
+    found = _WEIGHT.search(text)
+    return (text[: found.start()], found[0]) if found and found.start() else (text, "")
+
+
+def without_weight(text: str) -> str:
+    """The place alone, for names and lists."""
+    return split_weight(text)[0]
+
+
+def parse_sources(texts: Sequence[str], setting: str = "--dataset", *, keep_single: bool = False) -> tuple[DataSource, ...]:
+    """The data sets of a setting. A text that is an existing path as it stands has no weight, whatever it ends in.
+
+    A weight beside nothing else weighs nothing and is dropped, unless ``keep_single``. Raises ``SettingsError`` for a weight that is not above zero, and
+    where some have one and others not.
+    """
+    sources = [_parse(text, setting) for text in texts]
+    weighted = [source.weight is not None for source in sources]
+    if any(weighted) and not all(weighted):
+        bare = sources[weighted.index(False)].spec
+        raise SettingsError(
+            f"{setting}: {bare} has no weight, and others have.", hint=f"Give every one a weight, such as {bare}:1, or none."
+        )
+    return (DataSource(sources[0].spec),) if len(sources) == 1 and not keep_single else tuple(sources)
+
+
+def _parse(text: str, setting: str) -> DataSource:
+    spec, weight = split_weight(text)
+    if not weight or _exists(text):
+        return DataSource(text)
+    value = float(weight[1:])
+    if not 0 < value < math.inf:  # nor NaN
+        raise SettingsError(
+            f"{setting} {text}: the weight must be a number above 0.", hint=f"Leave {spec} out, or write {spec}:0.5, say."
+        )
+    return DataSource(spec, value)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, no such user
+        return False
+
+
+def source_names(specs: Sequence[str]) -> list[str]:
+    """A short name for each data set, no two the same: the stem of its file, the last part of its Hub id.
+
+    They end names of metrics, where an ending ``_s`` would say that the values are timings; it becomes ``-s``.
+    """
+    names: list[str] = []
+    for spec in specs:
+        stem = DATA_SUFFIX.sub("", re.split(r"[/\\:]", spec.rstrip("/\\"))[-1])
+        name = re.sub(r"[^\w.-]+", "-", stem)[:_LONGEST_NAME].strip("-.") or "data"
+        name = re.sub(r"(?:^|_)s$", "-s", name)
+        number, unique = 2, name
+        while unique in names:
+            unique, number = f"{name}-{number}", number + 1
+        names.append(unique)
+    return names

@@ -1,0 +1,54 @@
+"""What identifies data that has not been read: the bytes of files, the fingerprint of a Hub data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pitstop.trainers.data.records import EXAMPLE_SCHEME, load_hub
+
+SMALL_BYTES = 16_000_000
+"""Files of at most so many bytes together are read into memory and tokenised at every start, which takes a second or two."""
+
+
+def is_large(specs: Sequence[str]) -> bool:
+    """Whether the data is to be held in a table: more bytes than ``SMALL_BYTES``, or of a size that is not known."""
+    total = 0
+    for spec in specs:
+        if spec.startswith(EXAMPLE_SCHEME):
+            continue
+        files = _files(Path(spec).expanduser())
+        if files is None:
+            return True  # the Hub
+        total += sum(file.stat().st_size for file in files)
+    return total > SMALL_BYTES
+
+
+def identify(spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
+    """What changes with the content of a ``--dataset`` value; ``digest`` gives the SHA-256 of a file.
+
+    Raises ``DataError`` for a Hub data set that cannot be loaded. None where nothing identifies it.
+    """
+    if spec.startswith(EXAMPLE_SCHEME):
+        return spec
+    path = Path(spec).expanduser()
+    files = _files(path)
+    if files is None:
+        found = getattr(load_hub(spec, split, token), "_fingerprint", None)
+        return f"hub {found}" if found else None
+    described = [[file.suffix, digest(file)] for file in files]  # the ending decides how a file is read
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path] | None:
+    """The files that are read for a path, in order; None where it is none. An unreadable directory has none."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        return None
+    try:
+        return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))  # tasks know more endings than one
+    except OSError:  # which reading it will tell
+        return []
