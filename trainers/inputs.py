@@ -132,7 +132,7 @@ def read_data(
     Where there is much of it the first process reads it alone, and the others map into memory what that has kept.
     """
     data = settings.data
-    reading = _Reading.of(settings, task, reporter, [*data.train, *data.eval], packing=packing, model=model)
+    reading = _Reading.of(settings, task, reporter, packing=packing, model=model)
     with reading.taking_turns():
         train = reading.load(data.train, "train", "Training data")
         if data.eval or task.splits_itself:
@@ -148,7 +148,7 @@ def read_split(
     A test split is there where the task makes it or data comes from the Hub. Raises ``SettingsError`` where there is no such split.
     """
     data = settings.data
-    reading = _Reading.of(settings, task, reporter, specs or [*data.train, *data.eval], packing=packing, model=model)
+    reading = _Reading.of(settings, task, reporter, specs, packing=packing, model=model)
     if specs:
         return reading.load(specs, split, "Data")
     if split == "test":
@@ -182,10 +182,11 @@ class _Reading:
 
     @classmethod
     def of(
-        cls, settings: Settings, task: Task, reporter: Reporter, specs: Sequence[str], *, packing: bool, model: Path
+        cls, settings: Settings, task: Task, reporter: Reporter, specs: Sequence[str] = (), *, packing: bool, model: Path
     ) -> _Reading:
-        """With a cache where there is much data."""
-        large = settings.data.cache and is_large([source.spec for source in parse_sources(specs)])
+        """With a cache where there is much data in ``specs``, without them in the run's own."""
+        lists = [specs] if specs else [settings.data.train, settings.data.eval]
+        large = settings.data.cache and is_large([source.spec for each in lists for source in parse_sources(each)])
         return cls(settings, task, reporter, packing, _cache(settings, task, model, reporter) if large else None)
 
     def taking_turns(self) -> contextlib.AbstractContextManager[None]:

@@ -77,7 +77,7 @@ def score(job: Job, trained: Trained, validation: Path) -> dict[str, dict[str, d
     from peft import PeftModel
 
     from pitstop.checkpointing.base_models import BaseModels
-    from pitstop.trainers.data.dataset import load_dataset
+    from pitstop.trainers.data.reading import load_dataset
     from pitstop.trainers.device import choose_precision
     from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries
     from pitstop.trainers.tasks.answers import greedy_answers

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.examples.medical_ner.render import render
-from pitstop.trainers.data.dataset import Dataset, hold_out, load_dataset
+from pitstop.trainers.data.dataset import Dataset, hold_out
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.reading import load_dataset
 from pitstop.trainers.data.records import Record, read_records
 from pitstop.trainers.metrics import parse_items
 from pitstop.trainers.tasks import answers, ner
@@ -416,25 +417,6 @@ def _keep(parts: list[bytes]) -> Callable[[bytes], list[bytes]]:
         return [data]
 
     return gather
-
-
-def test_an_answer_ends_at_the_token_that_training_ends_with(
-    make_task: Callable[..., NerTask], load_tiny: Callable[..., Any]
-) -> None:
-    """Whatever the tokenizer calls its end token: some templates end a turn with another."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    task, model = make_task(ASPIRIN), load_tiny().eval()
-    example = _examples(task, ASPIRIN)[0]
-    free = _one_by_one(model, example.prompt.tolist(), 6, set())
-    stop = next(token for number, token in enumerate(free) if number and token not in free[:number])
-    ending = replace(example, input_ids=np.append(example.input_ids[:-1], stop).astype(np.int32))
-    (short,) = answers.greedy_answers([ending], _scoring(model, task.tokenizer))
-    (long,) = answers.greedy_answers([example], _scoring(model, task.tokenizer))
-    assert short == task.tokenizer.decode(free[: free.index(stop) + 1], skip_special_tokens=True)
-    assert len(long) > len(short)
 
 
 def test_a_signal_is_looked_for_between_batches(make_task: Callable[..., NerTask], load_tiny: Callable[..., Any]) -> None:
