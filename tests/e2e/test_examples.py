@@ -17,7 +17,7 @@ OF_TASK = {
     "sft": {"val_loss"},
     "ner": {"val_loss", "ner_f1", "ner_chemical_f1", "ner_disease_f1"},
     "rank": {"val_loss", "ndcg@10", "retrieved_share"},
-    "mixed": {"val_loss", "loss_train", "loss_train_2"},
+    "mixed": {"val_loss", "loss_train", "loss_train-2"},
 }
 
 
