@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pitstop.checkpointing import forms, layout
 from pitstop.checkpointing.inspection import CheckpointInfo
 from pitstop.checkpointing.listing import list_runs
+from pitstop.checkpointing.model_files import check_model
 from pitstop.checkpointing.nested import at
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.configs.errors import CheckpointError, RunError
@@ -36,8 +37,13 @@ class BaseCheckpoint:
         return self.info.path
 
     def verify(self) -> None:
-        """Hash every file. ``CheckpointError``."""
+        """Hash every file, and make sure that they are those of a model. ``CheckpointError``."""
         self.run.store.verify(self.info.name)
+        names = self.info.manifest.files.keys()
+        missing, foreign = forms.form_of(self.run.config()).problems(names, self.info.manifest.world_size)
+        if missing or foreign:
+            raise CheckpointError(f"{self.path}: {', '.join([*missing, *foreign][:5])} is missing or no file of a checkpoint")
+        check_model(self.path, names)
 
     def model_hashes(self) -> list[tuple[str, str]]:
         """What makes the model what it is: names and SHA-256 of config and weights, of the average where there is one."""

@@ -316,6 +316,11 @@ def _resolve_enabled(values: dict[str, Any], sources: dict[str, Source]) -> None
 
 
 def _check_push_base(values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
+    if values[_PUSH_BASE] and values[_METHOD] == "full":
+        raise SettingsError(
+            f"{_PUSH_BASE} ({sources[_PUSH_BASE].where}) pushes the frozen base, and method full freezes none.",
+            hint="Leave it out: each checkpoint on the Hub is a whole model.",
+        )
     if values[_PUSH_BASE] and not values[_SAVE_BASE]:
         raise SettingsError(
             f"{_PUSH_BASE} ({sources[_PUSH_BASE].where}) pushes the run's copy of the base, and "

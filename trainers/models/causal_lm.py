@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pitstop.checkpointing import forms
+from pitstop.checkpointing import forms, layout
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.models import attention
@@ -20,6 +19,7 @@ from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, 
 from pitstop.trainers.models.foreign_code import check_stored, forget_code
 from pitstop.trainers.models.scratch import read_model_config
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
+from pitstop.trainers.models.trained import check_size
 
 
 class CausalLM:
@@ -34,8 +34,10 @@ class CausalLM:
         return load_tokenizer(source.path)
 
     def load(self, path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool) -> nn.Module:
-        """Load by ``from_pretrained``. Where a checkpoint of a base training is to be a base, its average is loaded if it has one."""
-        with _as_evaluated(path) if frozen else contextlib.nullcontext(path) as directory:
+        """Load by ``from_pretrained``; of a checkpoint that another run starts from the average, if it has one."""
+        if stored and not frozen:
+            check_size(path, self._on_meta(path))
+        with contextlib.nullcontext(path) if stored else _as_evaluated(path) as directory:
             model = load_base(directory, recipe, device, stored=stored, flash=flash, frozen=frozen)
         if not frozen and getattr(model, "hf_quantizer", None) is not None:
             raise ModelError(f"{path} is quantised, so not all of its weights can be trained.", hint="Train with --method lora.")
@@ -60,13 +62,17 @@ class CausalLM:
 
     def without_weights(self, source: ModelSource) -> nn.Module:
         """Built from the configuration alone."""
+        if source.config is None:
+            return self._on_meta(source.path)
+        with torch.device("meta"):
+            return _from_config(read_model_config(source.config), source.config)
+
+    def _on_meta(self, path: Path) -> nn.Module:
         from transformers import AutoConfig
 
         with quiet_libraries(), torch.device("meta"):
-            if source.config is not None:
-                return _from_config(read_model_config(source.config), source.config)
-            config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
-            return _from_config(config, source.path)
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            return _from_config(config, path)
 
     def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
         """As ``save_pretrained`` does."""
@@ -130,11 +136,11 @@ def _from_config(config: Any, where: Path, **options: Any) -> Any:
 @contextlib.contextmanager
 def _as_evaluated(path: Path) -> Iterator[Path]:
     """The directory of a model, or of a checkpoint with an average a view in which that stands for the weights."""
-    if not (path / forms.EMA).is_file():
+    if not ((path / forms.EMA).is_file() and (path / layout.MANIFEST).is_file()):
         yield path
         return
     names = [each.name for each in path.iterdir()]
     with tempfile.TemporaryDirectory(prefix="pitstop-") as scratch:
         for name, file in forms.Form(whole=True, ema=True).served(names).items():
-            os.symlink((path / file).absolute(), Path(scratch) / name)
+            (Path(scratch) / name).symlink_to((path / file).absolute())
         yield Path(scratch)

@@ -104,7 +104,7 @@ def check_size(directory: Path, model: nn.Module) -> None:
     names = [path.name for path in directory.iterdir()]
     entries = check_model(directory, [name for name in names if forms.is_model_file(name)])
     there = sum(math.prod(entry.shape) for entry in entries.values())
-    saved = {name for name in model.state_dict()}
+    saved = set(model.state_dict())
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     wanted = sum({id(tensor): tensor.numel() for name, tensor in named if name in saved}.values())
     if there != wanted:
