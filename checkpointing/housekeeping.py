@@ -342,12 +342,13 @@ def delete_run(run: RunDirectory) -> int:
     run or nothing that is listed.
 
     Raises:
-        RunError: the run is in use (the message names the process), or its directory is a link.
+        RunError: the run is in use (the message names the process), other runs stand on it, or its directory is a link.
         ResourceError: the disk refused; the message says whether the run is still there.
     """
     if run.path.is_symlink():
         raise RunError(f"{run.path} is a link to {run.path.readlink()}", hint="remove the link and what it leads to yourself")
     with run.lock({"command": "delete"}):
+        refuse_needed(run)
         size = freed_bytes([run.path])
         try:
             with _alone_with_names(run.base_dir):
@@ -357,6 +358,16 @@ def delete_run(run: RunDirectory) -> int:
         except OSError as error:
             raise _not_deleted(run, error) from error
     return size
+
+
+def refuse_needed(run: RunDirectory) -> None:
+    """``RunError`` where other runs stand on a checkpoint of ``run``, a base training."""
+    labels = sorted({label for each in run.standing_on_it().values() for label in each})
+    if labels:
+        raise RunError(
+            f"{run.label} is the base of {', '.join(labels)}",
+            hint=f"delete {'that' if len(labels) == 1 else 'those'} first, or keep it",
+        )
 
 
 @contextmanager

@@ -16,7 +16,16 @@ from pitstop.checkpointing import layout
 from pitstop.checkpointing.nested import at, replaced
 from pitstop.configs.datasets import split_weight
 
-PLACES = ("model.id", "data.train", "data.eval", "evaluation.sample_prompts", "training.checkpoint.base_dir")
+PLACES = (
+    "model.id",
+    "model.from_run",
+    "model.config",
+    "model.tokenizer",
+    "data.train",
+    "data.eval",
+    "evaluation.sample_prompts",
+    "training.checkpoint.base_dir",
+)
 """The settings that may be paths."""
 
 _ABSOLUTE = re.compile(r"[/\\]|~[^/\\]*[/\\]|[A-Za-z]:[/\\]")  # POSIX and UNC, below a home directory, Windows' drives

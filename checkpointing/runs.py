@@ -74,6 +74,11 @@ class RunDirectory:
         return f"{self.group}/{self.path.name}" if self.group else self.path.name
 
     @property
+    def ref(self) -> str:
+        """What a user types to mean this run: ``3`` or ``base_training/3``."""
+        return f"{self.group}/{self.number}" if self.group else str(self.number)
+
+    @property
     def logs_dir(self) -> Path:
         return self.path / layout.LOGS
 
@@ -139,18 +144,30 @@ class RunDirectory:
         """The checkpoints that retention never deletes, whatever their age, each with the reasons.
 
         ``best``, ``last``, ``resumed from`` (what the newest resume started from), ``best pointer`` or ``last pointer``
-        where that still leads to another one, and, with ``uploads``, ``not on the Hub yet`` in a run that is pushed. Reads
-        manifests and metadata.json and hashes nothing. ``NewerFormatError``.
+        where that still leads to another one, ``base of run_002`` where another run stands on it, and, with ``uploads``,
+        ``not on the Hub yet`` in a run that is pushed. Reads manifests and metadata.json and hashes nothing.
+        ``NewerFormatError``.
         """
         infos = self.store.list()
         reasons = self.store.pins(infos)
         started = self._last_resume().get("checkpoint")
         if any(info.name == started for info in infos):
             reasons.setdefault(str(started), []).append("resumed from")
+        for name, labels in self.standing_on_it().items():
+            if any(info.name == name for info in infos):
+                reasons.setdefault(name, []).extend(f"base of {label}" for label in labels)
         if uploads:
             for name in self.not_on_the_hub(infos):
                 reasons.setdefault(name, []).append("not on the Hub yet")
         return {name: tuple(why) for name, why in reasons.items()}
+
+    def standing_on_it(self) -> dict[str, list[str]]:
+        """The runs beside this one whose base is one of its checkpoints: checkpoint → labels. Only a base training has any."""
+        if not self.group:
+            return {}
+        from pitstop.checkpointing.base_runs import users_of  # it looks through all runs
+
+        return users_of(self)
 
     def not_on_the_hub(self, infos: list[CheckpointInfo] | None = None) -> list[str]:
         """The checkpoints (of ``infos``, if they are listed already) that are still to be pushed; none in a run that is not."""
@@ -340,30 +357,33 @@ def install_run(
 ) -> RunDirectory:
     """Make the complete run in ``staged`` the next run of ``base_dir`` (or run ``number``), in one step that no crash can halve.
 
-    ``staged`` lies on the same filesystem and holds all of a run but metadata.json, durably; ``metadata`` overrides what is derived from
+    A run staged in a directory ``base_training`` becomes a base training. ``staged`` lies on the same filesystem and holds all of a run but metadata.json, durably; ``metadata`` overrides what is derived from
     its config.json and checkpoints. ``check`` is called when no other process can start a run any more, and may refuse.
     A crash leaves ``staged`` beside its old name, or the run. ``RunError`` when ``number`` exists, ``ResourceError``.
     """
     disk: Storage = storage or LocalStorage()
     base = Path(os.path.abspath(base_dir))
+    group = layout.BASE_TRAINING if staged.parent.name == layout.BASE_TRAINING else ""
     undo: list[Callable[[], object]] = []
     try:
+        make_directories(disk, base / group)
         make_directories(disk, base / layout.BY_NAME)
         with by_name.alone(base):
             check()
-            path = _free_place(base, number)
+            path = _free_place(base / group, number)
+            label = f"{group}/{path.name}" if group else path.name
             named = staged.with_name(path.name)  # what is told of a run depends on its number
             disk.rename(staged, named)
             content = _describe_staged(RunDirectory(named, disk), metadata)
-            _drop_stale_names(disk, base, path.name)
-            entry = _claim_name(disk, base / layout.BY_NAME, name, f"../{path.name}")
+            _drop_stale_names(disk, base, label)
+            entry = _claim_name(disk, base / layout.BY_NAME, name, f"../{label}")
             undo.append(lambda: disk.unlink(entry))
             disk.write_file(named / layout.METADATA, _json_bytes({**content, "name": entry.name}))
             for directory in (named, named.parent, base / layout.BY_NAME):
                 disk.sync_directory(directory)
             disk.rename(named, path)
             undo.append(lambda: disk.rename(path, named))
-            for directory in (base, named.parent):
+            for directory in (path.parent, named.parent):
                 disk.sync_directory(directory)
     except BaseException as error:
         for step in reversed(undo):
@@ -424,8 +444,12 @@ def _claim_number(storage: Storage, directory: Path, number: int | None) -> Path
 def _taken(number: int | None, path: Path) -> RunError:
     return RunError(
         f"run {number} exists: {path}",
-        hint=f"continue it with `pitstop resume --run-number {number}`, or leave --run-number out for a new run",
+        hint=f"continue it with `pitstop resume {_shown(number, path)}`, or leave --run-number out for a new run",
     )
+
+
+def _shown(number: int | None, path: Path) -> str:
+    return f"{layout.BASE_TRAINING}/{number}" if path.parent.name == layout.BASE_TRAINING else f"--run-number {number}"
 
 
 def _highest(directory: Path) -> int:

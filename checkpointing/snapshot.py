@@ -7,14 +7,14 @@ tensor file *is* the safetensors file, so that writing it copies nothing more.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
 
-from pitstop.checkpointing import state
+from pitstop.checkpointing import forms, state
 from pitstop.checkpointing.storage import FileContent
 
 _HEADER_LENGTH_BYTES = 8  # a little-endian integer before the header (safetensors format)
@@ -73,6 +73,13 @@ class Snapshot:
         return {**self.tensors, **{name: state.to_json(value) for name, value in self.values.items()}}
 
 
+class Buffer(Protocol):
+    """Takes snapshots of a part of the state; each one overwrites the last."""
+
+    def take(self) -> Snapshot:
+        """Copy the part as it is now."""
+
+
 class AdapterBuffer:
     """Takes snapshots of the adapter of a ``PeftModel``; each one overwrites the last."""
 
@@ -94,6 +101,73 @@ class AdapterBuffer:
         return self._named
 
 
+class ModelBuffer:
+    """Takes snapshots of a whole model as transformers lays it out on disk; each one overwrites the last.
+
+    ``tensors`` gives the live tensors by the names that they are saved under, ``files`` are those beside the weights. A model of
+    more than ``shard_bytes`` is cut into several files, each of at most that size unless one tensor alone is larger.
+    """
+
+    def __init__(
+        self,
+        tensors: Callable[[], Mapping[str, torch.Tensor]],
+        files: Mapping[str, bytes],
+        *,
+        shard_bytes: int,
+        pinned: bool = False,
+    ) -> None:
+        self._tensors, self._shard_bytes, self._pinned = tensors, shard_bytes, pinned
+        self._descriptions = {name: memoryview(content) for name, content in files.items()}
+        self._names: dict[str, list[str]] = {}
+        self._files: dict[str, TensorFile] = {}
+
+    def take(self) -> Snapshot:
+        """Copy the weights as they are now."""
+        live = self._tensors()
+        if not self._files:
+            self._names = shards({name: tensor.nbytes for name, tensor in live.items()}, self._shard_bytes)
+            self._files = {file: TensorFile(pinned=self._pinned) for file in self._names}
+        weights = {file: buffer.fill({name: live[name] for name in self._names[file]}) for file, buffer in self._files.items()}
+        return Snapshot({**weights, **self._descriptions}, self._index(live))
+
+    def _index(self, live: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        if len(self._files) == 1:
+            return {}
+        sizes = {
+            "total_parameters": sum(tensor.numel() for tensor in live.values()),
+            "total_size": sum(tensor.nbytes for tensor in live.values()),
+        }
+        where = {name: file for file, names in self._names.items() for name in names}
+        return {forms.WEIGHTS_INDEX: {"metadata": sizes, "weight_map": where}}
+
+
+def shards(sizes: Mapping[str, int], most: int) -> dict[str, list[str]]:
+    """Which tensors go into which weights file, in their order; ``sizes`` and ``most`` in bytes."""
+    parts: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if parts[-1] and filled + size > most:
+            parts.append([])
+            filled = 0
+        parts[-1].append(name)
+        filled += size
+    if len(parts) == 1:
+        return {forms.WEIGHTS: parts[0]}
+    return {forms.shard_name(number, len(parts)): names for number, names in enumerate(parts, 1)}
+
+
+class AverageBuffer:
+    """Takes snapshots of a moving average of the weights; each one overwrites the last. ``tensors`` as for ``ModelBuffer``."""
+
+    def __init__(self, tensors: Callable[[], Mapping[str, torch.Tensor]], *, pinned: bool = False) -> None:
+        self._tensors = tensors
+        self._file = TensorFile(pinned=pinned)
+
+    def take(self) -> Snapshot:
+        """Copy the average as it is now."""
+        return Snapshot({forms.EMA: self._file.fill(self._tensors())}, {})
+
+
 class OptimizerBuffer:
     """Takes snapshots of an optimizer; each one overwrites the last. ``names`` maps ``id(parameter)`` to its name."""
 
@@ -108,17 +182,34 @@ class OptimizerBuffer:
 
 
 class StateBuffers:
-    """Takes snapshots of adapter and optimizer together; each one overwrites the last."""
+    """Takes snapshots of weights and optimizer together; each one overwrites the last.
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, names: Mapping[int, str], device: torch.device) -> None:
+    ``weights`` are those of what is trained, the adapter of ``model`` unless given; ``more`` is what else belongs to the state.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        names: Mapping[int, str],
+        device: torch.device,
+        *,
+        weights: Buffer | None = None,
+        more: Sequence[Buffer] = (),
+    ) -> None:
         self._on_cuda = device.type == "cuda"
-        self._adapter = AdapterBuffer(model, pinned=self._on_cuda)
-        self._optimizer = OptimizerBuffer(optimizer, names, pinned=self._on_cuda)
+        weights = weights or AdapterBuffer(model, pinned=self._on_cuda)
+        self._parts = [weights, OptimizerBuffer(optimizer, names, pinned=self._on_cuda), *more]
 
     def take(self) -> Snapshot:
         """Copy the state as it is now; training may change it as soon as this returns."""
-        adapter, optimizer = self._adapter.take(), self._optimizer.take()
-        return Snapshot({**adapter.tensors, **optimizer.tensors}, {**adapter.values, **optimizer.values}, self._when_copied())
+        tensors: dict[str, memoryview] = {}
+        values: dict[str, Any] = {}
+        for part in self._parts:
+            taken = part.take()
+            tensors |= taken.tensors
+            values |= taken.values
+        return Snapshot(tensors, values, self._when_copied())
 
     def _when_copied(self) -> Callable[[], None]:
         if not self._on_cuda:

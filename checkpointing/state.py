@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from pitstop.checkpointing import layout
+from pitstop.checkpointing import forms, layout
 from pitstop.checkpointing.portable import portable_value
 from pitstop.checkpointing.strict_json import read_json
 from pitstop.checkpointing.tensor_headers import read_header
@@ -89,7 +89,22 @@ def load_adapter(model: Any, directory: Path, adapter: str = "default") -> None:
     from peft import set_peft_model_state_dict
 
     stored = read_tensors(directory / ADAPTER_WEIGHTS)
-    wanted = adapter_tensors(model, adapter)
+    check_fit(stored, adapter_tensors(model, adapter), directory / ADAPTER_WEIGHTS)
+    _check_adapter_config(model.peft_config[adapter], directory / ADAPTER_CONFIG)
+    set_peft_model_state_dict(model, stored, adapter_name=adapter)
+
+
+def load_average(live: Mapping[str, torch.Tensor], directory: Path) -> None:
+    """Put a checkpoint's moving average into ``live``, the tensors that hold it by the names that they are saved under."""
+    stored = read_tensors(directory / forms.EMA)
+    check_fit(stored, live, directory / forms.EMA)
+    with torch.no_grad():
+        for name, tensor in live.items():
+            tensor.copy_(stored[name])
+
+
+def check_fit(stored: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Names, shapes and types in the file ``path`` must be those that the model expects."""
     problems = [f"{name} is missing" for name in sorted(wanted.keys() - stored.keys())]
     problems += [f"{name} is unknown to the model" for name in sorted(stored.keys() - wanted.keys())]
     for name in wanted.keys() & stored.keys():
@@ -98,11 +113,28 @@ def load_adapter(model: Any, directory: Path, adapter: str = "default") -> None:
                 f"{name} is {stored[name].dtype} {tuple(stored[name].shape)}, wanted {wanted[name].dtype} {tuple(wanted[name].shape)}"
             )
     if problems:
+        raise CheckpointError(f"{path} does not fit the model: {problems[0]} ({len(problems)} differences).")
+
+
+def check_loaded(live: Mapping[str, torch.Tensor], directory: Path, files: Sequence[str]) -> None:
+    """Make sure that a library has loaded a whole model from the weights ``files`` in ``directory`` bit for bit, each tensor in its type.
+
+    ``live`` are the model's tensors by the names that they are saved under.
+    """
+    seen: set[str] = set()
+    for file in files:
+        stored = read_tensors(directory / file)
+        check_fit(stored, {name: live[name] for name in stored if name in live}, directory / file)
+        for name, tensor in stored.items():
+            if not torch.equal(
+                live[name].detach().cpu().contiguous().view(-1).view(torch.uint8), tensor.view(-1).view(torch.uint8)
+            ):
+                raise CheckpointError(f"{directory / file}: {name} did not come back as it was saved.")
+        seen |= stored.keys()
+    if missing := sorted(live.keys() - seen):
         raise CheckpointError(
-            f"{directory / ADAPTER_WEIGHTS} does not fit the model: {problems[0]} ({len(problems)} differences)."
+            f"{directory / files[0]} does not fit the model: {missing[0]} is missing ({len(missing)} differences)."
         )
-    _check_adapter_config(model.peft_config[adapter], directory / ADAPTER_CONFIG)
-    set_peft_model_state_dict(model, stored, adapter_name=adapter)
 
 
 def _check_adapter_config(config: Any, path: Path) -> None:

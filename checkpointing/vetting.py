@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
+from pitstop.checkpointing import forms, layout
 from pitstop.checkpointing.inspection import CheckpointInfo
+from pitstop.checkpointing.model_files import check_model
 from pitstop.checkpointing.strict_json import read_json
 from pitstop.checkpointing.tensor_headers import read_header, read_scalar
 from pitstop.configs.errors import CheckpointError
@@ -38,21 +39,27 @@ def check_checkpoint(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fix
 
     ``config`` is the run's config.json, with which those settings must agree that ``fixed`` says can never change.
     """
+    form = forms.form_of(config)
     try:
-        _check_names(info)
+        _check_names(info, form)
         content = _check_state(info, config, fixed)
-        _check_adapter(info, content["settings"])
+        if form.whole:
+            check_model(info.path, info.manifest.files.keys())
+        else:
+            _check_adapter(info, content["settings"])
+        if form.ema:
+            _check_average(info, form)
         _check_optimizer(info, content["scaler"] is not None)
     except CheckpointError as error:
         raise CheckpointError(error.message, hint=error.hint or _HINT) from None
     return content
 
 
-def _check_names(info: CheckpointInfo) -> None:
-    wanted, listed = layout.checkpoint_files(info.manifest.world_size), info.manifest.files.keys()
-    if missing := sorted(wanted - listed):
+def _check_names(info: CheckpointInfo, form: forms.Form) -> None:
+    missing, foreign = form.problems(info.manifest.files.keys(), info.manifest.world_size)
+    if missing:
         raise CheckpointError(f"{info.path}: {', '.join(missing[:5])} is missing")
-    if foreign := sorted(listed - wanted):
+    if foreign:
         raise CheckpointError(f"{info.path}: {', '.join(foreign[:5])} is no file of a checkpoint, so nothing of it is read")
 
 
@@ -179,6 +186,18 @@ def _check_adapter(info: CheckpointInfo, settings: Mapping[str, Any]) -> None:
             f"{path}: it is for the base {reprlib.repr(base)}, the checkpoint was trained on {reprlib.repr(model)}"
         )
     read_header(info.path / layout.ADAPTER_WEIGHTS)
+
+
+def _check_average(info: CheckpointInfo, form: forms.Form) -> None:
+    """The average must be of the weights: the same tensors, each of the same type and shape."""
+    trained = {
+        name: (entry.dtype, entry.shape)
+        for file in form.weights(info.manifest.files.keys())
+        for name, entry in read_header(info.path / file).items()
+    }
+    average = {name: (entry.dtype, entry.shape) for name, entry in read_header(info.path / forms.EMA).items()}
+    if different := sorted(name for name in trained.keys() | average.keys() if trained.get(name) != average.get(name)):
+        raise CheckpointError(f"{info.path / forms.EMA} is no average of the weights: {different[0][:200]} is not as it is there")
 
 
 def _check_optimizer(info: CheckpointInfo, scaled: bool) -> None:

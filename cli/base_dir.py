@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pitstop.configs.errors import RunError, SettingsError
+
+if TYPE_CHECKING:
+    from pitstop.configs.load import BaseRun
 
 BaseDirOption = Annotated[
     str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
@@ -84,3 +87,10 @@ def _env_file(path: Path, *, given: bool) -> Mapping[str, str | None]:
     from dotenv import dotenv_values
 
     return dotenv_values(stream=StringIO(text))
+
+
+def find_base_run(base_dir: str, reference: str) -> BaseRun:
+    """What ``--from`` means, for ``load_settings``. ``RunError``, ``CheckpointError``."""
+    from pitstop.checkpointing.base_runs import look_up
+
+    return look_up(base_dir, reference)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pitstop.cli.base_dir import find_base_run
 from pitstop.cli.options import with_settings
 from pitstop.cli.output import Column, notice, print_json, say, table
 from pitstop.cli.settings_view import rows, sources_as_dict
@@ -39,7 +40,7 @@ def show(
       pitstop config show --config training/lora_finetuning --lora-rank 8
       pitstop config show --json
     """
-    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file)
+    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, find_base_run=find_base_run)
     for note in loaded.notes:
         notice(note)
     if json_output:
@@ -67,7 +68,12 @@ def validate(
       pitstop config validate --config my.yaml --env-file prod.env
     """
     loaded = load_settings(
-        flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, check_overridden=True
+        flags=flags,
+        config_files=config_files,
+        env_file=env_file,
+        require_model_and_data=True,
+        check_overridden=True,
+        find_base_run=find_base_run,
     )
     name = run_name(loaded.settings, datetime.now().astimezone())
     if loaded.settings.hub.username:
@@ -92,4 +98,5 @@ _PLURAL = {
     "preset": "presets",
     "default": "defaults",
     "run": "the run",
+    "base run": "the base training",
 }

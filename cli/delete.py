@@ -11,7 +11,14 @@ import typer
 
 from pitstop.checkpointing import layout, locking
 from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.housekeeping import delete_run, freed_bytes, left_of_deletion, prune_deleted, unused_bases
+from pitstop.checkpointing.housekeeping import (
+    delete_run,
+    freed_bytes,
+    left_of_deletion,
+    prune_deleted,
+    refuse_needed,
+    unused_bases,
+)
 from pitstop.checkpointing.hub.outbox import Outbox
 from pitstop.checkpointing.inspection import tree_size
 from pitstop.checkpointing.runs import RunDirectory, locate
@@ -116,6 +123,7 @@ def _only_user_of_its_base(run: RunDirectory) -> bool:
 def _delete(run: RunDirectory, content: dict[str, Any], *, yes: bool, dry_run: bool, env_file: Path | None) -> None:
     if run.is_locked():  # before anyone is asked
         raise locking.in_use(run.path / layout.LOCK, run.label)
+    refuse_needed(run)
     check_not_being_pushed(run)
     if dry_run:
         content["dry_run"] = True

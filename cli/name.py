@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pitstop.cli.base_dir import find_base_run
 from pitstop.cli.options import with_settings
 from pitstop.cli.output import Column, notice, print_json, say, table, warn
 from pitstop.cli.settings_view import rows, sources_as_dict
@@ -52,7 +53,7 @@ def name(
       pitstop name --simple --lora-rank 8 --at 2024-09-14T14:30:22
       pitstop name --full-config --save-metadata
     """
-    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file)
+    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, find_base_run=find_base_run)
     now = _moment(at)
     chosen = _chosen(loaded.settings, now)
     for line in [*loaded.notes, *chosen.notes]:

@@ -52,7 +52,7 @@ def show_plan(loaded: Loaded, *, json_output: bool) -> int:
         ("steps", f"{plan.steps_per_epoch:,} an epoch, {plan.total_steps:,} in all"),
         ("peak memory, about", human_size(plan.peak_memory_bytes)),
         ("a checkpoint, about", human_size(plan.checkpoint_bytes)),
-        ("disk, about", f"{human_size(plan.disk_bytes)} ({human_size(plan.base_bytes)} of it the base, shared by all runs)"),
+        ("disk, about", f"{human_size(plan.disk_bytes)}{_base(plan.base_bytes)}"),
         ("disk, free", human_size(plan.free_disk_bytes) if plan.free_disk_bytes is not None else "unknown"),
         ("time, roughly", human_duration(plan.time_s)),
         ("pushed to", in_words(pushing) if pushing else "not pushed"),
@@ -65,3 +65,8 @@ def show_plan(loaded: Loaded, *, json_output: bool) -> int:
         warn(f"checkpoints could not be pushed: {reason}")
     say("Nothing was started.")
     return 0
+
+
+def _base(size: int) -> str:
+    """Where all weights are trained there is no base beside them."""
+    return f" ({human_size(size)} of it the base, shared by all runs)" if size else ""

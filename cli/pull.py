@@ -63,8 +63,8 @@ def pull(
             }
         )
         return
-    say(f"Run {run.number}: {run.name} in {run.path}")
-    say(f"Go on with: pitstop resume {run.number}")
+    say(f"Run {run.ref}: {run.name} in {run.path}")
+    say(f"Go on with: pitstop resume {run.ref}")
 
 
 def pull_run(

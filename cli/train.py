@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pitstop.cli.base_dir import find_base_run
 from pitstop.cli.options import with_settings
 from pitstop.cli.output import print_json
 from pitstop.cli.progress import make_display
@@ -44,9 +45,13 @@ def train(
       pitstop train --method lora --lora-rank 16 --learning-rate 1e-4
       pitstop train --task ner --dataset train.pubtator --eval-dataset dev.pubtator --monitor ner_f1 --mode max
       pitstop train --config medical_ner --dataset train.jsonl --eval-dataset validation.jsonl
+      pitstop train --method full --from-scratch --model-config small.json --tokenizer ./tokenizer --dataset corpus.jsonl
+      pitstop train --from base_training/1@best --dataset data.jsonl
       pitstop train --config demo --dry-run
     """
-    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=not resume)
+    loaded = load_settings(
+        flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=not resume, find_base_run=find_base_run
+    )
     checkpoint = loaded.settings.training.checkpoint
     if resume or checkpoint.resume_from_run is not None:
         return _resume(loaded, flags, config_files, env_file, json_output=json_output, quiet=quiet)
@@ -78,7 +83,9 @@ def plan(
     """
     from pitstop.cli.plan import show_plan
 
-    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True)
+    loaded = load_settings(
+        flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, find_base_run=find_base_run
+    )
     apply_foreign(env_file)
     return show_plan(loaded, json_output=json_output)
 
@@ -124,15 +131,23 @@ def _refuse_taken_number(loaded: Loaded) -> None:
     """``train --run-number 3`` with a run 3: say so before the model is loaded."""
     from pitstop.checkpointing.layout import run_directory_name
 
-    checkpoint = loaded.settings.training.checkpoint
+    checkpoint, group = loaded.settings.training.checkpoint, _group(loaded)
     if (
         checkpoint.run_number is not None
-        and (path := Path(checkpoint.base_dir) / run_directory_name(checkpoint.run_number)).exists()
+        and (path := Path(checkpoint.base_dir) / group / run_directory_name(checkpoint.run_number)).exists()
     ):
+        again = f"{group}/{checkpoint.run_number}" if group else f"--run-number {checkpoint.run_number}"
         raise RunError(
             f"run {checkpoint.run_number} exists: {path}",
-            hint=f"Continue it with 'pitstop resume --run-number {checkpoint.run_number}', or leave --run-number out for a new run.",
+            hint=f"Continue it with 'pitstop resume {again}', or leave --run-number out for a new run.",
         )
+
+
+def _group(loaded: Loaded) -> str:
+    """Base trainings are numbered apart."""
+    from pitstop.checkpointing.layout import BASE_TRAINING
+
+    return BASE_TRAINING if loaded.settings.training.method == "full" else ""
 
 
 def _resume(
@@ -149,14 +164,14 @@ def _resume(
             "--resume takes no --config: a resumed run keeps its own settings.", hint="Give what should change as flags."
         )
     checkpoint = loaded.settings.training.checkpoint
-    number = checkpoint.resume_from_run or checkpoint.run_number
+    number, group = checkpoint.resume_from_run or checkpoint.run_number, _group(loaded)
     overrides = {
         path: value
         for path, value in flags.items()
         if path not in ("training.checkpoint.base_dir", "training.checkpoint.run_number", "training.checkpoint.resume_from_run")
     }
     return resume_run(
-        None if number is None else str(number),
+        None if number is None else f"{group}/{number}" if group else str(number),
         base_dir=checkpoint.base_dir,
         flags=overrides,
         env_file=env_file,

@@ -28,6 +28,9 @@ _HEAD = """\
 # Where the default is "not set", an example of what to write says more than 'none'.
 _EXAMPLES = {
     "model.id": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "model.from_run": "base_training/1@best",
+    "model.config": "configs/my-model.json",
+    "model.tokenizer": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "data.train": "data/train.jsonl",
     "data.eval": "data/held_out.jsonl",
     "naming.experiment_name": "high-lr-test",

@@ -7,7 +7,7 @@ settings and flags only.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +36,9 @@ __all__ = ["Leaf", "Loaded", "Source", "apply_foreign", "describe", "leaves", "l
 DEMO = "demo"
 
 _MODEL, _DATA, _EVAL_DATA = "model.id", "data.train", "data.eval"
+_FROM_RUN, _FROM_SCRATCH, _CONFIG, _TOKENIZER = "model.from_run", "model.from_scratch", "model.config", "model.tokenizer"
+_BASE_DIR = "training.checkpoint.base_dir"
+_EPOCHS, _BASE_TRAINING_EPOCHS = "training.epochs", 3
 _METHOD, _IN_4BIT = "training.method", "quantization.load_in_4bit"
 _ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
 _PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
@@ -43,6 +46,22 @@ _REPORT_TO = "tracking.report_to"
 _DEFAULT = Source("default", "default")
 
 GroupType = TypeVar("GroupType", bound=Group)
+
+
+@dataclass(frozen=True)
+class BaseRun:
+    """The checkpoint of a base training that ``model.from_run`` means.
+
+    ``reference`` names it in a way that means the same one later, ``label`` its run, ``values`` are settings that follow from it.
+    """
+
+    reference: str
+    label: str
+    values: Mapping[str, Any]
+
+
+FindBaseRun = Callable[[str, str], BaseRun]
+"""Finds the base training that a reference means below a base directory. ``RunError``, ``CheckpointError``."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,7 @@ def load_settings(
     base_name: str = "",
     require_model_and_data: bool = False,
     check_overridden: bool = False,
+    find_base_run: FindBaseRun | None = None,
 ) -> Loaded:
     """Merge all sources into one checked ``Settings``.
 
@@ -77,6 +97,7 @@ def load_settings(
         base_name: what to call ``base`` in messages, such as ``run_003/config.json``.
         require_model_and_data: refuse a model without data and data without a model.
         check_overridden: check values that a stronger source overrides, too.
+        find_base_run: looks up what ``model.from_run`` means; without it that setting stays as it was given.
 
     Raises:
         SettingsError: an unknown name, a value out of range, an unreadable file, or settings that contradict each other.
@@ -90,11 +111,15 @@ def load_settings(
         _check_all(layers)
     merged = _merge(layers)
     notes: list[str] = []
-    if base is None and not _given(merged, _MODEL) and not _given(merged, _DATA):
+    if base is None and find_base_run is not None:
+        merged = _stand_on_base_run(merged, find_base_run)
+    if base is None and not any(_given(merged, path) for path in (_MODEL, _DATA, _FROM_RUN, _FROM_SCRATCH)):
         merged = {**read_preset(DEMO), **{path: given for path, given in merged.items() if path not in (_MODEL, _DATA)}}
         notes.append(_demo_note())
     values, sources = _parse_all(merged)
     _resolve_method(values, sources)
+    _resolve_epochs(values, sources)
+    _resolve_scratch(values, sources)
     _resolve_enabled(values, sources)
     _check_push_base(values, sources)
     values[_REPORT_TO] = _trackers(values[_REPORT_TO], sources[_REPORT_TO])
@@ -220,6 +245,61 @@ def _resolve_method(values: dict[str, Any], sources: dict[str, Source]) -> None:
     values[_METHOD], values[_IN_4BIT] = method, in_4bit
 
 
+def _resolve_epochs(values: dict[str, Any], sources: dict[str, Source]) -> None:
+    """Base training has a default of its own."""
+    if values[_METHOD] == "full" and sources[_EPOCHS] is _DEFAULT:
+        values[_EPOCHS] = _BASE_TRAINING_EPOCHS
+        sources[_EPOCHS] = Source("default", "default of method full")
+
+
+def _resolve_scratch(values: dict[str, Any], sources: dict[str, Source]) -> None:
+    """A model from scratch goes by the name of its configuration unless it is given one. ``SettingsError``."""
+    if not values[_FROM_SCRATCH]:
+        for path in (_CONFIG, _TOKENIZER):
+            if values[path]:
+                raise SettingsError(
+                    f"{path} ({sources[path].where}) is for a model from scratch only.",
+                    hint="Add --from-scratch, or leave it out.",
+                )
+        return
+    where = sources[_FROM_SCRATCH].where
+    if values[_METHOD] != "full":
+        raise SettingsError(
+            f"{_FROM_SCRATCH} ({where}) needs method full: an adapter on random weights learns nothing.",
+            hint="Give --method full.",
+        )
+    if values[_FROM_RUN]:
+        raise SettingsError(
+            f"{_FROM_RUN} ({sources[_FROM_RUN].where}) contradicts {_FROM_SCRATCH} ({where}).", hint="Give one of the two."
+        )
+    if not values[_CONFIG]:
+        raise SettingsError(f"{_FROM_SCRATCH} ({where}) needs a configuration.", hint="Give --model-config FILE.")
+    if not values[_TOKENIZER] and not values[_MODEL]:
+        raise SettingsError(f"{_FROM_SCRATCH} ({where}) needs a tokenizer.", hint="Give --tokenizer, or --model-id to take its.")
+    if not values[_TOKENIZER]:
+        values[_TOKENIZER] = values[_MODEL]
+        sources[_TOKENIZER] = sources[_MODEL]
+    if not values[_MODEL]:
+        values[_MODEL] = values[_CONFIG]
+        sources[_MODEL] = sources[_CONFIG]
+
+
+def _stand_on_base_run(merged: Layer, find: FindBaseRun) -> Layer:
+    """Let the base training that ``model.from_run`` means give the model and, where nothing else does, the task."""
+    if not _given(merged, _FROM_RUN):
+        return merged
+    given = merged[_FROM_RUN]
+    if _given(merged, _MODEL) and merged[_MODEL].source.kind == given.source.kind == "flag":
+        raise SettingsError(
+            f"{given.source.where} and {merged[_MODEL].source.where} name two base models.", hint="Give one of the two."
+        )
+    directory = _parse(by_path()[_BASE_DIR], merged[_BASE_DIR]) if _BASE_DIR in merged else by_path()[_BASE_DIR].default
+    found = find(directory, _parse(by_path()[_FROM_RUN], given))
+    source = Source("base run", found.label)
+    values = {path: Given(value, source) for path, value in found.values.items()}
+    return {**values, **merged, _FROM_RUN: Given(found.reference, given.source), _MODEL: values[_MODEL]}
+
+
 def _settle(method: str, in_4bit: bool, sources: Mapping[str, Source]) -> tuple[str | None, bool | None]:
     """A flag beats what a resumed run recorded, where both settings stand; two wishes of a user contradict each other."""
     if sources[_METHOD].kind == "run":
@@ -229,7 +309,7 @@ def _settle(method: str, in_4bit: bool, sources: Mapping[str, Source]) -> tuple[
     raise SettingsError(
         f"training.method {method} ({sources[_METHOD].where}) contradicts "
         f"quantization.load_in_4bit {str(in_4bit).lower()} ({sources[_IN_4BIT].where}).",
-        hint="Give one of the two: qlora stores the base in 4 bits, lora does not.",
+        hint="Give one of the two: qlora stores the base in 4 bits, lora and full do not.",
     )
 
 
@@ -240,6 +320,11 @@ def _resolve_enabled(values: dict[str, Any], sources: dict[str, Source]) -> None
 
 
 def _check_push_base(values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
+    if values[_PUSH_BASE] and values[_METHOD] == "full":
+        raise SettingsError(
+            f"{_PUSH_BASE} ({sources[_PUSH_BASE].where}) pushes the frozen base, and method full freezes none.",
+            hint="Leave it out: each checkpoint on the Hub is a whole model.",
+        )
     if values[_PUSH_BASE] and not values[_SAVE_BASE]:
         raise SettingsError(
             f"{_PUSH_BASE} ({sources[_PUSH_BASE].where}) pushes the run's copy of the base, and "

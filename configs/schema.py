@@ -53,6 +53,30 @@ class ModelSettings(Group):
         env="MODEL_REVISION",
         flag="--model-revision",
     )
+    from_run: str | None = setting(
+        None,
+        "Base training to start from instead of model.id: base_training/1@best, a run's name or a path; best unless it picks another.",
+        env="FROM_RUN",
+        flag="--from",
+    )
+    from_scratch: bool = setting(
+        False,
+        "Train a new model with random weights, drawn from the seed, as model.config describes it; method full only.",
+        env="FROM_SCRATCH",
+        flag="--from-scratch",
+    )
+    config: str | None = setting(
+        None,
+        "config.json of transformers that a model from scratch is made after.",
+        env="MODEL_CONFIG",
+        flag="--model-config",
+    )
+    tokenizer: str | None = setting(
+        None,
+        "Hub id or local directory of the tokenizer of a model from scratch; unset, that of model.id.",
+        env="TOKENIZER",
+        flag="--tokenizer",
+    )
     gradient_checkpointing: bool = setting(
         False,
         "Recompute activations in the backward pass: less memory, about 30 % more time.",
@@ -246,6 +270,14 @@ class CheckpointSettings(Group):
         env="SAVE_BASE_MODEL",
         flag="--save-base-model",
     )
+    shard_size_gb: float = setting(
+        5.0,
+        "Largest weights file of a whole model in GB (10^9 bytes); a larger model is cut into several, with an index.",
+        env="SHARD_SIZE_GB",
+        flag="--shard-size-gb",
+        gt=0.0,
+        le=1000.0,
+    )
     sync_save: bool = setting(
         False,
         "Wait for each save instead of writing it beside the training.",
@@ -263,14 +295,20 @@ class TrainingSettings(Group):
     task: Literal["sft", "ner", "rank"] = setting(
         "sft", "Training task: instruction tuning, entity extraction, or recommendation.", env="TASK", flag="--task"
     )
-    method: Literal["qlora", "lora"] | None = setting(
+    method: Literal["qlora", "lora", "full"] | None = setting(
         None,
-        "qlora (adapter on a 4-bit base, the default) or lora (adapter on a 16-bit base).",
+        "qlora (adapter on a 4-bit base, the default), lora (adapter on a 16-bit base) or full (all weights: base training).",
         env="METHOD",
         flag="--method",
     )
     epochs: int = setting(
-        5, "Passes over the training data.", env="NUM_TRAIN_EPOCHS", flag="--epochs", documented=True, ge=1, le=100_000
+        5,
+        "Passes over the training data; 3 with method full, unless set.",
+        env="NUM_TRAIN_EPOCHS",
+        flag="--epochs",
+        documented=True,
+        ge=1,
+        le=100_000,
     )
     max_steps: int | None = setting(
         None, "Stop after this many optimizer steps, whatever the epochs.", env="MAX_STEPS", flag="--max-steps", ge=1
@@ -317,9 +355,15 @@ class TrainingSettings(Group):
         env="OPTIMIZER",
         flag="--optimizer",
     )
-    seed: int = setting(
-        42, "Seed of the adapter's initial values, dropout and data order.", env="SEED", flag="--seed", ge=0, le=2**32 - 1
+    ema_decay: float | None = setting(
+        None,
+        "Keep an exponential moving average of the trained weights with this decay a step, and evaluate it; unset, none.",
+        env="EMA_DECAY",
+        flag="--ema-decay",
+        gt=0.0,
+        lt=1.0,
     )
+    seed: int = setting(42, "Seed of initial values, dropout and data order.", env="SEED", flag="--seed", ge=0, le=2**32 - 1)
     num_processes: int = setting(
         1,
         "Processes on this machine, one per device (DistributedDataParallel).",

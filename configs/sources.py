@@ -15,7 +15,7 @@ from pitstop.configs.secrets import mask, remember
 
 PREFIX = "PITSTOP_"
 
-Kind = Literal["flag", "environment", "env-file", "config", "preset", "default", "run"]
+Kind = Literal["flag", "environment", "env-file", "config", "preset", "default", "run", "base run"]
 
 
 @dataclass(frozen=True)

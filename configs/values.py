@@ -12,7 +12,15 @@ from pitstop.configs.leaves import Leaf
 _TRUE = {"true", "yes", "on", "1", "y", "t"}
 _FALSE = {"false", "no", "off", "0", "n", "f"}
 _NOTHING = {"", "none", "null", "~"}
-_PATHS = {"model.id", "data.train", "data.eval", "training.checkpoint.base_dir"}
+_PATHS = {
+    "model.id",
+    "model.from_run",
+    "model.config",
+    "model.tokenizer",
+    "data.train",
+    "data.eval",
+    "training.checkpoint.base_dir",
+}
 _SHOWN = 80
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pitstop.configs.datasets import DATA_SUFFIX, without_weight
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.leaves import nearest
+from pitstop.configs.leaves import by_path, nearest
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.schema import Settings
 
@@ -26,6 +26,8 @@ MAX_LENGTH = 96
 _PART_LENGTH = 10
 _HASH_LENGTH = 8
 _DERIVED = "{model}-{task}-r{rank}-a{alpha}-e{epochs}"
+_DERIVED_FULL = "{model}-{task}-full-e{epochs}"  # all weights are trained: there is no rank
+_PREFIX_FULL = "{model}-{task}-full"
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _EXAMPLE = re.compile(r"example:([^/\\]+)")
 # Directory names that Windows reserves, and names that would read as another run's number or directory.
@@ -68,9 +70,10 @@ class NameInputs:
 def inputs_from(settings: Settings) -> NameInputs:
     """Pick what names are made of out of the settings."""
     naming, training = settings.naming, settings.training
+    own_prefix = naming.prefix != by_path()["naming.prefix"].default
     hashed = naming.with_hash or "{hash}" in f"{naming.prefix}{naming.template}"
     return NameInputs(
-        model=model_part(settings.model.id),
+        model=model_part(_model_name(settings)),
         task=task_part(settings.data.train[0] if settings.data.train else None),
         rank=settings.lora.rank,
         alpha=settings.lora.alpha,
@@ -78,7 +81,7 @@ def inputs_from(settings: Settings) -> NameInputs:
         learning_rate=training.learning_rate,
         method=training.method or "qlora",
         scheme=naming.scheme,
-        prefix=naming.prefix,
+        prefix=naming.prefix if own_prefix or training.method != "full" else _PREFIX_FULL,
         template=naming.template,
         experiment=naming.experiment_name,
         custom_id=naming.custom_id,
@@ -174,6 +177,12 @@ def all_names(settings: Settings, now: datetime) -> dict[str, Name]:
     return names
 
 
+def _model_name(settings: Settings) -> str | None:
+    """A model from scratch that has no other name is called like its configuration, without the ending."""
+    model = settings.model
+    return (model.id or "").removesuffix(".json") if model.from_scratch and model.id == model.config else model.id
+
+
 def model_part(model_id: str | None) -> str:
     """First 10 letters and digits of the last part of a model id or path; "model" where there are none."""
     return _part(_last_part(model_id or ""), "model")
@@ -219,7 +228,7 @@ def _render(inputs: NameInputs, now: datetime) -> str:
     if inputs.scheme == "timestamped":
         parts = [values["prefix"], values["experiment"]]
     else:
-        parts = [_fill(_DERIVED, values, "")]
+        parts = [_fill(_DERIVED_FULL if inputs.method == "full" else _DERIVED, values, "")]
     parts += [values["hash"] if inputs.with_hash else "", values["timestamp"]]
     return "-".join(part for part in parts if part)
 

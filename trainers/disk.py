@@ -6,19 +6,20 @@ from pathlib import Path
 
 from pitstop.checkpointing.storage import LocalStorage
 from pitstop.configs.errors import ResourceError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import Settings, TrainingSettings
 from pitstop.configs.units import human_size
 
 OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 2.1, "paged_adamw_32bit": 8.0}
 """Bytes of optimizer state a trainable parameter."""
 
-_WEIGHT_BYTES = 4  # adapters are trained in float32
+_WEIGHT_BYTES = 4  # what is trained is float32
 _EXTRA = 1 << 20  # names, settings, random states
 
 
-def checkpoint_bytes(trainable: int, optimizer: str) -> int:
+def checkpoint_bytes(trainable: int, training: TrainingSettings) -> int:
     """About how many bytes a checkpoint of ``trainable`` parameters takes."""
-    return int(trainable * (_WEIGHT_BYTES + OPTIMIZER_BYTES[optimizer])) + _EXTRA
+    copies = 1 if training.ema_decay is None else 2
+    return int(trainable * (copies * _WEIGHT_BYTES + OPTIMIZER_BYTES[training.optimizer])) + _EXTRA
 
 
 def check_room(settings: Settings, trainable: int) -> str | None:
@@ -29,7 +30,7 @@ def check_room(settings: Settings, trainable: int) -> str | None:
     checkpoint = settings.training.checkpoint
     directory = Path(checkpoint.base_dir)
     free = LocalStorage().free_space(directory)
-    one = checkpoint_bytes(trainable, settings.training.optimizer)
+    one = checkpoint_bytes(trainable, settings.training)
     if free < one:
         raise ResourceError(
             f"{directory} has no room for a single checkpoint: one takes about {human_size(one)}, {human_size(free)} are free.",

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,9 @@ from pitstop.configs.schema import EvaluationSettings
 from pitstop.trainers.data.batch import Batch, flat_batch, padded_batch
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.order import BatchShape, micro_batches
+from pitstop.trainers.ema import Ema
 from pitstop.trainers.loss import TokenLosses, takes_logits_to_keep, token_losses
+from pitstop.trainers.models.trained import Trained, TrainedAdapter
 from pitstop.trainers.optim import trainable
 from pitstop.trainers.tasks.base import Interrupted, Scoring
 
@@ -56,19 +58,30 @@ class StepStats:
 class Engine:
     """Owns the model and optimizer as Accelerate prepared them.
 
-    ``model`` is the bare ``PeftModel``; gradients are averaged over processes by DistributedDataParallel.
+    ``model`` is the ``PeftModel``, or the model itself where all of it is trained, as ``trained`` says; gradients are averaged
+    over processes by DistributedDataParallel. With ``ema_decay`` an average of the weights is kept, and evaluated.
     """
 
     def __init__(
-        self, accelerator: Any, model: Any, optimizer: torch.optim.Optimizer, layout: Layout, max_grad_norm: float
+        self,
+        accelerator: Any,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        layout: Layout,
+        max_grad_norm: float,
+        *,
+        trained: Trained | None = None,
+        ema_decay: float | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.model = model
+        self.trained: Trained = trained or TrainedAdapter(model)
         self.layout = layout
         self.max_grad_norm = max_grad_norm
         self.raw_optimizer = optimizer
         self.parameters = trainable(model)
-        self._keep_positions = takes_logits_to_keep(model.get_base_model())
+        self.ema = Ema(self.parameters, ema_decay) if ema_decay is not None else None
+        self._keep_positions = takes_logits_to_keep(self.trained.bare)
         self._forward_model: nn.Module = accelerator.prepare_model(model)
         self.optimizer = accelerator.prepare_optimizer(optimizer)
 
@@ -165,6 +178,8 @@ class Engine:
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
         norm: torch.Tensor = self.accelerator.clip_grad_norm_(list(self.parameters.values()), limit)
         self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -184,7 +199,8 @@ class Engine:
         """
         self.model.eval()
         batches = data.batches(batch_size)
-        sums = self._score(data, batches, give_up, recover)
+        with self.evaluated_weights():
+            sums = self._score(data, batches, give_up, recover)
         if recover and agree(int(sums is None), self.device):
             return None
         assert sums is not None
@@ -197,6 +213,16 @@ class Engine:
             own = math.fsum(value for value, source in zip(nll, sources, strict=True) if source == number)
             metrics[f"val_loss_{name}"] = own / data.parts[number].counts.supervised_tokens
         return metrics
+
+    def evaluated_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Have the weights that are judged in the model while inside: their average where one is kept."""
+        return self.ema.in_place() if self.ema is not None else contextlib.nullcontext()
+
+    def average(self) -> Mapping[str, torch.Tensor]:
+        """The live tensors of the average, by the names that the weights are saved under."""
+        assert self.ema is not None
+        with self.ema.in_place():
+            return self.trained.tensors()
 
     def scoring(self, tokenizer: Any, settings: EvaluationSettings, give_up: Callable[[], bool]) -> Scoring:
         """What a task's scorer computes with here."""

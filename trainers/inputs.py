@@ -22,8 +22,8 @@ from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.reading import load_dataset
 from pitstop.trainers.data.records import EXAMPLE_SCHEME
 from pitstop.trainers.data.surroundings import surroundings
-from pitstop.trainers.models.base import load_tokenizer
-from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
+from pitstop.trainers.models.family import family_of
+from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import make_task
@@ -93,17 +93,19 @@ def read_inputs(
     known: KnownBase | None = None,
     *,
     own_copy: Callable[[], ModelSource | None] = lambda: None,
+    source: ModelSource | None = None,
     packing: bool = True,
 ) -> Inputs:
     """Find the model and read the data, cheapest mistakes first.
 
     ``known`` is what a resumed run recorded of its base, and ``own_copy`` gives the run's own copy of it, which is taken where
-    the model is not found. ``packing`` is false for models that cannot keep documents of one row apart. Raises ``ModelError``,
+    the model is not found; ``source`` is a model that is found already. ``packing`` is false for models that cannot keep documents of one row apart. Raises ``ModelError``,
     ``DataError`` and ``SettingsError`` (a monitored metric that there will not be).
     """
-    with main_process_first():
-        source = _find(settings, known, own_copy, reporter)
-    tokenizer = load_tokenizer(source.path)
+    if source is None:
+        with main_process_first():
+            source = _find(settings, known, own_copy, reporter)
+    tokenizer = family_of(settings).tokenizer(source)
     task = make_task(settings, tokenizer)
     task.say = reporter.line
     train, evaluation = read_data(settings, task, reporter, packing=packing, model=source.path)
@@ -115,7 +117,7 @@ def _find(
     settings: Settings, known: KnownBase | None, own_copy: Callable[[], ModelSource | None], reporter: Reporter
 ) -> ModelSource:
     try:
-        return find_model(settings, known)
+        return family_of(settings).find(settings, known)
     except NoModel:
         copy = own_copy()
         if copy is None:

@@ -20,12 +20,12 @@ from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import choose_device, choose_precision
 from pitstop.trainers.disk import OPTIMIZER_BYTES, checkpoint_bytes
-from pitstop.trainers.inputs import read_inputs
+from pitstop.trainers.inputs import Inputs, read_inputs
 from pitstop.trainers.launch import world_size
 from pitstop.trainers.loop import Plan
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.models.base import quiet_libraries
-from pitstop.trainers.models.source import ModelSource
+from pitstop.trainers.models.family import family_of
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
 
@@ -34,6 +34,7 @@ _PROCESS_BYTES = {"cpu": 700 << 20, "cuda": 600 << 20, "mps": 700 << 20}  # libr
 _NF4_BYTES = {False: 0.5 + 4 / 64, True: 0.5 + 1 / 64 + 4 / (64 * 256)}
 _KEPT_A_LAYER = (14, 8)  # 16-bit values kept for the backward pass, a token and layer: hidden widths, MLP widths
 _FLOPS_A_WEIGHT = 4.0  # a token: forward, and backward through frozen weights to what lies below
+_FLOPS_A_TRAINED_WEIGHT = 6.0  # and the gradient of the weight itself
 _REALISTIC = 0.4  # share of the speed of one large matrix product that a whole training step reaches
 
 
@@ -73,10 +74,10 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     training = settings.training
     shape = BatchShape(training.batch_size, training.gradient_accumulation_steps, max(training.num_processes, world_size()))
     plan = Plan.from_here(Progress(), len(inputs.train), shape, training)
-    model = _without_weights(settings, inputs.source)
+    model = _without_weights(settings, inputs)
     sizes = _Sizes.of(model, settings)
     tokens = _tokens_to_train(inputs.train, plan, shape)
-    checkpoint = checkpoint_bytes(sizes.trainable, training.optimizer)
+    checkpoint = checkpoint_bytes(sizes.trainable, training)
     kept = (training.checkpoint.keep_last_n or max(1, plan.total_steps // max(1, plan.steps_per_epoch))) + 1
     return Forecast(
         device=str(device),
@@ -94,7 +95,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
         free_disk_bytes=_free(Path(training.checkpoint.base_dir)),
         time_s=tokens
         * sizes.multiplied
-        * _FLOPS_A_WEIGHT
+        * (_FLOPS_A_TRAINED_WEIGHT if sizes.whole else _FLOPS_A_WEIGHT)
         / (_flops_per_s(device, precision.compute) * _REALISTIC * shape.world_size),
         sources=tuple(describe_shares(inputs.train)),
     )
@@ -109,12 +110,12 @@ def _free(directory: Path) -> int | None:
         return None
 
 
-def _without_weights(settings: Settings, source: ModelSource) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
+def _without_weights(settings: Settings, inputs: Inputs) -> Any:
+    source = inputs.source
     with quiet_libraries(), torch.device("meta"):
-        config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = family_of(settings).without_weights(source)
+        if settings.training.method == "full":
+            return model.requires_grad_(True)
         model.requires_grad_(False)
         return add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id)
 
@@ -125,21 +126,25 @@ class _Sizes:
     trainable: int
     multiplied: int  # weights that every token is multiplied with
     base_bytes: int
+    whole: bool  # everything is trained
 
     @classmethod
     def of(cls, model: Any, settings: Settings) -> _Sizes:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
         head = model.get_output_embeddings()
-        linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head and not m.weight.requires_grad]
+        whole = settings.training.method == "full"
+        linear = [
+            m for m in model.modules() if isinstance(m, nn.Linear) and m is not head and (whole or not m.weight.requires_grad)
+        ]
         quantised = sum(m.weight.numel() for m in linear) if settings.training.method == "qlora" else 0
         rest = total - trainable - quantised
         base_bytes = int(quantised * _NF4_BYTES[settings.quantization.use_double_quant] + rest * 2)
-        return cls(total, trainable, sum(m.weight.numel() for m in linear), base_bytes)
+        return cls(total, trainable, sum(m.weight.numel() for m in linear), base_bytes, whole)
 
 
 def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Dataset, device: torch.device) -> int:
-    """Base, adapter with gradient and optimizer state, kept activations and logits of the largest micro-batch."""
+    """Base, what is trained with gradient and optimizer state, kept activations and logits of the largest micro-batch."""
     text = config.get_text_config()
     tokens = data.longest(settings.training.batch_size)
     supervised = tokens * data.counts.supervised_tokens / data.counts.tokens
@@ -150,8 +155,18 @@ def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Dataset, 
         (2 * tokens * text.hidden_size * layers + a_layer) if settings.model.gradient_checkpointing else a_layer * layers
     )
     logits = supervised * text.vocab_size * (2 + 4 + 4 + 4)
-    adapter = sizes.trainable * (8 + OPTIMIZER_BYTES[settings.training.optimizer])
-    return int(_PROCESS_BYTES[device.type] + sizes.base_bytes + adapter + activations + logits)
+    trained = _trained_bytes(settings, sizes, device)
+    return int(_PROCESS_BYTES[device.type] + sizes.base_bytes + trained + activations + logits)
+
+
+def _trained_bytes(settings: Settings, sizes: _Sizes, device: torch.device) -> float:
+    """What is trained in float32, its gradient, optimizer state and average; the buffers that saves copy to, on a CPU."""
+    training = settings.training
+    average = 0 if training.ema_decay is None else 4
+    state = 4 + average + OPTIMIZER_BYTES[training.optimizer]
+    in_16_bits = 2 if sizes.whole and device.type != "mps" else 0  # autocast's copies of the weights
+    copied = state if device.type == "cpu" and sizes.whole else 0  # a device's are copied to the memory of its host
+    return sizes.trainable * (4 + state + in_16_bits + copied)
 
 
 def _tokens_to_train(data: Dataset, plan: Plan, shape: BatchShape) -> float:

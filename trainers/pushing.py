@@ -110,7 +110,7 @@ class Pusher:
         self._warned.add(verdict)
 
     def _how_to_push(self) -> str:
-        return f"`pitstop push {self.run.number}`" if self.run else "`pitstop push`"
+        return f"`pitstop push {self.run.ref}`" if self.run else "`pitstop push`"
 
     # During training
 

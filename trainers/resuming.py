@@ -38,9 +38,12 @@ from pitstop.trainers.samples import samples_log
 from pitstop.trainers.session import BaseOnDisk, Hardware, place_base
 
 # Changing one of these makes another model or another run of it.
-_FIXED = ("model.revision", "lora.", "quantization.", "training.task", "training.method", "training.optimizer",
+_FIXED = ("model.revision", "model.from_scratch", "lora.", "quantization.", "training.task", "training.method",
+          "training.optimizer", "training.ema_decay", "training.checkpoint.shard_size_gb",
           "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.")  # fmt: skip
 _MAY_CHANGE = ("lora.dropout",)
+# A checkpoint of a whole model needs no other model, so that naming one would be a misunderstanding.
+_FIXED_IN_FULL = ("model.id", "model.from_run", "model.config", "model.tokenizer")
 _FALLBACK = "or add --fallback new to start a new run with the same settings"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _METADATA_HINT = "move metadata.json away: the next resume rebuilds it from config.json and the checkpoints"
@@ -157,7 +160,7 @@ def _finished(run: RunDirectory, progress: Mapping[str, Any], reason: str) -> Ru
     why = f" ({reason})" if reason and reason != ALL_DONE else ""
     return RunError(
         f"{run.label} is finished: {epochs} epochs, step {step}{why}.",
-        hint=f"To train it further, give a larger total: pitstop resume {run.number} --epochs {longer}",
+        hint=f"To train it further, give a larger total: pitstop resume {run.ref} --epochs {longer}",
     )
 
 
@@ -178,7 +181,7 @@ def plan_from(run: RunDirectory, info: CheckpointInfo, request: ResumeRequest) -
     _check_last_changes(run, info)
     settings = _load(run.with_last_changes(base, info.name), request, run, where).settings
     changes = _changes(base, settings_to_dict(settings))
-    _refuse_fixed(changes, request)
+    _refuse_fixed(changes, request, settings.training.method)
     return ResumePlan(
         run, info, content, settings, changes, request.allow_changed_base, _known_base(run, info, settings, request)
     )
@@ -238,10 +241,11 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest) -> None:
+def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest, method: str | None) -> None:
     flags = {leaf.path: leaf.flag for leaf in leaves()}
     for path in sorted(changes, key=lambda path: path not in request.flags):  # name what the user gave, not what follows
-        if path.startswith(_FIXED) and path not in _MAY_CHANGE:
+        fixed = path.startswith(_FIXED) and path not in _MAY_CHANGE
+        if fixed or (method == "full" and path in _FIXED_IN_FULL):
             raise SettingsError(
                 f"{flags[path]} cannot change in a resumed run: it would be another model.",
                 hint="Start a new run with 'pitstop train'.",
@@ -293,6 +297,13 @@ def naming_new_places() -> Iterator[None]:
 def _with_new_place(error: PitstopError, how: str) -> PitstopError:
     hint = f"{error.hint} If it lies elsewhere on this machine, {how} the new place."
     return type(error)(error.message, hint=hint)
+
+
+def whole_model(plan: ResumePlan) -> ModelSource | None:
+    """The checkpoint as the model to go on with, where all weights are trained: it has all of it, the tokenizer too."""
+    if plan.settings.training.method != "full":
+        return None
+    return ModelSource(str(plan.settings.model.id), plan.info.path, None, is_copy=True)
 
 
 def own_copy(plan: ResumePlan) -> ModelSource | None:
@@ -444,6 +455,4 @@ def record(
         more["base_model"] = {"id": portable_value(source.model_id), "revision": source.revision, "digest": digest}
     run.record_resume(plan.info, plan.changes, environment=dict(environment), **more)
     run.sync_checkpoints()
-    reporter.line(
-        f"Resumed run {run.number} ({run.name}) from {plan.info.name}: step {plan.info.step}, epoch {plan.info.epoch:.2f}"
-    )
+    reporter.line(f"Resumed run {run.ref} ({run.name}) from {plan.info.name}: step {plan.info.step}, epoch {plan.info.epoch:.2f}")

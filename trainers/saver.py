@@ -14,7 +14,7 @@ from pitstop.checkpointing import state, vetting
 from pitstop.checkpointing.housekeeping import freed_by_prune
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.snapshot import Snapshot, StateBuffers
+from pitstop.checkpointing.snapshot import AverageBuffer, Snapshot, StateBuffers
 from pitstop.checkpointing.storage import failed_save
 from pitstop.checkpointing.store import CheckpointInfo
 from pitstop.configs.errors import ResourceError, first_line, is_disk_full
@@ -73,7 +73,7 @@ class Saver:
         self.logs = [each for each in (log, samples) if each is not None]
         self.plan: Plan | None = None
         self.times: list[SaveTime] = []
-        self._buffers = StateBuffers(engine.model, engine.raw_optimizer, engine.names, engine.device)
+        self._buffers = _buffers(engine)
         self._background = Background()
         self._misses = 0
         self._failure: ResourceError | None = None  # of the newest save, if it failed
@@ -228,6 +228,18 @@ class Saver:
         )
 
 
+def _buffers(engine: Engine) -> StateBuffers:
+    pinned = engine.device.type == "cuda"
+    return StateBuffers(
+        engine.model,
+        engine.raw_optimizer,
+        engine.names,
+        engine.device,
+        weights=engine.trained.buffer(pinned=pinned),
+        more=[AverageBuffer(engine.average, pinned=pinned)] if engine.ema is not None else [],
+    )
+
+
 def _with_way_out(error: ResourceError, run: RunDirectory, size: int) -> ResourceError:
     """The error of a save with how much it needed and what could make room for it."""
     try:
@@ -253,7 +265,9 @@ def restore(engine: Engine, info: CheckpointInfo, content: dict[str, Any]) -> Ca
     Returns what is to be called last, right before training: it restores this process's random state, which building
     and loading would disturb. Raises ``CheckpointError`` for anything missing or unfit.
     """
-    state.load_adapter(engine.model, info.path)
+    engine.trained.restore(info.path)
+    if engine.ema is not None:
+        state.load_average(engine.average(), info.path)
     state.load_optimizer(engine.raw_optimizer, engine.names, info.path)
     for group in engine.raw_optimizer.param_groups:  # a run with only an evaluation left saves the rate of its last step again
         group["lr"] = Progress.from_dict(content.get("progress")).learning_rate

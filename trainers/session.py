@@ -20,8 +20,10 @@ from pitstop.trainers.engine import Engine, Layout, build_accelerator, join_proc
 from pitstop.trainers.environment import describe
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
 from pitstop.trainers.models.attention import keeps_documents_apart
-from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, load_base, quiet_libraries, save_base
+from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, quiet_libraries
+from pitstop.trainers.models.family import Family, family_of
 from pitstop.trainers.models.source import ModelSource
+from pitstop.trainers.models.trained import Trained, TrainedAdapter, WholeModel, stored_descriptions
 from pitstop.trainers.optim import build_optimizer, trainable
 from pitstop.trainers.reporter import Reporter
 
@@ -80,19 +82,19 @@ class BaseOnDisk:
 def place_base(settings: Settings, source: ModelSource, tokenizer: Any, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
     """Make sure that the shared copy of the base exists, saving it if this is the first run to use it.
 
-    Only the first process writes; the others wait. Every process then loads the same bytes.
+    Where all weights are trained nothing is frozen, so there is nothing to save. Only the first process writes; the others wait. Every process then loads the same bytes.
     """
     recipe = BaseRecipe.from_settings(settings, hardware.precision)
     digest = source.digest(recipe.as_dict())
-    if not settings.training.checkpoint.save_base_model:
+    if not settings.training.checkpoint.save_base_model or settings.training.method == "full":
         return BaseOnDisk(source.path, stored=False, digest=digest)
-    bases = BaseModels(settings.training.checkpoint.base_dir)
+    bases, family = BaseModels(settings.training.checkpoint.base_dir), family_of(settings)
 
     def write(directory: Path) -> None:
         form = "4-bit" if recipe.quantised else "16-bit"
         reporter.line(f"Saving the {form} base model once, for all runs that share it.")
-        model = load_base(source.path, recipe, hardware.device, stored=False, flash=False)
-        save_base(model, tokenizer, directory)
+        model = family.load(source.path, recipe, hardware.device, stored=False, flash=False, frozen=True)
+        family.save(model, tokenizer, directory)
 
     if hardware.is_main:
         bases.save_once(digest, write)
@@ -108,24 +110,56 @@ class Built:
     packing: bool
 
 
-def build(settings: Settings, base: BaseOnDisk, model_id: str, pad_id: int, hardware: Hardware, reporter: Reporter) -> Built:
-    """Load the base, put a fresh adapter on it and hand both to Accelerate."""
-    recipe = BaseRecipe.from_settings(settings, hardware.precision)
+def build(
+    settings: Settings,
+    base: BaseOnDisk,
+    source: ModelSource,
+    tokenizer: Any,
+    hardware: Hardware,
+    reporter: Reporter,
+) -> Built:
+    """Load the model, make what is trained of it as the method says, and hand both to Accelerate."""
+    family = family_of(settings)
     flash = _flash(settings, hardware, reporter)
-    base_model = load_base(base.path, recipe, hardware.device, stored=base.stored, flash=flash)
-    flat = flash or keeps_documents_apart(base_model, hardware.device)
+    model = _load(settings, base, source, family, hardware, flash=flash)
+    flat = flash or keeps_documents_apart(model, hardware.device)
     if not flat:
-        base_model.set_attn_implementation("sdpa" if getattr(base_model, "_supports_sdpa", False) else "eager")
+        model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
         reporter.warn("This architecture cannot keep packed records apart: records are padded instead, and packing is off.")
-    model = add_adapter(base_model, settings.lora, seed=settings.training.seed, model_id=model_id)
-    if hardware.precision.mixed != "no":
-        share_inputs_under_autocast(model)
-    prepare_for_training(model, gradient_checkpointing=settings.model.gradient_checkpointing)
-    optimizer = build_optimizer(trainable(model), settings.training, hardware.device)
+    trained = _trained(settings, model, source, family, tokenizer, hardware)
+    prepare_for_training(trained.model, gradient_checkpointing=settings.model.gradient_checkpointing)
+    optimizer = build_optimizer(trainable(trained.model), settings.training, hardware.device)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with quiet_libraries():
-        engine = Engine(hardware.accelerator, model, optimizer, Layout(flat, flash, pad_id), settings.training.max_grad_norm)
+        engine = Engine(
+            hardware.accelerator,
+            trained.model,
+            optimizer,
+            Layout(flat, flash, pad_id),
+            settings.training.max_grad_norm,
+            trained=trained,
+            ema_decay=settings.training.ema_decay,
+        )
     state.seed_everything(settings.training.seed + hardware.accelerator.process_index)
     return Built(engine, packing=flat)
+
+
+def _load(settings: Settings, base: BaseOnDisk, source: ModelSource, family: Family, hardware: Hardware, *, flash: bool) -> Any:
+    if source.config is not None:
+        return family.initialise(source, source.seed, hardware.device, flash=flash)
+    recipe, frozen = BaseRecipe.from_settings(settings, hardware.precision), settings.training.method != "full"
+    return family.load(base.path, recipe, hardware.device, stored=base.stored, flash=flash, frozen=frozen)
+
+
+def _trained(settings: Settings, model: Any, source: ModelSource, family: Family, tokenizer: Any, hardware: Hardware) -> Trained:
+    if settings.training.method != "full":
+        adapted = add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id)
+        if hardware.precision.mixed != "no":
+            share_inputs_under_autocast(adapted)
+        return TrainedAdapter(adapted)
+    # A resumed run repeats the files that its checkpoint has.
+    files = stored_descriptions(source.path) if source.is_copy else family.descriptions(model, tokenizer)
+    return WholeModel(model, family, files, int(settings.training.checkpoint.shard_size_gb * 1e9))
 
 
 def _flash(settings: Settings, hardware: Hardware, reporter: Reporter) -> bool:

@@ -44,6 +44,9 @@ class Sizing:
                 self._announce(before, self.shape)
 
 
+_LEANER = {"full": "lora", "lora": "qlora"}
+
+
 def advice(settings: Settings) -> str:
     """What a user whose memory ran out can turn, given what is turned already; the cheapest first."""
     training, size = settings.training, settings.training.batch_size
@@ -59,7 +62,7 @@ def advice(settings: Settings) -> str:
     new_run = [f"--max-length below {settings.data.max_length}"]
     if training.optimizer == "adamw":
         new_run.append("--optimizer adamw_8bit")
-    if training.method == "lora":
-        new_run.append("--method qlora")
+    if training.method in _LEANER:
+        new_run.append(f"--method {_LEANER[training.method]}")
     ways.append(f"in a new run {', '.join(new_run)} or a smaller model")
     return "use less memory: " + "; or ".join(ways)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing.base_models import BaseModels
+from pitstop.checkpointing.base_runs import FROM
+from pitstop.checkpointing.forms import group_of
 from pitstop.checkpointing.hub.outbox import Outbox
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.portable import portable_settings
@@ -35,6 +37,7 @@ from pitstop.trainers.inputs import Inputs, read_data, read_inputs
 from pitstop.trainers.launch import lost_peer, rank
 from pitstop.trainers.loop import ALL_DONE, Boundary, Hook, Loop, Outcome
 from pitstop.trainers.memory import TrimHeap
+from pitstop.trainers.models.trained import parameter_counts
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.pushing import AFTER_SIGNAL_S, Pusher, is_pushed
 from pitstop.trainers.reporter import Display, NoDisplay, Reporter
@@ -101,7 +104,7 @@ def _train_here(
         if run is not None:
             if base.stored:  # under the lock: whoever deletes runs must find this one in use
                 BaseModels(run.base_dir).link_into(run.path, base.digest)
-            reporter.line(f"Run {run.number}: {run.name} in {run.path}")
+            reporter.line(f"Run {run.ref}: {run.name} in {run.path}")
             if pusher is not None:
                 pusher.open(run)
         with tracking.of(run):
@@ -179,7 +182,8 @@ def _take_up(
     wanted = is_pushed(settings, plan.run, plan.changes)
     pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted, asked=request.flags)
     with resuming.naming_new_places():
-        inputs = read_inputs(settings, reporter, plan.known_base, own_copy=lambda: resuming.own_copy(plan))
+        own_copy, whole = (lambda: resuming.own_copy(plan)), resuming.whole_model(plan)
+        inputs = read_inputs(settings, reporter, plan.known_base, own_copy=own_copy, source=whole)
     samples = read_samples(settings, inputs.task)
     if pusher is not None:
         pusher.check_account()
@@ -221,7 +225,7 @@ def _check_room(settings: Settings, built: Built, hardware: Hardware, reporter: 
     """Room on the disk for checkpoints, and in the model's context for the answers to the sample prompts."""
     if samples is not None:
         samples.check_room(built.engine.model, settings.evaluation.max_new_tokens)
-    trainable, _ = built.engine.model.get_nb_trainable_parameters()
+    trainable, _ = parameter_counts(built.engine.model)
     if hardware.is_main and (note := check_room(settings, trainable)):
         reporter.warn(note)
 
@@ -241,9 +245,7 @@ def check_writable(base_dir: Path) -> None:
 
 def _build(settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardware, reporter: Reporter) -> tuple[Built, Inputs]:
     """Build the model; where it turns out to need padded rows, pack the data anew, one record a row."""
-    tokenizer = inputs.tokenizer
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    built = build(settings, base, inputs.source.model_id, pad_id, hardware, reporter)
+    built = build(settings, base, inputs.source, inputs.tokenizer, hardware, reporter)
     if not built.packing:
         train_data, eval_data = read_data(settings, inputs.task, reporter, packing=False, model=inputs.source.path)
         inputs = replace(inputs, train=train_data, eval=eval_data)
@@ -261,10 +263,11 @@ def _create(
 ) -> RunDirectory:
     settings = loaded.settings
     sources = {path: source.where for path, source in loaded.sources.items()}
+    config = settings_to_dict(settings)
     return create_run(
         settings.training.checkpoint.base_dir,
         name=name,
-        config={**settings_to_dict(settings), "sources": sources},
+        config={**config, "sources": sources},
         metadata={
             "data": inputs.data_record(),
             "environment": dict(hardware.environment),
@@ -273,9 +276,11 @@ def _create(
                 "revision": inputs.source.revision,
                 "digest": base.digest,
                 "saved": base.stored,
+                **({FROM: inputs.source.base_run.record()} if inputs.source.base_run is not None else {}),
             },
             **more,
         },
+        group=group_of(config),
         number=settings.training.checkpoint.run_number,
         now=now,
     )
@@ -411,7 +416,9 @@ class _Training:
         settings, data = self.settings.evaluation, self.inputs.eval
         if data is None or settings.score_examples == 0:
             return {}
-        return self.inputs.task.score(data, self.engine.scoring(self.inputs.tokenizer, settings, self.signals.wants_stop))
+        scoring = self.engine.scoring(self.inputs.tokenizer, settings, self.signals.wants_stop)
+        with self.engine.evaluated_weights():
+            return self.inputs.task.score(data, scoring)
 
     def _note_shape(self, before: BatchShape, now: BatchShape) -> None:
         """Memory ran out and steps are cut up anew: say so, and let checkpoints and metadata know."""
@@ -485,7 +492,7 @@ class _Training:
         ways = advice(settings.model_copy(update={"training": training}))
         if self.run_dir is None:
             return ways
-        number, saved = self.run_dir.number, self.run_dir.store.list()
+        number, saved = self.run_dir.ref, self.run_dir.store.list()
         if not saved:
             return f"{ways}. Run {number} has no checkpoint yet: start it anew with pitstop train"
         return f"{ways}. Nothing saved is lost: pitstop resume {number} with one of these goes on from {saved[-1].name}"
@@ -499,7 +506,7 @@ class _Training:
 
     def _announce(self) -> None:
         counts, plan, model = self.inputs.train.counts, self.loop.plan, self.engine.model
-        trainable, total = model.get_nb_trainable_parameters()
+        trainable, total = parameter_counts(model)
         self.reporter.line(
             f"{self.settings.training.method} on {self.hardware.device}: {trainable:,} trainable parameters ({100 * trainable / total:.2f} %)"
         )
@@ -525,7 +532,7 @@ class _Training:
             saves = "one save" if len(times) == 1 else f"{len(times)} saves"
             self.reporter.line(f"Training waited {stalled:.2f} s for {saves} ({100 * stalled / seconds:.1f} %).")
         if status == "interrupted":
-            self.reporter.line(f"Go on with: pitstop resume {self.run_dir.number}")
+            self.reporter.line(f"Go on with: pitstop resume {self.run_dir.ref}")
         elif (best := self.run_dir.store.best()) is not None:
             value = best.metrics.get(self.settings.training.checkpoint.monitor, best.metrics.get("train_loss"))
             self.reporter.line(f"Best: {best.name}" + (f" ({value:.4f})" if value is not None else "") + f" in {best.path}")

@@ -37,10 +37,11 @@ _MAIN = (
 )
 # These say where the run lay, what it was called, or what stands above the table already.
 _ELSEWHERE = re.compile(
-    r"(?:hub|naming)\..*|model\.(?:id|revision)|data\.train|training\.(?:task|method)|quantization\.load_in_4bit"
+    r"(?:hub|naming)\..*|model\.(?:id|revision|config|from_run|tokenizer)|data\.train|training\.(?:task|method)|quantization\.load_in_4bit"
     r"|training\.checkpoint\.(?:enabled|base_dir|run_number|resume_from_run|sync_save)"
 )
-_METHODS = {"qlora": "LoRA on a 4-bit base (QLoRA)", "lora": "LoRA"}
+_OF_ADAPTERS = ("lora.", "quantization.")
+_METHODS = {"qlora": "LoRA on a 4-bit base (QLoRA)", "lora": "LoRA", "full": "all weights (base training)"}
 _ABSENT = object()
 
 
@@ -61,8 +62,14 @@ def model_card(facts: CardFacts) -> str:
 
 def _front_matter(facts: CardFacts) -> list[str]:
     base, data = facts.base_on_hub, facts.datasets_on_hub
-    tags = ["lora", *(["qlora"] if facts.method == "qlora" else []), "pitstop"]
-    lines = ["---", "library_name: peft", *([f"base_model: {quoted(base)}"] if base else []), "pipeline_tag: text-generation"]
+    tags = [*([] if facts.whole else ["lora"]), *(["qlora"] if facts.method == "qlora" else []), "pitstop"]
+    library = "transformers" if facts.whole else "peft"
+    lines = [
+        "---",
+        f"library_name: {library}",
+        *([f"base_model: {quoted(base)}"] if base else []),
+        "pipeline_tag: text-generation",
+    ]
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
     if data:
         lines += ["datasets:", *(f"- {quoted(name)}" for name in data)]
@@ -71,17 +78,23 @@ def _front_matter(facts: CardFacts) -> list[str]:
 
 def _introduction(facts: CardFacts) -> list[str]:
     about = {
-        "Base model": _base(facts),
+        "Made after" if facts.from_scratch else "Started from" if facts.whole else "Base model": _base(facts),
         "Training data": _data(facts),
         "Method": _METHODS[facts.method],
         "Progress": _progress(facts),
-        "Adapter at the top": _root(facts),
+        "Model at the top" if facts.whole else "Adapter at the top": _root(facts),
         "Made with": _versions(facts),
     }
-    first = (
-        f"A LoRA adapter for {_linked(facts.base or 'its base model', '', facts.base_on_hub is not None)}, trained with Pitstop."
+    return [_first(facts), "", *table(["", ""], [[title, text] for title, text in about.items() if text])]
+
+
+def _first(facts: CardFacts) -> str:
+    if facts.from_scratch:
+        return "A language model trained from scratch with Pitstop."
+    base = _linked(facts.base or "its base model", "", facts.base_on_hub is not None)
+    return (
+        f"{base}, all its weights trained with Pitstop." if facts.whole else f"A LoRA adapter for {base}, trained with Pitstop."
     )
-    return [first, "", *table(["", ""], [[title, text] for title, text in about.items() if text])]
 
 
 def _linked(name: str, kind: str, on_hub: bool) -> str:
@@ -146,7 +159,8 @@ def _checkpoints(facts: CardFacts) -> list[str]:
     titles = ["Checkpoint", "Step", "Epoch", *map(escaped, metrics), "Size", ""]
     rows = [_checkpoint(entry, metrics, is_best=entry.directory == facts.best) for entry in shown]
     some = f" These are the newest of {len(entries):,}." if len(entries) > len(shown) else ""
-    note = f"Each is a directory here that holds an adapter and all that training needs to go on from it.{some}"
+    what = "the whole model" if facts.whole else "an adapter"
+    note = f"Each is a directory here that holds {what} and all that training needs to go on from it.{some}"
     return ["## Checkpoints", "", note, "", *table(titles, rows, right=range(1, len(titles) - 1))]
 
 
@@ -171,7 +185,10 @@ def _checkpoint(entry: Entry, metrics: Sequence[str], *, is_best: bool) -> list[
 
 
 def _settings(facts: CardFacts) -> list[str]:
-    rows = [[f"`{path}`", escaped(shown_value(value))] for path, value in shown_settings(facts.settings)]
+    shown = shown_settings(facts.settings)
+    rows = [
+        [f"`{path}`", escaped(shown_value(value))] for path, value in shown if not (facts.whole and path.startswith(_OF_ADAPTERS))
+    ]
     if not rows:
         return []
     note = f"The main ones, and those that are not at their defaults; all are in `{RUN_DIRECTORY}/config.json`."

@@ -16,7 +16,7 @@ _HUB_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID = re.compile(f"{_HUB_NAME}/{_HUB_NAME}")
 _FILES = (".jsonl", ".json", ".csv", ".parquet", ".git")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-METHODS = ("qlora", "lora")
+METHODS = ("qlora", "lora", "full")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,24 @@ class CardFacts:
 
     @property
     def method(self) -> str:
-        """``qlora`` or ``lora``."""
+        """``qlora``, ``lora`` or ``full``."""
         method = at(self.settings, "training", "method")
         return method if method in METHODS else "lora"
+
+    @property
+    def whole(self) -> bool:
+        """Whether a whole model was trained, not an adapter."""
+        return self.method == "full"
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it began with random weights; ``base`` is then the configuration that it was made after."""
+        return at(self.settings, "model", "from_scratch") is True
+
+    @property
+    def averaged(self) -> bool:
+        """Whether a moving average of the weights was kept and evaluated."""
+        return at(self.settings, "training", "ema_decay") is not None
 
     @property
     def base(self) -> str:

@@ -15,7 +15,9 @@ _BY_PRECISION = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def loading(facts: CardFacts) -> list[str]:
-    """The section on loading the adapter, and a checkpoint, with PEFT."""
+    """The section on loading the adapter, and a checkpoint, with PEFT; of a whole model with transformers alone."""
+    if facts.whole:
+        return _loading_whole(facts)
     where, note = _base(facts)
     from_copy = where == [_COPY]
     in_4bit = facts.method == "qlora" and not from_copy  # the copy that was pushed is in 4 bits already
@@ -39,6 +41,33 @@ def loading(facts: CardFacts) -> list[str]:
         "model = PeftModel.from_pretrained(base, repo)",
         "```",
         *_one_checkpoint(facts),
+        *_about_average(facts),
+    ]
+
+
+def _loading_whole(facts: CardFacts) -> list[str]:
+    return [
+        "## Load it",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f"repo = {quoted(facts.repo)}",
+        "tokenizer = AutoTokenizer.from_pretrained(repo)",
+        'model = AutoModelForCausalLM.from_pretrained(repo, dtype="auto", device_map="auto")',
+        "```",
+        *_one_checkpoint(facts),
+        *_about_average(facts),
+    ]
+
+
+def _about_average(facts: CardFacts) -> list[str]:
+    if not facts.averaged:
+        return []
+    return [
+        "",
+        "At the top lies the moving average of the weights, which the metrics are those of. In the directory of a checkpoint it is "
+        "`ema.safetensors`; what the lines above load from there are the weights as they were trained.",
     ]
 
 
@@ -82,10 +111,11 @@ def _one_checkpoint(facts: CardFacts) -> list[str]:
         return []
     return [
         "",
-        "One checkpoint instead of the adapter at the top:",
+        f"One checkpoint instead of the {'model' if facts.whole else 'adapter'} at the top:",
         "",
         "```python",
-        f"model = PeftModel.from_pretrained(base, repo, subfolder={quoted(_example(facts))})",
+        f"model = {'AutoModelForCausalLM.from_pretrained(' if facts.whole else 'PeftModel.from_pretrained(base, '}"
+        f"repo, subfolder={quoted(_example(facts))})",
         "```",
     ]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
+from pitstop.checkpointing.forms import form_of
 from pitstop.checkpointing.hub import card, curve
 from pitstop.checkpointing.hub.card_facts import CardFacts
 from pitstop.checkpointing.hub.inventory import (
@@ -24,7 +25,6 @@ from pitstop.checkpointing.hub.inventory import (
     CURVE,
     INVENTORY,
     METADATA_KEYS,
-    ROOT_ADAPTER,
     RUN_DIRECTORY,
     Entry,
     Inventory,
@@ -124,7 +124,7 @@ def build(
 ) -> Commit:
     """The commit that brings ``infos`` to a repository that holds ``before``.
 
-    ``finished``: the root gets the best adapter instead of the newest, where the run still has it. ``CheckpointError`` for a
+    ``finished``: the root gets the best adapter or model instead of the newest, where the run still has it. ``CheckpointError`` for a
     checkpoint that is damaged, ``SecretFound`` for one that holds a token.
     """
     added = [entry_of(info) for info in infos]
@@ -183,7 +183,7 @@ def _add_root(
     files: dict[str, Path | bytes],
     hashes: dict[str, str],
 ) -> str | None:
-    """Put the adapter of the newest checkpoint, at the end of the best one, at the root; returns whose lies there."""
+    """Put adapter or model of the newest checkpoint, at the end of the best one, at the root; returns whose lies there."""
     newest = max(entries.values(), key=lambda entry: entry.order, default=None)
     wanted = (best_of(run, list(entries.values())) if finished else None) or newest
     if wanted is None:
@@ -194,9 +194,9 @@ def _add_root(
     info = local.get((wanted.name, wanted.saved_at)) or (local.get((newest.name, newest.saved_at)) if newest else None)
     if info is None:
         return before.root if before.root in entries else None
-    for name in ROOT_ADAPTER:
-        files[name] = info.path / name
-        hashes[name] = info.manifest.files[name].sha256
+    for name, file in form_of(run.config()).served(info.manifest.files.keys()).items():
+        files[name] = info.path / file
+        hashes[name] = info.manifest.files[file].sha256
     return layout.step_name(info.step)
 
 
@@ -207,7 +207,7 @@ def _add_base(
     files: dict[str, Path | bytes],
     hashes: dict[str, str],
 ) -> str | None:
-    if not destination.push_base or before is not None:
+    if not destination.push_base or before is not None or form_of(run.config()).whole:
         return before
     location = BaseModels(run.base_dir).base_path(run.path)
     digest, records = read_base_manifest(location)

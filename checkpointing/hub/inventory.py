@@ -3,7 +3,8 @@
 The tree of a repository::
 
     README.md  loss_curve.png                       the model card
-    adapter_model.safetensors  adapter_config.json  the newest adapter; at the end of training the best
+    adapter_model.safetensors  adapter_config.json  the newest adapter; at the end of training the best. Of a base
+                                                    training the whole model: model.safetensors config.json tokenizer.json …
     checkpoint-100/  checkpoint-200/ …              a committed checkpoint each, byte for byte, with its MANIFEST.json
     run/RUN.json                                    this inventory; it changes with every commit that we make
     run/config.json  run/metadata.json  run/metrics.jsonl

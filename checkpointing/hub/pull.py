@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pitstop.checkpointing import inspection, layout, locking, vetting
+from pitstop.checkpointing import forms, inspection, layout, locking, vetting
 from pitstop.checkpointing.base_models import LINKED, BaseModels, read_base_manifest
 from pitstop.checkpointing.hub import remote_check
 from pitstop.checkpointing.hub.client import NotThere, Offline, RemoteFile, Unavailable
@@ -123,8 +123,6 @@ def pull(
     disk = storage or LocalStorage()
     base = Path(os.path.abspath(base_dir))
     _refuse_known(base, repo)
-    if number is not None and os.path.lexists(base / layout.run_directory_name(number)):
-        raise RunError(f"run {number} exists in {base}", hint="leave --run-number out for the next free number")
     hub = _Hub(client, repo, patience or Patience(), tell)
     hub.look()
     remote_check.check_tree(hub.files)
@@ -215,6 +213,7 @@ class _Pull:
     def __init__(self, hub: _Hub, base: Path, staging: Path, which: str, disk: Storage, tell: Tell) -> None:
         self.hub, self.base, self.staging, self.which, self.disk, self.tell = hub, base, staging, which, disk, tell
         self.fetched = staging / _FETCHED
+        self.group = ""  # of the run, once its settings are known
         self.models = BaseModels(base, disk)
 
     def into_run(self, number: int | None) -> Pulled:
@@ -222,11 +221,13 @@ class _Pull:
         inventory = self._inventory()
         content = self._run_files(inventory)
         config = remote_check.parse_config(content[layout.CONFIG])
+        self.group = forms.group_of(config)
+        self._refuse_taken(number)
         metadata = remote_check.parse_metadata(content[layout.METADATA], inventory)
         entry = _choose(inventory, self.which, config, self.hub.repo)
         rows = remote_check.rows_up_to(content.get(layout.METRICS, b""), entry.step)
         self._take_up(entry)
-        manifest = self._manifest(entry)
+        manifest = self._manifest(entry, forms.form_of(config))
         base = self._base_files(inventory, manifest)
         self._fetch(inventory, entry, manifest, base)
         staged = self._build(entry, inventory, content[layout.CONFIG], rows, has_base=bool(base))
@@ -260,7 +261,11 @@ class _Pull:
         paths = {name: self._file(f"{RUN_DIRECTORY}/{name}", record) for name, record in inventory.files.items()}
         return {name: read_regular_file(path) for name, path in paths.items()}
 
-    def _manifest(self, entry: Entry) -> Manifest:
+    def _refuse_taken(self, number: int | None) -> None:
+        if number is not None and os.path.lexists(self.base / self.group / layout.run_directory_name(number)):
+            raise RunError(f"run {number} exists in {self.base}", hint="leave --run-number out for the next free number")
+
+    def _manifest(self, entry: Entry, form: forms.Form) -> Manifest:
         name = f"{entry.directory}/{layout.MANIFEST}"
         if name not in self.hub.files:
             raise Unfit(name, f"{INVENTORY} lists the checkpoint and it is missing")
@@ -272,7 +277,7 @@ class _Pull:
             manifest = parse_manifest(raw, name)
         except CheckpointError as error:
             raise _unfit(name, error) from None
-        remote_check.check_manifest(manifest, entry)
+        remote_check.check_manifest(manifest, entry, form)
         remote_check.check_listed(self.hub.files, entry.directory, manifest.files, name)
         return manifest
 
@@ -360,7 +365,7 @@ class _Pull:
 
     def _take_up(self, entry: Entry) -> None:
         """Put back among the fetched files what a pull that died had begun to build a run of."""
-        for old in sorted(self.staging.glob(f"{_STAGED}*")):
+        for old in sorted((self.staging / self.group).glob(f"{_STAGED}*")):
             for there, here in ((layout.weights_directory(old) / entry.name, entry.directory), (old / LINKED, BASE_DIRECTORY)):
                 target = self.fetched / here
                 if inspection.is_real_directory(there) and not os.path.lexists(target):
@@ -369,7 +374,8 @@ class _Pull:
 
     def _build(self, entry: Entry, inventory: Inventory, config: bytes, rows: bytes, *, has_base: bool) -> Path:
         """All of a run but metadata.json, durably; returns its directory."""
-        staged = self.staging / _STAGED
+        staged = self.staging / self.group / _STAGED
+        make_directories(self.disk, staged.parent)
         weights = layout.weights_directory(staged)
         for directory in (staged, weights, staged / layout.LOGS):
             self.disk.make_directory(directory)

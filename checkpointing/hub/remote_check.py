@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from pitstop.checkpointing import layout, vetting
+from pitstop.checkpointing.forms import Form, is_model_file
 from pitstop.checkpointing.hub.client import RemoteFile
 from pitstop.checkpointing.hub.inventory import (
     BASE_DIRECTORY,
@@ -148,7 +149,7 @@ def check_places(files: Mapping[str, RemoteFile], inventory: Inventory) -> None:
 
 
 def _check_at_root(name: str) -> None:
-    if name in (_ATTRIBUTES, *ROOT_ADAPTER) or _DOCUMENTATION.fullmatch(name):
+    if name in (_ATTRIBUTES, *ROOT_ADAPTER) or is_model_file(name) or _DOCUMENTATION.fullmatch(name):
         return
     raise Unfit(name, "neither a part of a run nor documentation", hint=_REMOVE)
 
@@ -175,8 +176,8 @@ def check_listed(files: Mapping[str, RemoteFile], directory: str, records: Mappi
 # Contents, after their hashes
 
 
-def check_manifest(manifest: Manifest, entry: Entry) -> None:
-    """The manifest must be that of the checkpoint that the inventory lists, and list the files of a checkpoint. ``Unfit``."""
+def check_manifest(manifest: Manifest, entry: Entry, form: Form) -> None:
+    """The manifest must be that of the checkpoint that the inventory lists, and list the files of a checkpoint of ``form``. ``Unfit``."""
     where = f"{entry.directory}/{layout.MANIFEST}"
     said = (manifest.name, manifest.step, manifest.epoch, manifest.saved_at.isoformat(), manifest.size)
     wanted = (entry.name, entry.step, entry.epoch, entry.saved_at, entry.size)
@@ -185,9 +186,9 @@ def check_manifest(manifest: Manifest, entry: Entry) -> None:
             raise Unfit(where, f"its {what} is {one!r:.80}, {INVENTORY} says {other!r:.80}")
     if dict(manifest.metrics) != dict(entry.metrics):
         raise Unfit(where, f"its metrics are not those in {INVENTORY}")
-    expected = layout.checkpoint_files(manifest.world_size)
-    for name in sorted(expected ^ manifest.files.keys()):
-        problem = "is missing from" if name in expected else "is no file of a checkpoint and stands in"
+    missing, foreign = form.problems(manifest.files.keys(), manifest.world_size)
+    for name in sorted([*missing, *foreign]):
+        problem = "is missing from" if name in missing else "is no file of a checkpoint and stands in"
         raise Unfit(f"{entry.directory}/{name}", f"it {problem} {where}")
 
 

@@ -49,7 +49,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 def assert_same_end(one: Path, other: Path, files: tuple[str, ...] = EXACT_FILES) -> None:
     """Two runs ended in the same checkpoint byte by byte and logged the same rows."""
-    ends = [run / "lora_weights" / "last" for run in (one, other)]
+    ends = [layout.weights_directory(run) / "last" for run in (one, other)]
     assert ends[0].resolve().name == ends[1].resolve().name
     for name in files:
         assert (ends[0] / name).read_bytes() == (ends[1] / name).read_bytes(), f"{name} differs"
@@ -67,7 +67,9 @@ def metadata(run: Path) -> dict[str, Any]:
 def checkpoints(run: Path) -> list[str]:
     """Names of the committed checkpoints on disk."""
     return sorted(
-        p.name for p in (run / "lora_weights").iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")
+        p.name
+        for p in layout.weights_directory(run).iterdir()
+        if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")
     )
 
 

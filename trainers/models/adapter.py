@@ -62,7 +62,8 @@ def prepare_for_training(model: Any, *, gradient_checkpointing: bool) -> None:
     if not gradient_checkpointing:
         return
     with quiet_libraries():
-        model.enable_input_require_grads()
+        if hasattr(model, "peft_config"):
+            model.enable_input_require_grads()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 

@@ -34,11 +34,13 @@ class BaseRecipe:
     def from_settings(cls, settings: Settings, precision: Precision) -> BaseRecipe:
         """The recipe that the settings ask for on a device with this precision."""
         chosen = settings.quantization.compute_dtype
+        compute = precision.compute if chosen == "auto" else getattr(torch, chosen)
         return cls(
             quantised=settings.training.method == "qlora",
             quant_type=settings.quantization.quant_type,
             double_quant=settings.quantization.use_double_quant,
-            compute=precision.compute if chosen == "auto" else getattr(torch, chosen),
+            # Small updates are lost in 16-bit weights: the whole model is kept in 32 bits, and autocast computes in fewer.
+            compute=torch.float32 if settings.training.method == "full" else compute,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,10 +64,13 @@ class BaseRecipe:
         )
 
 
-def load_base(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool) -> nn.Module:
+def load_base(
+    path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool = True
+) -> nn.Module:
     """Load a causal language model, whatever architecture ``AutoModelForCausalLM`` knows.
 
-    ``stored`` says that ``path`` already holds the weights in the recipe's form (a 4-bit copy is then read as it is).
+    ``stored`` says that ``path`` already holds the weights in the recipe's form (a 4-bit copy is then read as it is);
+    without ``frozen`` all parameters are to be trained.
     Raises ``ModelError`` for what transformers cannot load and for 4-bit weights on a device without kernels.
     """
     from transformers import AutoModelForCausalLM
@@ -107,8 +112,9 @@ def load_base(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: b
             ) from error
     _keep_trainable_kernels(model)
     _compute_in(model, recipe)
-    model.config.use_cache = False
-    model.requires_grad_(False)
+    if frozen:
+        model.config.use_cache = False
+    model.requires_grad_(not frozen)
     return model
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing import layout
+from pitstop.checkpointing.model_files import CODE_KEYS, MAX_BYTES, names_a_kernel, pairs
 from pitstop.checkpointing.storage import read_regular_file
 from pitstop.configs.errors import ModelError
 
 _STORED_ENDINGS = {".safetensors", ".json", ".jinja", ".model", ".txt"}
-_CODE_KEYS = {"auto_map", "auto_mapping", "custom_pipelines", "custom_generate", "trust_remote_code", "transformers_weights"}
-_MOST_BYTES = 256 * 1024 * 1024  # of one JSON file: tokenizer.json of a large vocabulary has some tens of megabytes
 _SETTINGS_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")
 
 
@@ -43,8 +41,8 @@ def check_stored(directory: Path) -> None:
                 raise ModelError(f"{Path(parent) / name} is no file of a saved base model.", hint=again)
     _check_references(directory)
     for path in sorted(directory.glob("*.json")):
-        for key, _ in _pairs(_content(path)) if path.name != "tokenizer.json" else ():
-            if key in _CODE_KEYS:
+        for key, _ in pairs(_content(path)) if path.name != "tokenizer.json" else ():
+            if key in CODE_KEYS:
                 raise ModelError(f"{path} refers to code ({key}), which no saved base model does.", hint=again)
     quantisation = _object(directory / "config.json").get("quantization_config")
     if quantisation is not None and (not isinstance(quantisation, dict) or quantisation.get("quant_method") != "bitsandbytes"):
@@ -84,8 +82,8 @@ def _check_references(directory: Path) -> None:
             hint="Give the base that the adapter was trained on, or merge the two and give the merged model.",
         )
     for name in _SETTINGS_FILES:
-        for key, value in _pairs(_object(directory / name)):
-            if key.endswith("_implementation") and _names_a_kernel(value):
+        for key, value in pairs(_object(directory / name)):
+            if key.endswith("_implementation") and names_a_kernel(value):
                 raise needs_code(directory / name, f"{key} names a kernel on the Hub")
             if key == "transformers_weights" and not _plain_weights(value):
                 raise ModelError(f"{directory / name}: {key} does not name safetensors of this directory.")
@@ -95,11 +93,6 @@ def _check_references(directory: Path) -> None:
             raise ModelError(
                 f"{path} does not name safetensors of this directory alone.", hint="Pitstop reads no pickled weights."
             )
-
-
-def _names_a_kernel(value: Any) -> bool:
-    texts = value.values() if isinstance(value, dict) else [value]
-    return any(isinstance(text, str) and ("/" in text or ":" in text) for text in texts)
 
 
 def _plain_weights(name: Any) -> bool:
@@ -116,17 +109,6 @@ def _object(path: Path) -> dict[str, Any]:
 def _content(path: Path) -> Any:
     try:
         # Resolved: the Hub's cache is made of links. Not strict: transformers itself writes Infinity into some configs.
-        return json.loads(read_regular_file(path.resolve(), limit=_MOST_BYTES))
+        return json.loads(read_regular_file(path.resolve(), limit=MAX_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
-
-
-def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            yield from item.items()
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)

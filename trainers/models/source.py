@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing.base_models import file_sha256
-from pitstop.configs.errors import ModelError
+from pitstop.checkpointing.base_runs import BaseCheckpoint, find_base_checkpoint
+from pitstop.configs.errors import CheckpointError, ModelError, RunError
 from pitstop.configs.schema import Settings
+from pitstop.trainers.launch import rank
 from pitstop.trainers.models.demo_model import DEMO_MODEL_ID, demo_model_path
-from pitstop.trainers.models.foreign_code import check_source
+from pitstop.trainers.models.foreign_code import check_source, check_stored
+from pitstop.trainers.models.scratch import config_digest
 
 WEIGHTS = "*.safetensors"
 HUB_PATTERNS = [WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt"]
@@ -37,6 +41,9 @@ class ModelSource:
     path: Path
     revision: str | None  # commit hash, for models from the Hub
     is_copy: bool = False  # ``path`` is a run's own verified copy, in the form that is trained on
+    config: Path | None = None  # of a model from scratch; ``path`` then holds the tokenizer
+    seed: int = 0  # of its weights
+    base_run: BaseCheckpoint | None = None  # ``path`` is a checkpoint of a base training
 
     def digest(self, recipe: dict[str, Any]) -> str:
         """SHA-256 over the weight files, the config and ``recipe`` (how the weights are stored for training)."""
@@ -45,6 +52,10 @@ class ModelSource:
     @functools.cached_property
     def _files(self) -> bytes:
         """Names and hashes of the files that make the base what it is; hashing a large one takes a while."""
+        if self.config is not None:
+            return config_digest(self.config, self.seed)
+        if self.base_run is not None:
+            return "".join(f"{name} {digest}\n" for name, digest in self.base_run.model_hashes()).encode()
         files = sorted([*self.path.glob(WEIGHTS), self.path / "config.json"])
         # Resolved: in the Hub's cache every file is a link.
         return "".join(f"{file.name} {file_sha256(file.resolve())}\n" for file in files).encode()
@@ -59,6 +70,10 @@ def find_model(settings: Settings, known: KnownBase | None = None) -> ModelSourc
     """
     model_id = settings.model.id
     assert model_id is not None, "settings are loaded with require_model_and_data"
+    if settings.model.from_run is not None:
+        return _of_base_training(model_id, settings)
+    if settings.model.from_scratch:
+        return _from_scratch(model_id, settings)
     local = Path(model_id).expanduser()
     if local.is_dir():
         return _checked(ModelSource(model_id, local.resolve(), None))
@@ -72,6 +87,48 @@ def find_model(settings: Settings, known: KnownBase | None = None) -> ModelSourc
         )
     path = _download(model_id, settings, settings.model.revision or (known.revision if known else None))
     return _checked(ModelSource(model_id, path, path.name))
+
+
+def _of_base_training(model_id: str, settings: Settings) -> ModelSource:
+    """The checkpoint of a base training, every byte verified. ``NoModel`` where there is no such run here."""
+    reference = str(settings.model.from_run)
+    try:
+        found = find_base_checkpoint(settings.training.checkpoint.base_dir, reference)
+    except RunError as error:
+        raise NoModel(f"No base model: {error.message}", hint=error.hint) from error
+    try:
+        if rank() == 0:
+            found.verify()
+        check_stored(found.path)
+    except CheckpointError as error:
+        raise ModelError(f"--from {reference}: {error.message}", hint=error.hint) from error
+    return ModelSource(model_id, found.path, None, base_run=found)
+
+
+def _from_scratch(model_id: str, settings: Settings) -> ModelSource:
+    """The tokenizer's files and the configuration of a model whose weights are drawn from the seed."""
+    config, tokenizer = Path(str(settings.model.config)).expanduser(), str(settings.model.tokenizer)
+    if not config.is_file():
+        raise ModelError(f"MODEL_CONFIG = {config}: no such file.", hint="Give a JSON file like the config.json of a model.")
+    return ModelSource(
+        model_id, _tokenizer_files(tokenizer, settings), None, config=config.resolve(), seed=settings.training.seed
+    )
+
+
+def _tokenizer_files(tokenizer: str, settings: Settings) -> Path:
+    local = Path(tokenizer).expanduser()
+    if local.is_dir():
+        check_source(local.resolve())
+        return local.resolve()
+    if tokenizer == DEMO_MODEL_ID and (cached := demo_model_path()) is not None:
+        return cached
+    if not _looks_like_hub_id(tokenizer):
+        raise NoModel(
+            f"No tokenizer at {tokenizer}: no such directory.", hint="Give a directory with tokenizer.json, or a Hub id."
+        )
+    path = _download(tokenizer, settings, settings.model.revision, [each for each in HUB_PATTERNS if each != WEIGHTS])
+    check_source(path)
+    return path
 
 
 def _looks_like_hub_id(model_id: str) -> bool:
@@ -92,7 +149,7 @@ def _checked(source: ModelSource) -> ModelSource:
     return source
 
 
-def _download(model_id: str, settings: Settings, revision: str | None) -> Path:
+def _download(model_id: str, settings: Settings, revision: str | None, patterns: Sequence[str] = HUB_PATTERNS) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -106,7 +163,7 @@ def _download(model_id: str, settings: Settings, revision: str | None) -> Path:
     token = settings.hub.token.get_secret_value() if settings.hub.token else None
     try:
         return Path(
-            snapshot_download(model_id, revision=revision, allow_patterns=HUB_PATTERNS, ignore_patterns=["*/*"], token=token)
+            snapshot_download(model_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"], token=token)
         )
     except HFValidationError as error:
         raise NoModel(f"{model_id!r} is neither a directory nor a valid Hub id.", hint="A Hub id reads owner/name.") from error

@@ -1,0 +1,146 @@
+"""Causal language models of transformers as a family: whatever ``AutoModelForCausalLM`` knows."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pitstop.checkpointing import forms, layout
+from pitstop.configs.errors import ModelError, first_line
+from pitstop.configs.schema import Settings
+from pitstop.trainers.models import attention
+from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries, save_base
+from pitstop.trainers.models.foreign_code import check_stored, forget_code
+from pitstop.trainers.models.scratch import read_model_config
+from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
+from pitstop.trainers.models.trained import check_size
+
+
+class CausalLM:
+    """See ``family.Family``."""
+
+    def find(self, settings: Settings, known: KnownBase | None) -> ModelSource:
+        """A directory, a model on the Hub, a checkpoint of a base training, or a configuration with a tokenizer."""
+        return find_model(settings, known)
+
+    def tokenizer(self, source: ModelSource) -> Any:
+        """The tokenizer that lies beside the model."""
+        return load_tokenizer(source.path)
+
+    def load(self, path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool) -> nn.Module:
+        """Load by ``from_pretrained``; of a checkpoint that another run starts from the average, if it has one."""
+        if stored and not frozen:
+            check_size(path, self._on_meta(path))
+        with contextlib.nullcontext(path) if stored else _as_evaluated(path) as directory:
+            model = load_base(directory, recipe, device, stored=stored, flash=flash, frozen=frozen)
+        if not frozen and getattr(model, "hf_quantizer", None) is not None:
+            raise ModelError(f"{path} is quantised, so not all of its weights can be trained.", hint="Train with --method lora.")
+        return model
+
+    def initialise(self, source: ModelSource, seed: int, device: torch.device, *, flash: bool) -> nn.Module:
+        """Build by ``from_config``. ``ModelError`` for a configuration that does not fit the tokenizer or builds no model."""
+        assert source.config is not None
+        config = read_model_config(source.config)
+        attention.register()
+        torch.manual_seed(seed)
+        model = _from_config(
+            config, source.config, attn_implementation="flash_attention_2" if flash else attention.IMPLEMENTATION
+        )
+        tokens, rows = len(self.tokenizer(source)), model.get_input_embeddings().num_embeddings
+        if tokens > rows:
+            raise ModelError(
+                f"{source.config}: vocab_size is {rows:,}, the tokenizer has {tokens:,} tokens.",
+                hint=f"Set vocab_size to {tokens} or more.",
+            )
+        return model.to(device)
+
+    def without_weights(self, source: ModelSource) -> nn.Module:
+        """Built from the configuration alone."""
+        if source.config is None:
+            return self._on_meta(source.path)
+        with torch.device("meta"):
+            return _from_config(read_model_config(source.config), source.config)
+
+    def _on_meta(self, path: Path) -> nn.Module:
+        from transformers import AutoConfig
+
+        with quiet_libraries(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            return _from_config(config, path)
+
+    def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
+        """As ``save_pretrained`` does."""
+        save_base(model, tokenizer, directory)
+
+    def tensors(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
+        """As ``save_pretrained`` names them: what is tied once, under the name that loading looks for."""
+        from transformers.core_model_loading import revert_weight_conversion
+
+        tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+        first: dict[int, str] = {}
+        named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        for name, tensor in sorted(named, key=lambda pair: pair[0] in tied):
+            first.setdefault(id(tensor), name)
+        kept = set(first.values()) - set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+        live = {name: tensor for name, tensor in model.state_dict().items() if name in kept}
+        return dict(revert_weight_conversion(model, live))
+
+    def descriptions(self, model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
+        """The model's and the generation's config and the tokenizer's files, without a reference to code or to this machine."""
+        whole: Any = model
+        for item in (whole.config, getattr(whole, "generation_config", None), tokenizer):
+            forget_code(item)
+        implementation = whole.config._attn_implementation
+        with tempfile.TemporaryDirectory(prefix="pitstop-") as scratch, quiet_libraries():
+            directory = Path(scratch)
+            whole.set_attn_implementation("sdpa")  # ours means nothing to whoever loads these files
+            try:
+                whole.save_pretrained(directory, state_dict={})
+            finally:
+                whole.set_attn_implementation(implementation)
+            tokenizer.save_pretrained(directory)
+            check_stored(directory)
+            weights = {forms.WEIGHTS, forms.WEIGHTS_INDEX}
+            files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+            if unknown := sorted(name for name in files if not forms.is_model_file(name)):
+                raise ModelError(
+                    f"The tokenizer is saved with {', '.join(unknown)}, which no checkpoint of Pitstop holds.",
+                    hint="Train with --method lora, which keeps the tokenizer beside the base.",
+                )
+            return {name: path.read_bytes() for name, path in files.items() if name not in weights}
+
+
+def _from_config(config: Any, where: Path, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with quiet_libraries():
+        try:
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32, **options)
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, ZeroDivisionError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            if options.get("attn_implementation") == attention.IMPLEMENTATION and error.args == (attention.IMPLEMENTATION,):
+                return _from_config(config, where)  # older architectures choose among attention classes of their own
+            raise ModelError(
+                f"{where} builds no causal language model: {first_line(error)}",
+                hint="Take the config.json of a model whose architecture transformers has, and change its sizes.",
+            ) from error
+
+
+@contextlib.contextmanager
+def _as_evaluated(path: Path) -> Iterator[Path]:
+    """The directory of a model, or of a checkpoint with an average a view in which that stands for the weights."""
+    if not ((path / forms.EMA).is_file() and (path / layout.MANIFEST).is_file()):
+        yield path
+        return
+    names = [each.name for each in path.iterdir()]
+    with tempfile.TemporaryDirectory(prefix="pitstop-") as scratch:
+        for name, file in forms.Form(whole=True, ema=True).served(names).items():
+            (Path(scratch) / name).symlink_to((path / file).absolute())
+        yield Path(scratch)

@@ -1,0 +1,111 @@
+"""What of a model is trained and saved: an adapter on a frozen base, or all of it. The loop, the saver and resuming ask nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from pitstop.checkpointing import forms, state
+from pitstop.checkpointing.model_files import check_model
+from pitstop.checkpointing.snapshot import AdapterBuffer, Buffer, ModelBuffer
+from pitstop.configs.errors import CheckpointError
+from pitstop.trainers.models.family import Family
+
+
+class Trained(Protocol):
+    """The weights that training changes."""
+
+    @property
+    def model(self) -> Any:
+        """The module that is called and whose parameters with gradients are trained."""
+
+    @property
+    def bare(self) -> nn.Module:
+        """The module without an adapter's wrapping."""
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Live tensors by the names that a checkpoint has them under."""
+
+    def buffer(self, *, pinned: bool) -> Buffer:
+        """Takes snapshots of them, with the files that lie beside them."""
+
+    def restore(self, directory: Path) -> None:
+        """Have the weights of the verified checkpoint in ``directory``. ``CheckpointError`` for what does not fit."""
+
+
+class TrainedAdapter:
+    """A LoRA adapter: ``model`` is a ``PeftModel``."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def bare(self) -> nn.Module:
+        bare: nn.Module = self.model.get_base_model()
+        return bare
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        return state.adapter_tensors(self.model)
+
+    def buffer(self, *, pinned: bool) -> Buffer:
+        return AdapterBuffer(self.model, pinned=pinned)
+
+    def restore(self, directory: Path) -> None:
+        state.load_adapter(self.model, directory)
+
+
+class WholeModel:
+    """All weights of ``model``. ``files`` lie beside them in every checkpoint of the run."""
+
+    def __init__(self, model: nn.Module, family: Family, files: Mapping[str, bytes], shard_bytes: int) -> None:
+        self.model: Any = model
+        self._family, self._files, self._shard_bytes = family, files, shard_bytes
+
+    @property
+    def bare(self) -> nn.Module:
+        bare: nn.Module = self.model
+        return bare
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        return self._family.tensors(self.model)
+
+    def buffer(self, *, pinned: bool) -> Buffer:
+        return ModelBuffer(self.tensors, self._files, shard_bytes=self._shard_bytes, pinned=pinned)
+
+    def restore(self, directory: Path) -> None:
+        """The model was loaded from this directory: make sure that every tensor came back bit for bit, and nothing else did."""
+        names = [path.name for path in directory.iterdir()]
+        state.check_loaded(self.tensors(), directory, forms.Form(whole=True).weights(names))
+
+
+def stored_descriptions(directory: Path) -> dict[str, bytes]:
+    """The files beside the weights in a checkpoint of a whole model, which all later ones of the run repeat byte for byte."""
+    weights = {forms.WEIGHTS_INDEX, *forms.Form(whole=True).weights([path.name for path in directory.iterdir()])}
+    paths = [path for path in sorted(directory.iterdir()) if forms.is_model_file(path.name) and path.name not in weights]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def parameter_counts(model: Any) -> tuple[int, int]:
+    """Trainable and all parameters; 4-bit ones count as what they stand for."""
+    if hasattr(model, "get_nb_trainable_parameters"):
+        trainable, total = model.get_nb_trainable_parameters()
+        return int(trainable), int(total)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def check_size(directory: Path, model: nn.Module) -> None:
+    """The weights in ``directory`` must be as many numbers as ``model`` (without weights) has, before memory is taken for them."""
+    names = [path.name for path in directory.iterdir()]
+    entries = check_model(directory, [name for name in names if forms.is_model_file(name)])
+    there = sum(math.prod(entry.shape) for entry in entries.values())
+    saved = set(model.state_dict())
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    wanted = sum({id(tensor): tensor.numel() for name, tensor in named if name in saved}.values())
+    if there != wanted:
+        raise CheckpointError(f"{directory}: its weights are {there:,} numbers, its {forms.MODEL_CONFIG} describes {wanted:,}")
