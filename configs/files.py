@@ -109,7 +109,7 @@ class _Walk:
             if path in by_path():
                 layer[path] = self._given(path, value_node, line)
             elif path not in groups():
-                raise self._unknown(key, group, line)
+                raise self._unknown(key, group, line, of_value=not isinstance(value_node, MappingNode))
             elif isinstance(value_node, MappingNode):
                 layer |= self.mapping(value_node, path)
             elif value_node.tag != _NULL:
@@ -145,8 +145,8 @@ class _Walk:
             return [str(item.value) for item in node.value]
         raise SettingsError(f"{self._at(line)}: {path} must be a value or a list of values.")
 
-    def _unknown(self, key: str, group: str, line: int) -> SettingsError:
-        match = nearest_path(key, group)
+    def _unknown(self, key: str, group: str, line: int, *, of_value: bool) -> SettingsError:
+        match = nearest_path(key, group, of_value=of_value)
         inside = f" in {group}" if group else ""
         hint = f"Did you mean {match}?" if match else "'pitstop config show' lists every setting."
         return SettingsError(f"{self._at(line)}: {mask(key)} is not a setting{inside}.", hint=hint)

@@ -96,19 +96,21 @@ def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | 
     return folded[match[0]] if match else None
 
 
-def nearest_path(word: str, group: str = "") -> str | None:
+def nearest_path(word: str, group: str = "", *, of_value: bool = False) -> str | None:
     """The dotted path that an unknown key in ``group`` was probably meant to be.
 
     Keys of the same group come first, then any group, and any setting by its key, its environment name or its flag, so that
-    ``lora_rank: 8`` at the top of a file finds ``lora.rank``.
+    ``lora_rank: 8`` at the top of a file finds ``lora.rank``. With ``of_value`` the key has a plain value: where a group and a
+    setting have one name (``rank``), the setting is meant.
     """
     sibling = nearest(word, children(group), cutoff=0.75)
     if sibling:
         return f"{group}.{sibling}" if group else sibling
-    names = {_fold(name): path for path in sorted(groups()) if path for name in (path, path.rpartition(".")[2])}
-    for leaf in leaves():
-        for name in (leaf.name, leaf.env, leaf.flag.lstrip("-"), leaf.path):
-            names.setdefault(_fold(name), leaf.path)
+    of_groups = [(name, path) for path in sorted(groups()) if path for name in (path, path.rpartition(".")[2])]
+    of_leaves = [(name, leaf.path) for leaf in leaves() for name in (leaf.name, leaf.env, leaf.flag.lstrip("-"), leaf.path)]
+    names: dict[str, str] = {}
+    for name, path in (*of_leaves, *of_groups) if of_value else (*of_groups, *of_leaves):
+        names.setdefault(_fold(name), path)
     match = nearest(word, names)
     return names[match] if match else None
 

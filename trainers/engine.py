@@ -301,7 +301,7 @@ def gather_bytes(data: bytes, device: torch.device) -> list[bytes]:
     """Each process's bytes, in rank order, on every process. Tensors carry them: nothing is pickled."""
     if not dist.is_initialized():
         return [data]
-    mine = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
+    mine = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()).to(device)
     world = dist.get_world_size()
     lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
     dist.all_gather(lengths, torch.tensor([len(data)], dtype=torch.int64, device=device))

@@ -38,6 +38,7 @@ def test_a_misspelt_nested_key_gives_its_line_and_the_nearest_key() -> None:
         ("epochs: 3", "training.epochs"),
         ("training: {num_train_epochs: 3}", "training.epochs"),
         ("training: {rank: 3}", "lora.rank"),
+        ("training: {rank: {candidates: 3}}", "rank"),
         ("lora: {r_ank: 3}", "lora.rank"),
         ("checkpoint: {mode: min}", "training.checkpoint"),
     ],

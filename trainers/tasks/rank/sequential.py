@@ -25,7 +25,7 @@ from pitstop.trainers.tasks.rank.sequences import Sequences
 WIDTH = 64
 LONGEST = 100  # items of a window
 DROPOUT = 0.3
-LEARNING_RATE, WEIGHT_DECAY, BATCH = 3e-3, 1e-4, 32
+LEARNING_RATE, WEIGHT_DECAY, BATCH = 5e-3, 1e-4, 64
 ALL_ITEMS = 4096  # of more items a sample of this many is told apart from the right one
 JUDGES = 1000  # users whose validation item decides when training has gone on long enough
 PATIENCE = 5
