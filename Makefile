@@ -1,5 +1,5 @@
 # make demo     a real 4-bit LoRA fine-tune, interrupted, resumed and scored; 4 to 6 minutes on 2 CPU cores after downloads
-# make test     the whole test suite
+# make test     the whole test suite, in two processes; PYTEST_ARGS="-n 0" takes one, and "-n 4" four
 # make faults   the fault matrix with its full counts, about half an hour on 2 idle cores; writes the table of docs/reliability.md
 # make lint     style, types, layering and the documented options
 # make docs     write the generated pages and .env.example again
@@ -35,10 +35,11 @@ demo: $(STAMP)
 	@$(BIN)/pitstop fetch-demo
 	@$(BIN)/python examples/medical_ner/demo.py
 
-# Without the demo model the tests that train it are skipped, and pytest says so.
+# Without the demo model the tests that train it are skipped, and pytest says so. A file's tests share what they trained, so
+# that it stays in one process; in the order of the files the long ones come first, and the short ones fill the end.
 test: $(STAMP)
 	@$(BIN)/pitstop fetch-demo || echo "going on without the demo model" >&2
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Without the privilege to mount a tmpfs that row is not run, and the table says so.
 faults: $(STAMP)

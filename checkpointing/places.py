@@ -10,7 +10,8 @@ from pitstop.checkpointing import layout
 from pitstop.checkpointing.inspection import is_real_directory
 from pitstop.configs.errors import CheckpointError, RunError
 
-_DIRECTORIES = (layout.LOGS, layout.BASE_MODEL)
+_TRACKERS = (f"{layout.LOGS}/{layout.TENSORBOARD}", f"{layout.LOGS}/{layout.WANDB}")
+_DIRECTORIES = (layout.LOGS, layout.BASE_MODEL, *_TRACKERS)
 _LOG_FILES = (layout.METRICS, layout.SUPERSEDED_METRICS, layout.TRAIN_LOG)
 
 

@@ -42,6 +42,8 @@ def train(
       pitstop train --model-id Qwen/Qwen2.5-0.5B-Instruct --dataset data.jsonl
       pitstop train --dataset a.jsonl --dataset b.jsonl --eval-fraction 0.1
       pitstop train --method lora --lora-rank 16 --learning-rate 1e-4
+      pitstop train --task ner --dataset train.pubtator --eval-dataset dev.pubtator --monitor ner_f1 --mode max
+      pitstop train --config medical_ner --dataset train.jsonl --eval-dataset validation.jsonl
       pitstop train --config demo --dry-run
     """
     loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=not resume)

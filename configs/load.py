@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
-from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest_path
-from pitstop.configs.schema import Group, Settings
+from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest, nearest_path
+from pitstop.configs.schema import TRACKERS, Group, Settings
 from pitstop.configs.secrets import mask, remember
 from pitstop.configs.sources import (
     Given,
@@ -38,6 +38,7 @@ _MODEL, _DATA = "model.id", "data.train"
 _METHOD, _IN_4BIT = "training.method", "quantization.load_in_4bit"
 _ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
 _PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
+_REPORT_TO = "tracking.report_to"
 _DEFAULT = Source("default", "default")
 
 GroupType = TypeVar("GroupType", bound=Group)
@@ -95,6 +96,7 @@ def load_settings(
     _resolve_method(values, sources)
     _resolve_enabled(values, sources)
     _check_push_base(values, sources)
+    values[_REPORT_TO] = _trackers(values[_REPORT_TO], sources[_REPORT_TO])
     if require_model_and_data:
         _require_both(values)
     return Loaded(_build(values), sources, notes)
@@ -242,6 +244,22 @@ def _check_push_base(values: Mapping[str, Any], sources: Mapping[str, Source]) -
             f"{_SAVE_BASE} ({sources[_SAVE_BASE].where}) says that there is none.",
             hint="Leave one of the two out.",
         )
+
+
+def _trackers(names: Sequence[str], source: Source) -> list[str]:
+    """The trackers wanted, each once. ``none``, which only stands alone, is no tracker."""
+    words = (word.strip().lower() for name in names for word in name.split(","))  # a flag may hold several, too
+    wanted = list(dict.fromkeys(word for word in words if word))
+    if wanted == ["none"]:
+        return []
+    for name in wanted:
+        if name not in TRACKERS:
+            match = nearest(name, TRACKERS)
+            raise SettingsError(
+                f"{source.where}: {mask(name)} is not a tracker." if name != "none" else f"{source.where}: none stands alone.",
+                hint=(f"Did you mean {match}? " if match else "") + f"Known: {', '.join(TRACKERS)}, or none.",
+            )
+    return wanted
 
 
 def _require_both(values: Mapping[str, Any]) -> None:

@@ -246,7 +246,9 @@ class CheckpointSettings(Group):
 class TrainingSettings(Group):
     """Task, method, optimisation and schedule."""
 
-    task: Literal["sft"] = setting("sft", "Training task.", env="TASK", flag="--task")
+    task: Literal["sft", "ner", "rank"] = setting(
+        "sft", "Training task: instruction tuning, entity extraction, or recommendation.", env="TASK", flag="--task"
+    )
     method: Literal["qlora", "lora"] | None = setting(
         None,
         "qlora (adapter on a 4-bit base, the default) or lora (adapter on a 16-bit base).",
@@ -358,6 +360,71 @@ class EvaluationSettings(Group):
     )
 
 
+class NerSettings(Group):
+    """Entity extraction (task ner)."""
+
+    entity_types: StrList = setting(
+        [],
+        "Entity types that are asked for; unset, all types in the training data.",
+        env="NER_ENTITY_TYPES",
+        flag="--ner-entity-types",
+    )
+    prompt: str | None = setting(
+        None,
+        "Question in front of each text, with {text} and {type} or {description}; unset, the one of the entity extraction guide.",
+        env="NER_PROMPT",
+        flag="--ner-prompt",
+    )
+
+
+class RankSettings(Group):
+    """Sequential recommendation: what the retriever finds and how the model is asked (task rank)."""
+
+    candidates: int = setting(
+        20, "Candidates that the model ranks.", env="RANK_CANDIDATES", flag="--rank-candidates", ge=2, le=26
+    )
+    history: int = setting(
+        20, "Titles of a user's history in a prompt, the newest.", env="RANK_HISTORY", flag="--rank-history", ge=1, le=1000
+    )
+    title_tokens: int = setting(
+        32, "Tokens of a title in a prompt, the first.", env="RANK_TITLE_TOKENS", flag="--rank-title-tokens", ge=1, le=1024
+    )
+    min_interactions: int = setting(
+        5,
+        "Ratings that every user and every item must have; others are left out, again and again until all have them.",
+        env="RANK_MIN_INTERACTIONS",
+        flag="--rank-min-interactions",
+        ge=3,
+    )
+    max_train_rows: int | None = setting(
+        None,
+        "Training rows at most, a random choice by the seed; unset, all.",
+        env="RANK_MAX_TRAIN_ROWS",
+        flag="--rank-max-train-rows",
+        ge=1,
+    )
+    eval_users: int | None = setting(
+        None,
+        "Users to evaluate at most, a random choice by the seed; unset, all.",
+        env="RANK_EVAL_USERS",
+        flag="--rank-eval-users",
+        ge=1,
+    )
+    retriever: Literal["gru", "itemknn", "popularity"] = setting(
+        "gru",
+        "What finds the candidates: a small recurrent network, item neighbours, or what is taken most.",
+        env="RANK_RETRIEVER",
+        flag="--rank-retriever",
+    )
+    retriever_epochs: int = setting(
+        50,
+        "Passes of the network gru over its training data at most; it stops when it no longer improves.",
+        env="RANK_RETRIEVER_EPOCHS",
+        flag="--rank-retriever-epochs",
+        ge=1,
+    )
+
+
 class NamingSettings(Group):
     """How runs are named; see the naming guide for the schemes."""
 
@@ -465,6 +532,28 @@ class HubSettings(Group):
     )
 
 
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+"""What ``tracking.report_to`` may hold."""
+
+
+class TrackingSettings(Group):
+    """Trackers that show a run while it trains."""
+
+    report_to: StrList = setting(
+        ["tensorboard"],
+        "Trackers: tensorboard, wandb, mlflow, trackio, comma-separated; none turns all off.",
+        env="REPORT_TO",
+        flag="--report-to",
+    )
+    project: str = setting(
+        "pitstop",
+        "Project (W&B, Trackio) or experiment (MLflow) that runs are tracked in.",
+        env="TRACKING_PROJECT",
+        flag="--tracking-project",
+        min_length=1,
+    )
+
+
 class Settings(Group):
     """All settings of one run, resolved."""
 
@@ -474,5 +563,8 @@ class Settings(Group):
     quantization: QuantizationSettings = Field(default_factory=QuantizationSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    ner: NerSettings = Field(default_factory=NerSettings)
+    rank: RankSettings = Field(default_factory=RankSettings)
     naming: NamingSettings = Field(default_factory=NamingSettings)
     hub: HubSettings = Field(default_factory=HubSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)

@@ -128,8 +128,13 @@ def _list(leaf: Leaf, raw: Any) -> list[str]:
         raw = raw.split(",")
     if not isinstance(raw, Sequence):
         raise Unfit(_complaint(leaf, raw))
-    parts = [_str(leaf, part) for part in raw]
+    parts = [_str(leaf, piece) for part in raw for piece in _pieces(leaf, part)]
     return [part for part in parts if part]
+
+
+def _pieces(leaf: Leaf, part: Any) -> list[Any]:
+    """``--flag a,b`` is ``--flag a --flag b``, except for paths, which may hold a comma."""
+    return part.split(",") if isinstance(part, str) and leaf.path not in _PATHS else [part]
 
 
 def _choice(leaf: Leaf, raw: Any) -> str:

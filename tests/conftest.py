@@ -28,6 +28,8 @@ def pytest_configure() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the other test processes have the other cores
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     _block_sockets()
 
 

@@ -125,11 +125,18 @@ class LogMetrics:
     """Writes ``metrics.jsonl``: one row every ``logging_steps``, at evaluations and at the end.
 
     A disk that does not take a row costs no training: the log keeps it and writes it when there is room, and a checkpoint
-    is only saved together with the rows up to it.
+    is only saved together with the rows up to it. ``tell`` gets each row too.
     """
 
-    def __init__(self, log: MetricsLog, settings: TrainingSettings, progress: Progress, warn: Callable[[str], None]) -> None:
-        self.log, self.settings, self.progress, self.warn = log, settings, progress, warn
+    def __init__(
+        self,
+        log: MetricsLog,
+        settings: TrainingSettings,
+        progress: Progress,
+        warn: Callable[[str], None],
+        tell: Callable[[dict[str, Any]], None] = lambda row: None,
+    ) -> None:
+        self.log, self.settings, self.progress, self.warn, self.tell = log, settings, progress, warn, tell
         self._refused = False
         self._tokens, self._seconds = 0, 0.0
         self._last_tokens = progress.tokens
@@ -139,7 +146,9 @@ class LogMetrics:
         self._seconds += boundary.step_s
         if not self.due(self.settings, self.progress, boundary):
             return
-        self._append(self.row(boundary))
+        row = self.row(boundary)
+        self._append(row)
+        self.tell(row)
         self.progress.unlogged.clear()
         self._last_tokens, self._seconds = self.progress.tokens, 0.0
 

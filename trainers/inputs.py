@@ -76,6 +76,7 @@ def read_inputs(
         source = _find(settings, known, own_copy, reporter)
     tokenizer = load_tokenizer(source.path)
     task = make_task(settings, tokenizer)
+    task.say = reporter.line
     train, evaluation = read_data(settings, task, reporter, packing=packing)
     _check_monitor(settings, task, evaluation)
     return Inputs(source, tokenizer, task, train, evaluation)

@@ -36,12 +36,15 @@ def token_losses(model: nn.Module, batch: Batch, *, keep_positions: bool) -> Tok
     With ``keep_positions`` the vocabulary projection runs at the supervised positions alone (the batch must be one
     row): for a prompt of 300 tokens with 20 to learn, that is a fifteenth of its work and memory.
     """
+    logits = supervised_logits(model, batch, keep_positions=keep_positions)
+    nll = F.cross_entropy(logits, batch.targets, reduction="none")
+    return TokenLosses(nll, logits.detach().argmax(dim=-1) == batch.targets)
+
+
+def supervised_logits(model: nn.Module, batch: Batch, *, keep_positions: bool) -> torch.Tensor:
+    """The logits that predict the supervised tokens of a batch: float32 of shape ``(supervised, vocabulary)``."""
     rows = batch.inputs["input_ids"].shape[0]
     inputs: dict[str, Any] = dict(batch.inputs, use_cache=False)
     if keep_positions and rows == 1:
-        logits = model(**inputs, logits_to_keep=batch.predictors).logits[0]
-    else:
-        logits = model(**inputs).logits.flatten(0, 1)[batch.predictors]
-    logits = logits.float()
-    nll = F.cross_entropy(logits, batch.targets, reduction="none")
-    return TokenLosses(nll, logits.detach().argmax(dim=-1) == batch.targets)
+        return model(**inputs, logits_to_keep=batch.predictors).logits[0].float()
+    return model(**inputs).logits.flatten(0, 1)[batch.predictors].float()

@@ -20,7 +20,7 @@ from pitstop.checkpointing.portable import portable_value
 from pitstop.checkpointing.runs import RunDirectory, locate
 from pitstop.checkpointing.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, DataError, ModelError, PitstopError, RunError, SettingsError
-from pitstop.configs.leaves import Leaf, by_path
+from pitstop.configs.leaves import by_path
 from pitstop.configs.load import Loaded, leaves, load_settings, settings_to_dict
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
@@ -226,15 +226,16 @@ def _is_fixed(path: str) -> bool:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    def get(nested: Any, leaf: Leaf) -> Any:
-        for part in leaf.path.split("."):
-            if not isinstance(nested, dict) or part not in nested:
-                return leaf.default  # a setting that there was not yet when the run was saved
-            nested = nested[part]
+    """Setting → (before, now) where they differ; one that ``before`` is too old to know had its default."""
+
+    def get(nested: Any, path: str, default: Any) -> Any:
+        for part in path.split("."):
+            nested = nested.get(part, default) if isinstance(nested, dict) else default
         return nested
 
-    known = [leaf for leaf in leaves() if not leaf.secret and leaf.path != "training.checkpoint.base_dir"]
-    return {leaf.path: (get(before, leaf), get(now, leaf)) for leaf in known if get(before, leaf) != get(now, leaf)}
+    chosen = [leaf for leaf in leaves() if not leaf.secret and leaf.path != "training.checkpoint.base_dir"]
+    pairs = {leaf.path: (get(before, leaf.path, leaf.default), get(now, leaf.path, leaf.default)) for leaf in chosen}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest) -> None:

@@ -50,6 +50,7 @@ from pitstop.trainers.session import (
 )
 from pitstop.trainers.signals import EXIT_CODES, SignalFlag, leaving_on_sigterm
 from pitstop.trainers.sizing import Sizing, advice
+from pitstop.trainers.tracking.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def _train_here(
     loaded: Loaded, now: datetime, hardware: Hardware, reporter: Reporter, pusher: Pusher | None, metadata: dict[str, Any]
 ) -> Result:
     settings = loaded.settings
+    tracking = Tracking(settings, reporter, is_main=hardware.is_main)
+    tracking.check()
     inputs = read_inputs(settings, reporter)
     samples = read_samples(settings, inputs.task)
     if pusher is not None:
@@ -100,8 +103,22 @@ def _train_here(
             reporter.line(f"Run {run.number}: {run.name} in {run.path}")
             if pusher is not None:
                 pusher.open(run)
-        training = _Training(settings, hardware, built, inputs, base, reporter, run, Progress(), pusher=pusher, samples=samples)
-        return training.run()
+        with tracking.of(run):
+            progress = Progress()
+            training = _Training(
+                settings,
+                hardware,
+                built,
+                inputs,
+                base,
+                reporter,
+                run,
+                progress,
+                pusher=pusher,
+                tracking=tracking,
+                samples=samples,
+            )
+            return training.run()
 
 
 def _start_pusher(
@@ -156,6 +173,8 @@ def _take_up(
 ) -> _Training:
     settings = plan.settings
     hardware = open_hardware(settings, device)
+    tracking = Tracking(settings, reporter, is_main=hardware.is_main)
+    tracking.check()
     wanted = is_pushed(settings, plan.run, plan.changes)
     pusher = _start_pusher(settings, hardware, reporter, stack, wanted=wanted, asked=request.flags)
     with resuming.naming_new_places():
@@ -170,7 +189,18 @@ def _take_up(
     progress = resuming.progress_of(plan, inputs.train)
     run = plan.run if hardware.is_main else None
     training = _Training(
-        settings, hardware, built, inputs, base, reporter, run, progress, resumed_from=plan.info, pusher=pusher, samples=samples
+        settings,
+        hardware,
+        built,
+        inputs,
+        base,
+        reporter,
+        run,
+        progress,
+        plan.info,
+        pusher=pusher,
+        tracking=tracking,
+        samples=samples,
     )
     training.over = resuming.check_unfinished(plan, training.loop.plan, progress, training.judge.patience_is_over())
     _check_room(settings, built, hardware, reporter, samples)
@@ -181,6 +211,7 @@ def _take_up(
     stack.enter_context(_status(run, reporter))
     if run is not None and pusher is not None:
         pusher.open(run)
+    stack.enter_context(tracking.of(run))
     restore_rng()
     return training
 
@@ -297,10 +328,12 @@ class _Training:
         run: RunDirectory | None,
         progress: Progress,
         resumed_from: CheckpointInfo | None = None,
-        pusher: Pusher | None = None,
-        samples: SamplePrompts | None = None,
+        *,
+        pusher: Pusher | None,
+        tracking: Tracking,
+        samples: SamplePrompts | None,
     ) -> None:
-        self.settings, self.hardware, self.inputs, self.pusher = settings, hardware, inputs, pusher
+        self.settings, self.hardware, self.inputs, self.pusher, self.tracking = settings, hardware, inputs, pusher, tracking
         self.left_to_push: list[str] = []
         self.engine, self.reporter, self.run_dir, self.progress = built.engine, reporter, run, progress
         self.signals = SignalFlag(announce=hardware.is_main)
@@ -340,7 +373,15 @@ class _Training:
             return None
         log = samples_log(self.run_dir) if self.run_dir is not None else None
         return Samples(
-            prompts, self.engine, self.inputs.tokenizer, self.settings, self.progress, self.signals, self.reporter, log
+            prompts,
+            self.engine,
+            self.inputs.tokenizer,
+            self.settings,
+            self.progress,
+            self.signals,
+            self.reporter,
+            log,
+            [self.tracking.log_text],
         )
 
     def _hooks(self, last_saved_step: int | None) -> list[Hook]:
@@ -357,7 +398,7 @@ class _Training:
             hooks.append(self.samples.at_the_end())
         hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
         if self.log is not None:
-            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn))
+            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn, self.tracking.log))
         if self.hardware.device.type == "cpu" and (trim := TrimHeap.for_this_system()) is not None:
             hooks.append(trim)
         hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))

@@ -9,31 +9,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pitstop.trainers.tasks.ner_text import completion, prompt
+
 ENTITY_TYPES = ("chemical", "disease")
 PAIRS_FROM_RECORDS = {"train.jsonl": "records_train.jsonl", "held_out.jsonl": "records_held_out.jsonl"}
-NONE = "- none"
-
-_WHAT = {
-    "chemical": "chemical (medicine or other substance)",
-    "disease": "disease (illness, injury, symptom or side effect)",
-}
-
-
-def prompt(text: str, entity_type: str) -> str:
-    """Return the instruction for one entity type; raise ``KeyError`` for a type that is not in ``ENTITY_TYPES``."""
-    return (
-        f"List every {_WHAT[entity_type]} that the text names, one per line after a dash, exactly as it is written. "
-        f'If there is none, answer "{NONE}".\n\nText: {text}'
-    )
-
-
-def completion(items: Sequence[str]) -> str:
-    """Return the expected answer: a ``- item`` line for each entity in order, or ``- none``."""
-    return "\n".join(f"- {item}" for item in items) or NONE
 
 
 def render(record: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -32,6 +32,21 @@ def test_the_timestamped_oracle(pitstop: Cli) -> None:
     assert result.stdout == "llama3-medical-ner-lora-20240115_143022\n"
 
 
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ((), "llama3-medical-ner-lora-20240115_143022"),
+        (("--experiment-name", "high-lr-test"), "llama3-medical-ner-lora-high-lr-test-20240115_143022"),
+        (("--custom-id", "experiment-v1"), "llama3-medical-ner-lora-experiment-v1"),
+        (("--short",), "llama3-medical-ner-lora-0115_1430"),
+    ],
+)
+def test_the_preset_of_the_medical_documents(pitstop: Cli, flags: tuple[str, ...], name: str) -> None:
+    words = ("name", "--config", "medical_ner", "--simple", "--at", "2024-01-15T14:30:22", *flags)
+    assert pitstop(*words).stdout == f"{name}\n"
+    assert pitstop(*words, "--hub", "--hf-username", "your-username").stdout == f"your-username/{name}\n"
+
+
 def test_a_config_file_and_an_env_file_are_read(pitstop: Cli) -> None:
     Path("a.yaml").write_text("lora: {rank: 8}\n", encoding="utf-8")
     Path("x.env").write_text("LORA_ALPHA=16\nMODEL_ID=org/m\nDATASET_PATH=d.jsonl\n", encoding="utf-8")

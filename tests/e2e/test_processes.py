@@ -1,4 +1,7 @@
-"""Two processes under DistributedDataParallel (gloo on the CPU)."""
+"""Two processes under DistributedDataParallel (gloo on the CPU).
+
+Starting them as a person does takes twenty seconds of computing. Only what is about the start does it; the rest forks them.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from support.forked import pitstop, two_ranks
+from support.tiny_model import write_data
 from support.training import EXACT_FILES, arguments, assert_same_end, checkpoints, rows
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("warm")]
 TWO = {"num_processes": 2, "gradient_accumulation_steps": 2, "epochs": 16, "save_strategy": "steps", "save_steps": 3}
 
 
@@ -34,48 +40,66 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, output
 
 
-def test_two_processes_interrupted_and_resumed_end_where_the_uninterrupted_ones_do(
-    tiny_model: Path, data: Path, tmp_path: Path
-) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    code, output = _finish(_start(*arguments(tiny_model, data, whole, **TWO)))
-    assert code == 0, output
-    assert output.count("Run 1:") == 1, "one process speaks for all"
+@dataclass(frozen=True)
+class Launched:
+    """A training of two processes that was told to stop after its first checkpoint, and resumed; each exit code and output."""
 
-    process = _start(*arguments(tiny_model, data, broken, **TWO))
-    run = broken / "run_001"
+    home: Path
+    run: Path
+    stopped: tuple[int, str]
+    checkpoints: list[str]
+    resumed: tuple[int, str]
+
+
+@pytest.fixture(scope="module")
+def launched(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """Started by ``pitstop`` itself, in a directory that holds a file with the name of a library."""
+    home = tmp_path_factory.mktemp("launched")
+    write_data(home, 12, 4)
+    (home / "signal.py").write_text("raise SystemExit('taken for the standard library')")
+    process = _start(*arguments(tiny_model, home, home / "runs", **TWO), cwd=home)
+    run = home / "runs/run_001"
     deadline = time.monotonic() + 120
-    while not (run / "lora_weights/checkpoint-3").is_dir():
-        assert time.monotonic() < deadline and process.poll() is None
+    while not (run / "lora_weights/checkpoint-3").is_dir() and process.poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    code, output = _finish(process)
+    stopped = _finish(process)
+    saved = checkpoints(run) if run.is_dir() else []
+    return Launched(home, run, stopped, saved, _finish(_start("resume", 1, "--base-dir", home / "runs", cwd=home)))
+
+
+def test_two_processes_interrupted_and_resumed_end_where_the_uninterrupted_ones_do(
+    launched: Launched, tiny_model: Path, tmp_path: Path
+) -> None:
+    code, output = launched.stopped
     assert code == 143, output
-    assert len(checkpoints(run)) >= 1
-    code, output = _finish(_start("resume", 1, "--base-dir", broken))
+    assert output.count("Run 1:") == 1, "one process speaks for all"
+    assert len(launched.checkpoints) >= 1
+    code, output = launched.resumed
     assert code == 0, output
-    assert_same_end(whole / "run_001", run, (*EXACT_FILES, "rng_state_1.json"))
+    whole = two_ranks(*arguments(tiny_model, launched.home, tmp_path / "whole", **TWO))
+    assert [one.code for one in whole] == [0, 0], whole
+    assert_same_end(tmp_path / "whole/run_001", launched.run, (*EXACT_FILES, "rng_state_1.json"))
+
+
+def test_a_file_of_the_current_directory_does_not_pass_for_a_library(launched: Launched) -> None:
+    assert "taken for the standard library" not in launched.stopped[1] + launched.resumed[1]
+    assert (launched.stopped[0], launched.resumed[0]) == (143, 0), launched
 
 
 def test_one_and_two_processes_follow_the_same_path_for_the_same_global_batch(
     tiny_model: Path, data: Path, tmp_path: Path
 ) -> None:
     """Equal up to rounding: the gradient is normalised over all processes, and the global batches are the same."""
-    one, two = tmp_path / "one", tmp_path / "two"
     common = {"lora_dropout": 0.0, "epochs": 2, "method": "lora"}
-    for base_dir, processes, accumulation in ((one, 1, 4), (two, 2, 2)):
-        more = {"gradient_accumulation_steps": accumulation, "num_processes": processes}
-        code, output = _finish(_start(*arguments(tiny_model, data, base_dir, **more, **common)))
-        assert code == 0, output
-    for mine, theirs in zip(rows(one / "run_001"), rows(two / "run_001"), strict=True):
+    one = pitstop(*arguments(tiny_model, data, tmp_path / "one", **common, gradient_accumulation_steps=4))
+    assert one.code == 0, one.output
+    two = two_ranks(*arguments(tiny_model, data, tmp_path / "two", **common, gradient_accumulation_steps=2, num_processes=2))
+    assert [each.code for each in two] == [0, 0], two
+    for mine, theirs in zip(rows(tmp_path / "one/run_001"), rows(tmp_path / "two/run_001"), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
         assert mine["tokens"] == theirs["tokens"]
-
-
-def test_a_file_of_the_current_directory_does_not_pass_for_a_library(tiny_model: Path, data: Path, tmp_path: Path) -> None:
-    (tmp_path / "signal.py").write_text("raise SystemExit('taken for the standard library')")
-    code, output = _finish(_start(*arguments(tiny_model, data, tmp_path / "runs", num_processes=2, max_steps=1), cwd=tmp_path))
-    assert code == 0, output
 
 
 def test_a_wrong_path_under_two_processes_is_said_once_with_its_exit_code(tiny_model: Path, data: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pitstop.examples.medical_ner.render import render
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(os.environ.get("BC5CDR_DIR", ROOT.parent / "shared" / "data" / "bc5cdr"))
-STEPS = 40
+STEPS = 12
 
 
 def _pairs(source: Path, target: Path, count: int) -> Path:
@@ -31,15 +31,15 @@ def _rows(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not (CORPUS / "train.jsonl").is_file(), reason="the BC5CDR records are not beside the project")
-def test_forty_steps_of_qlora_lower_the_validation_loss_by_more_than_a_third(smollm2: Path, tmp_path: Path) -> None:
+def test_a_dozen_steps_of_qlora_lower_the_validation_loss_by_more_than_a_quarter(smollm2: Path, tmp_path: Path) -> None:
     train = _pairs(CORPUS / "train.jsonl", tmp_path / "train.jsonl", 60)
-    held_out = _pairs(CORPUS / "validation.jsonl", tmp_path / "validation.jsonl", 8)
+    held_out = _pairs(CORPUS / "validation.jsonl", tmp_path / "validation.jsonl", 4)
     words = ["train", "--model-id", smollm2, "--dataset", train, "--eval-dataset", held_out, "--base-dir", tmp_path / "runs"]
     words += [
         "--max-steps",
         STEPS,
         "--eval-steps",
-        STEPS // 2,
+        STEPS,
         "--max-length",
         512,
         "--batch-size",
@@ -59,4 +59,4 @@ def test_forty_steps_of_qlora_lower_the_validation_loss_by_more_than_a_third(smo
         assert done.stderr == "", "a normal run says nothing on stderr"
         losses.append([row["val_loss"] for row in _rows(run) if "val_loss" in row][-1])
     print(f"validation loss {losses[0]:.3f} before, {losses[1]:.3f} after {STEPS} steps")
-    assert losses[1] < losses[0] * 2 / 3
+    assert losses[1] < losses[0] * 3 / 4

@@ -9,6 +9,8 @@ takes its row by the fault's name and wraps each trial::
         for number in row.numbers():
             with row.trial(f"seed {number}"):
                 …
+
+Where pytest-xdist spreads the tests over processes, each of them counts for itself, and the table sums them.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ def _rows() -> list[Row]:
         Row(
             "resume at every step of a short run, one to three interruptions",
             "equal end checkpoints byte for byte, equal rows of metrics, equal batches",
-            40,
+            24,
             200,
         ),
         Row("SIGTERM at a random phase", "exit 143, valid checkpoints, exact resume", 10, 100),
@@ -127,7 +129,7 @@ def _rows() -> list[Row]:
             5,
             100,
         ),
-        Row("16 processes allocate runs", "numbers and names unique and without a gap", 1_600, 1_600),
+        Row("16 processes allocate runs", "numbers and names unique and without a gap", 640, 1_600),
         Row("state mutated while an async save writes", "the checkpoint equals the snapshot", 20, 200),
         Row(
             "Hub: 429, 500, lost answers, cut lines, killed uploader, retention racing it",
@@ -180,6 +182,8 @@ class Matrix:
 
 
 _KEY = pytest.StashKey[dict[str, Row]]()
+_LOST = pytest.StashKey[list[str]]()
+_SENT = "fault matrix"  # the key of the counts in what a process of pytest-xdist sends when it ends
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -196,6 +200,29 @@ def pytest_configure(config: pytest.Config) -> None:
     for row in rows:
         row.is_full = full
     config.stash[_KEY] = {row.fault: row for row in rows}
+    config.stash[_LOST] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes: send what was counted here to the one that prints the table."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        rows = session.config.stash[_KEY].values()
+        output[_SENT] = [[row.fault, row.tried, row.held, row.seconds, row.reasons] for row in rows]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The one that prints the table: add what a process counted. One that died has sent nothing, and the table says so."""
+    rows, output = node.config.stash[_KEY], getattr(node, "workeroutput", None)
+    if output is None:
+        node.config.stash[_LOST].append(node.gateway.id)
+        return
+    for fault, tried, held, seconds, reasons in output[_SENT]:
+        row = rows[fault]
+        row.tried, row.held, row.seconds = row.tried + tried, row.held + held, row.seconds + seconds
+        for reason in reasons:
+            row.not_run(reason)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -229,10 +256,12 @@ def matrix(request: pytest.FixtureRequest) -> Iterator[Matrix]:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print what was tried, and write the report if one is asked for."""
-    rows = list(config.stash[_KEY].values())
-    if not any(row.tried or row.reasons for row in rows):
+    rows, lost = list(config.stash[_KEY].values()), config.stash[_LOST]
+    if not lost and not any(row.tried or row.reasons for row in rows):
         return
     terminalreporter.write_sep("=", f"fault matrix, {_counts(rows)}")
+    if lost:
+        terminalreporter.write_line(f"without what {', '.join(lost)} counted, which died", red=True)
     width = max(len(row.fault) for row in rows)
     for row in rows:
         if row.tried or row.reasons:

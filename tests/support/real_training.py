@@ -31,6 +31,7 @@ def warm() -> None:
     """Import what training imports, so that forked children have it."""
     import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
+    import torch.utils.tensorboard  # noqa: F401
     import transformers.models.auto.tokenization_auto
     import transformers.models.llama.modeling_llama  # noqa: F401
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping

@@ -14,7 +14,7 @@ import numpy as np
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-def _splitmix64(values: np.ndarray) -> np.ndarray:
+def splitmix64(values: np.ndarray) -> np.ndarray:
     """SplitMix64's output function (Steele, Lea and Flood 2014), element by element on ``uint64``."""
     with np.errstate(over="ignore"):
         z = (values + np.uint64(0x9E3779B97F4A7C15)) & _MASK
@@ -25,9 +25,9 @@ def _splitmix64(values: np.ndarray) -> np.ndarray:
 
 def permutation(count: int, *, seed: int, epoch: int) -> np.ndarray:
     """The order of ``count`` sequences in an epoch, as an ``int64`` array of shape ``(count,)``."""
-    key = _splitmix64(np.array([seed], dtype=np.uint64))
-    key = _splitmix64(key ^ np.array([epoch], dtype=np.uint64))
-    hashes = _splitmix64(np.arange(count, dtype=np.uint64) ^ key)
+    key = splitmix64(np.array([seed], dtype=np.uint64))
+    key = splitmix64(key ^ np.array([epoch], dtype=np.uint64))
+    hashes = splitmix64(np.arange(count, dtype=np.uint64) ^ key)
     return np.argsort(hashes, kind="stable")
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pitstop.configs.errors import DataError, first_line
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+ANNOTATED_SUFFIXES = (".pubtator", ".conll", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".tsv", ".txt")
+"""Endings that the task ner reads beside ``SUFFIXES``."""
 EXAMPLE_SCHEME = "example:"
 
 
@@ -53,41 +56,58 @@ class BadRows:
             self.reasons += (f"{where}: {reason}",)
 
 
-def read_records(spec: str, bad_rows: BadRows, *, split: str = "train", token: str | None = None) -> Iterator[Record]:
+@dataclass(frozen=True)
+class Format:
+    """How files of an ending are read; ``recognises`` says which of them a directory's reader is to take."""
+
+    read: Callable[[Path, str, BadRows], Iterator[Record]]
+    recognises: Callable[[Path], bool] = lambda path: True
+
+
+Formats = Mapping[str, Format]
+NO_MORE: Formats = MappingProxyType({})
+
+
+def read_records(
+    spec: str, bad_rows: BadRows, *, split: str = "train", token: str | None = None, more: Formats = NO_MORE
+) -> Iterator[Record]:
     """Yield the records of one ``--dataset`` value.
 
-    ``spec`` is a file, a directory of files, ``example:NAME`` for data that Pitstop ships, or a Hub data set id.
-    Raises ``NoData`` for what cannot be found, ``DataError`` for what cannot be read.
+    ``spec`` is a file, a directory of files, ``example:NAME`` for data that Pitstop ships, or a Hub data set id. ``more`` are
+    formats that a task reads beside the usual ones, by ending. Raises ``NoData`` for what cannot be found, ``DataError`` for what
+    cannot be read.
     """
+    formats = {**_USUAL, **more}
     if spec.startswith(EXAMPLE_SCHEME):
         with resources.as_file(resources.files("pitstop.examples") / spec.removeprefix(EXAMPLE_SCHEME)) as path:
             if not path.is_file():
                 raise DataError(f"There is no shipped example {spec!r}.", hint="Shipped: example:medical_ner/train.jsonl.")
-            yield from _read_file(path, spec, bad_rows)
+            yield from _read_file(path, spec, bad_rows, formats)
         return
     path = Path(spec).expanduser()
     if path.is_dir():
-        yield from _read_directory(path, bad_rows)
+        yield from _read_directory(path, bad_rows, formats)
     elif path.is_file():
-        yield from _read_file(path, str(path), bad_rows)
+        yield from _read_file(path, str(path), bad_rows, formats)
     elif _looks_like_hub_id(spec):
         yield from _read_hub(spec, split, token)
     else:
-        raise NoData(f"No data at {spec}: no such file or directory.", hint=_similar_files(path))
+        raise NoData(f"No data at {spec}: no such file or directory.", hint=_similar_files(path, tuple(formats)))
 
 
 def _looks_like_hub_id(spec: str) -> bool:
     parts = spec.split("/")
-    return len(parts) == 2 and all(parts) and not spec.startswith((".", "~", "/")) and not spec.endswith(SUFFIXES)
+    is_file = spec.endswith((*SUFFIXES, *ANNOTATED_SUFFIXES))
+    return len(parts) == 2 and all(parts) and not spec.startswith((".", "~", "/")) and not is_file
 
 
-def _similar_files(path: Path) -> str:
+def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
     import difflib
 
     parent = path.parent
     if not parent.is_dir():
         return f"The directory {parent} does not exist either. Check the path (relative paths start at {Path.cwd()})."
-    names = sorted(p.name for p in parent.iterdir() if p.suffix in SUFFIXES)
+    names = sorted(p.name for p in parent.iterdir() if p.suffix in suffixes)
     close = difflib.get_close_matches(path.name, names, n=1)
     if close:
         return f"Did you mean {parent / close[0]}?"
@@ -95,21 +115,22 @@ def _similar_files(path: Path) -> str:
     return f"In {parent.resolve()} there are: {here}."
 
 
-def _read_directory(directory: Path, bad_rows: BadRows) -> Iterator[Record]:
-    files = sorted(p for p in directory.iterdir() if p.suffix in SUFFIXES and p.is_file())
+def _read_directory(directory: Path, bad_rows: BadRows, formats: Formats) -> Iterator[Record]:
+    files = [p for p in sorted(directory.iterdir()) if p.suffix in formats and p.is_file() and formats[p.suffix].recognises(p)]
     if not files:
-        raise DataError(f"No data files in {directory}.", hint=f"Wanted: files ending in {', '.join(SUFFIXES)}.")
+        raise DataError(f"No data files in {directory}.", hint=f"Wanted: files ending in {', '.join(formats)}.")
     for file in files:
-        yield from _read_file(file, str(file), bad_rows)
+        yield from _read_file(file, str(file), bad_rows, formats)
 
 
-def _read_file(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
-    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_table}
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise DataError(f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(SUFFIXES)}.")
+def _read_file(path: Path, name: str, bad_rows: BadRows, formats: Formats) -> Iterator[Record]:
+    if path.suffix not in formats:
+        also = " Files with this ending are read by --task ner." if path.suffix in ANNOTATED_SUFFIXES else ""
+        raise DataError(
+            f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(formats)}.{also}"
+        )
     try:
-        yield from reader(path, name, bad_rows)
+        yield from formats[path.suffix].read(path, name, bad_rows)
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: not UTF-8 text (byte {error.start}).", hint="Convert the file to UTF-8.") from error
     except OSError as error:
@@ -173,6 +194,14 @@ def _read_table(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     rows = _load(path.suffix[1:], name, data_files=str(path), split="train")
     for number, fields in enumerate(rows, start=1):
         yield Record(_present(fields), f"{name} row {number}")
+
+
+_USUAL = {
+    ".jsonl": Format(_read_jsonl),
+    ".json": Format(_read_json),
+    ".csv": Format(_read_csv),
+    ".parquet": Format(_read_table),
+}
 
 
 def _read_hub(repository: str, split: str, token: str | None) -> Iterator[Record]:

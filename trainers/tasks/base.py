@@ -68,6 +68,8 @@ class Task(ABC):
     def __init__(self, tokenizer: Any, settings: Settings) -> None:
         self.tokenizer = tokenizer
         self.settings = settings
+        self.say: Callable[[str], None] = lambda text: None
+        """Tells the user what is being done with the data, a line at a time; whoever reads data may put a reporter here."""
 
     def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
         """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""

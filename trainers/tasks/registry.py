@@ -8,7 +8,11 @@ from typing import Any
 from pitstop.configs.schema import Settings
 from pitstop.trainers.tasks.base import Task
 
-TASKS = {"sft": "pitstop.trainers.tasks.sft:SftTask"}
+TASKS = {
+    "sft": "pitstop.trainers.tasks.sft:SftTask",
+    "ner": "pitstop.trainers.tasks.ner:NerTask",
+    "rank": "pitstop.trainers.tasks.rank.task:RankTask",
+}
 """Name in the settings (``training.task``) to module and class; imported when the task is used."""
 
 

@@ -48,8 +48,16 @@ class SftTask(Task):
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids that ``prompt`` has in front of a completion: what generation starts from."""
-        segments = self._from_prompt({"prompt": prompt, "completion": "x"})
-        return self._with_bos(self._ids(segments[0][0]))
+        return self.rendered_ids(self.turn(prompt, "x")[0])
+
+    def rendered_ids(self, text: str) -> list[int]:
+        """The token ids of a text that begins a conversation as the template renders it, with its BOS."""
+        return self._with_bos(self._ids(text))
+
+    def turn(self, prompt: str, completion: str) -> tuple[str, str]:
+        """The text in front of an answer, and what becomes of ``completion`` behind it, with whatever the template adds."""
+        segments = self._from_prompt({"prompt": prompt, "completion": completion})
+        return segments[0][0], segments[1][0]
 
     def conversation_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
         """The token ids in front of the assistant's next turn, each earlier turn tokenised as training did.

@@ -137,3 +137,9 @@ def test_every_setting_has_a_name_of_its_own_a_meaning_and_a_default_that_fits()
         assert leaf.flag or leaf.secret
         if leaf.default is not None:
             assert parse(leaf, leaf.default) == leaf.default
+
+
+def test_a_list_given_in_parts_is_cut_at_commas_unless_it_holds_paths() -> None:
+    assert value("lora.target_modules", ["q_proj,v_proj", "k_proj"]) == ["q_proj", "v_proj", "k_proj"]
+    assert value("ner.entity_types", ["chemical, disease"]) == ["chemical", "disease"]
+    assert value("data.train", ["a,b.jsonl"]) == ["a,b.jsonl"]

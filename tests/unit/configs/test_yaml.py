@@ -130,6 +130,14 @@ class TestPresets:
         loaded = load_settings(config_files=["configs/training/lora_finetuning.yaml"], environ={})
         assert loaded.settings.lora.rank == 3
 
+    def test_the_medical_preset_is_the_set_up_of_the_document(self) -> None:
+        settings = load_settings(config_files=["medical_ner"], environ={}).settings
+        assert settings.model.id == "meta-llama/Llama-3.2-3B-Instruct"
+        assert (settings.training.task, settings.training.method, settings.hub.push) == ("ner", "qlora", True)
+        checkpoint = settings.training.checkpoint
+        assert (checkpoint.strategy, checkpoint.save_steps) == ("steps", 100)
+        assert settings.data.train == settings.data.eval == [], "the data is the user's"
+
     def test_an_unknown_word_lists_the_presets(self) -> None:
         with pytest.raises(SettingsError, match="demmo") as caught:
             load_settings(config_files=["demmo"], environ={})

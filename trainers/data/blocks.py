@@ -1,0 +1,48 @@
+"""Files that are read in blocks: runs of lines between blank ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Line(NamedTuple):
+    """A line without its end, and its number in the file."""
+
+    number: int
+    text: str
+
+
+Lines = Sequence[Line]
+
+
+class BadLine(ValueError):
+    """A line that cannot be used: its number, and the reason as the message."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(reason)
+        self.number = number
+
+
+def blocks(path: Path) -> Iterator[Lines]:
+    """Yield the blocks of a file. Bytes that are not UTF-8 stay as half surrogates, which ``checked`` finds."""
+    block: list[Line] = []
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                block.append(Line(number, line.rstrip("\n")))
+            elif block:
+                yield block
+                block = []
+    if block:
+        yield block
+
+
+def checked(line: Line) -> str:
+    """Return the text of the line. Raises ``BadLine`` where it is not UTF-8."""
+    try:
+        line.text.encode()
+    except UnicodeEncodeError as error:
+        raise BadLine(line.number, "not UTF-8 text") from error
+    return line.text

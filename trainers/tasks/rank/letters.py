@@ -1,0 +1,92 @@
+"""Prompts of stage two: the history, the lettered candidates, and the token that each letter is in that place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any
+
+from pitstop.configs.errors import ModelError
+from pitstop.trainers.data.records import Record
+from pitstop.trainers.tasks.sft import SftTask
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def prompt(history: Sequence[str], candidates: Sequence[str]) -> str:
+    """What the model is asked: the titles of the history, the oldest first, and up to 26 candidates."""
+    taken = "\n".join(history)
+    offered = "\n".join(f"{letter}. {title}" for letter, title in zip(ascii_uppercase, candidates, strict=False))
+    return (
+        f"A user's history, oldest first:\n{taken}\n\nCandidates:\n{offered}\n\n"
+        "Which candidate comes next in this history? Answer with its letter."
+    )
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Token ids: ``lead`` between the prompt and the letter (mostly none), ``ids`` of the letters A, B, …, and the ``end``.
+
+    ``frame`` is the text before and behind what the model is asked.
+    """
+
+    frame: tuple[str, str]
+    lead: tuple[int, ...]
+    ids: tuple[int, ...]
+    end: int
+
+
+def find_letters(tokenizer: Any, chat: SftTask, count: int) -> Letters:
+    """The first ``count`` letters as the tokenizer makes them behind a prompt, where they often differ from a bare letter's.
+
+    Raises ``ModelError`` where a letter is not one token of its own there.
+    """
+    question = prompt(["x"], ["y", "z"])
+    frame = _frame(tokenizer, chat, question)
+    before = question.join(frame)
+    found = []
+    for letter in ascii_uppercase[:count]:
+        answer = chat.turn(question, letter)[1]
+        place = answer.find(letter)
+        base, whole = _ids(tokenizer, before), _ids(tokenizer, before + answer[: place + 1])
+        if place < 0 or whole[: len(base)] != base or len(whole) == len(base):
+            raise _no_letters(f"the letter {letter} melts into the prompt")
+        found.append(whole[len(base) :])
+    leads, ids = {tuple(tail[:-1]) for tail in found}, tuple(tail[-1] for tail in found)
+    if len(leads) > 1 or len(set(ids)) < count:
+        raise _no_letters("they are not one token each")
+    end = chat.encode(Record({"prompt": question, "completion": "A"}, "a probe")).input_ids[-1]
+    return Letters(frame, leads.pop(), ids, int(end))
+
+
+def _frame(tokenizer: Any, chat: SftTask, question: str) -> tuple[str, str]:
+    """What stands around a question: the chat template's text, or without one a line that asks for the answer.
+
+    Templates cost more time than tokenising, so one is rendered once. Raises ``ModelError`` where it changes what it is given.
+    """
+    if tokenizer.chat_template is None:
+        return "", "\n\nAnswer:\n"
+    before, found, behind = chat.turn(question, "A")[0].partition(question)
+    if not found:
+        raise _no_letters("the chat template changes the text of a prompt")
+    return before, behind
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _no_letters(reason: str) -> ModelError:
+    return ModelError(
+        f"The tokenizer cannot tell the letters of candidates apart: {reason}.",
+        hint="Take another base model for rank: candidates are scored by the tokens of their letters.",
+    )
+
+
+def shorten(tokenizer: Any, title: str, most: int) -> str:
+    """The title's first ``most`` tokens, without half a character at its end."""
+    ids = _ids(tokenizer, title)
+    if len(ids) <= most:
+        return title
+    return str(tokenizer.decode(ids[:most], clean_up_tokenization_spaces=False)).rstrip(_REPLACEMENT).strip()

@@ -1,0 +1,141 @@
+"""Finds the files of a data set by their content, and reads ratings and titles from them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from pitstop.configs.errors import DataError
+from pitstop.trainers.data.records import BadRows, NoData
+from pitstop.trainers.tasks.rank.formats import FORMATS, Format, Role, is_python_dict
+from pitstop.trainers.tasks.rank.ratings import Ratings
+
+_KNOWN = (
+    "Known: MovieLens u.data with u.item or ratings.dat with movies.dat, RecBole .inter with .item, "
+    "Amazon review and metadata JSON, Yelp review and business JSON."
+)
+_LOOKED_AT = 3  # lines of each file
+_LONGEST_LINE = 1 << 20  # characters, when looking
+_COMPLETE = "u.data"  # MovieLens 100K has parts of it beside it, in the same format
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of a known format."""
+
+    path: Path
+    format: Format
+
+
+def read_ratings(spec: str, bad_rows: BadRows) -> Ratings:
+    """Read the ratings at ``spec``, a directory or one file of it, with the titles of their items.
+
+    Malformed rows go to ``bad_rows`` with file, line and reason. Raises ``NoData`` where there is nothing and ``DataError``
+    where the files are of no known format, are several data sets, or cannot be read.
+    """
+    ratings_file, title_files = find_files(Path(spec).expanduser())
+    ratings = Ratings()
+    _read(ratings_file, lambda row: ratings.add(*row), bad_rows)
+
+    def keep(row: tuple[str, str]) -> None:
+        if row[0] in ratings.items and row[1]:
+            ratings.titles.setdefault(*row)
+
+    for file in title_files:
+        _read(file, keep, bad_rows)
+    return ratings
+
+
+def find_files(place: Path) -> tuple[DataFile, list[DataFile]]:
+    """The file with the ratings, and those with the titles beside it. Raises ``NoData`` and ``DataError``."""
+    if not place.exists():
+        raise NoData(f"No data at {place}: no such file or directory.", hint=_KNOWN)
+    directory = place if place.is_dir() else place.parent
+    ratings = _recognised([place], "ratings") if place.is_file() else _recognised(_files(directory), "ratings")
+    if not ratings:
+        raise DataError(f"{place}: no ratings in any known format.", hint=_KNOWN)
+    chosen = _the_one(ratings, place)
+    titles = [file for file in _recognised(_files(directory), "titles") if file.format.family == chosen.format.family]
+    if not titles:
+        raise DataError(
+            f"{chosen.path}: ratings of the {chosen.format.family} format, but no file with the titles of their items beside it.",
+            hint=_KNOWN,
+        )
+    return chosen, titles
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _the_one(files: list[DataFile], place: Path) -> DataFile:
+    complete = [file for file in files if file.path.name == _COMPLETE]
+    if len(files) > 1 and len(complete) != 1:
+        names = ", ".join(file.path.name for file in files)
+        raise DataError(f"{place}: several files with ratings: {names}.", hint=f"Name one: --dataset {files[0].path}")
+    return complete[0] if complete else files[0]
+
+
+def _recognised(paths: list[Path], role: Role) -> list[DataFile]:
+    return [DataFile(path, found) for path in paths if (found := _format(path)) is not None and found.role == role]
+
+
+def _format(path: Path) -> Format | None:
+    with _opened(path, "latin-1") as lines:
+        for line in islice((line for line in iter(lambda: lines.readline(_LONGEST_LINE), "") if line.strip()), _LOOKED_AT):
+            if is_python_dict(line):
+                raise DataError(
+                    f"{path} line 1: a Python dict, not JSON. Reading it would mean to run it as code.",
+                    hint="Take a release of the data in strict JSON, or convert the file: one JSON object a line.",
+                )
+            text = line.removeprefix("ï»¿")  # a UTF-8 byte order mark, as Latin-1
+            found = next((known for known in FORMATS if known.recognises(text)), None)
+            if found is not None:
+                return found
+    return None
+
+
+@contextlib.contextmanager
+def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
+    """The lines of a file, compressed by gzip or not. Raises ``DataError`` for what cannot be read."""
+    try:
+        with path.open("rb") as raw, contextlib.ExitStack() as stack:
+            start = raw.read(2)
+            raw.seek(0)
+            binary: Any = stack.enter_context(gzip.GzipFile(fileobj=raw)) if start == b"\x1f\x8b" else raw
+            yield io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline="\n")
+    except (OSError, EOFError, zlib.error) as error:  # gzip's own kind is an OSError
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _read(file: DataFile, take: Callable[[Any], None], bad_rows: BadRows) -> None:
+    with _opened(file.path, file.format.encoding) as lines:
+        parse = None if file.format.headed else file.format.parser("")
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            if parse is None:
+                parse = file.format.parser(line)
+                continue
+            try:
+                row = parse(_checked(line))
+            except ValueError as error:
+                bad_rows.report(f"{file.path} line {number}", str(error))
+                continue
+            take(row)
+
+
+def _checked(line: str) -> str:
+    if not line.isascii():
+        try:
+            line.encode()
+        except UnicodeEncodeError:  # what decoding let through, so that the line has a number
+            raise ValueError("not text in the encoding of this format") from None
+    return line

@@ -1,0 +1,207 @@
+"""rank: a retriever finds candidates for the next item, and a language model ranks them (LlamaRec, Yue et al. 2023)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pitstop.configs.errors import DataError
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.records import BadRows, Record
+from pitstop.trainers.tasks.base import Direction, Scoring, Task
+from pitstop.trainers.tasks.rank import letters
+from pitstop.trainers.tasks.rank.draws import sample, shuffled, unseen
+from pitstop.trainers.tasks.rank.measures import NAMES
+from pitstop.trainers.tasks.rank.reading import read_ratings
+from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
+from pitstop.trainers.tasks.rank.sequences import SPLITS, Sequences, build_sequences
+from pitstop.trainers.tasks.sft import SftTask
+
+_ROWS, _NEGATIVES, _ORDER = 0x726F7773, 0x6E656773, 0x6F726472  # keys of the draws
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A data set as it was read, and what was wrong with it, so that it is read once for all splits."""
+
+    sequences: Sequences
+    bad_rows: BadRows
+
+
+class RankTask(Task):
+    """Makes training rows out of prefixes, evaluation rows out of what the retriever found, and ranks by letters."""
+
+    name = "rank"
+    splits_itself = True
+
+    def __init__(self, tokenizer: Any, settings: Settings) -> None:
+        super().__init__(tokenizer, settings)
+        self._chat = SftTask(tokenizer, settings)
+        self._letters = letters.find_letters(tokenizer, self._chat, settings.rank.candidates)
+        self._titles: dict[str, str] = {}
+        self._read: dict[str, _Read] = {}
+        self._retrieved: dict[str, Retrieved] = {}
+
+    # Records -----------------------------------------------------------------------------------------------------
+
+    def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
+        """Training rows for the split ``train``, else one row for each evaluated user whose target was retrieved.
+
+        Raises ``DataError`` for data that cannot be read or that leaves nothing to train or evaluate on.
+        """
+        del token  # nothing is read from the Hub
+        if split not in SPLITS:
+            raise DataError(f"{spec}: the task rank has no split {split!r}.", hint=f"It has {', '.join(SPLITS)}.")
+        sequences = self._sequences(spec, bad_rows)
+        return self._training_rows(spec, sequences) if split == "train" else self._evaluation_rows(spec, sequences, split)
+
+    def _sequences(self, spec: str, bad_rows: BadRows) -> Sequences:
+        if spec not in self._read:
+            found = BadRows(bad_rows.skip)
+            ratings = read_ratings(spec, found)
+            sequences = build_sequences(ratings, min_interactions=self.settings.rank.min_interactions, name=spec)
+            self._read[spec] = _Read(sequences, found)
+            self.say(f"{spec}: {sequences.statistics}.")
+        read = self._read[spec]
+        bad_rows.count += read.bad_rows.count
+        bad_rows.reasons = (*bad_rows.reasons, *read.bad_rows.reasons)[:3]
+        return read.sequences
+
+    def _training_rows(self, spec: str, sequences: Sequences) -> Iterator[Record]:
+        """Every prefix of two or more items of a training sequence: its last item is to be found among random unseen ones."""
+        rank, seed = self.settings.rank, self.settings.training.seed
+        rows_of = np.maximum(np.diff(sequences.offsets) - 3, 0)  # of a sequence of n, two are held out and one has no history
+        ends = np.cumsum(rows_of)
+        for row in sample(rank.max_train_rows or int(ends[-1]), int(ends[-1]), seed, _ROWS).tolist():
+            user = int(np.searchsorted(ends, row, side="right"))
+            place = row - int(ends[user]) + int(rows_of[user]) + 1
+            known = sequences.train(user)
+            target = int(known[place])
+            key = (seed, user, place)
+            negatives = unseen(rank.candidates - 1, len(sequences.titles), frozenset(known.tolist()), _NEGATIVES, *key)
+            candidates = shuffled(np.append(negatives, target), _ORDER, *key)
+            where = f"{spec} user {sequences.user_ids[user]} item {place + 1}"
+            yield self._record(sequences, known[:place], candidates, target, where)
+
+    def _evaluation_rows(self, spec: str, sequences: Sequences, split: str) -> Iterator[Record]:
+        """Candidates stand in random order: in the retriever's, a liking for early letters would already rank well."""
+        retrieved = self._candidates(spec, sequences)
+        found = 0
+        for user, row in zip(retrieved.users.tolist(), retrieved.items[split], strict=True):
+            target = sequences.target(user, split)
+            place = np.flatnonzero(row == target)
+            if not len(place):
+                continue  # a miss, whatever the model says; the number of users tells
+            found += 1
+            candidates = shuffled(row[row >= 0], _ORDER, self.settings.training.seed, user, SPLITS.index(split))
+            yield self._record(
+                sequences,
+                sequences.history(user, split),
+                candidates,
+                target,
+                f"{spec} user {sequences.user_ids[user]} ({split})",
+                set=spec,
+                users=len(retrieved.users),
+                retriever_rank=int(place[0]) + 1,
+            )
+        if not found:
+            raise DataError(
+                f"{spec}: the retriever {self.settings.rank.retriever} found the next item of none of {len(retrieved.users)} users.",
+                hint="Evaluate more users (--rank-eval-users none), or take another --rank-retriever.",
+            )
+
+    def _record(
+        self, sequences: Sequences, history: np.ndarray, candidates: np.ndarray, target: int, where: str, **about: Any
+    ) -> Record:
+        titles = sequences.titles
+        fields = {
+            "history": [titles[item] for item in history[-self.settings.rank.history :].tolist()],
+            "candidates": [titles[item] for item in candidates.tolist()],
+            "answer": int(np.flatnonzero(candidates == target)[0]),
+            **about,
+        }
+        return Record(fields, where)
+
+    def _candidates(self, spec: str, sequences: Sequences) -> Retrieved:
+        if spec not in self._retrieved:
+            self._retrieved[spec] = self._shared(sequences)
+        return self._retrieved[spec]
+
+    def _shared(self, sequences: Sequences) -> Retrieved:
+        """The first process finds them and the others get its bytes: they would not find the very same on another machine."""
+        from pitstop.trainers.device import choose_device
+        from pitstop.trainers.engine import gather_bytes
+        from pitstop.trainers.launch import rank
+
+        data = b""
+        if rank() == 0:
+            data = retrieve(sequences, self.settings.rank, self.settings.training.seed, self.say).to_bytes()
+        return Retrieved.from_bytes(gather_bytes(data, choose_device())[0])
+
+    # Examples ----------------------------------------------------------------------------------------------------
+
+    def examples(self, record: Record) -> list[Example]:
+        """One example a record: prompt, letter, end token. The oldest titles go where it is too long for MAX_LENGTH."""
+        fields = record.fields
+        history, candidates = self._shortened(fields["history"]), self._shortened(fields["candidates"])
+        tail = [*self._letters.lead, self._letters.ids[fields["answer"]], self._letters.end]
+        ids, cut = self._fitting(history, candidates, self.settings.data.max_length - len(tail))
+        supervised = np.zeros(len(ids) + len(tail), dtype=bool)
+        supervised[-2:] = True
+        return [Example(np.array([*ids, *tail], dtype=np.int32), supervised, reference=_reference(fields), cut=cut)]
+
+    def _fitting(self, history: Sequence[str], candidates: Sequence[str], room: int) -> tuple[list[int], bool]:
+        """The prompt's tokens with as much of the history as there is room for, at least one title, and whether some went."""
+        whole = self._question_ids(history, candidates)
+        if len(whole) <= room or len(history) == 1:
+            return whole, False
+        best = self._question_ids(history[-1:], candidates)
+        kept, too_many = 1, len(history)
+        while too_many - kept > 1:
+            middle = (kept + too_many) // 2
+            ids = self._question_ids(history[-middle:], candidates)
+            if len(ids) <= room:
+                kept, best = middle, ids
+            else:
+                too_many = middle
+        return best, len(best) <= room
+
+    def _question_ids(self, history: Sequence[str], candidates: Sequence[str]) -> list[int]:
+        return self._chat.rendered_ids(letters.prompt(history, candidates).join(self._letters.frame))
+
+    def _shortened(self, titles: Sequence[str]) -> list[str]:
+        for title in titles:
+            if title not in self._titles:
+                self._titles[title] = letters.shorten(self.tokenizer, title, self.settings.rank.title_tokens)
+        return [self._titles[title] for title in titles]
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """See ``Task.prompt_ids``."""
+        return self._chat.prompt_ids(prompt)
+
+    # Metrics -----------------------------------------------------------------------------------------------------
+
+    def metrics(self, evaluation: Dataset) -> Mapping[str, Direction]:
+        """Overall, on the retrieved subset, and the share that was retrieved; more is better."""
+        del evaluation
+        return dict.fromkeys(NAMES, "max")
+
+    def score(self, evaluation: Dataset, scoring: Scoring) -> dict[str, float]:
+        """See ``Task.score``."""
+        from pitstop.trainers.tasks.rank.scoring import score
+
+        return score(evaluation, scoring, self._letters.ids)
+
+
+def _reference(fields: Mapping[str, Any]) -> str:
+    """What the scorer needs of a row; empty for a training row, whose ``users`` are not counted."""
+    if "users" not in fields:
+        return ""
+    known = {key: fields[key] for key in ("answer", "set", "users", "retriever_rank")}
+    return json.dumps({**known, "candidates": len(fields["candidates"])}, sort_keys=True)
