@@ -78,6 +78,23 @@ def test_metrics_are_exactly_those_that_training_logged(pitstop: Callable[..., E
     assert (found["examples"], found["split"]) == (4, "validation")
 
 
+def test_a_tasks_own_scores_are_those_of_training_too(tiny_model: Path, tmp_path: Path) -> None:
+    records = [
+        {"id": f"{n}", "text": f"Case {n}: aspirin for pain.", "entities": {"chemical": ["aspirin"], "disease": ["pain"]}}
+        for n in range(6)
+    ]
+    for name, chosen in (("train", records), ("eval", records[:3])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in chosen))
+    settings = {"task": "ner", "epochs": 1, "eval_score_examples": 2, "eval_max_new_tokens": 4}
+    ended = forked(*arguments(tiny_model, tmp_path, tmp_path / "runs", **settings))
+    assert ended.code == 0, ended.output
+    found = forked("evaluate", 1, "--base-dir", tmp_path / "runs", "--json").json()
+    assert found["metrics"]["run_001@epoch_001"] == found["recorded"] and "ner_f1" in found["recorded"]
+    assert (found["examples"], found["scored_examples"]) == (6, 2)
+    all_of_them = forked("evaluate", 1, "--base-dir", tmp_path / "runs", "--json", "--score-examples", "none").json()
+    assert all_of_them["scored_examples"] == 6 and all_of_them["recorded"] is None
+
+
 def test_other_data_other_splits_and_a_limit(pitstop: Callable[..., Ended], trained: Path, tmp_path: Path) -> None:
     data = trained / "data"
     same = pitstop("evaluate", 1, "--dataset", data / "eval.jsonl", "--json").json()
