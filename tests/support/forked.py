@@ -6,6 +6,7 @@ of times. The parent must never compute with torch: a forked OpenMP pool would h
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,12 @@ class Ended:
 
     code: int
     output: str
+
+    def json(self) -> Any:
+        """The JSON document at the end of what it printed, behind what it said on the way."""
+        assert self.code == 0, self.output
+        text = f"\n{self.output}"
+        return json.loads(text[text.index("\n{") :])
 
 
 class Child:
