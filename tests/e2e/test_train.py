@@ -190,7 +190,10 @@ def test_no_token_reaches_any_file(tiny_model: Path, data: Path, base_dir: Path,
 
 def test_no_file_of_a_run_is_a_pickle(tiny_model: Path, data: Path, base_dir: Path) -> None:
     assert pitstop(*arguments(tiny_model, data, base_dir)).code == 0
-    suffixes = {p.suffix for p in (base_dir / "run_001").rglob("*") if p.is_file() and p.name != ".lock"}
+    files = [p for p in (base_dir / "run_001").rglob("*") if p.is_file() and p.name != ".lock"]
+    events = [p for p in files if p.parent.name == "tensorboard"]
+    assert events and all(p.name.startswith("events.out.tfevents.") for p in events)
+    suffixes = {p.suffix for p in files if p not in events}
     assert suffixes <= {".safetensors", ".json", ".jsonl", ".log", ".jinja"}
 
 
