@@ -267,17 +267,22 @@ class CheckpointManager:
             raise failed_save(self._log.path, error) from error
         yield
 
-    def log_metrics(self, step: int, epoch: float | None = None, **values: Any) -> None:
+    def log_metrics(self, step: int, metrics: Mapping[str, Any], epoch: float | None = None) -> None:
         """Add a row to ``logs/metrics.jsonl``, of which ``pitstop compare`` draws curves: numbers by name.
 
         A resume takes the rows after its checkpoint away again. ``ResourceError`` where the disk refuses.
         """
         self._own()
-        row = {"step": step, **({} if epoch is None else {"epoch": epoch}), **manager_values.numbers(values)}
+        row = {"step": step, **({} if epoch is None else {"epoch": epoch}), **manager_values.numbers(metrics)}
         try:
             self._log.append(row)
         except OSError as error:
             raise failed_save(self._log.path, error) from error
+
+    def note_progress(self, **values: Any) -> None:
+        """Put how far the training is to go on record: ``total_steps`` and ``total_epochs``, for ``pitstop list-runs``."""
+        self._own()
+        self.run.update_metadata({"progress": {**(self.metadata.get("progress") or {}), **values}, "status": "running"})
 
     # Loading
 
@@ -344,7 +349,7 @@ class CheckpointManager:
         checkpoint yet. ``CheckpointError`` where none is valid or the one asked for is not, ``RunError`` where another process
         writes the run. ``restore`` puts all of it back in one call.
         """
-        saved = self._take_up(checkpoint)
+        saved = self.take_up(checkpoint)
         if saved is None:
             return None
         base = self.load_base_model()["state_dict"] if self.has_base_model else None
@@ -366,7 +371,7 @@ class CheckpointManager:
         the run has none. The base is not loaded: a checkpoint of an adapter goes onto the base that the program has built.
         ``CheckpointError`` where something does not fit; the model is changed only when its weights all fit.
         """
-        saved = self._take_up(checkpoint)
+        saved = self.take_up(checkpoint)
         if saved is None:
             return None
         inner = weights.unwrapped(model)
@@ -383,7 +388,8 @@ class CheckpointManager:
         facts = {"epoch": info.epoch if info.epoch % 1 else int(info.epoch), "step": info.step, "metrics": dict(info.metrics)}
         return {**facts, "extra": saved.extra, "name": info.name, "path": info.path}
 
-    def _take_up(self, checkpoint: str | None) -> Saved | None:
+    def take_up(self, checkpoint: str | None = None) -> Saved | None:
+        """The checkpoint to go on from, in the form that ``training_state`` puts back; as ``load_for_resume`` otherwise."""
         self._own()
         store = self.run.store
         if checkpoint is not None:

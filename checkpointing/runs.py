@@ -201,13 +201,13 @@ class RunDirectory:
         except CheckpointError:
             return effective_status(str(self.path), {})
 
-    def check_made_by_train(self, command: str) -> None:
+    def check_made_by_train(self, command: str, hint: str) -> None:
         """``RunError`` for a run that a program made through the Python API: ``command`` needs settings that it does not have."""
         with suppress(CheckpointError):  # damaged: the command itself says so
             if self.config().get(layout.MADE_BY) == layout.MANAGER:
                 raise RunError(
                     f"{self.label} was made by a program through CheckpointManager, so `pitstop {command}` cannot take it",
-                    hint=f"run that program again with run_number={self.number}: restore() or resume_from() goes on where it stood",
+                    hint=hint,
                 )
 
     # Changing it
