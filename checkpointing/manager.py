@@ -157,9 +157,11 @@ class CheckpointManager:
         """
         self._own()
         base = weights.base_of(weights.unwrapped(model))
-        digest = base.digest()
         bases = BaseModels(self.run.base_dir, self.run.storage)
-        known = bases.digest_of(self.run_dir)
+        known, recorded = bases.digest_of(self.run_dir), self.metadata.get("base_model") or {}
+        if known is not None and base.frozen_digest() == recorded.get("frozen"):
+            return bases.base_location(self.run_dir)
+        digest = base.digest()
         if known is not None and known != digest:
             raise CheckpointError(
                 f"{self.run.label} has another base model than this one ({known[:12]}, {digest[:12]})",
@@ -167,7 +169,8 @@ class CheckpointManager:
             )
         bases.save_once(digest, base.write)
         location = bases.link_into(self.run_dir, digest)
-        described = {"saved": True, "digest": digest, "names": dict(base.names), "aliases": dict(base.aliases)}
+        described = {"saved": True, "digest": digest, "frozen": base.frozen_digest()}
+        described |= {"names": dict(base.names), "aliases": dict(base.aliases)}
         self.run.update_metadata({"base_model": described, "status": "running"})
         return location
 
@@ -401,6 +404,11 @@ class CheckpointManager:
             saved = training_state.read(report.checkpoint())
         self._taken_up = saved.info
         return saved
+
+    @property
+    def going_on_from(self) -> str | None:
+        """The checkpoint that was taken up and after which nothing has been saved yet."""
+        return self._taken_up.name if self._taken_up is not None else None
 
     def _start_new_line(self) -> None:
         """At the first save after a resume: what was saved after its checkpoint is set aside, and the resume is put on record."""

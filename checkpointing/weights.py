@@ -248,10 +248,20 @@ class Base:
     aliases: Mapping[str, str]
     config: Mapping[str, bytes]
 
+    buffers: frozenset[str]
+    """Those of ``tensors`` that training may change (running means, say); every checkpoint has them too."""
+
     def digest(self) -> str:
         """SHA-256 of names, types, shapes and bytes: equal bases are stored once."""
+        return self._digest(self.tensors)
+
+    def frozen_digest(self) -> str:
+        """The same of what cannot have changed since the base was saved."""
+        return self._digest({name: tensor for name, tensor in self.tensors.items() if name not in self.buffers})
+
+    def _digest(self, tensors: Mapping[str, torch.Tensor]) -> str:
         whole = hashlib.sha256()
-        for name, tensor in sorted(self.tensors.items()):
+        for name, tensor in sorted(tensors.items()):
             whole.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
             flat = tensor.detach().to("cpu").contiguous().reshape(-1)
             whole.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
@@ -282,7 +292,9 @@ def base_of(model: torch.nn.Module) -> Base:
     kept, aliases = without_aliases({name: live[real] for name, real in plain.items()})
     if not kept:
         raise ModelError("the model has no parameters or buffers to save as its base")
-    return Base(kept, {name: real for name, real in plain.items() if name != real}, aliases, config)
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    changing = frozenset(name for name, real in plain.items() if real in buffers)
+    return Base(kept, {name: real for name, real in plain.items() if name != real}, aliases, config, changing)
 
 
 def read_base(directory: Path, names: Mapping[str, str], aliases: Mapping[str, str]) -> dict[str, torch.Tensor]:
