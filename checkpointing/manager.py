@@ -123,7 +123,7 @@ class CheckpointManager:
     @property
     def experiment_name(self) -> str | None:
         """The experiment that the run belongs to."""
-        found = self.run.metadata().get("experiment_name")
+        found = at(self.run.config(), "naming.experiment_name")
         return found if isinstance(found, str) else None
 
     @property
@@ -176,8 +176,11 @@ class CheckpointManager:
 
     @property
     def has_base_model(self) -> bool:
-        """Whether ``save_base_model`` was called in this run."""
-        return bool((self.metadata.get("base_model") or {}).get("saved"))
+        """Whether the run has a base: ``save_base_model`` was called, and nobody took it away since."""
+        return self._base_digest() is not None
+
+    def _base_digest(self) -> str | None:
+        return BaseModels(self.run.base_dir).digest_of(self.run_dir)
 
     def save_lora_weights(
         self,
@@ -229,7 +232,7 @@ class CheckpointManager:
                 epoch=epoch,
                 metrics=manager_values.numbers(metrics or {}),
                 world_size=1,
-                fingerprints={"base": str(at(self.metadata, "base_model.digest"))} if self.has_base_model else {},
+                fingerprints={"base": digest} if (digest := self._base_digest()) else {},
                 versions=own_versions.describe()["versions"],
                 now=datetime.now().astimezone(),
             )

@@ -283,7 +283,7 @@ def base_of(model: torch.nn.Module) -> Base:
     live = _state_dict(model)
     if is_peft(model):
         plain = dict(_plain_names(model, live))
-        config = config_files(model.get_base_model())  # type: ignore[operator]
+        config = config_files(model.get_base_model())
     else:
         frozen = any(not parameter.requires_grad for parameter in model.parameters())
         training = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.requires_grad}

@@ -33,7 +33,7 @@ _EXTRA = "lightning"
 _KEYS = {"epochs", "loops", "batches", "callbacks", "precision", "datamodule", "module"}
 
 
-class DistributedCheckpointCallback(Checkpoint):  # type: ignore[misc]
+class DistributedCheckpointCallback(Checkpoint):
     """Saves the base once and what trains at the end of epochs, in the run of ``checkpoint_manager``.
 
     Args:
@@ -70,7 +70,7 @@ class DistributedCheckpointCallback(Checkpoint):  # type: ignore[misc]
 
     def model_of(self, pl_module: Any) -> torch.nn.Module:
         """What is saved. A subclass may give a part of the module, a ``PeftModel`` in it say; both callbacks must agree."""
-        return pl_module  # type: ignore[no-any-return]
+        return pl_module
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Save the base; make sure that nothing is lost by starting at the first epoch."""
@@ -134,7 +134,7 @@ class DistributedCheckpointCallback(Checkpoint):  # type: ignore[misc]
             self._saved = epoch
 
 
-class ResumeFromCheckpointCallback(Callback):  # type: ignore[misc]
+class ResumeFromCheckpointCallback(Callback):
     """Goes on from the newest valid checkpoint of the manager's run; where it has none, training begins at the start.
 
     Args:
@@ -160,7 +160,7 @@ class ResumeFromCheckpointCallback(Callback):  # type: ignore[misc]
 
     def model_of(self, pl_module: Any) -> torch.nn.Module:
         """What is loaded; as ``DistributedCheckpointCallback.model_of``."""
-        return pl_module  # type: ignore[no-any-return]
+        return pl_module
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Choose the checkpoint; put back weights, progress and the states of callbacks, plugins and data."""

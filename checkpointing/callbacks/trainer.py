@@ -29,6 +29,7 @@ from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 _STATE = "trainer_state"
 _SUMMARY = "train_runtime"  # only the line that a trainer logs after its last step has it
+_RESUMING = f"{TEMPORARY_PREFIX}resume-"
 _TIMES = ("_runtime", "_per_second")
 
 
@@ -241,6 +242,8 @@ class PitstopCallback(TrainerCallback):
             raise CheckpointError(f"{saved.info.path} was not saved by PitstopCallback", hint="use CheckpointManager.restore()")
         self._resumed = saved
         self._forget_directory()
+        for left in self.manager.run_dir.glob(f"{_RESUMING}*"):  # of a process that was killed; the lock says it is gone
+            shutil.rmtree(left, ignore_errors=True)
         self._directory = _Directory(self.manager.run_dir)
         self._directory.fill(saved, content)
         log.info("going on from %s (step %d)", saved.info.name, saved.info.step)
@@ -256,15 +259,22 @@ class _Directory:
     """What a trainer reads itself at a resume, for as long as it trains; it holds no pickle and goes at the end of the process."""
 
     def __init__(self, run_dir: Path) -> None:
-        # In the run, so that the weights are links; the prefix is that of leftovers, which prune removes after a crash.
-        self.path = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}resume-", dir=run_dir))
+        # In the run, so that the weights are links; the prefix is that of leftovers, which prune removes after a crash too.
+        self.path = Path(tempfile.mkdtemp(prefix=_RESUMING, dir=run_dir))
         self.remove = weakref.finalize(self, shutil.rmtree, str(self.path), ignore_errors=True)
 
     def fill(self, saved: Saved, content: Mapping[str, Any]) -> None:
         for name in (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG, weights.MODEL, weights.MODEL_CONFIG):
             if name in saved.info.manifest.files:
-                shutil.copyfile(saved.info.path / name, self.path / name)
+                _link_or_copy(saved.info.path / name, self.path / name)
         (self.path / "trainer_state.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a filesystem without links
+        shutil.copyfile(source, target)
 
 
 def resume_from(trainer: Any, checkpoint: str | None = None) -> str | None:
