@@ -34,6 +34,10 @@ OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_META = "optimizer.json"
 TRAINER_STATE = "trainer_state.json"
 
+MADE_BY = "made_by"
+MANAGER = "checkpoint manager"
+"""What ``made_by`` says in config.json and in the checkpoints of a run that a program made through the Python API."""
+
 DAMAGED = ".damaged"
 SUPERSEDED = ".superseded"
 LAST, BEST = "last", "best"

@@ -219,6 +219,15 @@ class RunDirectory:
         except CheckpointError:
             return effective_status(str(self.path), {})
 
+    def check_made_by_train(self, command: str, hint: str) -> None:
+        """``RunError`` for a run that a program made through the Python API: ``command`` needs settings that it does not have."""
+        with suppress(CheckpointError):  # damaged: the command itself says so
+            if self.config().get(layout.MADE_BY) == layout.MANAGER:
+                raise RunError(
+                    f"{self.label} was made by a program through CheckpointManager, so `pitstop {command}` cannot take it",
+                    hint=hint,
+                )
+
     # Changing it
 
     def update_metadata(self, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,15 +264,20 @@ class RunDirectory:
             return self.update_metadata({"resumes": [*(resumes if isinstance(resumes, list) else []), {**entry, **more}]})
 
     def _checkpoint_keys(self, infos: list[CheckpointInfo]) -> dict[str, Any]:
-        chosen = choose_best(infos, self.store.monitor, self.store.mode)
-        best = None
-        if chosen is not None:
-            info, metric, mode = chosen
-            best = {**self._entry(info), "metric": metric, "mode": mode, "value": info.metrics[metric]}
-            del best["size"], best["saved_at"]
-        return {"checkpoints": [self._entry(info) for info in infos], "best_checkpoint": best}
+        return {"checkpoints": [self.entry(info) for info in infos], "best_checkpoint": self.best_entry(infos)}
 
-    def _entry(self, info: CheckpointInfo) -> dict[str, Any]:
+    def best_entry(self, infos: list[CheckpointInfo]) -> dict[str, Any] | None:
+        """What metadata.json says of the best one of ``infos``; None where none has a metric to go by."""
+        chosen = choose_best(infos, self.store.monitor, self.store.mode)
+        if chosen is None:
+            return None
+        info, metric, mode = chosen
+        best = {**self.entry(info), "metric": metric, "mode": mode, "value": info.metrics[metric]}
+        del best["size"], best["saved_at"]
+        return best
+
+    def entry(self, info: CheckpointInfo) -> dict[str, Any]:
+        """What metadata.json says of one checkpoint."""
         return {
             "name": info.name,
             "epoch": _plain(info.epoch),

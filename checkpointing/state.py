@@ -200,7 +200,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], d
     if unknown := sorted(state.keys() - {names[id(p)] for p in parameters}):
         raise CheckpointError(f"{directory / OPTIMIZER}: state of {unknown[0][:200]}, a parameter that the model does not have.")
     for parameter in parameters:
-        if problem := _unfit(parameter, state.get(names[id(parameter)], {})):
+        if problem := unfit(parameter, state.get(names[id(parameter)], {})):
             raise CheckpointError(f"{directory / OPTIMIZER}: {problem} of {names[id(parameter)]}.")
     before = {"state": optimizer.state, "param_groups": optimizer.param_groups}
     numbered = {number: state[names[id(p)]] for number, p in enumerate(parameters)}
@@ -231,7 +231,7 @@ def _names_in(group: Mapping[str, Any]) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _unfit(parameter: torch.Tensor, values: Mapping[str, Any]) -> str | None:
+def unfit(parameter: torch.Tensor, values: Mapping[str, Any]) -> str | None:
     """What is wrong with one parameter's state. Kernels index by these sizes: a wrong one would read beyond a buffer."""
     whole = (tuple(parameter.shape), torch.float32)
     if "exp_avg" in values:

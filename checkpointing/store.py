@@ -41,6 +41,9 @@ __all__ = ["CheckpointInfo", "CheckpointStore", "DamagedError", "Entry", "Recove
 MANIFEST_RESERVE = 64 * 1024
 """Bytes kept free beside the files themselves, for the manifest and directory entries."""
 
+BEST_REASONS = frozenset({layout.BEST, f"{layout.BEST} pointer"})
+"""Why ``pins`` keeps a checkpoint that is only kept for being the best."""
+
 # Inside the class ``list`` is a method, so that its annotations need other words.
 Infos = list[CheckpointInfo]
 Names = list[str]
@@ -344,22 +347,29 @@ class CheckpointStore:
                 reasons[pointed].append(f"{which} pointer")
         return {name: why for name, why in reasons.items() if why}
 
-    def prune(self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset()) -> Names:
+    def prune(
+        self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset(), *, keep_best: bool = True
+    ) -> Names:
         """Delete all but the newest ``keep_last_n`` checkpoints, the best one and those in ``protect``.
 
-        Only whole checkpoints count, and only they are deleted. None keeps everything. A checkpoint leaves the listing in
-        one step before its files go, so a crash in between leaves no half of it. Returns the names, oldest first.
+        Only whole checkpoints count, and only they are deleted. None keeps everything. Without ``keep_best`` the best one
+        goes when its time has come, like any other. A checkpoint leaves the listing in one step before its files go, so a
+        crash in between leaves no half of it. Returns the names, oldest first.
         """
-        return [info.name for info in self.expendable(keep_last_n, protect) if self._remove(info.path)]
+        going = self.expendable(keep_last_n, protect, keep_best=keep_best)
+        return [info.name for info in going if self._remove(info.path)]
 
-    def expendable(self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset()) -> Infos:
+    def expendable(
+        self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset(), *, keep_best: bool = True
+    ) -> Infos:
         """What ``prune`` deletes, oldest first."""
         if keep_last_n is None:
             return []
         if keep_last_n < 1:
             raise CheckpointError(f"keep_last_n is {keep_last_n}; at least one checkpoint is always kept")
         infos = self.list()
-        kept = {info.name for info in infos[-keep_last_n:]} | self.pins(infos).keys() | protect
+        pinned = {name for name, why in self.pins(infos).items() if keep_best or not {*why} <= BEST_REASONS}
+        kept = {info.name for info in infos[-keep_last_n:]} | pinned | protect
         return [info for info in infos if info.name not in kept]
 
     def _remove(self, path: Path) -> bool:

@@ -22,7 +22,8 @@ from pitstop.configs.errors import CheckpointError
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 """A header longer than this is refused before it is read; one for a hundred thousand tensors is shorter."""
 
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes of one number of each type that a checkpoint may hold, in safetensors' words."""
 _MOST_DIMENSIONS = 16
 
 
@@ -94,11 +95,11 @@ def _entry(name: str, value: Any, start: int) -> TensorEntry:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name[:200]} has no type, shape and offsets, or more than those")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _SIZES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{name[:200]} has a type that no checkpoint holds")
     if not _naturals(shape) or len(shape) > _MOST_DIMENSIONS:
         raise ValueError(f"{name[:200]} has no proper shape")
-    if not _naturals(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _SIZES[dtype]:
+    if not _naturals(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype]:
         raise ValueError(f"{name[:200]} does not have the bytes that its shape needs")
     return TensorEntry(dtype, tuple(shape), start + offsets[0], start + offsets[1])
 

@@ -105,6 +105,7 @@ def _push(
 
 def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, result: dict[str, Any]) -> None:
     """Push one run and put into ``result`` how far that came. ``HubError`` where something is left."""
+    run.check_made_by_train("push", "upload the directory of a checkpoint with `hf upload`; it is an ordinary adapter or model")
     from huggingface_hub import is_offline_mode
 
     from pitstop.checkpointing.hub.contents import check_pushable

@@ -155,6 +155,7 @@ def resume_run(
 
     reference = run if run is not None else _newest(base_dir)
     directory, _ = locate(base_dir, reference)
+    directory.check_made_by_train("resume", f"start that program again with run_number={directory.number}")
     apply_foreign(env_file)
     processes = _processes(directory.config(), flags)
     from pitstop.trainers import launch

@@ -96,6 +96,7 @@ def open_run(request: ResumeRequest, reporter: Reporter) -> Iterator[ResumePlan]
     override that would make another run of it).
     """
     run, in_reference = locate(request.base_dir, request.run)
+    run.check_made_by_train("resume", f"start that program again with run_number={run.number}")
     if not request.flags and not request.checkpoint and not in_reference:
         _refuse_finished_early(run)
     with run.lock():

@@ -1,0 +1,70 @@
+"""What the callbacks have in common: saving without endangering the training, and retention."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pitstop.checkpointing.manager import CheckpointManager
+from pitstop.configs.errors import ResourceError, SettingsError
+
+MOST_MISSES = 3
+"""So many saves in a row may fail for want of disk before the training ends."""
+
+log = logging.getLogger("pitstop")
+
+
+class Saver:
+    """Saves through a manager: a full disk costs a checkpoint and not the training; retention follows each save."""
+
+    def __init__(self, manager: CheckpointManager, keep_last_n: int | None) -> None:
+        if keep_last_n is not None and (type(keep_last_n) is not int or keep_last_n < 1):
+            raise SettingsError(f"keep_last_n is {keep_last_n!r}; at least one checkpoint is always kept", hint="None keeps all")
+        self.manager, self.keep_last_n = manager, keep_last_n
+        self._misses = 0
+
+    def save(self, write: Callable[[], Path], name: str, *, final: bool = False) -> bool:
+        """Call ``write``, which commits ``name``; whether it did. ``ResourceError`` at the third miss in a row or a final one."""
+        try:
+            write()
+        except ResourceError as error:
+            self._misses += 1
+            if final or self._misses >= MOST_MISSES:
+                raise
+            log.warning(
+                "%s was not saved (%d of %d misses in a row): %s Training goes on.",
+                name,
+                self._misses,
+                MOST_MISSES,
+                error.message,
+            )
+            return False
+        self._misses = 0
+        if self.keep_last_n is not None:
+            self.manager.cleanup_old_checkpoints(self.keep_last_n)
+        log.info("saved %s in %s", name, self.manager.run_dir)
+        return True
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Those of ``values`` that are single numbers."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+        if isinstance(number, Real) and not isinstance(number, bool):
+            found[name] = float(number)
+    return found
+
+
+def refuse_several_processes(count: int, what: str) -> None:
+    """``SettingsError`` where the training runs in several processes, of which each has a random state of its own."""
+    if count > 1:
+        raise SettingsError(
+            f"{what} saves trainings of one process; this one has {count}",
+            hint="`pitstop train --num-processes` trains on several, or save with the library's own checkpoints",
+        )

@@ -1,0 +1,73 @@
+"""What ``CheckpointManager`` is given, checked and brought into the form in which it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pitstop.checkpointing import layout, summary
+from pitstop.checkpointing.manifest import finite_metrics
+from pitstop.configs.errors import SettingsError
+
+
+def check_arguments(experiment_name: Any, run_number: Any, monitor: Any, mode: Any) -> None:
+    for what, value in (("experiment_name", experiment_name), ("monitor", monitor)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise SettingsError(f"{what} is {value!r}; it must be text that is not empty")
+    if run_number is not None and (type(run_number) is not int or not 1 <= run_number < 10**9):
+        raise SettingsError(f"run_number is {run_number!r}; runs are numbered from 1")
+    if mode not in (None, "min", "max"):
+        raise SettingsError(f"mode is {mode!r}; it is 'min' where smaller is better, else 'max'")
+
+
+def config(
+    base_dir: Path | str,
+    experiment_name: str | None,
+    monitor: str | None,
+    mode: str | None,
+    training: Mapping[str, Any] | None,
+    lora: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    checkpoint = {"base_dir": str(base_dir), "monitor": monitor or "val_loss", "mode": mode or "min"}
+    config = {
+        layout.MADE_BY: layout.MANAGER,
+        "naming": {"experiment_name": experiment_name},
+        "training": {**(training or {}), "checkpoint": checkpoint},
+        "lora": dict(lora or {}),
+    }
+    return summary.plain(config)
+
+
+def name(experiment_name: str | None) -> str:
+    from pitstop.naming.names import clean, shorten  # it imports the schema, which reading a run does without
+
+    return shorten(clean(f"{experiment_name or 'run'}-{datetime.now().astimezone():%Y%m%d-%H%M%S}")).text
+
+
+def epoch_name(epoch: float) -> str:
+    if isinstance(epoch, bool) or not isinstance(epoch, (int, float)) or epoch != int(epoch) or not 1 <= epoch < 10**9:
+        raise SettingsError(
+            f"epoch is {epoch!r}; epochs are counted from 1", hint="within an epoch give name='checkpoint-100' and step=100"
+        )
+    return layout.epoch_name(int(epoch))
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    found: dict[str, Any] = {}
+    for name, value in metrics.items():
+        number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+        if isinstance(number, (bool, str, Sequence, Mapping, torch.Tensor)):
+            raise SettingsError(f"the metric {name} is {type(value).__name__} {str(value)[:60]}; metrics are single numbers")
+        found[name] = number
+    try:
+        return finite_metrics(found)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"a metric is not a number: {error}") from error
+
+
+def single_or_all(states: list[Any] | None, single: bool) -> Any:
+    return states[0] if states is not None and single and len(states) == 1 else states
