@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing import layout, state
+from pitstop.checkpointing.forms import EMA, MODEL_CONFIG, form_of
 from pitstop.checkpointing.hub.card_facts import CardFacts
 from pitstop.checkpointing.inspection import read_verified, tree_size
 from pitstop.checkpointing.strict_json import parse_json, read_json
-from pitstop.configs.errors import CheckpointError
+from pitstop.configs.errors import CheckpointError, RunError
+from pitstop.configs.load import settings_to_dict
 from pitstop.trainers import merging
 from pitstop.trainers.device import choose_precision
 from pitstop.trainers.export_card import export_card, facts_of
@@ -23,6 +25,7 @@ from pitstop.trainers.export_files import MARKER, check_room, check_target, in_p
 from pitstop.trainers.inference import find_base, for_inference
 from pitstop.trainers.models.base import load_tokenizer, quiet_libraries
 from pitstop.trainers.models.foreign_code import forget_code
+from pitstop.trainers.models.trained import parameter_counts
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.resuming import ResumePlan
 from pitstop.trainers.session import BaseOnDisk
@@ -84,6 +87,10 @@ def base_on_hub(plan: ResumePlan, asked: str | None) -> str | None:
 
 
 def _export_adapter(plan: ResumePlan, request: ExportRequest, reporter: Reporter) -> dict[str, Any]:
+    if plan.settings.training.method == "full":
+        raise RunError(
+            f"{plan.run.label} has no adapter: all weights of its model were trained.", hint="--format merged writes the model."
+        )
     check_room(request.target, plan.info.manifest.files[layout.ADAPTER_WEIGHTS].size + _SMALL_FILES)
     base_id = base_on_hub(plan, request.base_id)
     config = parse_json(read_verified(plan.info, layout.ADAPTER_CONFIG))
@@ -123,7 +130,7 @@ def _export_merged(plan: ResumePlan, request: ExportRequest, reporter: Reporter)
     ids = make_task(plan.settings, tokenizer).prompt_ids(merging.PROBE)
     reporter.line("Loading the base and its adapter …")
     adapted, precision = merging.open_for_merging(plan, base)
-    _, parameters = adapted.get_nb_trainable_parameters()
+    _, parameters = parameter_counts(adapted)
     check_room(request.target, 2 * parameters + _SMALL_FILES)
     wanted = merging.logits(adapted, ids, precision)
     with in_place_of(request.target) as directory:
@@ -153,19 +160,17 @@ def _export_ckpt(plan: ResumePlan, request: ExportRequest, reporter: Reporter) -
 def ckpt_content(plan: ResumePlan) -> dict[str, Any]:
     """One dictionary of tensors and plain values.
 
-    ``lora_state_dict`` fits ``load_state_dict(…, strict=False)`` of ``get_peft_model(base, LoraConfig(**lora_config))``, and
+    Of a base training ``model_state_dict`` has the weights as they were trained, ``ema_state_dict`` their average where one was kept,
+    and ``model_config`` what config.json says. Of an adapter ``lora_state_dict`` fits ``load_state_dict(…, strict=False)`` of ``get_peft_model(base, LoraConfig(**lora_config))``, and
     ``optimizer_state_dict`` an optimizer of the class ``optimizer_class`` over the same parameters.
     """
     info, facts = plan.info, facts_of(plan)
-    config = read_json(info.path / layout.ADAPTER_CONFIG)
-    adapter = state.read_tensors(info.path / layout.ADAPTER_WEIGHTS)
     optimizer, kind = _optimizer_state(info.path)
     progress = plan.state["progress"]
     return {
         "epoch": info.epoch,
         "global_step": info.step,
-        "lora_state_dict": {_PARAMETER.sub(r".\1.default", name): tensor for name, tensor in adapter.items()},
-        "lora_config": {key: config[key] for key in _LORA_KEYS if key in config},
+        **_weights(plan),
         "optimizer_state_dict": optimizer,
         "optimizer_class": kind,
         "scheduler_state_dict": {
@@ -179,6 +184,22 @@ def ckpt_content(plan: ResumePlan) -> dict[str, Any]:
         "base_model": facts["base_model"],
         "run": {key: facts[key] for key in ("run", "name", "checkpoint", "saved_at")},
         "pitstop_version": facts["pitstop_version"],
+    }
+
+
+def _weights(plan: ResumePlan) -> dict[str, Any]:
+    path, form = plan.info.path, form_of(settings_to_dict(plan.settings))
+    average = {"ema_state_dict": state.read_tensors(path / EMA)} if form.ema else {}
+    if form.whole:
+        parts = [state.read_tensors(path / name) for name in form.weights(plan.info.manifest.files.keys())]
+        weights = {name: tensor for part in parts for name, tensor in part.items()}
+        return {"model_state_dict": weights, "model_config": read_json(path / MODEL_CONFIG), **average}
+    config = read_json(path / layout.ADAPTER_CONFIG)
+    adapter = state.read_tensors(path / layout.ADAPTER_WEIGHTS)
+    return {
+        "lora_state_dict": {_PARAMETER.sub(r".\1.default", name): tensor for name, tensor in adapter.items()},
+        "lora_config": {key: config[key] for key in _LORA_KEYS if key in config},
+        **average,
     }
 
 

@@ -1,6 +1,7 @@
 """Opening checkpoints of runs to use them: to generate, to score, to export. Nothing of a run is changed, and no lock is taken.
 
-A checkpoint is verified as for a resume, and its adapter is put on the same base, in the same precision, as in training.
+A checkpoint is verified as for a resume. Its adapter is put on the same base, in the same precision, as in training; one of a base
+training is the model itself. Where an average of the weights was kept it is what answers.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from pitstop.trainers.device import Precision, choose_device
 from pitstop.trainers.engine import Engine
 from pitstop.trainers.launch import is_worker
 from pitstop.trainers.models.adapter import add_another, share_inputs_under_autocast
-from pitstop.trainers.models.base import BaseRecipe, load_tokenizer
+from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.foreign_code import check_stored
-from pitstop.trainers.models.source import NoModel, find_model
+from pitstop.trainers.models.source import ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
-from pitstop.trainers.resuming import ResumePlan, ResumeRequest, is_base, plan_from
+from pitstop.trainers.resuming import ResumePlan, ResumeRequest, is_base, plan_from, whole_model
 from pitstop.trainers.session import BaseOnDisk, Hardware, build, open_hardware
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import make_task
@@ -84,7 +86,7 @@ class OpenModel:
 
     @property
     def model(self) -> Any:
-        """The ``PeftModel``."""
+        """The ``PeftModel``, or of a base training the model itself."""
         return self.engine.model
 
     @property
@@ -105,7 +107,11 @@ class OpenModel:
     @property
     def labels(self) -> list[str]:
         """All that can be used without loading anything."""
-        return [*self._adapters, BASE]
+        return [*self._adapters, *([] if self._is_whole(self.plan) else [BASE])]
+
+    @staticmethod
+    def _is_whole(plan: ResumePlan) -> bool:
+        return plan.settings.training.method == "full"
 
     def add(self, plan: ResumePlan) -> str:
         """Put the adapter of another checkpoint beside the others and return its label; it is not in use yet.
@@ -116,6 +122,11 @@ class OpenModel:
         if label in self._adapters:
             return label
         wanted = plan.info.manifest.fingerprints.get("base")
+        if self._is_whole(plan) or self._is_whole(self.plan):
+            raise RunError(
+                f"{label if self._is_whole(plan) else self._latest} is a model of its own: all its weights were trained.",
+                hint="Open that run by itself; only adapters on one base can be switched.",
+            )
         if wanted != self.base.digest:
             raise RunError(
                 f"{label} was trained on another base than {self._latest}: {plan.settings.model.id}.",
@@ -136,16 +147,22 @@ class OpenModel:
     def use(self, label: str) -> None:
         """Let the adapter with this label answer from now on, or the base alone (``BASE``)."""
         if label == BASE:
+            if self._is_whole(self.plan):
+                raise RunError(
+                    f"{self._latest} has no base without it: all weights were trained.",
+                    hint="Open the model that it started from.",
+                )
             self._current = None
             return
-        self.model.set_adapter(self._adapters[label].name)
+        if not self._is_whole(self.plan):
+            self.model.set_adapter(self._adapters[label].name)
         self._current = self._latest = label
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Any]:
         """The model as it stands now: with the adapter in use, or without any."""
         without = self.model.disable_adapter() if self._current is None else contextlib.nullcontext()
-        with without:
+        with without, self.engine.evaluated_weights():
             yield self.model
 
     @contextlib.contextmanager
@@ -177,10 +194,12 @@ def open_model(plan: ResumePlan, reporter: Reporter) -> OpenModel:
     settings = for_inference(plan.settings, on_cuda=device.type == "cuda")
     hardware = open_hardware(settings, device)
     base = find_base(plan, hardware.precision, reporter)
-    tokenizer = load_tokenizer(base.path)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    built = build(settings, base, str(settings.model.id), pad, hardware, reporter)
-    state.load_adapter(built.engine.model, plan.info.path)
+    source = whole_model(plan) or ModelSource(str(settings.model.id), base.path, None)
+    tokenizer = family_of(settings).tokenizer(source)
+    built = build(settings, base, source, tokenizer, hardware, reporter)
+    built.engine.trained.restore(plan.info.path)
+    if built.engine.ema is not None:
+        state.load_average(built.engine.average(), plan.info.path)
     return OpenModel(plan, built.engine, hardware, base, tokenizer, packing=built.packing)
 
 
@@ -192,12 +211,14 @@ def for_inference(settings: Settings, *, on_cuda: bool) -> Settings:
 
 
 def find_base(plan: ResumePlan, precision: Precision, reporter: Reporter) -> BaseOnDisk:
-    """The base of a checkpoint: the run's own copy, every byte verified, or the source that is on record.
+    """The base of a checkpoint: the run's own copy, every byte verified, or the source that is on record; of a base training itself.
 
     Raises ``ModelError`` where neither is what the checkpoint was trained on.
     """
     wanted = plan.info.manifest.fingerprints.get("base", "")
     model_id = plan.settings.model.id
+    if plan.settings.training.method == "full":
+        return BaseOnDisk(plan.info.path, stored=True, digest=wanted)
     try:
         path = BaseModels(plan.run.base_dir).base_path(plan.run.path, wanted)
         check_stored(path)

@@ -1,4 +1,7 @@
-"""A base and its adapter as one plain model: each weight is dequantised, added to in float32 and cast once to bfloat16."""
+"""A base and its adapter as one plain model: each weight is dequantised, added to in float32 and cast once to bfloat16.
+
+The model of a base training is one already, and only cast.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from pitstop.trainers.device import Precision, choose_precision
 from pitstop.trainers.generate import answering_mode
 from pitstop.trainers.inference import for_inference
 from pitstop.trainers.models.adapter import add_adapter
-from pitstop.trainers.models.base import BaseRecipe, load_base, quiet_libraries
+from pitstop.trainers.models.base import BaseRecipe, quiet_libraries
+from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.foreign_code import forget_code
 from pitstop.trainers.resuming import ResumePlan
 from pitstop.trainers.session import BaseOnDisk
@@ -39,25 +43,31 @@ class Difference:
 
 
 def open_for_merging(plan: ResumePlan, base: BaseOnDisk) -> tuple[Any, Precision]:
-    """The base with the checkpoint's adapter, on the processor: there is more memory than on a card, and merging is one pass."""
+    """What the checkpoint answers with, on the processor: there is more memory than on a card, and merging is one pass."""
     device = torch.device("cpu")
     settings = for_inference(plan.settings, on_cuda=False)
     precision = choose_precision(settings, device)
-    model = load_base(base.path, BaseRecipe.from_settings(settings, precision), device, stored=base.stored, flash=False)
+    recipe = BaseRecipe.from_settings(settings, precision)
+    whole = settings.training.method == "full"
+    # As a run would that starts from it: with the average of the weights, where one was kept.
+    stored = base.stored and not whole
+    model = family_of(settings).load(base.path, recipe, device, stored=stored, flash=False, frozen=True)
+    if whole:
+        return model, precision
     adapted = add_adapter(model, settings.lora, seed=0, model_id=str(settings.model.id))
     state.load_adapter(adapted, plan.info.path)
     return adapted, precision
 
 
 def merge(adapted: Any) -> nn.Module:
-    """Make ``adapted`` (a ``PeftModel``) a plain model in bfloat16, layer by layer and in place, and return that.
+    """Make ``adapted`` (a ``PeftModel``, or a plain model) a plain one in bfloat16, layer by layer and in place, and return that.
 
     At any time there is one layer in two forms. W + s·BA (Hu et al. 2021) is summed in float32; a 4-bit W is what the
     forward pass expands it to.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    base: nn.Module = adapted.get_base_model()
+    base: nn.Module = adapted.get_base_model() if hasattr(adapted, "get_base_model") else adapted
     layers = [(name, module) for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
     for name, layer in layers:
         update = layer.get_delta_weight("default").float()

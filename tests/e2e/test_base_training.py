@@ -147,7 +147,7 @@ def test_evaluations_are_those_of_the_average(family: Family) -> None:
         model, tokenizer = AutoModelForCausalLM.from_pretrained(last).eval(), AutoTokenizer.from_pretrained(last)
 
         def loss() -> float:
-            from pitstop.trainers.data.dataset import load_dataset
+            from pitstop.trainers.data.reading import load_dataset
             from pitstop.trainers.tasks.sft import SftTask
 
             spec = [str(family.home / "data/eval.jsonl")]
@@ -354,3 +354,38 @@ def test_weights_that_do_not_come_back_bit_for_bit_are_refused_by_a_resume(runs:
     ended = pitstop("resume", "base_training/1", "--base-dir", runs, "--epochs", 4)
     assert ended.code == 4 and "wanted torch.float32" in ended.output, ended.output
     assert checkpoints(runs / "base_training/run_001")[-1] != "checkpoint-21"
+
+
+def test_the_whole_model_answers_is_scored_and_exported_as_its_average(family: Family, tmp_path: Path) -> None:
+    at = ["--base-dir", family.home / "whole"]
+    scored = pitstop("evaluate", "base_training/1@last", *at, "--json").json()
+    logged = rows(family.whole)[-1]
+    (metrics,) = scored["metrics"].values()
+    assert (metrics["val_loss"], metrics["val_token_accuracy"]) == (logged["val_loss"], logged["val_token_accuracy"])
+    answered = pitstop("generate", "base_training/1@last", *at, "--prompt", "Which drug?", "--max-new-tokens", 4, "--json")
+    assert answered.code == 0 and len(answered.json()["answers"]) == 1, answered.output
+    for words, told in (
+        (["generate", "base_training/1", *at, "--base", "--prompt", "x"], "no base without it"),
+        (["export", "base_training/1", *at, "--format", "adapter", "--output", tmp_path / "a"], "has no adapter"),
+    ):
+        refused = pitstop(*words)
+        assert refused.code == 2 and told in refused.output, refused.output
+    for form, target in (("merged", "merged"), ("ckpt", "model.ckpt")):
+        ended = pitstop("export", "base_training/1@last", *at, "--format", form, "--output", tmp_path / target)
+        assert ended.code == 0, ended.output
+
+    def exports_hold_what_was_trained() -> None:
+        import safetensors.torch
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        average = safetensors.torch.load_file(family.whole / "checkpoints/last/ema.safetensors")
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
+        different = [name for name, tensor in average.items() if not torch.equal(merged[name], tensor.to(torch.bfloat16))]
+        assert not different
+        content = torch.load(tmp_path / "model.ckpt", weights_only=True)
+        assert content["global_step"] == STEPS and content["model_config"]["model_type"] == "llama"
+        assert content["model_state_dict"].keys() == average.keys() == content["ema_state_dict"].keys()
+
+    ended = pitstop("--version", prepare=exports_hold_what_was_trained)
+    assert ended.code == 0, ended.output
