@@ -80,7 +80,7 @@ def test_kill_during_a_save_costs_that_save_and_the_resumed_run_ends_the_same(
 
     def prepare() -> None:
         _slow_disk(30.0)()
-        kill_at_step(7)()
+        kill_at_step(7, saved=False)()
 
     assert pitstop(*arguments(tiny_model, data, broken, **NO_EVALUATION), prepare=prepare).code == -signal.SIGKILL
     run = broken / "run_001"

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -116,8 +117,12 @@ def two_ranks(
             child.end()
 
 
-def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
-    """Makes the child send itself a signal at the end of optimizer step ``step``, before anything is logged or saved."""
+def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL, *, saved: bool = True) -> Callable[[], None]:
+    """Makes the child send itself a signal at the end of optimizer step ``step``, before anything is logged or saved.
+
+    SIGKILL waits for the save under way, unless ``saved`` is False: on a busy machine that of the step before, which the test
+    means to resume from, may not be done yet.
+    """
 
     def prepare() -> None:
         from pitstop.trainers.loop import Loop
@@ -127,6 +132,9 @@ def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL) -> Callable
         def stepping(self: Loop) -> None:
             original(self)
             if self.progress.step == step:
+                for thread in threading.enumerate():
+                    if saved and number == signal.SIGKILL and thread.name == "pitstop-save":
+                        thread.join()
                 os.kill(os.getpid(), number)
 
         Loop._step = stepping  # type: ignore[method-assign]
