@@ -160,6 +160,7 @@ def test_documents_are_counted_and_need_no_blank_line_after_them(tmp_path: Path)
         ("B-x I-x E-x S-x O", [(0, 3, "x"), (3, 4, "x")]),  # BIOES
         ("B-x L-x U-y U-y", [(0, 2, "x"), (2, 3, "y"), (3, 4, "y")]),  # BILOU
         ("B-x E-x I-x", [(0, 2, "x"), (2, 3, "x")]),
+        ("B-x L-x I-x U-x I-x", [(0, 2, "x"), (2, 3, "x"), (3, 4, "x"), (4, 5, "x")]),
         ("B-x S-x", [(0, 1, "x"), (1, 2, "x")]),
         ("O O", []),
         ("B I O B", [(0, 2, "entity"), (3, 4, "entity")]),
