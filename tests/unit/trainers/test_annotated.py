@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
@@ -160,6 +160,7 @@ def test_documents_are_counted_and_need_no_blank_line_after_them(tmp_path: Path)
         ("B-x I-x E-x S-x O", [(0, 3, "x"), (3, 4, "x")]),  # BIOES
         ("B-x L-x U-y U-y", [(0, 2, "x"), (2, 3, "y"), (3, 4, "y")]),  # BILOU
         ("B-x E-x I-x", [(0, 2, "x"), (2, 3, "x")]),
+        ("B-x L-x I-x U-x I-x", [(0, 2, "x"), (2, 3, "x"), (3, 4, "x"), (4, 5, "x")]),
         ("B-x S-x", [(0, 1, "x"), (1, 2, "x")]),
         ("O O", []),
         ("B I O B", [(0, 2, "entity"), (3, 4, "entity")]),
@@ -211,6 +212,8 @@ def test_other_tasks_say_who_reads_such_a_file_and_similar_names_are_found(tmp_p
 
 # What is written is read back -------------------------------------------------------------------------------------
 
+# Files are written: how long that takes on a busy machine says nothing.
+_in_files = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _WORD = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="|"), min_size=1, max_size=6)
 _KIND = st.sampled_from(["chemical", "disease", "cell line", "x-y"])
 
@@ -227,6 +230,7 @@ def _articles(draw: st.DrawFn) -> tuple[str, str, list[tuple[int, int, str]]]:
     return title, abstract, mentions
 
 
+@_in_files
 @given(st.lists(_articles(), min_size=1, max_size=4))
 def test_any_pubtator_file_is_read_back(articles: list[tuple[str, str, list[tuple[int, int, str]]]]) -> None:
     blocks, expected = [], []
@@ -269,6 +273,7 @@ def _bioes(length: int, marked: list[tuple[int, int, str]]) -> list[str]:
     return tags
 
 
+@_in_files
 @given(st.lists(_sentences(), min_size=1, max_size=4), st.sampled_from([_iob2, _bioes]), st.sampled_from([".conll", ".iob"]))
 def test_any_tagged_file_is_read_back(sentences: list[Any], scheme: Any, suffix: str) -> None:
     lines = []
@@ -293,6 +298,7 @@ def test_spans_are_in_order_apart_and_cover_every_tag_but_o(tags: list[tuple[str
     assert all(tags[i][1] == kind for start, end, kind in found for i in range(start, end))
 
 
+@_in_files
 @given(st.binary(max_size=200), st.sampled_from([".pubtator", ".conll", ".txt"]))
 def test_any_bytes_are_records_bad_rows_or_a_refusal(raw: bytes, suffix: str) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -402,13 +402,12 @@ def test_batched_answers_are_those_of_generation_by_definition_on_any_number_of_
     assert answers.greedy_answers(examples, _scoring(model, task.tokenizer)) == expected
 
     parts: list[bytes] = []
-    for rank in (1, 0):
-        scoring = _scoring(model, task.tokenizer, rank=rank, world_size=2, gather=lambda data: [*parts, data])
-        if rank == 1:  # alone it has only its share
-            with pytest.raises(KeyError):
-                answers.greedy_answers(examples, _scoring(model, task.tokenizer, rank=1, world_size=2, gather=_keep(parts)))
-        else:
-            assert answers.greedy_answers(examples, scoring) == expected
+    with pytest.raises(KeyError):  # alone it has only its share
+        answers.greedy_answers(examples, _scoring(model, task.tokenizer, rank=1, world_size=2, gather=_keep(parts)))
+    both = _scoring(model, task.tokenizer, rank=0, world_size=2, gather=lambda data: parts + _keep(parts)(data))
+    assert answers.greedy_answers(examples, both) == expected
+    shares = [{index for index, _ in json.loads(part)} for part in parts]
+    assert len(shares) == 2 and not shares[0] & shares[1], "no answer is generated twice"
 
 
 def _keep(parts: list[bytes]) -> Callable[[bytes], list[bytes]]:
