@@ -101,6 +101,7 @@ def test_an_output_layer_that_shares_the_embeddings_gets_a_weight_of_its_own(tmp
     model = adapted(LlamaForCausalLM(config).requires_grad_(False), ["lm_head"])
     wanted = merging.logits(model, IDS, FLOAT32)
     merging.save(merging.merge(model), tmp_path / "out", "5GB")
+    assert '"tie_word_embeddings": false' in (tmp_path / "out" / "config.json").read_text()
     assert (saved_logits(tmp_path / "out") - wanted).abs().max() < 0.02
 
 
