@@ -217,7 +217,9 @@ def test_an_adapter_stands_on_the_best_checkpoint_by_reference(runs: Path, famil
     assert ended.code == 0, ended.output
 
     at = ["--base-dir", runs]
-    pinned = {each["name"]: each["pins"] for each in json.loads(pitstop("show", "base_training/1", *at, "--json").output)["checkpoints"]}
+    pinned = {
+        each["name"]: each["pins"] for each in json.loads(pitstop("show", "base_training/1", *at, "--json").output)["checkpoints"]
+    }
     assert pinned["checkpoint-12"] == ["base of run_001"]
     assert pitstop("prune", "base_training/1", *at, "--keep-last-n", 1).code == 0
     assert checkpoints(runs / "base_training/run_001") == ["checkpoint-12", "checkpoint-18"]

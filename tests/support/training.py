@@ -67,7 +67,9 @@ def metadata(run: Path) -> dict[str, Any]:
 def checkpoints(run: Path) -> list[str]:
     """Names of the committed checkpoints on disk."""
     return sorted(
-        p.name for p in layout.weights_directory(run).iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")
+        p.name
+        for p in layout.weights_directory(run).iterdir()
+        if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")
     )
 
 
