@@ -29,8 +29,6 @@ _HEAD = """\
 _EXAMPLES = {
     "model.id": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "model.from_run": "base_training/1@best",
-    "model.config": "configs/my-model.json",
-    "model.tokenizer": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "data.train": "data/train.jsonl",
     "data.eval": "data/held_out.jsonl",
     "naming.experiment_name": "high-lr-test",

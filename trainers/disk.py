@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pitstop.checkpointing.storage import LocalStorage
 from pitstop.configs.errors import ResourceError
-from pitstop.configs.schema import Settings, TrainingSettings
+from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_size
 
 OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 2.1, "paged_adamw_32bit": 8.0}
@@ -16,10 +16,10 @@ _WEIGHT_BYTES = 4  # what is trained is float32
 _EXTRA = 1 << 20  # names, settings, random states
 
 
-def checkpoint_bytes(trainable: int, training: TrainingSettings) -> int:
-    """About how many bytes a checkpoint of ``trainable`` parameters takes."""
-    copies = 1 if training.ema_decay is None else 2
-    return int(trainable * (copies * _WEIGHT_BYTES + OPTIMIZER_BYTES[training.optimizer])) + _EXTRA
+def checkpoint_bytes(trainable: int, optimizer: str, *, average: bool = False) -> int:
+    """About how many bytes a checkpoint of ``trainable`` parameters takes, with a moving ``average`` of them or without."""
+    weights = _WEIGHT_BYTES * (2 if average else 1)
+    return int(trainable * (weights + OPTIMIZER_BYTES[optimizer])) + _EXTRA
 
 
 def check_room(settings: Settings, trainable: int) -> str | None:
@@ -30,7 +30,8 @@ def check_room(settings: Settings, trainable: int) -> str | None:
     checkpoint = settings.training.checkpoint
     directory = Path(checkpoint.base_dir)
     free = LocalStorage().free_space(directory)
-    one = checkpoint_bytes(trainable, settings.training)
+    training = settings.training
+    one = checkpoint_bytes(trainable, training.optimizer, average=training.ema_decay is not None)
     if free < one:
         raise ResourceError(
             f"{directory} has no room for a single checkpoint: one takes about {human_size(one)}, {human_size(free)} are free.",

@@ -20,12 +20,13 @@ from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import choose_device, choose_precision
 from pitstop.trainers.disk import OPTIMIZER_BYTES, checkpoint_bytes
-from pitstop.trainers.inputs import Inputs, read_inputs
+from pitstop.trainers.inputs import read_inputs
 from pitstop.trainers.launch import world_size
 from pitstop.trainers.loop import Plan
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.models.base import quiet_libraries
 from pitstop.trainers.models.family import family_of
+from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import Reporter
 
@@ -74,10 +75,10 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     training = settings.training
     shape = BatchShape(training.batch_size, training.gradient_accumulation_steps, max(training.num_processes, world_size()))
     plan = Plan.from_here(Progress(), len(inputs.train), shape, training)
-    model = _without_weights(settings, inputs)
+    model = _without_weights(settings, inputs.source)
     sizes = _Sizes.of(model, settings)
     tokens = _tokens_to_train(inputs.train, plan, shape)
-    checkpoint = checkpoint_bytes(sizes.trainable, training)
+    checkpoint = checkpoint_bytes(sizes.trainable, training.optimizer, average=training.ema_decay is not None)
     kept = (training.checkpoint.keep_last_n or max(1, plan.total_steps // max(1, plan.steps_per_epoch))) + 1
     return Forecast(
         device=str(device),
@@ -110,8 +111,7 @@ def _free(directory: Path) -> int | None:
         return None
 
 
-def _without_weights(settings: Settings, inputs: Inputs) -> Any:
-    source = inputs.source
+def _without_weights(settings: Settings, source: ModelSource) -> Any:
     with quiet_libraries(), torch.device("meta"):
         model = family_of(settings).without_weights(source)
         if settings.training.method == "full":

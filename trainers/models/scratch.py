@@ -27,6 +27,7 @@ def read_model_config(path: Path) -> Any:
         raise ModelError(
             f"{path} asks for quantised weights, which cannot all be trained.", hint="Leave quantization_config out."
         )
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     model_type = content.get("model_type")
@@ -34,8 +35,9 @@ def read_model_config(path: Path) -> Any:
         raise ModelError(f"{path}: model_type is missing.", hint=_HINT)
     try:
         return AutoConfig.for_model(**content)
-    except (ValueError, KeyError, TypeError, AttributeError, ImportError, ZeroDivisionError) as error:
-        raise ModelError(f"{path} is no configuration of a model: {first_line(error)}", hint=_HINT) from error
+    except (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, ZeroDivisionError) as error:
+        reason = first_line(error.__cause__ or error)
+        raise ModelError(f"{path} is no configuration of a model: {reason}", hint=_HINT) from error
 
 
 def config_digest(path: Path, seed: int) -> bytes:

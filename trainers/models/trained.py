@@ -13,7 +13,7 @@ from torch import nn
 from pitstop.checkpointing import forms, state
 from pitstop.checkpointing.model_files import check_model
 from pitstop.checkpointing.snapshot import AdapterBuffer, Buffer, ModelBuffer
-from pitstop.configs.errors import CheckpointError
+from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.trainers.models.family import Family
 
 
@@ -73,6 +73,15 @@ class WholeModel:
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
         return self._family.tensors(self.model)
+
+    def check_averaged(self) -> None:
+        """``SettingsError`` where the file has tensors that are not the model's own memory: an average could not be put back."""
+        own = {tensor.data_ptr() for tensor in self.model.state_dict().values()}
+        if made := sorted(name for name, tensor in self.tensors().items() if tensor.data_ptr() not in own):
+            raise SettingsError(
+                f"EMA_DECAY: {type(self.model).__name__} is saved in another form than it is trained in ({made[0]}).",
+                hint="Leave --ema-decay out for this architecture.",
+            )
 
     def buffer(self, *, pinned: bool) -> Buffer:
         return ModelBuffer(self.tensors, self._files, shard_bytes=self._shard_bytes, pinned=pinned)

@@ -121,6 +121,10 @@ class TestPresets:
         assert (checkpoint.enabled, checkpoint.base_dir, checkpoint.run_number) == (True, "checkpoints", None)
         assert (checkpoint.keep_last_n, checkpoint.monitor, checkpoint.mode) == (5, "val_loss", "min")
 
+    def test_the_preset_of_base_training_trains_all_weights(self) -> None:
+        training = load_settings(config_files=["configs/training/base_training.yaml"], environ={}).settings.training
+        assert (training.method, training.epochs, training.checkpoint.keep_last_n) == ("full", 3, 3)
+
     def test_the_path_that_the_documents_use_means_the_preset(self) -> None:
         loaded = load_settings(config_files=["configs/training/lora_finetuning.yaml"], environ={})
         assert loaded.sources["training.checkpoint.monitor"].kind == "preset"

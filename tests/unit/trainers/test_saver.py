@@ -83,7 +83,13 @@ class Bench:
         self.disk, self.said, self.progress = Disk(), Said(), Progress()
         self.run: RunDirectory = create_run(base, name="a-run", config={}, metadata={}, storage=self.disk)
         engine: Any = SimpleNamespace(
-            model=None, raw_optimizer=None, names={}, device=torch.device("cpu"), accelerator=SimpleNamespace(scaler=None)
+            model=None,
+            raw_optimizer=None,
+            names={},
+            device=torch.device("cpu"),
+            accelerator=SimpleNamespace(scaler=None),
+            trained=SimpleNamespace(buffer=lambda *, pinned: Buffers(self.progress)),
+            ema=None,
         )
         self.log = MetricsLog(self.run.metrics_path, self.disk)
         settings = Settings.model_validate({"training": {"checkpoint": {"keep_last_n": 3, **checkpoint}}})
