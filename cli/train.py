@@ -43,6 +43,7 @@ def train(
       pitstop train --dataset a.jsonl --dataset b.jsonl --eval-fraction 0.1
       pitstop train --method lora --lora-rank 16 --learning-rate 1e-4
       pitstop train --config demo --dry-run
+      pitstop train --config ml-100k --dataset ./ml-100k
     """
     loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=not resume)
     checkpoint = loaded.settings.training.checkpoint
