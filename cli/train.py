@@ -48,6 +48,7 @@ def train(
       pitstop train --method full --from-scratch --model-config small.json --tokenizer ./tokenizer --dataset corpus.jsonl
       pitstop train --from base_training/1@best --dataset data.jsonl
       pitstop train --config demo --dry-run
+      pitstop train --config ml-100k --dataset ./ml-100k
     """
     loaded = load_settings(
         flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=not resume, find_base_run=find_base_run

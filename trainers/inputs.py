@@ -261,7 +261,7 @@ def _check_monitor(settings: Settings, task: Task, evaluation: Dataset | None) -
         better |= {f"val_loss_{name}": "min" for name in evaluation.names}
     if monitor not in better:
         raise SettingsError(f"MONITOR = {monitor}: there is no such metric.", hint=f"Known: {', '.join(better)}.")
-    if better[monitor] != mode and monitor != "train_loss":
+    if better[monitor] == "max" and mode == "min":  # the default; who says max of a loss means it
         raise SettingsError(
             f"MONITOR = {monitor} with MODE = {mode} would keep the worst checkpoint.", hint=f"Give --mode {better[monitor]}."
         )

@@ -1,0 +1,1 @@
+"""What ranking gains on MovieLens 100K."""
