@@ -463,6 +463,11 @@ class CheckpointManager:
         """Be the run's only writer from here on, with the run in a clean state. ``RunError`` names another one."""
         if self._owned:
             return
+        if self.run.config().get(layout.MADE_BY) != layout.MANAGER:
+            raise RunError(
+                f"{self.run.label} was made by `pitstop train`, which alone writes it",
+                hint=f"`pitstop resume {self.run.label}` goes on with it; leave run_number out for a run of your own",
+            )
         self._stack.enter_context(self.run.lock({"command": "CheckpointManager"}))
         self._owned = True
         try:

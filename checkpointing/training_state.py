@@ -125,7 +125,8 @@ def read(info: CheckpointInfo) -> Saved:
     content = read_json(path)
     if not isinstance(content, dict) or content.get(layout.MADE_BY) != layout.MANAGER:
         raise CheckpointError(
-            f"{info.path} was not saved by a CheckpointManager", hint="`pitstop resume` continues runs of `pitstop train`"
+            f"{info.path} was not saved by a CheckpointManager",
+            hint="`pitstop resume` continues runs of `pitstop train`, and PeftModel.from_pretrained reads the directory",
         )
     if content.get("format_version") != FORMAT_VERSION or content.keys() != _KEYS or not _describes(content["weights"]):
         raise CheckpointError(f"{path}: not a state that this version can read")

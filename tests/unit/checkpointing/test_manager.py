@@ -482,6 +482,19 @@ def test_the_commands_that_need_a_training_of_pitstop_say_so(pitstop: Cli, comma
     assert json.dumps(CheckpointManager("runs", run_number=1).metadata) == before
 
 
+def test_a_run_of_pitstop_train_is_read_and_not_written() -> None:
+    """Its own checkpoints hold settings that only ``pitstop train`` knows, and ``resume`` would refuse one of ours among them."""
+    from pitstop.checkpointing.runs import create_run
+
+    run = create_run("runs", name="trained", config={"naming": {"experiment_name": "ner"}}, metadata={})
+    manager = CheckpointManager("runs", run_number=1)
+    assert manager.experiment_name == "ner" and manager.list_checkpoints() == [] and "trained" in manager.get_run_summary()
+    before = (run.path / "metadata.json").read_bytes()
+    with pytest.raises(RunError, match="run_001 was made by `pitstop train`, which alone writes it"):
+        Training().save(manager, 1)
+    assert (run.path / "metadata.json").read_bytes() == before
+
+
 def test_damage_is_found_by_verify_and_metadata_is_rebuilt(pitstop: Cli) -> None:
     saved(2)
     Path("runs/run_001/metadata.json").write_text("{")
