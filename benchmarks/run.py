@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("benchmarks.startup", "benchmarks.saving", "benchmarks.hub", "benchmarks.vs_trl")
+BENCHMARKS = ("benchmarks.startup", "benchmarks.saving", "benchmarks.hub", "benchmarks.vs_trl", "benchmarks.data_size")
 
 
 def main() -> int:
