@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("benchmarks.startup", "benchmarks.saving", "benchmarks.hub", "benchmarks.vs_trl", "benchmarks.rank")
+BENCHMARKS = (
+    "benchmarks.startup",
+    "benchmarks.saving",
+    "benchmarks.hub",
+    "benchmarks.vs_trl",
+    "benchmarks.data_size",
+    "benchmarks.rank",
+)
 
 
 def main() -> int:

@@ -42,6 +42,7 @@ def train(
       pitstop train --epochs 10
       pitstop train --model-id Qwen/Qwen2.5-0.5B-Instruct --dataset data.jsonl
       pitstop train --dataset a.jsonl --dataset b.jsonl --eval-fraction 0.1
+      pitstop train --dataset a.jsonl:0.7 --dataset b.jsonl:0.3
       pitstop train --method lora --lora-rank 16 --learning-rate 1e-4
       pitstop train --task ner --dataset train.pubtator --eval-dataset dev.pubtator --monitor ner_f1 --mode max
       pitstop train --config medical_ner --dataset train.jsonl --eval-dataset validation.jsonl

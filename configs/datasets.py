@@ -80,7 +80,7 @@ def source_names(specs: Sequence[str]) -> list[str]:
     for spec in specs:
         stem = DATA_SUFFIX.sub("", re.split(r"[/\\:]", spec.rstrip("/\\"))[-1])
         name = re.sub(r"[^\w.-]+", "-", stem)[:_LONGEST_NAME].strip("-.") or "data"
-        name = re.sub(r"(?:^|_)s$", "-s", name)
+        name = "data-s" if name == "s" else re.sub(r"_s$", "-s", name)
         number, unique = 2, name
         while unique in names:
             unique, number = f"{name}-{number}", number + 1

@@ -37,6 +37,7 @@ from pitstop.checkpointing.portable import portable, portable_settings
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.checkpointing.storage import FileRecord, read_regular_file
 from pitstop.checkpointing.store import choose_best
+from pitstop.configs.datasets import without_weight
 from pitstop.configs.errors import CheckpointError, HubError
 from pitstop.configs.secrets import mask
 
@@ -286,7 +287,8 @@ def _local_names(run: RunDirectory) -> list[str]:
     config = run.config()
     data = config.get("data") or {}
     names = [(config.get("model") or {}).get("id"), *(data.get("train") or []), *(data.get("eval") or [])]
-    return [name for name in names if isinstance(name, str) and Path(name).exists()]
+    places = [place for name in names if isinstance(name, str) for place in {name, without_weight(name)}]
+    return [place for place in places if Path(place).exists()]
 
 
 def local_checkpoints(run: RunDirectory) -> list[CheckpointInfo]:

@@ -36,7 +36,7 @@ class KeptExamples(MappedExamples):
         """See ``Examples``."""
         path = self._entry / f"packs-{hashlib.sha256(name.encode()).hexdigest()[:32]}.arrow"
         with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):  # pyarrow's own errors are of these kinds
-            return read_arrangement(path, len(self))
+            return read_arrangement(path)
         arrangement = make()
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with contextlib.suppress(OSError):  # without it the next start packs again

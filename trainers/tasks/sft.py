@@ -196,7 +196,7 @@ class SftTask(Task):
 
     def _all_ids(self, texts: Sequence[str]) -> list[list[int]]:
         filled = [text for text in texts if text]
-        found = iter(self.tokenizer(filled, add_special_tokens=False)["input_ids"] if filled else ())
+        found = iter(self.tokenizer(filled, add_special_tokens=False, return_attention_mask=False)["input_ids"] if filled else ())
         return [list(next(found)) if text else [] for text in texts]
 
     def _assemble(self, segments: list[Segment], pieces: list[list[int]]) -> Example:

@@ -35,6 +35,9 @@ from pitstop.configs.leaves import by_path
         ("/data/with space/tráin.jsonl", "tráin.jsonl"),
         ("/", "/"),
         ("C:\\", "C:"),
+        ("/home/alice/data/a.jsonl:0.7", "a.jsonl:0.7"),
+        ("/home/alice/data/:0.7", "data:0.7"),
+        (r"C:\Users\alice\a.jsonl:2", "a.jsonl:2"),
     ],
 )
 def test_of_an_absolute_path_the_last_component_is_left(text: str, expected: str) -> None:

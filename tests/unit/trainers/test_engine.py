@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pitstop.configs.schema import LoraSettings
 from pitstop.trainers.data.batch import flat_batch
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.engine import Engine, Layout, agree, build_accelerator, gather_bytes
 from pitstop.trainers.loss import token_losses
@@ -159,6 +161,64 @@ def test_gradient_checkpointing_changes_no_step(make_engine: Callable[..., Engin
     stats = [engine.train_step(data, np.arange(4), BatchShape(4, 1, 1), 1.0) for engine in engines]
     assert stats[0].loss_sum == pytest.approx(stats[1].loss_sum, rel=1e-6)
     assert stats[0].grad_norm == pytest.approx(stats[1].grad_norm, rel=1e-5) and stats[0].grad_norm > 0
+
+
+@pytest.fixture
+def mixture(make_dataset: Callable[..., Dataset], make_examples: Callable[..., list[Example]]) -> Mixture:
+    """The same eight examples from three sources: five, one and two of them."""
+    examples = make_examples(LENGTHS)
+    return Mixture([make_dataset(part) for part in (examples[:5], examples[5:6], examples[6:])], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("shape", [BatchShape(8, 1, 1), BatchShape(1, 5, 1), BatchShape(3, 2, 1)])
+def test_each_source_has_its_own_loss_however_the_step_is_cut_up(
+    make_engine: Callable[..., Engine], mixture: Mixture, flat: bool, shape: BatchShape
+) -> None:
+    ids = np.array([6, 0, 7, 2, 3])  # nothing of the second source
+    engine = make_engine(flat=flat)
+    expected = [_direct(engine, mixture, part)[:2] if part else (0.0, 0) for part in ([0, 2, 3], [], [6, 7])] if flat else None
+    stats = engine.train_step(mixture, ids, shape, 1.0)
+    assert [tokens for _, tokens in stats.by_source] == [
+        sum(int(mixture.examples[i].supervised.sum()) for i in part) for part in ([0, 2, 3], [], [6, 7])
+    ]
+    assert sum(loss for loss, _ in stats.by_source) == pytest.approx(stats.loss_sum, rel=1e-6) and stats.by_source[1] == (0.0, 0)
+    for (loss, _), (wanted, _) in zip(stats.by_source, expected or (), strict=expected is not None):
+        assert loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_sources_change_no_step(make_engine: Callable[..., Engine], data: Dataset, mixture: Mixture) -> None:
+    engines, ids = (make_engine(), make_engine()), np.array([6, 0, 5, 2])
+    stats = [
+        engine.train_step(each, ids, BatchShape(2, 2, 1), 1.0) for engine, each in zip(engines, (data, mixture), strict=True)
+    ]
+    assert stats[0] == replace(stats[1], by_source=())
+    weights = [_weights(engine) for engine in engines]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+def test_over_two_processes_each_source_counts_once(make_engine: Callable[..., Engine], mixture: Mixture) -> None:
+    ids = np.array([6, 0, 5])  # the second process has nothing to do in the second round
+    alone = make_engine().train_step(mixture, ids, BatchShape(4, 1, 1), 1.0)
+    parts = []
+    for rank in range(2):
+        engine = make_engine()
+        engine.accelerator = _Rank(engine.accelerator, rank)
+        parts.append(engine.train_step(mixture, ids, BatchShape(1, 2, 2), 1.0))
+    for number, (loss, tokens) in enumerate(alone.by_source):
+        assert sum(part.by_source[number][0] for part in parts) == pytest.approx(loss, rel=1e-5)
+        assert {part.by_source[number][1] for part in parts} == {tokens}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_an_evaluation_of_several_sources_by_hand(make_engine: Callable[..., Engine], mixture: Mixture, batch_size: int) -> None:
+    engine = make_engine()
+    found = engine.evaluate(mixture, batch_size, lambda: False)
+    assert list(found) == ["val_loss", "val_perplexity", "val_token_accuracy", "val_loss_a", "val_loss_b", "val_loss_c"]
+    for name, part in zip(mixture.names, mixture.parts, strict=True):
+        assert found[f"val_loss_{name}"] == pytest.approx(engine.evaluate(part, 8, lambda: False)["val_loss"], rel=1e-5)
+    whole = sum(found[f"val_loss_{n}"] * p.counts.supervised_tokens for n, p in zip(mixture.names, mixture.parts, strict=True))
+    assert found["val_loss"] == pytest.approx(whole / mixture.counts.supervised_tokens, rel=1e-9)
 
 
 @pytest.mark.parametrize("limit", [0.01, 1e6])

@@ -21,7 +21,7 @@ from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.loop import Boundary, Plan
-from pitstop.trainers.progress import LossWindow, Progress
+from pitstop.trainers.progress import LossWindow, Progress, SourceProgress
 from pitstop.trainers.signals import INTERRUPT, TERMINATE, SignalFlag
 from pitstop.trainers.sizing import Sizing
 from pitstop.trainers.tasks.base import Interrupted
@@ -413,6 +413,9 @@ COUNTS = st.integers(0, 2**60)
         grad_norm=FLOATS,
         boundary_pending=st.booleans(),
         unlogged=st.builds(LossWindow, total=FLOATS, tokens=COUNTS),
+        sources=st.lists(
+            st.builds(SourceProgress, tokens=COUNTS, unlogged=st.builds(LossWindow, total=FLOATS, tokens=COUNTS)), max_size=3
+        ),
         best=st.none() | st.tuples(FLOATS, st.integers(0, 1000)),
     )
 )
@@ -455,6 +458,55 @@ def test_a_position_of_another_shape_is_refused(change: Any) -> None:
     change(values)
     with pytest.raises(CheckpointError):
         Progress.from_dict(values)
+
+
+def _of_two_sources() -> dict[str, Any]:
+    return Progress(sources=[SourceProgress(5, LossWindow(NAN, 2)), SourceProgress()]).to_dict()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(sources=None),
+        lambda d: d.update(sources={}),
+        lambda d: d.update(sources=3),
+        lambda d: d.update(sources=[3]),
+        lambda d: d.update(sources=["nan"]),
+        lambda d: d.update(sources=[[]]),
+        lambda d: d["sources"][0].pop("tokens"),
+        lambda d: d["sources"][0].update(more=1),
+        lambda d: d["sources"][1].update(tokens=-1),
+        lambda d: d["sources"][1].update(tokens=1.0),
+        lambda d: d["sources"][1].update(tokens=True),
+        lambda d: d["sources"][1].update(tokens=2**63),
+        lambda d: d["sources"][1].update(unlogged=None),
+        lambda d: d["sources"][1]["unlogged"].update(total="much"),
+        lambda d: d["sources"][1]["unlogged"].update(total=None),
+        lambda d: d["sources"][1]["unlogged"].update(tokens=0.5),
+        lambda d: d["sources"][1]["unlogged"].pop("total"),
+    ],
+)
+def test_a_sources_progress_of_another_shape_is_refused(change: Any) -> None:
+    values = _of_two_sources()
+    Progress.from_dict(json.loads(to_json(values)))
+    change(values)
+    with pytest.raises(CheckpointError):
+        Progress.from_dict(values)
+
+
+def test_a_run_from_one_source_is_saved_as_it_always_was() -> None:
+    assert "sources" not in Progress().to_dict() and Progress.from_dict(Progress().to_dict()).sources == []
+    assert [source["tokens"] for source in _of_two_sources()["sources"]] == [5, 0]
+
+
+def test_a_row_has_tokens_of_each_source_and_the_loss_of_those_that_had_a_part(tmp_path: Path) -> None:
+    progress = Progress(tokens=30, sources=[SourceProgress(20, LossWindow(6.0, 3)), SourceProgress(10)])
+    hook = LogMetrics(MetricsLog(tmp_path / "m"), _settings(logging_steps=1), progress, pytest.fail, ("a", "b"))
+    hook.at_boundary(_boundary(1))
+    progress.sources[1].unlogged.add(5.0, 2)
+    hook.at_boundary(_boundary(2))
+    rows = [{key: value for key, value in row.items() if key[-2:] in ("_a", "_b")} for row in hook.log.rows()]
+    assert rows == [{"loss_a": 2.0, "tokens_a": 20, "tokens_b": 10}, {"tokens_a": 20, "loss_b": 2.5, "tokens_b": 10}]
 
 
 @pytest.mark.parametrize("values", [None, [], "progress"])
