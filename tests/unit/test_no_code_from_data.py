@@ -18,6 +18,7 @@ CALLS = {
 }  # fmt: skip
 ALLOWED = {
     ("cli/lazy.py", "importlib.import_module"),  # of the commands in COMMANDS
+    ("trainers/tracking/tracker.py", "importlib.import_module"),  # of the packages that the trackers name
     ("trainers/models/family.py", "importlib.import_module"),  # of the families in FAMILIES
     ("trainers/tasks/registry.py", "importlib.import_module"),  # of the tasks in TASKS
     # The .ckpt file that a user asks for: tensors and plain values, written for others and never read here.
