@@ -89,10 +89,11 @@ def _recognised(paths: list[Path], role: Role) -> list[DataFile]:
 
 def _format(path: Path) -> Format | None:
     with _opened(path, "latin-1") as lines:
-        for line in islice((line for line in iter(lambda: lines.readline(_LONGEST_LINE), "") if line.strip()), _LOOKED_AT):
+        numbered = enumerate(iter(lambda: lines.readline(_LONGEST_LINE), ""), start=1)
+        for number, line in islice(((n, line) for n, line in numbered if line.strip()), _LOOKED_AT):
             if is_python_dict(line):
                 raise DataError(
-                    f"{path} line 1: a Python dict, not JSON. Reading it would mean to run it as code.",
+                    f"{path} line {number}: a Python dict, not JSON. Reading it would mean to run it as code.",
                     hint="Take a release of the data in strict JSON, or convert the file: one JSON object a line.",
                 )
             text = line.removeprefix("ï»¿")  # a UTF-8 byte order mark, as Latin-1
