@@ -72,7 +72,7 @@ class DataCache:
 
     @contextlib.contextmanager
     def _locked(self, name: str, what: str) -> Iterator[None]:
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_directory(self.directory)
         path = self.directory / f"{name}.lock"
         if locking.is_taken(path):
             self._tell(f"Another process is tokenising {what}; waiting for it.")
@@ -83,6 +83,12 @@ class DataCache:
             raise ResourceError(f"{error.message}", hint="Give --no-data-cache, which holds all of it in memory.") from error
         with lock:
             yield
+
+    def _make_directory(self, path: Path) -> None:
+        """Make ``path``, which is the cache's directory or in it, and what is missing above; the cache's own are private."""
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        for each in (self.directory, path):
+            each.mkdir(exist_ok=True, mode=0o700)
 
     def _open(self, entry: Path, what: str) -> tuple[Examples, Counts] | None:
         """The entry if it is there and whole; a damaged one is removed."""
@@ -151,7 +157,7 @@ class DataCache:
         # A file that changed just now may change again without its time telling; its digest is not remembered yet.
         if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
             with contextlib.suppress(OSError):  # only the next start is slower
-                known.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._make_directory(known.parent)
                 atomic_write(LocalStorage(), known, json.dumps({"state": state, "sha256": digest}).encode())
         return digest
 

@@ -310,6 +310,7 @@ def test_a_hub_data_set_is_known_by_its_fingerprint(monkeypatch: pytest.MonkeyPa
 def test_a_digest_is_remembered_until_the_file_changes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = _Cache(tmp_path / "cache")
     first = cache.digest(file)
+    assert not cache.directory.exists()  # it is new, and may change again within one tick of its clock
     file.write_text("more")  # right after: its time may be the same
     assert cache.digest(file) != first
     monkeypatch.setattr("pitstop.trainers.data.cache._SETTLED_NS", -1)
@@ -336,10 +337,22 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(raw))
 
 
+def _count_otherwise(path: Path) -> None:
+    """Change how many tokens are said to be learnt in the first row, in a table that stays a sound one."""
+    import pyarrow as pa
+
+    raw = bytearray(path.read_bytes())
+    with pa.ipc.open_stream(bytes(raw)) as reader:
+        counted = reader.read_next_batch().column("learnt").to_numpy().tobytes()
+    raw[raw.index(counted)] ^= 1
+    path.write_bytes(bytes(raw))
+
+
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "examples cut": lambda e: _cut(e / entry.EXAMPLES),
     "examples gone": lambda e: (e / entry.EXAMPLES).unlink(),
     "examples of zeros": lambda e: (e / entry.EXAMPLES).write_bytes(bytes((e / entry.EXAMPLES).stat().st_size)),
+    "a count in the examples": lambda e: _count_otherwise(e / entry.EXAMPLES),
     "index cut": lambda e: _cut(e / entry.INDEX),
     "a bit of the index": lambda e: _flip(e / entry.INDEX),
     "index gone": lambda e: (e / entry.INDEX).unlink(),
@@ -362,12 +375,25 @@ def test_a_damaged_entry_is_noticed_and_made_anew(
     assert _same(_load(file, sft, again), expected) and "from the cache" in again.said[0]
 
 
-@pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.write_bytes(b"")])
-def test_damaged_packs_are_found_anew(file: Path, sft: SftTask, tmp_path: Path, damage: Callable[[Path], Any]) -> None:
+def _other_member(path: Path, data: Dataset) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(data.packs.members.astype("<i8").tobytes())] ^= 1
+    path.write_bytes(bytes(raw))
+
+
+PACKS_DAMAGE: dict[str, Callable[[Path, Dataset], Any]] = {
+    "cut": lambda path, data: _cut(path),
+    "empty": lambda path, data: path.write_bytes(b""),
+    "another example in a sequence": _other_member,
+}
+
+
+@pytest.mark.parametrize("damage", PACKS_DAMAGE.values(), ids=PACKS_DAMAGE)
+def test_damaged_packs_are_found_anew(file: Path, sft: SftTask, tmp_path: Path, damage: Callable[[Path, Dataset], Any]) -> None:
     cache = _Cache(tmp_path / "cache")
     expected = _load(file, sft, cache)
     (packs,) = cache.entries()[0].glob("packs-*.arrow")
-    damage(packs)
+    damage(packs, expected)
     assert _same(_load(file, sft, cache), expected) and "from the cache" in cache.said[-1]
     assert len(list(cache.entries()[0].glob("packs-*"))) == 1
 
@@ -476,7 +502,8 @@ def test_of_two_that_start_together_one_tokenises_and_the_other_waits(
     ]
 
 
-def test_files_of_the_cache_are_private(file: Path, sft: SftTask, tmp_path: Path) -> None:
+def test_files_of_the_cache_are_private(file: Path, sft: SftTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pitstop.trainers.data.cache._SETTLED_NS", -1)
     cache = _Cache(tmp_path / "cache")
     _load(file, sft, cache)
     found = [*cache.directory.rglob("*"), cache.directory]
