@@ -227,13 +227,23 @@ def _is_fixed(path: str) -> bool:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs. A setting that is newer than the run had its default then: nobody has changed it."""
+    missing = object()
+
     def get(nested: Any, path: str) -> Any:
         for part in path.split("."):
-            nested = nested.get(part) if isinstance(nested, dict) else None
+            nested = nested.get(part, missing) if isinstance(nested, dict) else missing
         return nested
 
-    paths = [leaf.path for leaf in leaves() if not leaf.secret and leaf.path != "training.checkpoint.base_dir"]
-    return {path: (get(before, path), get(now, path)) for path in paths if get(before, path) != get(now, path)}
+    changes = {}
+    for leaf in leaves():
+        if leaf.secret or leaf.path == "training.checkpoint.base_dir":
+            continue
+        old, new = get(before, leaf.path), get(now, leaf.path)
+        old = leaf.default if old is missing else old
+        if old != new:
+            changes[leaf.path] = (old, new)
+    return changes
 
 
 def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest, method: str | None) -> None:
