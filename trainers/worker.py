@@ -35,7 +35,7 @@ from pitstop.trainers.engine import gather_bytes
 from pitstop.trainers.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.inputs import Inputs, read_data, read_inputs
 from pitstop.trainers.launch import lost_peer, rank
-from pitstop.trainers.loop import ALL_DONE, Boundary, Hook, Loop, Outcome
+from pitstop.trainers.loop import ALL_DONE, Hook, Loop, Outcome
 from pitstop.trainers.memory import TrimHeap
 from pitstop.trainers.models.trained import parameter_counts
 from pitstop.trainers.progress import Progress
@@ -52,6 +52,7 @@ from pitstop.trainers.session import (
     place_base,
     process_group,
 )
+from pitstop.trainers.showing import Show
 from pitstop.trainers.signals import EXIT_CODES, SignalFlag, leaving_on_sigterm
 from pitstop.trainers.sizing import Sizing, advice
 from pitstop.trainers.tracking.tracking import Tracking
@@ -402,7 +403,10 @@ class _Training:
         hooks.append(self.judge)
         if self.samples is not None:
             hooks.append(self.samples.at_the_end())
-        hooks.append(_Show(self.reporter, training.logging_steps, training.epochs, progress, self.hardware))
+        show = Show(
+            self.reporter, training.logging_steps, training.epochs, progress, self.hardware.device, self._left_to_the_log()
+        )
+        hooks.append(show)
         if self.log is not None:
             tell, names = self.tracking.log, self.inputs.train.names
             hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn, tell, names))
@@ -419,6 +423,11 @@ class _Training:
         scoring = self.engine.scoring(self.inputs.tokenizer, settings, self.signals.wants_stop)
         with self.engine.evaluated_weights():
             return self.inputs.task.score(data, scoring)
+
+    def _left_to_the_log(self) -> frozenset[str]:
+        """Scores that a line at the end of an epoch would be too long with."""
+        task, data, monitor = self.inputs.task, self.inputs.eval, self.settings.training.checkpoint.monitor
+        return frozenset(task.metrics(data)) - {*task.headline, monitor} if data is not None else frozenset()
 
     def _note_shape(self, before: BatchShape, now: BatchShape) -> None:
         """Memory ran out and steps are cut up anew: say so, and let checkpoints and metadata know."""
@@ -554,29 +563,3 @@ class _Training:
             "saves": [asdict(times) for times in self.saver.times],
             "hub": {"repo": Outbox(self.run_dir.path).arrived().repo, "left": self.left_to_push} if self.pusher else None,
         }
-
-
-class _Show:
-    """Feeds the display, and says a line at the end of each epoch."""
-
-    def __init__(self, reporter: Reporter, every: int, epochs: int, progress: Progress, hardware: Hardware) -> None:
-        self.reporter, self.every, self.epochs, self.progress, self.hardware = reporter, every, epochs, progress, hardware
-        self._tokens = progress.tokens
-
-    def at_boundary(self, boundary: Boundary) -> None:
-        """Show this step."""
-        tokens, self._tokens = self.progress.tokens - self._tokens, self.progress.tokens
-        self.reporter.display.step(
-            step=boundary.step,
-            epoch=boundary.epoch,
-            epochs=self.epochs,
-            loss=self.progress.unlogged.mean(),
-            learning_rate=boundary.learning_rate,
-            tokens_per_s=tokens / boundary.step_s if boundary.step_s else 0.0,
-            memory=peak_memory_bytes(self.hardware.device),
-            logged=boundary.step % self.every == 0,
-        )
-        if boundary.scored and (boundary.epoch_ended or boundary.metrics):
-            figures = ", ".join(f"{key} {value:.4f}" for key, value in boundary.scored.items())
-            place = f"epoch {self.progress.epoch + 1}/{self.epochs}" if boundary.epoch_ended else f"step {boundary.step}"
-            self.reporter.line(f"{place}: {figures}")

@@ -67,6 +67,8 @@ class Task(ABC):
     name: ClassVar[str]
     splits_itself: ClassVar[bool] = False
     """Whether the evaluation data comes out of the training data, by the task's own rule."""
+    headline: ClassVar[tuple[str, ...]] = ()
+    """Those of the task's metrics that the line after an evaluation shows; the log has all."""
 
     def __init__(self, tokenizer: Any, settings: Settings) -> None:
         self.tokenizer = tokenizer

@@ -54,6 +54,7 @@ class NerTask(Task):
     """
 
     name = "ner"
+    headline = ("ner_precision", "ner_recall", "ner_f1")
 
     def __init__(self, tokenizer: Any, settings: Settings) -> None:
         super().__init__(tokenizer, settings)

@@ -13,7 +13,7 @@ from pitstop.trainers.loop import Boundary
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.reporter import NoDisplay, Reporter
 from pitstop.trainers.saver import _saved
-from pitstop.trainers.worker import _Show
+from pitstop.trainers.showing import Show
 
 
 class _Lines(NoDisplay):
@@ -41,13 +41,16 @@ def _boundary(**values: Any) -> Boundary:
             {"scored": {"train_loss": 2.0, "val_loss": 1.5}, "metrics": {"val_loss": 1.5}},
             ["step 7: train_loss 2.0000, val_loss 1.5000"],
         ),
+        (
+            {"scored": {"ner_f1": 0.5, "ner_drug_f1": 0.25}, "metrics": {"ner_f1": 0.5, "ner_drug_f1": 0.25}},
+            ["step 7: ner_f1 0.5000"],
+        ),
         ({}, []),
     ],
 )
 def test_an_epoch_has_its_line(values: dict[str, Any], lines: list[str]) -> None:
     display = _Lines()
-    hardware: Any = SimpleNamespace(device=torch.device("cpu"))
-    _Show(Reporter(display), 5, 3, Progress(), hardware).at_boundary(_boundary(**values))
+    Show(Reporter(display), 5, 3, Progress(), torch.device("cpu"), {"ner_drug_f1"}).at_boundary(_boundary(**values))
     assert display.lines == lines
 
 

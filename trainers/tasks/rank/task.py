@@ -38,6 +38,7 @@ class RankTask(Task):
     """Makes training rows out of prefixes, evaluation rows out of what the retriever found, and ranks by letters."""
 
     name = "rank"
+    headline = ("recall@10", "mrr@10", "ndcg@10", "retrieved_share")
     splits_itself = True
 
     def __init__(self, tokenizer: Any, settings: Settings) -> None:
