@@ -71,7 +71,7 @@ def test_a_killed_trainer_goes_on_in_the_middle_of_an_epoch_bit_for_bit(tiny: Pa
 
 def test_a_full_model_saved_by_the_epoch_goes_on_with_the_patience_of_other_callbacks(tiny: Path) -> None:
     options = {"adapter": False, "save_strategy": "epoch", "eval_strategy": "epoch", "metric_for_best_model": "loss", "save_total_limit": 1,
-               "load_best_model_at_end": True}  # fmt: skip
+               "load_best_model_at_end": True, "num_train_epochs": 4, "restore_callback_states_from_checkpoint": True}  # fmt: skip
 
     def train(run_number: int | None = None, stop: int | None = None) -> dict[str, Any]:
         from transformers import EarlyStoppingCallback
@@ -80,10 +80,11 @@ def test_a_full_model_saved_by_the_epoch_goes_on_with_the_patience_of_other_call
         return found | {"steps": found["log"][-1]["step"]}
 
     uninterrupted = in_child(train)
-    assert uninterrupted["best"] == "checkpoint-6" and uninterrupted["steps"] == 18  # patience ends it in the last epoch
+    assert uninterrupted["best"] == "checkpoint-6" and uninterrupted["steps"] == 18  # patience ends it one epoch early
     killed(partial(train, stop=14))
     resumed = in_child(partial(train, 2))
     assert {key: resumed[key] for key in END} == {key: uninterrupted[key] for key in END}
+    assert resumed["status"] == uninterrupted["status"] == "stopped"
     assert resumed["checkpoints"] == ["checkpoint-6", "checkpoint-12", "checkpoint-18"]  # best, resumed from, last
 
 

@@ -229,6 +229,25 @@ def lightning_trainer(callbacks: list[Any], **changes: Any) -> Any:
     return pl.Trainer(**({"max_epochs": 5, "accumulate_grad_batches": 2, "callbacks": callbacks} | quiet | changes))
 
 
+def counting() -> Any:
+    """A callback with a state of its own, which a resume must put back: the epochs it has seen end."""
+    import pytorch_lightning as pl
+
+    class Counting(pl.Callback):  # type: ignore[misc]
+        count = 0
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            self.count += 1
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.count = state_dict["count"]
+
+    return Counting()
+
+
 def train_with_lightning(
     run_number: int | None = None, *, stop: int | None = None, frozen: bool = False, resume: bool = True, **changes: Any
 ) -> dict[str, Any]:
@@ -239,11 +258,11 @@ def train_with_lightning(
 
     manager = CheckpointManager(RUNS, "t", run_number)
     module = lightning_module(stop, frozen=frozen)
-    stopping = EarlyStopping("val_loss", patience=9)
+    stopping, counter = EarlyStopping("val_loss", patience=9), counting()
     first = [ResumeFromCheckpointCallback(manager)] if resume else []
     torch.manual_seed(9)
     trainer = lightning_trainer(
-        [*first, DistributedCheckpointCallback(manager, monitor="val_loss", keep_last_n=2), stopping], **changes
+        [*first, DistributedCheckpointCallback(manager, monitor="val_loss", keep_last_n=2), stopping, counter], **changes
     )
     trainer.fit(module, datamodule=lightning_data())
     return {
@@ -254,6 +273,8 @@ def train_with_lightning(
         "epochs": trainer.current_epoch,
         "seen": module.seen,
         "best score": stopping.best_score.item(),
+        "counted": counter.count,
+        "logged up to": trainer.fit_loop.epoch_loop._batches_that_stepped,  # where a logger's next row goes
         "best": manager.get_best_checkpoint_info()["name"],
         "checkpoints": [entry["name"] for entry in manager.list_checkpoints()],
         "status": manager.metadata["status"],
