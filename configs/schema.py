@@ -125,7 +125,7 @@ class DataSettings(Group):
     )
     max_length: int = setting(
         2048,
-        "Longest sequence in tokens; a longer record is left out and counted, never cut.",
+        "Longest sequence in tokens; a longer record is left out and counted, never cut (rank leaves out the oldest titles, counted too).",
         env="MAX_LENGTH",
         flag="--max-length",
         documented=True,

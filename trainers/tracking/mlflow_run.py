@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -25,6 +26,7 @@ from pitstop.trainers.tracking.tracker import (
 
 _STATUS = {COMPLETED: "FINISHED", INTERRUPTED: "KILLED", FAILED: "FAILED"}
 _LONGEST_PARAM = 6000
+_FOREIGN = re.compile(r"[^\w\-. /:]", re.ASCII)  # in names of metrics
 _PARAMS_AT_ONCE = 100
 # A server that hangs is asked once and not for long; an entry that fails is tried again by whoever logs it.
 _ENVIRONMENT = {
@@ -134,7 +136,7 @@ class MlflowRun(RunTracker):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [Metric(key, float(value), now, step or 0) for key, value in values.items()]
+        metrics = [Metric(metric_name(key), float(value), now, step or 0) for key, value in values.items()]
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def log_text(self, name: str, text: str, step: int) -> None:
@@ -162,6 +164,11 @@ def _client() -> Any:
     for name in _LOGGERS:  # after the import, which sets their levels
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient()
+
+
+def metric_name(name: str) -> str:
+    """``ndcg@10`` as ``ndcg_at_10``: of signs MLflow takes ``_ - . / :`` and spaces alone in a metric's name."""
+    return _FOREIGN.sub("_", name.replace("@", "_at_"))
 
 
 def _batches(params: Iterable[Any]) -> Iterator[list[Any]]:

@@ -345,6 +345,18 @@ def test_no_status_is_unknown_to_a_tracker() -> None:
     assert set(_STATUS) == {module.COMPLETED, module.INTERRUPTED, module.FAILED}
 
 
+def test_mlflow_takes_the_names_of_all_metrics() -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.utils.validation import _validate_metric_name
+
+    from pitstop.trainers.tasks.rank.measures import NAMES
+    from pitstop.trainers.tracking.mlflow_run import metric_name
+
+    assert metric_name("ndcg@10") == "ndcg_at_10" and metric_name("val_loss") == "val_loss"
+    for name in (*NAMES, "loss_Daten ä+b", "ner_chemical_f1"):
+        _validate_metric_name(metric_name(name))
+
+
 def test_trackio_goes_on_in_the_run_of_the_same_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
