@@ -148,7 +148,8 @@ def test_out_of_the_cache_a_run_is_the_same_and_other_data_starts_its_counts_ane
 
 def test_a_checkpoint_that_tells_of_other_sources_is_refused(tiny_model: Path, sources: Path, tmp_path: Path) -> None:
     base_dir = tmp_path / "runs"
-    assert pitstop(*_words(tiny_model, sources, base_dir), prepare=kill_at_step(3)).code == -signal.SIGKILL
+    words = _words(tiny_model, sources, base_dir, sync_save=True)
+    assert pitstop(*words, prepare=kill_at_step(3)).code == -signal.SIGKILL
     checkpoint = base_dir / "run_001/lora_weights/checkpoint-2"
     change_json(checkpoint / "trainer_state.json", lambda content: content["progress"]["sources"].pop())
     reseal(checkpoint)
