@@ -223,6 +223,7 @@ class _Pull:
         config = remote_check.parse_config(content[layout.CONFIG])
         self.group = forms.group_of(config)
         self._refuse_taken(number)
+        remote_check.check_root(self.hub.files, forms.form_of(config))
         metadata = remote_check.parse_metadata(content[layout.METADATA], inventory)
         entry = _choose(inventory, self.which, config, self.hub.repo)
         rows = remote_check.rows_up_to(content.get(layout.METRICS, b""), entry.step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -146,6 +146,13 @@ def check_places(files: Mapping[str, RemoteFile], inventory: Inventory) -> None:
         if record.size > MAX_RUN_FILE[name]:
             raise Unfit(f"{RUN_DIRECTORY}/{name}", f"longer than {MAX_RUN_FILE[name]:,} bytes")
     check_listed(files, RUN_DIRECTORY, inventory.files, INVENTORY)
+
+
+def check_root(files: Iterable[str], form: Form) -> None:
+    """At the root of an adapter's repository there are no files of a whole model. ``Unfit``."""
+    for name in files:
+        if not form.whole and "/" not in name and is_model_file(name):
+            raise Unfit(name, "neither a part of a run nor documentation", hint=_REMOVE)
 
 
 def _check_at_root(name: str) -> None:

@@ -216,7 +216,10 @@ class Terminal:
         while text not in seen:
             assert time.monotonic() < deadline, f"no {text!r} in:\n{self.shown}"
             if select.select([self.descriptor], [], [], 0.1)[0]:
-                piece = os.read(self.descriptor, 4096).decode(errors="replace")
+                try:
+                    piece = os.read(self.descriptor, 4096).decode(errors="replace")
+                except OSError as error:  # the other side is gone
+                    raise AssertionError(f"it ended before {text!r}:\n{self.shown}") from error
                 seen, self.shown = seen + piece, self.shown + piece
         return seen
 
@@ -242,9 +245,10 @@ def test_a_session_answers_changes_adapters_and_stops_when_told(trained: Path) -
     loads.unlink(missing_ok=True)
 
     def count_loads_and_slow_down() -> None:
-        from pitstop.trainers import answering, session
+        from pitstop.trainers import answering
+        from pitstop.trainers.models import causal_lm
 
-        real, generate = session.load_base, answering.answer_batch
+        real, generate = causal_lm.load_base, answering.answer_batch
 
         def load(*given: Any, **named: Any) -> Any:
             with loads.open("a") as file:
@@ -257,7 +261,7 @@ def test_a_session_answers_changes_adapters_and_stops_when_told(trained: Path) -
             named["watch"] = lambda ids: (watch(ids), time.sleep(0.3 if slow else 0))
             return generate(*given, **named)
 
-        session.load_base, answering.answer_batch = load, slowly
+        causal_lm.load_base, answering.answer_batch = load, slowly
 
     words = ["generate", 1, "--base-dir", trained / "runs", "--max-new-tokens", 8]
     terminal = Terminal(*words, prepare=count_loads_and_slow_down)

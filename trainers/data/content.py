@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pitstop.trainers.data.records import EXAMPLE_SCHEME, load_hub
+from pitstop.trainers.data.records import EXAMPLE_SCHEME, load_hub, looks_like_hub_id
 
 SMALL_BYTES = 16_000_000
 """Files of at most so many bytes together are read into memory and tokenised at every start, which takes a second or two."""
@@ -21,7 +21,9 @@ def is_large(specs: Sequence[str]) -> bool:
             continue
         files = _files(Path(spec).expanduser())
         if files is None:
-            return True  # the Hub
+            if looks_like_hub_id(spec):
+                return True
+            continue  # reading it will tell that it is not there
         total += sum(file.stat().st_size for file in files)
     return total > SMALL_BYTES
 
@@ -35,6 +37,8 @@ def identify(spec: str, *, split: str, token: str | None, digest: Callable[[Path
         return spec
     path = Path(spec).expanduser()
     files = _files(path)
+    if files is None and not looks_like_hub_id(spec):
+        return None
     if files is None:
         found = getattr(load_hub(spec, split, token), "_fingerprint", None)
         return f"hub {found}" if found else None

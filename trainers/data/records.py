@@ -89,13 +89,14 @@ def read_records(
         yield from _read_directory(path, bad_rows, formats)
     elif path.is_file():
         yield from _read_file(path, str(path), bad_rows, formats)
-    elif _looks_like_hub_id(spec):
+    elif looks_like_hub_id(spec):
         yield from _read_hub(spec, split, token)
     else:
         raise NoData(f"No data at {spec}: no such file or directory.", hint=_similar_files(path, tuple(formats)))
 
 
-def _looks_like_hub_id(spec: str) -> bool:
+def looks_like_hub_id(spec: str) -> bool:
+    """Whether what is no path may be a data set on the Hub: ``owner/name``."""
     parts = spec.split("/")
     is_file = spec.endswith((*SUFFIXES, *ANNOTATED_SUFFIXES))
     return len(parts) == 2 and all(parts) and not spec.startswith((".", "~", "/")) and not is_file

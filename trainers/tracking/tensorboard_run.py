@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pitstop.checkpointing import layout
+from pitstop.checkpointing.storage import LocalStorage, make_directories
 from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker
 
 
@@ -26,7 +27,10 @@ class TensorBoardRun(RunTracker):
 
         directory = self.subject.logs / layout.TENSORBOARD
         _wait_for_a_later_name(directory)
+        make_directories(LocalStorage(), directory)
         self._writer: Any = SummaryWriter(str(directory), purge_step=self.subject.first_step)
+        for path in directory.iterdir():  # the library lets everybody read what it makes
+            path.chmod(0o600)
 
     @property
     def tracker(self) -> Any:

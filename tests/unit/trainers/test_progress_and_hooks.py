@@ -501,7 +501,7 @@ def test_a_run_from_one_source_is_saved_as_it_always_was() -> None:
 
 def test_a_row_has_tokens_of_each_source_and_the_loss_of_those_that_had_a_part(tmp_path: Path) -> None:
     progress = Progress(tokens=30, sources=[SourceProgress(20, LossWindow(6.0, 3)), SourceProgress(10)])
-    hook = LogMetrics(MetricsLog(tmp_path / "m"), _settings(logging_steps=1), progress, pytest.fail, ("a", "b"))
+    hook = LogMetrics(MetricsLog(tmp_path / "m"), _settings(logging_steps=1), progress, pytest.fail, sources=("a", "b"))
     hook.at_boundary(_boundary(1))
     progress.sources[1].unlogged.add(5.0, 2)
     hook.at_boundary(_boundary(2))

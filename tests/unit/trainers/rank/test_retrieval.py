@@ -108,6 +108,19 @@ def test_padding_changes_no_score_and_is_no_item(make_sequences: Make) -> None:
     assert together[0] == pytest.approx(network.scores([short])[0], abs=1e-6)
 
 
+@pytest.mark.parametrize("all_items", [4096, 6])
+def test_padding_is_not_learnt(monkeypatch: pytest.MonkeyPatch, all_items: int) -> None:
+    """The loss of a long and a short window together is the mean over their five and two real predictions."""
+    monkeypatch.setattr(sequential, "ALL_ITEMS", all_items)
+    torch.manual_seed(1)
+    network = sequential.Gru(12).eval()
+    windows = [np.array([0, 3, 5, 7, 9, 11]), np.array([4, 2, 1])]
+    together, long, short = (
+        float(sequential._loss(network, chosen, 1, 1, 0).detach()) for chosen in (windows, windows[:1], windows[1:])
+    )
+    assert together == pytest.approx((5 * long + 2 * short) / 7, rel=1e-5)
+
+
 def test_many_items_are_learnt_against_a_sample(make_sequences: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     sequences = _cycle(make_sequences)
     monkeypatch.setattr(sequential, "ALL_ITEMS", 6)

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 
 from pitstop.configs.errors import DataError, ModelError
 from pitstop.configs.schema import LoraSettings, Settings
-from pitstop.trainers.data.dataset import Dataset, load_dataset
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.reading import load_dataset
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.optim import trainable
