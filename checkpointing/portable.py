@@ -15,18 +15,10 @@ from typing import Any
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.nested import at, replaced
 from pitstop.configs.datasets import split_weight
+from pitstop.configs.values import PATHS
 
-PLACES = (
-    "model.id",
-    "model.from_run",
-    "model.config",
-    "model.tokenizer",
-    "data.train",
-    "data.eval",
-    "evaluation.sample_prompts",
-    "training.checkpoint.base_dir",
-)
-"""The settings that may be paths."""
+PLACES = PATHS
+"""The settings that may hold a place on this machine."""
 
 _ABSOLUTE = re.compile(r"[/\\]|~[^/\\]*[/\\]|[A-Za-z]:[/\\]")  # POSIX and UNC, below a home directory, Windows' drives
 

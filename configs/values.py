@@ -12,15 +12,18 @@ from pitstop.configs.leaves import Leaf
 _TRUE = {"true", "yes", "on", "1", "y", "t"}
 _FALSE = {"false", "no", "off", "0", "n", "f"}
 _NOTHING = {"", "none", "null", "~"}
-_PATHS = {
+PATHS = (
     "model.id",
     "model.from_run",
     "model.config",
     "model.tokenizer",
     "data.train",
     "data.eval",
+    "evaluation.sample_prompts",
     "training.checkpoint.base_dir",
-}
+)
+"""The settings that may be paths."""
+
 _SHOWN = 80
 
 
@@ -142,7 +145,7 @@ def _list(leaf: Leaf, raw: Any) -> list[str]:
 
 def _pieces(leaf: Leaf, part: Any) -> list[Any]:
     """``--flag a,b`` is ``--flag a --flag b``, except for paths, which may hold a comma."""
-    return part.split(",") if isinstance(part, str) and leaf.path not in _PATHS else [part]
+    return part.split(",") if isinstance(part, str) and leaf.path not in PATHS else [part]
 
 
 def _choice(leaf: Leaf, raw: Any) -> str:
@@ -163,7 +166,7 @@ def _secret(leaf: Leaf, raw: Any) -> str:
 
 def _expand(leaf: Leaf, text: str) -> str:
     """``~`` in a file or in ``--base-dir=~/runs`` is not expanded by any shell."""
-    if leaf.path in _PATHS and (text == "~" or text.startswith("~/")):
+    if leaf.path in PATHS and (text == "~" or text.startswith("~/")):
         return str(Path.home()) + text[1:]
     return text
 
