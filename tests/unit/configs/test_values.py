@@ -105,6 +105,14 @@ def test_a_bad_token_is_never_part_of_the_message(raw: Any) -> None:
     assert str(raw) not in complaint("hub.token", raw)
 
 
+LATER = (
+    *("training.method", "quantization.load_in_4bit", "model.config", "model.tokenizer", "model.from_scratch"),
+    *("data.train", "data.eval"),  # weights
+    "tracking.report_to",
+)
+"""Settings that other settings must agree with, or whose words are looked at where all sources are."""
+
+
 @given(st.sampled_from(leaves()), st.text(max_size=20) | st.integers() | st.floats() | st.booleans() | st.none())
 def test_any_value_is_taken_or_refused_and_what_is_taken_makes_settings(leaf: Leaf, raw: Any) -> None:
     try:
@@ -112,8 +120,7 @@ def test_any_value_is_taken_or_refused_and_what_is_taken_makes_settings(leaf: Le
     except Unfit as error:
         assert describe(leaf) in str(error)
         return
-    of_others = ("training.method", "quantization.load_in_4bit", "model.config", "model.tokenizer", "model.from_scratch")
-    if leaf.path in of_others:  # what they may be depends on other settings
+    if leaf.path in LATER:
         return
     environ_like = {"lora.rank": 8, leaf.path: parsed}
     try:
