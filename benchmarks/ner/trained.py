@@ -74,35 +74,26 @@ def score(job: Job, trained: Trained, validation: Path) -> dict[str, dict[str, d
 
     prepare_environment()
     import torch
-    from peft import PeftModel
 
+    from benchmarks.scoring import open_for_scoring
     from pitstop.checkpointing.base_models import BaseModels
     from pitstop.trainers.data.reading import load_dataset
-    from pitstop.trainers.device import choose_precision
-    from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries
     from pitstop.trainers.tasks.answers import greedy_answers
-    from pitstop.trainers.tasks.base import Scoring
     from pitstop.trainers.tasks.ner import NerTask, scores_of
 
-    device = torch.device("cpu")  # where it was trained
     settings = job.settings(validation)
-    precision = choose_precision(settings, device)
-    path = BaseModels(trained.run.parent).base_path(trained.run)
-    tokenizer = load_tokenizer(path)
-    with quiet_libraries():
-        base = load_base(path, BaseRecipe.from_settings(settings, precision), device, stored=True, flash=False)
-        model = PeftModel.from_pretrained(base, trained.run / "lora_weights" / "last")
-    examples = load_dataset([str(validation)], NerTask(tokenizer, settings), max_length=4096, packing=False).examples
-    first = FIRST * len(TYPES)
-    scoring = Scoring(
-        model=model,
-        tokenizer=tokenizer,
-        device=device,
-        autocast=lambda: torch.autocast(device.type, precision.compute, enabled=precision.mixed != "no"),
+    scoring = open_for_scoring(
+        BaseModels(trained.run.parent).base_path(trained.run),
+        settings,
+        torch.device("cpu"),  # where it was trained
+        stored=True,
+        adapter=trained.run / "lora_weights" / "last",
         batch_size=BATCH_SIZE,
         max_new_tokens=MAX_NEW_TOKENS,
     )
-    with model.disable_adapter():
+    examples = load_dataset([str(validation)], NerTask(scoring.tokenizer, settings), max_length=4096, packing=False).examples
+    first = FIRST * len(TYPES)
+    with scoring.model.disable_adapter():
         answers = {"before": greedy_answers(examples, scoring)}
     answers["after"] = greedy_answers(examples, scoring)
     return {

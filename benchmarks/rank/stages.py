@@ -105,32 +105,22 @@ def train(job: Job, base_dir: Path) -> dict[str, Any]:
 
 def score(job: Job, adapter: Path | None, split: str) -> tuple[dict[str, float], float]:
     """The model's metrics on a split, bare or with an adapter, and how many seconds that took."""
-    import torch
-
-    from pitstop.trainers.data.dataset import load_dataset
-    from pitstop.trainers.device import choose_device, choose_precision
-    from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries
-    from pitstop.trainers.tasks.base import Scoring
+    from benchmarks.scoring import open_for_scoring
+    from pitstop.trainers.data.reading import load_dataset
+    from pitstop.trainers.device import choose_device
     from pitstop.trainers.tasks.registry import make_task
 
-    settings, device = job.settings(), choose_device()
-    precision = choose_precision(settings, device)
-    tokenizer = load_tokenizer(job.model)
-    task = make_task(settings, tokenizer)
-    data = load_dataset(settings.data.train, task, max_length=settings.data.max_length, packing=False, split=split)
-    model: Any = load_base(job.model, BaseRecipe.from_settings(settings, precision), device, stored=False, flash=False)
-    if adapter is not None:
-        from peft import PeftModel
-
-        with quiet_libraries():
-            model = PeftModel.from_pretrained(model, adapter)
-    scoring = Scoring(
-        model=model,
-        tokenizer=tokenizer,
-        device=device,
-        autocast=lambda: torch.autocast(device.type, precision.compute, enabled=precision.mixed != "no"),
+    settings = job.settings()
+    scoring = open_for_scoring(
+        job.model,
+        settings,
+        choose_device(),
+        stored=False,
+        adapter=adapter,
         batch_size=settings.evaluation.generation_batch_size,
         max_new_tokens=1,
     )
+    task = make_task(settings, scoring.tokenizer)
+    data = load_dataset(settings.data.train, task, max_length=settings.data.max_length, packing=False, split=split)
     started = time.monotonic()
     return task.score(data, scoring), time.monotonic() - started

