@@ -1,4 +1,4 @@
-"""With which versions and on what a checkpoint was saved by the Python API. No host name, no paths."""
+"""With which versions a checkpoint was saved, and by the Python API on what. No host name, no paths."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-_PACKAGES = ("pitstop", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "pytorch-lightning", "trl")
+COMPUTING = ("pitstop", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy")
+"""The packages whose versions decide what a training computes."""
+
+_HOSTS = ("pytorch-lightning", "trl")
 
 
 @functools.cache
-def _installed() -> dict[str, str]:
+def installed(packages: tuple[str, ...]) -> dict[str, str]:
+    """Those of ``packages`` that are installed, with their versions; looked up once."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -23,4 +27,4 @@ def _installed() -> dict[str, str]:
 
 def describe() -> dict[str, Any]:
     """The versions of the packages that compute, and the kind of machine."""
-    return {"versions": dict(_installed()), "processor": platform.machine(), "python": platform.python_version()}
+    return {"versions": dict(installed(COMPUTING + _HOSTS)), "processor": platform.machine(), "python": platform.python_version()}

@@ -17,9 +17,6 @@ from pitstop.checkpointing.nested import at, replaced
 from pitstop.configs.datasets import split_weight
 from pitstop.configs.values import PATHS
 
-PLACES = PATHS
-"""The settings that may hold a place on this machine."""
-
 _ABSOLUTE = re.compile(r"[/\\]|~[^/\\]*[/\\]|[A-Za-z]:[/\\]")  # POSIX and UNC, below a home directory, Windows' drives
 
 
@@ -43,8 +40,8 @@ def portable_value(value: Any) -> Any:
 
 
 def portable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings as a checkpoint holds them: those of ``PLACES`` portable, all others as they are."""
-    for path in PLACES:
+    """Nested settings as a checkpoint holds them: those of ``PATHS`` portable, all others as they are."""
+    for path in PATHS:
         value = at(settings, path)
         if value is not None:
             settings = replaced(settings, path, portable_value(value))
@@ -58,7 +55,7 @@ def full_settings(settings: Mapping[str, Any], places: Iterable[Mapping[str, Any
     the checkpoint's; where there is none the checkpoint's stays. What ``places`` hold besides is ignored.
     """
     known = list(places)
-    for path in PLACES:
+    for path in PATHS:
         value = at(settings, path)
         fitting = (place[path] for place in known if path in place and portable_value(place[path]) == value)
         if value is not None:
@@ -67,7 +64,7 @@ def full_settings(settings: Mapping[str, Any], places: Iterable[Mapping[str, Any
 
 
 def known_places(config: Mapping[str, Any], resumes: Any, checkpoint: str, step: int) -> Iterator[dict[str, Any]]:
-    """The values that ``PLACES`` had in a run, by dotted path; first those that were in force when ``checkpoint`` was saved.
+    """The values that ``PATHS`` had in a run, by dotted path; first those that were in force when ``checkpoint`` was saved.
 
     ``config`` is config.json, ``resumes`` what metadata.json holds under that key, unchecked. A resume led to the checkpoint if
     it started from an earlier one that was not left again for one still earlier: each sets aside what came after its start.
@@ -82,7 +79,7 @@ def known_places(config: Mapping[str, Any], resumes: Any, checkpoint: str, step:
             yield _changed(entry)
         else:
             others.append(_changed(entry))
-    yield {path: at(config, path) for path in PLACES}
+    yield {path: at(config, path) for path in PATHS}
     yield from others
 
 
@@ -94,4 +91,4 @@ def _moment(step: Any, checkpoint: Any) -> tuple[float, bool]:
 def _changed(resume: Mapping[str, Any]) -> dict[str, Any]:
     changes = resume.get("changes")
     pairs = changes.items() if isinstance(changes, dict) else ()
-    return {path: pair[1] for path, pair in pairs if path in PLACES and isinstance(pair, list) and len(pair) == 2}
+    return {path: pair[1] for path, pair in pairs if path in PATHS and isinstance(pair, list) and len(pair) == 2}

@@ -181,17 +181,22 @@ def restore_optimizers(optimizer: Optimizers, saved: Saved, model: torch.nn.Modu
     ``CheckpointError`` where the checkpoint has none, or of another class or for other parameters; nothing is changed then.
     """
     optimizers = many(optimizer)
-    if saved.optimizers is None or len(saved.optimizers) != len(optimizers):
-        count = 0 if saved.optimizers is None else len(saved.optimizers)
-        raise CheckpointError(
-            f"{saved.info.path} holds the state of {count} optimizer(s), {len(optimizers)} are to be restored",
-            hint="save with optimizer=, or leave the optimizer out here",
-        )
+    entries = _as_many("optimizer", saved.optimizers, len(optimizers), saved.info.path)
     names = _names(model)
-    for each, entry in zip(optimizers, saved.optimizers, strict=True):
+    for each, entry in zip(optimizers, entries, strict=True):
         _check_optimizer(each, entry, names, saved.info.path)
-    for each, entry in zip(optimizers, saved.optimizers, strict=True):
+    for each, entry in zip(optimizers, entries, strict=True):
         _restore_optimizer(each, entry["state"], saved.info.path)
+
+
+def _as_many(kind: str, entries: Sequence[Any] | None, wanted: int, where: Path) -> Sequence[Any]:
+    """``entries`` if they are as many as are to be restored. ``CheckpointError`` otherwise."""
+    if entries is None or len(entries) != wanted:
+        raise CheckpointError(
+            f"{where} holds the state of {len(entries or ())} {kind}(s), {wanted} are to be restored",
+            hint=f"save with {kind}=, or leave the {kind} out here",
+        )
+    return entries
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, entry: Mapping[str, Any], names: Mapping[int, str], where: Path) -> None:
@@ -240,13 +245,8 @@ def _put_exactly(own: dict[str, Any], key: str, wanted: torch.Tensor, where: Pat
 def restore_schedulers(scheduler: Schedulers, saved: Saved) -> None:
     """Put the schedulers' state back. ``CheckpointError`` where the checkpoint has none or another number of them."""
     schedulers = many(scheduler)
-    if saved.schedulers is None or len(saved.schedulers) != len(schedulers):
-        count = 0 if saved.schedulers is None else len(saved.schedulers)
-        raise CheckpointError(
-            f"{saved.info.path} holds the state of {count} scheduler(s), {len(schedulers)} are to be restored",
-            hint="save with scheduler=, or leave the scheduler out here",
-        )
-    for each, content in zip(schedulers, saved.schedulers, strict=True):
+    entries = _as_many("scheduler", saved.schedulers, len(schedulers), saved.info.path)
+    for each, content in zip(schedulers, entries, strict=True):
         each.load_state_dict(content)
 
 

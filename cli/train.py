@@ -149,7 +149,7 @@ def _group(loaded: Loaded) -> str:
     """Base trainings are numbered apart."""
     from pitstop.checkpointing.layout import BASE_TRAINING
 
-    return BASE_TRAINING if loaded.settings.training.method == "full" else ""
+    return BASE_TRAINING if loaded.settings.training.all_weights else ""
 
 
 def _resume(

@@ -387,6 +387,11 @@ class TrainingSettings(Group):
     )
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
 
+    @property
+    def all_weights(self) -> bool:
+        """Whether all weights are trained (base training) and not an adapter."""
+        return self.method == "full"
+
 
 class EvaluationSettings(Group):
     """How answers are generated and scored at evaluations."""

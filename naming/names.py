@@ -81,7 +81,7 @@ def inputs_from(settings: Settings) -> NameInputs:
         learning_rate=training.learning_rate,
         method=training.method or "qlora",
         scheme=naming.scheme,
-        prefix=naming.prefix if own_prefix or training.method != "full" else _PREFIX_FULL,
+        prefix=naming.prefix if own_prefix or not training.all_weights else _PREFIX_FULL,
         template=naming.template,
         experiment=naming.experiment_name,
         custom_id=naming.custom_id,

@@ -193,8 +193,8 @@ class Engine:
     ) -> dict[str, float] | None:
         """Mean loss (nats a supervised token), perplexity and token accuracy over a data set.
 
-        Of several data sets each has its loss too, ``val_loss_NAME``. Processes take batches in turn and sums are exact (``math.fsum``), so the result does not depend on how many
-        there are. Raises ``Interrupted`` when ``give_up`` says so; it is asked only where one process decides alone.
+        Of several data sets each has its loss too, ``val_loss_NAME``. Processes take batches in turn and sums are exact
+        (``math.fsum``), so the result does not depend on how many there are. Raises ``Interrupted`` when ``give_up`` says so; it is asked only where one process decides alone.
         With ``recover``, ``None`` says that memory ran out on some process.
         """
         self.model.eval()

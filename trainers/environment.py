@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pitstop.checkpointing.own_versions import COMPUTING, installed
 from pitstop.trainers.device import Precision
-
-_PACKAGES = ("pitstop", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy")
 
 
 def describe(device: torch.device, precision: Precision, processes: int) -> dict[str, Any]:
     """Versions, device, precision, threads and processes, as JSON-able values."""
-    on_cuda = device.type == "cuda"
+    on_cuda, versions = device.type == "cuda", installed(COMPUTING)
     return {
-        "versions": {package: _version(package) for package in _PACKAGES},
+        "versions": {package: versions.get(package, "missing") for package in COMPUTING},
         "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
         "processor": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -47,13 +45,6 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
     versions = environment.get("versions")
     packages = dict(versions) if isinstance(versions, Mapping) else {}
     return {**packages, **{name: value for name, value in environment.items() if name != "versions"}}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
 
 
 def _processor() -> str:

@@ -87,7 +87,7 @@ def base_on_hub(plan: ResumePlan, asked: str | None) -> str | None:
 
 
 def _export_adapter(plan: ResumePlan, request: ExportRequest, reporter: Reporter) -> dict[str, Any]:
-    if plan.settings.training.method == "full":
+    if plan.settings.training.all_weights:
         raise RunError(
             f"{plan.run.label} has no adapter: all weights of its model were trained.", hint="--format merged writes the model."
         )

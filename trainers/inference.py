@@ -40,7 +40,8 @@ def choose(base_dir: Path | str, reference: str, *, model_id: str | None = None,
     """The verified checkpoint that ``reference`` means, with the settings that were in force when it was saved.
 
     ``reference`` is a run, perhaps with ``@checkpoint``; without one the best checkpoint is taken, and the last where no
-    checkpoint has a metric to go by. ``model_id`` says where the base is found now, should the run have no copy of it. Raises ``RunError`` (no such run) and ``CheckpointError`` (no such checkpoint, a damaged one).
+    checkpoint has a metric to go by. ``model_id`` says where the base is found now, should the run have no copy of it. Raises
+    ``RunError`` (no such run) and ``CheckpointError`` (no such checkpoint, a damaged one).
     """
     run, checkpoint = locate(base_dir, reference)
     info = run.store.verify(checkpoint or _preferred(run))
@@ -107,11 +108,7 @@ class OpenModel:
     @property
     def labels(self) -> list[str]:
         """All that can be used without loading anything."""
-        return [*self._adapters, *([] if self._is_whole(self.plan) else [BASE])]
-
-    @staticmethod
-    def _is_whole(plan: ResumePlan) -> bool:
-        return plan.settings.training.method == "full"
+        return [*self._adapters, *([] if self.plan.settings.training.all_weights else [BASE])]
 
     def add(self, plan: ResumePlan) -> str:
         """Put the adapter of another checkpoint beside the others and return its label; it is not in use yet.
@@ -122,9 +119,9 @@ class OpenModel:
         if label in self._adapters:
             return label
         wanted = plan.info.manifest.fingerprints.get("base")
-        if self._is_whole(plan) or self._is_whole(self.plan):
+        if plan.settings.training.all_weights or self.plan.settings.training.all_weights:
             raise RunError(
-                f"{label if self._is_whole(plan) else self._latest} is a model of its own: all its weights were trained.",
+                f"{label if plan.settings.training.all_weights else self._latest} is a model of its own: all its weights were trained.",
                 hint="Open that run by itself; only adapters on one base can be switched.",
             )
         if wanted != self.base.digest:
@@ -147,14 +144,14 @@ class OpenModel:
     def use(self, label: str) -> None:
         """Let the adapter with this label answer from now on, or the base alone (``BASE``)."""
         if label == BASE:
-            if self._is_whole(self.plan):
+            if self.plan.settings.training.all_weights:
                 raise RunError(
                     f"{self._latest} has no base without it: all weights were trained.",
                     hint="Open the model that it started from.",
                 )
             self._current = None
             return
-        if not self._is_whole(self.plan):
+        if not self.plan.settings.training.all_weights:
             self.model.set_adapter(self._adapters[label].name)
         self._current = self._latest = label
 
@@ -217,7 +214,7 @@ def find_base(plan: ResumePlan, precision: Precision, reporter: Reporter) -> Bas
     """
     wanted = plan.info.manifest.fingerprints.get("base", "")
     model_id = plan.settings.model.id
-    if plan.settings.training.method == "full":
+    if plan.settings.training.all_weights:
         return BaseOnDisk(plan.info.path, stored=True, digest=wanted)
     try:
         path = BaseModels(plan.run.base_dir).base_path(plan.run.path, wanted)

@@ -46,20 +46,11 @@ class Inputs:
 
     def data_record(self) -> dict[str, Any]:
         """What the run's metadata says about the data."""
-        record: dict[str, Any] = {
-            "fingerprint": self.train.fingerprint,
-            "sequences": len(self.train),
-            **_counts(self.train.counts),
-            **_sources(self.train),
-        }
-        if self.eval is not None:
-            record["eval"] = {
-                "fingerprint": self.eval.fingerprint,
-                "sequences": len(self.eval),
-                **_counts(self.eval.counts),
-                **_sources(self.eval),
-            }
-        return record
+        return {**_record(self.train), **({"eval": _record(self.eval)} if self.eval is not None else {})}
+
+
+def _record(data: Dataset) -> dict[str, Any]:
+    return {"fingerprint": data.fingerprint, "sequences": len(data), **_counts(data.counts), **_sources(data)}
 
 
 def _sources(data: Dataset) -> dict[str, Any]:
@@ -99,8 +90,8 @@ def read_inputs(
     """Find the model and read the data, cheapest mistakes first.
 
     ``known`` is what a resumed run recorded of its base, and ``own_copy`` gives the run's own copy of it, which is taken where
-    the model is not found; ``source`` is a model that is found already. ``packing`` is false for models that cannot keep documents of one row apart. Raises ``ModelError``,
-    ``DataError`` and ``SettingsError`` (a monitored metric that there will not be).
+    the model is not found; ``source`` is a model that is found already. ``packing`` is false for models that cannot keep documents
+    of one row apart. Raises ``ModelError``, ``DataError`` and ``SettingsError`` (a monitored metric that there will not be).
     """
     if source is None:
         with main_process_first():

@@ -48,7 +48,7 @@ def open_for_merging(plan: ResumePlan, base: BaseOnDisk) -> tuple[Any, Precision
     settings = for_inference(plan.settings, on_cuda=False)
     precision = choose_precision(settings, device)
     recipe = BaseRecipe.from_settings(settings, precision)
-    whole = settings.training.method == "full"
+    whole = settings.training.all_weights
     # As a run would that starts from it: with the average of the weights, where one was kept.
     stored = base.stored and not whole
     model = family_of(settings).load(base.path, recipe, device, stored=stored, flash=False, frozen=True)

@@ -114,7 +114,7 @@ def _free(directory: Path) -> int | None:
 def _without_weights(settings: Settings, source: ModelSource) -> Any:
     with quiet_libraries(), torch.device("meta"):
         model = family_of(settings).without_weights(source)
-        if settings.training.method == "full":
+        if settings.training.all_weights:
             return model.requires_grad_(True)
         model.requires_grad_(False)
         return add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id)
@@ -133,7 +133,7 @@ class _Sizes:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
         head = model.get_output_embeddings()
-        whole = settings.training.method == "full"
+        whole = settings.training.all_weights
         linear = [
             m for m in model.modules() if isinstance(m, nn.Linear) and m is not head and (whole or not m.weight.requires_grad)
         ]

@@ -302,7 +302,7 @@ def _with_new_place(error: PitstopError, how: str) -> PitstopError:
 
 def whole_model(plan: ResumePlan) -> ModelSource | None:
     """The checkpoint as the model to go on with, where all weights are trained: it has all of it, the tokenizer too."""
-    if plan.settings.training.method != "full":
+    if not plan.settings.training.all_weights:
         return None
     return ModelSource(str(plan.settings.model.id), plan.info.path, None, is_copy=True)
 

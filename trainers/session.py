@@ -82,11 +82,12 @@ class BaseOnDisk:
 def place_base(settings: Settings, source: ModelSource, tokenizer: Any, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
     """Make sure that the shared copy of the base exists, saving it if this is the first run to use it.
 
-    Where all weights are trained nothing is frozen, so there is nothing to save. Only the first process writes; the others wait. Every process then loads the same bytes.
+    Where all weights are trained nothing is frozen, so there is nothing to save. Only the first process writes; the others wait.
+    Every process then loads the same bytes.
     """
     recipe = BaseRecipe.from_settings(settings, hardware.precision)
     digest = source.digest(recipe.as_dict())
-    if not settings.training.checkpoint.save_base_model or settings.training.method == "full":
+    if not settings.training.checkpoint.save_base_model or settings.training.all_weights:
         return BaseOnDisk(source.path, stored=False, digest=digest)
     bases, family = BaseModels(settings.training.checkpoint.base_dir), family_of(settings)
 
@@ -147,12 +148,12 @@ def build(
 def _load(settings: Settings, base: BaseOnDisk, source: ModelSource, family: Family, hardware: Hardware, *, flash: bool) -> Any:
     if source.config is not None:
         return family.initialise(source, source.seed, hardware.device, flash=flash)
-    recipe, frozen = BaseRecipe.from_settings(settings, hardware.precision), settings.training.method != "full"
+    recipe, frozen = BaseRecipe.from_settings(settings, hardware.precision), not settings.training.all_weights
     return family.load(base.path, recipe, hardware.device, stored=base.stored, flash=flash, frozen=frozen)
 
 
 def _trained(settings: Settings, model: Any, source: ModelSource, family: Family, tokenizer: Any, hardware: Hardware) -> Trained:
-    if settings.training.method != "full":
+    if not settings.training.all_weights:
         adapted = add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id)
         if hardware.precision.mixed != "no":
             share_inputs_under_autocast(adapted)

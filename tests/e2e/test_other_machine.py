@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.manifest import sealed, unsealed
-from pitstop.checkpointing.portable import PLACES, portable_settings, portable_value
+from pitstop.checkpointing.portable import portable_settings, portable_value
+from pitstop.configs.values import PATHS
 from support.forked import kill_at_step, pitstop
 from support.tiny_model import write_data, write_records
 from support.training import arguments, assert_same_end, checkpoints, metadata, rows
@@ -284,7 +285,7 @@ def test_a_checkpoint_with_full_paths_goes_on_from_these(machine: Machine, whole
         manifest.write_bytes(sealed(body))
 
     def put_paths(content: dict[str, Any]) -> None:
-        for place in PLACES:
+        for place in PATHS:
             *groups, last = place.split(".")
             inner, outer = content["settings"], full
             for group in groups:

@@ -40,7 +40,7 @@ class BaseRecipe:
             quant_type=settings.quantization.quant_type,
             double_quant=settings.quantization.use_double_quant,
             # Small updates are lost in 16-bit weights: the whole model is kept in 32 bits, and autocast computes in fewer.
-            compute=torch.float32 if settings.training.method == "full" else compute,
+            compute=torch.float32 if settings.training.all_weights else compute,
         )
 
     def as_dict(self) -> dict[str, Any]:

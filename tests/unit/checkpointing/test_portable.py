@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.checkpointing.nested import at
-from pitstop.checkpointing.portable import PLACES, full_settings, known_places, portable, portable_settings, portable_value
+from pitstop.checkpointing.portable import full_settings, known_places, portable, portable_settings, portable_value
 from pitstop.configs.leaves import by_path
+from pitstop.configs.values import PATHS
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_of_settings_those_that_may_be_paths_change_and_no_other() -> None:
     }
     assert repr(settings) == before
     assert portable_settings({"data": 3, "lora": {"rank": 4}}) == {"data": 3, "lora": {"rank": 4}}
-    assert set(PLACES) <= by_path().keys()
+    assert set(PATHS) <= by_path().keys()
 
 
 def test_values_that_are_no_text_stay() -> None:

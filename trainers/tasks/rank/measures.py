@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 CUTOFFS = (1, 5, 10, 20)
-MEASURES = ("recall", "mrr", "ndcg")
 
 
 def rank_of(scores: Sequence[float], target: int) -> int:
