@@ -15,7 +15,7 @@ from typing import Any
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.nested import at, replaced
 from pitstop.configs.datasets import split_weight
-from pitstop.configs.values import PATHS
+from pitstop.configs.paths import PATHS
 
 _ABSOLUTE = re.compile(r"[/\\]|~[^/\\]*[/\\]|[A-Za-z]:[/\\]")  # POSIX and UNC, below a home directory, Windows' drives
 

@@ -8,22 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.configs.leaves import Leaf
+from pitstop.configs.paths import PATHS
 
 _TRUE = {"true", "yes", "on", "1", "y", "t"}
 _FALSE = {"false", "no", "off", "0", "n", "f"}
 _NOTHING = {"", "none", "null", "~"}
-PATHS = (
-    "model.id",
-    "model.from_run",
-    "model.config",
-    "model.tokenizer",
-    "data.train",
-    "data.eval",
-    "evaluation.sample_prompts",
-    "training.checkpoint.base_dir",
-)
-"""The settings that may be paths."""
-
 _SHOWN = 80
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pitstop.checkpointing.manifest import sealed, unsealed
 from pitstop.checkpointing.portable import portable_settings, portable_value
-from pitstop.configs.values import PATHS
+from pitstop.configs.paths import PATHS
 from support.forked import kill_at_step, pitstop
 from support.tiny_model import write_data, write_records
 from support.training import arguments, assert_same_end, checkpoints, metadata, rows

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pitstop.checkpointing.nested import at
 from pitstop.checkpointing.portable import full_settings, known_places, portable, portable_settings, portable_value
 from pitstop.configs.leaves import by_path
-from pitstop.configs.values import PATHS
+from pitstop.configs.paths import PATHS
 
 
 @pytest.mark.parametrize(
