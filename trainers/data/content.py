@@ -21,9 +21,7 @@ def is_large(specs: Sequence[str]) -> bool:
             continue
         files = _files(Path(spec).expanduser())
         if files is None:
-            if looks_like_hub_id(spec):
-                return True
-            continue  # reading it will tell that it is not there
+            return True  # the Hub, or not there, which reading it will tell
         total += sum(file.stat().st_size for file in files)
     return total > SMALL_BYTES
 
