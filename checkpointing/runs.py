@@ -519,7 +519,7 @@ def _initial_metadata(number: int, name: str, config: Mapping[str, Any], now: da
         "task": at(config, "training.task"),
         "method": at(config, "training.method"),
         "model": at(config, "model.id"),
-        "dataset": _dataset_text(at(config, "data.train")),
+        "dataset": _dataset_text(at(config, "data.train"), at(config, "data.label"), at(config, "data.classes")),
         "status": "created",
         "created_at": moment,
         "updated_at": moment,
@@ -540,11 +540,15 @@ def _initial_metadata(number: int, name: str, config: Mapping[str, Any], now: da
     }
 
 
-def _dataset_text(sources: Any) -> str | None:
+def _dataset_text(sources: Any, label: Any, classes: Any) -> str | None:
+    """What lists call the data: its label or its place, and how many classes were chosen: ``Trees (5)``."""
     if not isinstance(sources, list) or not sources:
         return None
+    chosen = f" ({len(classes)})" if isinstance(classes, list) and classes else ""
+    if isinstance(label, str) and label:
+        return label + chosen
     first = without_weight(str(sources[0])).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    return first if len(sources) == 1 else f"{first} +{len(sources) - 1}"
+    return (first if len(sources) == 1 else f"{first} +{len(sources) - 1}") + chosen
 
 
 def _name_on_record(run: RunDirectory) -> str | None:

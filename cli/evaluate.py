@@ -118,7 +118,7 @@ def _evaluate(opened: OpenModel, data: Dataset, request: EvaluationRequest, *, w
         warn("The evaluation data is not what it was when the run started; the metrics differ from those on record.")
     metrics: dict[str, dict[str, float]] = {}
     for label in [opened.label, *([BASE] if with_base else [])]:
-        notice(f"evaluating {label} on {len(data.examples):,} examples …")
+        notice(f"evaluating {label} on {data.counts.used:,} examples …")
         opened.use(label)
         metrics[label] = score(opened, data, request)
     recorded = {name: value for name, value in plan.info.metrics.items() if name != "train_loss"}
@@ -130,8 +130,8 @@ def _evaluate(opened: OpenModel, data: Dataset, request: EvaluationRequest, *, w
         "step": plan.info.step,
         "split": request.split,
         "dataset": list(request.specs) or None,
-        "examples": len(data.examples),
-        "scored_examples": min(len(data.examples), len(data.examples) if chosen is None else chosen) if scores else 0,
+        "examples": data.counts.used,
+        "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen) if scores else 0,
         "tokens": data.counts.tokens,
         "supervised_tokens": data.counts.supervised_tokens,
         "fingerprint": data.fingerprint,
@@ -144,7 +144,7 @@ def _write(opened: OpenModel, data: Dataset, labels: Sequence[str], target: Path
     from pitstop.trainers.evaluating import predictions
     from pitstop.trainers.export_files import in_place_of
 
-    total = len(data.examples)
+    total = data.counts.used
     with in_place_of(target) as temporary, temporary.open("x", encoding="utf-8") as file:
         for row in predictions(opened, data, labels, lambda done: notice(f"{done:,} of {total:,} answered")):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

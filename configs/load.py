@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
+from pitstop.configs import images
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
@@ -21,6 +22,7 @@ from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, near
 from pitstop.configs.schema import TRACKERS, Group, Settings
 from pitstop.configs.secrets import mask, remember
 from pitstop.configs.sources import (
+    DEFAULT,
     Given,
     Layer,
     Source,
@@ -43,7 +45,8 @@ _METHOD, _IN_4BIT = "training.method", "quantization.load_in_4bit"
 _ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
 _PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
 _REPORT_TO = "tracking.report_to"
-_DEFAULT = Source("default", "default")
+_NO_DEMO = (_MODEL, _DATA, _FROM_RUN, _FROM_SCRATCH)
+_TASK = "training.task"
 
 GroupType = TypeVar("GroupType", bound=Group)
 
@@ -113,10 +116,11 @@ def load_settings(
     notes: list[str] = []
     if base is None and find_base_run is not None:
         merged = _stand_on_base_run(merged, find_base_run)
-    if base is None and not any(_given(merged, path) for path in (_MODEL, _DATA, _FROM_RUN, _FROM_SCRATCH)):
+    if base is None and not _of_images(merged) and not any(_given(merged, path) for path in _NO_DEMO):
         merged = {**read_preset(DEMO), **{path: given for path, given in merged.items() if path not in (_MODEL, _DATA)}}
         notes.append(_demo_note())
     values, sources = _parse_all(merged)
+    images.resolve(values, sources)
     _resolve_method(values, sources)
     _resolve_epochs(values, sources)
     _resolve_scratch(values, sources)
@@ -218,7 +222,7 @@ def _parse_all(merged: Layer) -> tuple[dict[str, Any], dict[str, Source]]:
     for leaf in leaves():
         given = merged.get(leaf.path)
         values[leaf.path] = leaf.default if given is None else _parse(leaf, given)
-        sources[leaf.path] = _DEFAULT if given is None else given.source
+        sources[leaf.path] = DEFAULT if given is None else given.source
     return values, sources
 
 
@@ -227,6 +231,11 @@ def _parse(leaf: Leaf, given: Given) -> Any:
         return parse(leaf, given.raw)
     except Unfit as error:
         raise SettingsError(f"{given.source.where}: {mask(str(error))}.", hint=f"{leaf.path}: {leaf.help}") from None
+
+
+def _of_images(merged: Layer) -> bool:
+    """Whether the task is one that the demo's model and data are not for."""
+    return _TASK in merged and _parse(by_path()[_TASK], merged[_TASK]) == images.TASK
 
 
 def _resolve_method(values: dict[str, Any], sources: dict[str, Source]) -> None:
@@ -247,7 +256,7 @@ def _resolve_method(values: dict[str, Any], sources: dict[str, Source]) -> None:
 
 def _resolve_epochs(values: dict[str, Any], sources: dict[str, Source]) -> None:
     """Base training has a default of its own."""
-    if values[_METHOD] == "full" and sources[_EPOCHS] is _DEFAULT:
+    if values[_METHOD] == "full" and sources[_EPOCHS] is DEFAULT:
         values[_EPOCHS] = _BASE_TRAINING_EPOCHS
         sources[_EPOCHS] = Source("default", "default of method full")
 
@@ -274,9 +283,9 @@ def _resolve_scratch(values: dict[str, Any], sources: dict[str, Source]) -> None
         )
     if not values[_CONFIG]:
         raise SettingsError(f"{_FROM_SCRATCH} ({where}) needs a configuration.", hint="Give --model-config FILE.")
-    if not values[_TOKENIZER] and not values[_MODEL]:
+    if values[_TASK] != images.TASK and not values[_TOKENIZER] and not values[_MODEL]:
         raise SettingsError(f"{_FROM_SCRATCH} ({where}) needs a tokenizer.", hint="Give --tokenizer, or --model-id to take its.")
-    if not values[_TOKENIZER]:
+    if not values[_TOKENIZER] and values[_TASK] != images.TASK:
         values[_TOKENIZER] = values[_MODEL]
         sources[_TOKENIZER] = sources[_MODEL]
     if not values[_MODEL]:
@@ -350,7 +359,12 @@ def _trackers(names: Sequence[str], source: Source) -> list[str]:
 
 
 def _check_data(values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
-    parse_sources(values[_DATA], f"data.train ({sources[_DATA].where})")
+    train = parse_sources(values[_DATA], f"data.train ({sources[_DATA].where})")
+    if values[_TASK] == images.TASK and len(train) > 1:
+        raise SettingsError(
+            f"data.train ({sources[_DATA].where}) names {len(train)} data sets; the task diffusion trains on one.",
+            hint="Put the images into one folder.",
+        )
     where = f"data.eval ({sources[_EVAL_DATA].where})"
     if any(source.weight is not None for source in parse_sources(values[_EVAL_DATA], where, keep_single=True)):
         raise SettingsError(
@@ -362,6 +376,16 @@ def _require_both(values: Mapping[str, Any]) -> None:
     if values[_MODEL] and not values[_DATA]:
         raise SettingsError(
             "There is a model but no training data.", hint="Set DATASET_PATH or give --dataset FILE (--dataset can be repeated)."
+        )
+    if not values[_DATA] and values[_TASK] == images.TASK:
+        raise SettingsError(
+            "There are no training images.",
+            hint="Give --dataset CIFAR10, CIFAR100, or a folder with one folder of images a class.",
+        )
+    if values[_DATA] and not values[_MODEL] and values[_TASK] == images.TASK:  # an adapter needs a base
+        raise SettingsError(
+            "There is no model for the adapter to stand on.",
+            hint="Give --from base_training/1@best, or --method full to train a base first.",
         )
     if values[_DATA] and not values[_MODEL]:
         raise SettingsError(

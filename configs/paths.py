@@ -7,6 +7,7 @@ PATHS = (
     "model.tokenizer",
     "data.train",
     "data.eval",
+    "data.root",
     "evaluation.sample_prompts",
     "training.checkpoint.base_dir",
 )

@@ -67,7 +67,7 @@ class ModelSettings(Group):
     )
     config: str | None = setting(
         None,
-        "config.json of transformers that a model from scratch is made after.",
+        "config.json of transformers that a model from scratch is made after; for diffusion one of DiffiT, or diffit-cifar-l2, diffit-cifar-l4, diffit-cpu.",
         env="MODEL_CONFIG",
         flag="--model-config",
     )
@@ -104,10 +104,29 @@ class DataSettings(Group):
 
     train: StrList = setting(
         [],
-        "Training data: JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id; FILE:0.7 gives it a weight among several. Repeatable; comma-separated in the environment.",
+        "Training data: JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id; for diffusion CIFAR10, CIFAR100, or images; FILE:0.7 gives it a weight among several. Repeatable; comma-separated in the environment.",
         env="DATASET_PATH",
         flag="--dataset",
         documented=True,
+    )
+    classes: StrList = setting(
+        [],
+        "Classes of images that are trained on, by name or number; unset, all.",
+        env="DATA_CLASSES",
+        flag="--classes",
+    )
+    label: str | None = setting(
+        None,
+        "What the data is called in lists; with classes chosen their number follows, as in Trees (5).",
+        env="DATA_LABEL",
+        flag="--data-label",
+    )
+    root: str = setting(
+        "data",
+        "Directory in which CIFAR10, CIFAR100 and FashionMNIST are looked for before they are fetched.",
+        env="DATA_ROOT",
+        flag="--data-root",
+        min_length=1,
     )
     eval: StrList = setting(
         [],
@@ -183,6 +202,12 @@ class LoraSettings(Group):
         flag="--lora-target-modules",
         documented=True,
         min_length=1,
+    )
+    stage_ranks: StrList = setting(
+        [],
+        "LoRA ranks by resolution, the finest first, instead of one rank (task diffusion); alpha keeps its proportion to the rank.",
+        env="LORA_STAGE_RANKS",
+        flag="--lora-stage-ranks",
     )
 
 
@@ -292,12 +317,15 @@ class CheckpointSettings(Group):
 class TrainingSettings(Group):
     """Task, method, optimisation and schedule."""
 
-    task: Literal["sft", "ner", "rank"] = setting(
-        "sft", "Training task: instruction tuning, entity extraction, or recommendation.", env="TASK", flag="--task"
+    task: Literal["sft", "ner", "rank", "diffusion"] = setting(
+        "sft",
+        "Training task: instruction tuning, entity extraction, recommendation, or image generation.",
+        env="TASK",
+        flag="--task",
     )
     method: Literal["qlora", "lora", "full"] | None = setting(
         None,
-        "qlora (adapter on a 4-bit base, the default), lora (adapter on a 16-bit base) or full (all weights: base training).",
+        "qlora (adapter on a 4-bit base, the default), lora (adapter on a 16-bit base) or full (all weights: base training). Diffusion: lora on a base training, else full.",
         env="METHOD",
         flag="--method",
     )
@@ -488,6 +516,49 @@ class RankSettings(Group):
     )
 
 
+class DiffusionSettings(Group):
+    """Image generation by a denoiser (task diffusion)."""
+
+    conditional_classes: int = setting(
+        0,
+        "Classes that a model from scratch is told of, so that it makes images of a class that is asked for; 0 tells it none.",
+        env="CONDITIONAL_CLASSES",
+        flag="--conditional-classes",
+        ge=0,
+        le=4096,
+    )
+    flip: bool = setting(
+        False,
+        "Mirror half of the training images, chosen anew each time; not for digits, letters or shoes.",
+        env="FLIP_IMAGES",
+        flag="--flip-images",
+    )
+    sample_images: int = setting(
+        16,
+        "Images made at each evaluation, as a grid in logs/samples; 0 makes none.",
+        env="SAMPLE_IMAGES",
+        flag="--sample-images",
+        ge=0,
+        le=1024,
+    )
+    sampling_steps: int = setting(
+        18,
+        "Steps of the sampler, two evaluations of the model each but the last.",
+        env="SAMPLING_STEPS",
+        flag="--sampling-steps",
+        ge=2,
+        le=1000,
+    )
+    fid_images: int = setting(
+        0,
+        "Images made at each evaluation for the Fréchet inception distance (FID); 0 does without. Needs pitstop[fid].",
+        env="FID_IMAGES",
+        flag="--fid-images",
+        ge=0,
+        le=1_000_000,
+    )
+
+
 class NamingSettings(Group):
     """How runs are named; see the naming guide for the schemes."""
 
@@ -628,6 +699,7 @@ class Settings(Group):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     ner: NerSettings = Field(default_factory=NerSettings)
     rank: RankSettings = Field(default_factory=RankSettings)
+    diffusion: DiffusionSettings = Field(default_factory=DiffusionSettings)
     naming: NamingSettings = Field(default_factory=NamingSettings)
     hub: HubSettings = Field(default_factory=HubSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)

@@ -26,6 +26,10 @@ class Source:
     where: str
 
 
+DEFAULT = Source("default", "default")
+"""Of what nobody gave."""
+
+
 class Given(NamedTuple):
     """A value as it was written, not yet converted."""
 

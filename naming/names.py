@@ -74,7 +74,7 @@ def inputs_from(settings: Settings) -> NameInputs:
     hashed = naming.with_hash or "{hash}" in f"{naming.prefix}{naming.template}"
     return NameInputs(
         model=model_part(_model_name(settings)),
-        task=task_part(settings.data.train[0] if settings.data.train else None),
+        task=task_part(settings.data.label or (settings.data.train[0] if settings.data.train else None)),
         rank=settings.lora.rank,
         alpha=settings.lora.alpha,
         epochs=training.epochs,

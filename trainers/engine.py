@@ -17,40 +17,24 @@ from torch import nn
 
 from pitstop.configs.errors import is_out_of_memory
 from pitstop.configs.schema import EvaluationSettings
-from pitstop.trainers.data.batch import Batch, flat_batch, padded_batch
-from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.order import BatchShape, micro_batches
 from pitstop.trainers.ema import Ema
-from pitstop.trainers.loss import TokenLosses, takes_logits_to_keep, token_losses
 from pitstop.trainers.models.trained import Trained, TrainedAdapter
+from pitstop.trainers.objective import Objective
 from pitstop.trainers.optim import trainable
 from pitstop.trainers.tasks.base import Interrupted, Scoring
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How examples are laid into tensors: one row without padding, or padded rows."""
-
-    flat: bool
-    flash: bool
-    pad_id: int
-
-    def batch(self, examples: Sequence[Any], device: torch.device) -> Batch:
-        """The tensors of one micro-batch."""
-        if self.flat:
-            return flat_batch(examples, device, flash=self.flash)
-        return padded_batch(examples, device, self.pad_id)
-
-
-@dataclass(frozen=True)
 class StepStats:
-    """One optimizer step: loss sum in nats over all its ``tokens`` supervised tokens, gradient norm before clipping.
+    """One optimizer step: loss sum over all its ``units`` (supervised tokens, in nats; or images), gradient norm before clipping.
 
-    ``by_source`` has sum and tokens of each of several data sets, in their order.
+    ``by_source`` has sum and units of each of several data sets, in their order.
     """
 
     loss_sum: float
-    tokens: int
+    units: int
     grad_norm: float
     by_source: tuple[tuple[float, int], ...] = ()
 
@@ -67,7 +51,7 @@ class Engine:
         accelerator: Any,
         model: Any,
         optimizer: torch.optim.Optimizer,
-        layout: Layout,
+        objective: Objective,
         max_grad_norm: float,
         *,
         trained: Trained | None = None,
@@ -76,12 +60,11 @@ class Engine:
         self.accelerator = accelerator
         self.model = model
         self.trained: Trained = trained or TrainedAdapter(model)
-        self.layout = layout
+        self.objective = objective
         self.max_grad_norm = max_grad_norm
         self.raw_optimizer = optimizer
         self.parameters = trainable(model)
         self.ema = Ema(self.parameters, ema_decay) if ema_decay is not None else None
-        self._keep_positions = takes_logits_to_keep(self.trained.bare)
         self._forward_model: nn.Module = accelerator.prepare_model(model)
         self.optimizer = accelerator.prepare_optimizer(optimizer)
 
@@ -96,11 +79,11 @@ class Engine:
         return {id(p): name for name, p in self.parameters.items()}
 
     def train_step(
-        self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, learning_rate: float, *, recover: bool = False
+        self, data: Sequences, step_ids: np.ndarray, shape: BatchShape, learning_rate: float, *, recover: bool = False
     ) -> StepStats | None:
         """Train on the sequences of one optimizer step.
 
-        The gradient is that of the mean loss over *all* supervised tokens of the step, on every process and in every
+        The gradient is that of the mean loss over *all* units (supervised tokens) of the step, on every process and in every
         micro-batch, so cutting a step up differently changes nothing but rounding.
 
         With ``recover``, ``None`` says that memory ran out on some process before the update: parameters, optimizer and
@@ -121,7 +104,7 @@ class Engine:
         tokens = [int(learnt[sources == number].sum()) for number in range(len(of_sources))]
         return StepStats(loss_sum, total, float(norm), tuple(zip(of_sources, tokens, strict=True)))
 
-    def _accumulate(self, data: Dataset, step_ids: np.ndarray, shape: BatchShape, recover: bool) -> torch.Tensor | None:
+    def _accumulate(self, data: Sequences, step_ids: np.ndarray, shape: BatchShape, recover: bool) -> torch.Tensor | None:
         """Add up the gradients of a step and return the loss sum, then that of each of several data sets.
 
         With ``recover`` None says that memory ran out.
@@ -134,16 +117,16 @@ class Engine:
             for number, own_ids in enumerate(batches):
                 idle = len(own_ids) == 0  # others have work left: take part in the gradient exchange with weight zero
                 ids = step_ids[:1] if idle else own_ids
-                batch = self.layout.batch(data.sequence_examples(ids), self.device)
+                batch = self.objective.batch(data, ids, self.device)
                 # To recover, all must know of each other's memory before gradients are exchanged: that is then done later.
                 exchange = number == len(batches) - 1 and not recover
                 with contextlib.nullcontext() if exchange else self.accelerator.no_sync(self._forward_model):
-                    losses = self._losses(self._forward_model, batch)
-                    summed = losses.nll.sum() * (0.0 if idle else 1.0)
+                    each = self.objective.losses(self._forward_model, batch).each
+                    summed = each.sum() * (0.0 if idle else 1.0)
                     self.accelerator.backward(summed * scale)
                 sums[0] += summed.detach()
                 if data.names and not idle:
-                    _add_by_source(sums, losses.nll.detach(), data, ids)
+                    _add_by_source(sums, each.detach(), data, ids)
         except (RuntimeError, MemoryError) as error:
             if not recover or not is_out_of_memory(error):
                 raise
@@ -189,9 +172,9 @@ class Engine:
 
     @torch.no_grad()
     def evaluate(
-        self, data: Dataset, batch_size: int, give_up: Callable[[], bool], *, recover: bool = False
+        self, data: Sequences, batch_size: int, give_up: Callable[[], bool], *, recover: bool = False
     ) -> dict[str, float] | None:
-        """Mean loss (nats a supervised token), perplexity and token accuracy over a data set.
+        """What the objective logs of a data set's mean loss; of text nats a supervised token, perplexity and token accuracy.
 
         Of several data sets each has its loss too, ``val_loss_NAME``. Processes take batches in turn and sums are exact
         (``math.fsum``), so the result does not depend on how many there are. Raises ``Interrupted`` when ``give_up`` says so; it is asked only where one process decides alone.
@@ -205,12 +188,11 @@ class Engine:
             return None
         assert sums is not None
         sums += [[0.0, 0.0, 0.0]] * (math.ceil(len(batches) / self.accelerator.num_processes) - len(sums))
-        nll, correct, sources = self._gather_rows(sums)
-        loss = math.fsum(nll) / data.counts.supervised_tokens
-        accuracy = math.fsum(correct) / data.counts.supervised_tokens
-        metrics = {"val_loss": loss, "val_perplexity": math.exp(min(loss, 700.0)), "val_token_accuracy": accuracy}
+        losses, correct, sources = self._gather_rows(sums)
+        units = data.counts.supervised_tokens
+        metrics = self.objective.metrics(math.fsum(losses) / units, math.fsum(correct) / units)
         for number, name in enumerate(data.names):
-            own = math.fsum(value for value, source in zip(nll, sources, strict=True) if source == number)
+            own = math.fsum(value for value, source in zip(losses, sources, strict=True) if source == number)
             metrics[f"val_loss_{name}"] = own / data.parts[number].counts.supervised_tokens
         return metrics
 
@@ -241,18 +223,19 @@ class Engine:
         )
 
     def _score(
-        self, data: Dataset, batches: Sequence[np.ndarray], give_up: Callable[[], bool], recover: bool
+        self, data: Sequences, batches: Sequence[np.ndarray], give_up: Callable[[], bool], recover: bool
     ) -> list[list[float]] | None:
-        """For each of this process's batches loss sum, right tokens, and the number of the data set that it is of."""
+        """For each of this process's batches loss sum, right answers, and the number of the data set that it is of."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         sums: list[list[float]] = []
         try:
             for ids in batches[rank::world]:
                 if world == 1 and give_up():
                     raise Interrupted
-                losses = self._losses(self.model, self.layout.batch(data.sequence_examples(ids), self.device))
+                losses = self.objective.evaluated(self.model, self.objective.batch(data, ids, self.device))
                 source = float(data.sources_of(ids[:1])[0])
-                sums.append([float(losses.nll.cpu().double().sum()), float(losses.correct.sum()), source])
+                right = 0.0 if losses.correct is None else float(losses.correct.sum())
+                sums.append([float(losses.each.cpu().double().sum()), right, source])
         except (RuntimeError, MemoryError) as error:
             if not recover or not is_out_of_memory(error):
                 raise
@@ -266,13 +249,10 @@ class Engine:
             table = self.accelerator.gather(table.to(self.device)).cpu()
         return [list(column) for column in zip(*table.tolist(), strict=True)]
 
-    def _losses(self, model: nn.Module, batch: Batch) -> TokenLosses:
-        return token_losses(model, batch, keep_positions=self._keep_positions)
 
-
-def _add_by_source(sums: torch.Tensor, nll: torch.Tensor, data: Dataset, ids: np.ndarray) -> None:
-    """Add the losses ``nll``, ``(supervised,)`` in the order of the sequences ``ids``, to those of their data sets."""
-    pieces = nll.split(data.supervised_in(ids).tolist())
+def _add_by_source(sums: torch.Tensor, each: torch.Tensor, data: Sequences, ids: np.ndarray) -> None:
+    """Add the losses ``each``, ``(units,)`` in the order of the sequences ``ids``, to those of their data sets."""
+    pieces = each.split(data.supervised_in(ids).tolist())
     for source, piece in zip(data.sources_of(ids).tolist(), pieces, strict=True):
         sums[1 + source] += piece.sum()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.configs.schema import EvaluationSettings
 from pitstop.trainers.answering import Answering, answer_ids
-from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.inference import OpenModel
 from pitstop.trainers.inputs import read_split
@@ -41,26 +41,15 @@ class EvaluationRequest:
         return self.split == "validation" and not self.specs and self.limit is None and self.score_examples == "run"
 
 
-def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Reporter) -> Dataset:
+def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Reporter) -> Sequences:
     """The data that the request means, as training reads it. ``DataError``, ``SettingsError``."""
     settings = opened.plan.settings
     where: dict[str, Any] = {"packing": opened.packing, "model": opened.base.path}
     data = read_split(settings, opened.task, reporter, split=request.split, specs=request.specs, **where)
-    if request.limit is None or request.limit >= len(data.examples):
-        return data
-    examples = data.examples[: request.limit]
-    counts = replace(
-        data.counts,
-        used=len(examples),
-        tokens=sum(len(example) for example in examples),
-        supervised_tokens=sum(int(example.supervised.sum()) for example in examples),
-        cut=sum(example.cut for example in examples),
-    )
-    packing = settings.data.packing and opened.packing
-    return Dataset(examples, max_length=settings.data.max_length, packing=packing, counts=counts)
+    return data if request.limit is None or request.limit >= data.counts.used else data.first(request.limit)
 
 
-def is_recorded_data(opened: OpenModel, data: Dataset) -> bool | None:
+def is_recorded_data(opened: OpenModel, data: Sequences) -> bool | None:
     """Whether ``data`` is what the run recorded as its evaluation data; None where it recorded none."""
     try:
         recorded = opened.plan.run.metadata().get("data")
@@ -71,7 +60,7 @@ def is_recorded_data(opened: OpenModel, data: Dataset) -> bool | None:
     return None if fingerprint is None else bool(fingerprint == data.fingerprint)
 
 
-def evaluate(opened: OpenModel, data: Dataset, request: EvaluationRequest) -> dict[str, float]:
+def evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest) -> dict[str, float]:
     """Metrics of what is in use, under the names that training logs: loss (nats a supervised token), and the task's scores."""
     settings, engine = opened.plan.settings, opened.engine
     sizing = Sizing(opened.hardware.batch_shape(settings), automatic=True)

@@ -8,7 +8,7 @@ from typing import Any
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.configs.schema import TrainingSettings
-from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.engine import Engine
 from pitstop.trainers.loop import Boundary
 from pitstop.trainers.progress import Progress
@@ -27,7 +27,7 @@ class Evaluate:
     def __init__(
         self,
         engine: Engine,
-        data: Dataset,
+        data: Sequences,
         settings: TrainingSettings,
         progress: Progress,
         signals: SignalFlag,

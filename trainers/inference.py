@@ -130,7 +130,8 @@ class OpenModel:
                 hint="Both adapters need the same base in the same form; open that run by itself.",
             )
         name = f"adapter_{len(self._adapters)}"
-        add_another(self.model, plan.settings.lora, name, _targets(plan), model_id=str(plan.settings.model.id))
+        form = family_of(plan.settings).adapter_form(self.engine.trained.bare, plan.settings)
+        add_another(self.model, plan.settings.lora, name, _targets(plan), model_id=str(plan.settings.model.id), form=form)
         try:
             state.load_adapter(self.model, plan.info.path, name)
         except CheckpointError:

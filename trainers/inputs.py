@@ -17,19 +17,16 @@ from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache import DataCache
 from pitstop.trainers.data.content import is_large
-from pitstop.trainers.data.dataset import Counts, Dataset, hold_out
+from pitstop.trainers.data.dataset import Sequences
+from pitstop.trainers.data.how import Reading
 from pitstop.trainers.data.mixture import Mixture
-from pitstop.trainers.data.reading import load_dataset
-from pitstop.trainers.data.records import EXAMPLE_SCHEME
 from pitstop.trainers.data.surroundings import surroundings
 from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import make_task
-
-EVALUATION_METRICS: dict[str, str] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
-"""What every evaluation gives, and which way is better."""
+from pitstop.trainers.tasks.text import TextTask
 
 _LONGEST_TOKENISING = timedelta(days=2)
 
@@ -41,40 +38,28 @@ class Inputs:
     source: ModelSource
     tokenizer: Any
     task: Task
-    train: Dataset
-    eval: Dataset | None
+    train: Sequences
+    eval: Sequences | None
 
     def data_record(self) -> dict[str, Any]:
         """What the run's metadata says about the data."""
         return {**_record(self.train), **({"eval": _record(self.eval)} if self.eval is not None else {})}
 
 
-def _record(data: Dataset) -> dict[str, Any]:
-    return {"fingerprint": data.fingerprint, "sequences": len(data), **_counts(data.counts), **_sources(data)}
+def _record(data: Sequences) -> dict[str, Any]:
+    return {"fingerprint": data.fingerprint, "sequences": len(data), **data.described(), **_sources(data)}
 
 
-def _sources(data: Dataset) -> dict[str, Any]:
+def _sources(data: Sequences) -> dict[str, Any]:
     """The counts of each of several data sets; ``sequences_per_epoch`` is what its weight gives it."""
     if not isinstance(data, Mixture):
         return {}
     parts = zip(data.names, data.parts, data.share, strict=True)
     return {
         "sources": [
-            {"name": name, "sequences": len(part), "sequences_per_epoch": share, **_counts(part.counts)}
+            {"name": name, "sequences": len(part), "sequences_per_epoch": share, **part.described()}
             for name, part, share in parts
         ]
-    }
-
-
-def _counts(counts: Counts) -> dict[str, int]:
-    return {
-        "records": counts.records,
-        "used": counts.used,
-        "too_long": counts.too_long,
-        "bad": counts.bad,
-        "tokens": counts.tokens,
-        "supervised_tokens": counts.supervised_tokens,
-        **({"cut": counts.cut} if counts.cut else {}),
     }
 
 
@@ -119,7 +104,7 @@ def _find(
 
 def read_data(
     settings: Settings, task: Task, reporter: Reporter, *, packing: bool, model: Path
-) -> tuple[Dataset, Dataset | None]:
+) -> tuple[Sequences, Sequences | None]:
     """The training and, if there is any, the evaluation data; ``model`` is the directory that the tokenizer is from.
 
     Where there is much of it the first process reads it alone, and the others map into memory what that has kept.
@@ -128,14 +113,14 @@ def read_data(
     reading = _Reading.of(settings, task, reporter, packing=packing, model=model)
     with reading.taking_turns():
         train = reading.load(data.train, "train", "Training data")
-        if data.eval or task.splits_itself:
+        if data.eval or task.splits_itself():
             return train, reading.evaluation()
         return reading.held_out(train) if data.eval_fraction > 0 else (train, None)
 
 
 def read_split(
     settings: Settings, task: Task, reporter: Reporter, *, packing: bool, model: Path, split: str, specs: Sequence[str] = ()
-) -> Dataset:
+) -> Sequences:
     """One split as training reads it: ``train``, ``validation`` or ``test``; of ``specs`` instead of the run's own data if given.
 
     A test split is there where the task makes it or data comes from the Hub. Raises ``SettingsError`` where there is no such split.
@@ -145,22 +130,17 @@ def read_split(
     if specs:
         return reading.load(specs, split, "Data")
     if split == "test":
-        return reading.load(_with_test_split(data.eval or data.train, task), split, "Test data")
-    if split == "validation" and (data.eval or task.splits_itself):
+        if not task.has_test_split(parse_sources(data.eval or data.train)):
+            raise SettingsError("The run's data are files, which have no test split.", hint="Give the test data with --dataset.")
+        return reading.load(data.eval or data.train, split, "Test data")
+    if split == "validation" and (data.eval or task.splits_itself()):
         return reading.evaluation()
     train = reading.load(data.train, "train", "Training data")
-    if data.eval or task.splits_itself or data.eval_fraction == 0:
+    if data.eval or task.splits_itself() or data.eval_fraction == 0:
         if split == "validation":
             raise SettingsError("The run has no evaluation data.", hint="Give some with --dataset, or --split train.")
         return train
     return reading.held_out(train)[split == "validation"]
-
-
-def _with_test_split(specs: Sequence[str], task: Task) -> Sequence[str]:
-    files = [source.spec for source in parse_sources(specs)]
-    if not task.splits_itself and any(spec.startswith(EXAMPLE_SCHEME) or Path(spec).expanduser().exists() for spec in files):
-        raise SettingsError("The run's data are files, which have no test split.", hint="Give the test data with --dataset.")
-    return specs
 
 
 @dataclass(frozen=True)
@@ -179,43 +159,40 @@ class _Reading:
     ) -> _Reading:
         """With a cache where there is much data in ``specs``, without them in the run's own."""
         lists = [specs] if specs else [settings.data.train, settings.data.eval]
-        large = settings.data.cache and is_large([source.spec for each in lists for source in parse_sources(each)])
+        large = (
+            isinstance(task, TextTask)
+            and settings.data.cache
+            and is_large([source.spec for each in lists for source in parse_sources(each)])
+        )
         return cls(settings, task, reporter, packing, _cache(settings, task, model, reporter) if large else None)
 
     def taking_turns(self) -> contextlib.AbstractContextManager[None]:
         """Let the first process fill the cache before the others look into it."""
         return main_process_first(_LONGEST_TOKENISING) if self.cache is not None else contextlib.nullcontext()
 
-    def load(self, specs: Sequence[str], split: str, name: str) -> Dataset:
-        """Read, tokenise and pack, and say what was left out."""
-        data, hub = self.settings.data, self.settings.hub
-        dataset = load_dataset(
-            parse_sources(specs),
-            self.task,
-            max_length=data.max_length,
-            packing=data.packing and self.packing,
-            skip_bad_rows=data.skip_bad_rows,
-            split=split,
-            token=hub.token.get_secret_value() if hub.token else None,
-            cache=self.cache,
-        )
+    def load(self, specs: Sequence[str], split: str, name: str) -> Sequences:
+        """Read, and say what was left out."""
+        dataset = self.task.load(parse_sources(specs), self._how(split), self.cache)
         _report_losses(dataset, name, self.settings, self.reporter)
         return dataset
 
-    def evaluation(self) -> Dataset:
+    def _how(self, split: str) -> Reading:
+        data, hub = self.settings.data, self.settings.hub
+        return Reading(
+            data.max_length,
+            data.packing and self.packing,
+            data.skip_bad_rows,
+            split,
+            hub.token.get_secret_value() if hub.token else None,
+        )
+
+    def evaluation(self) -> Sequences:
         """The evaluation data, where it is not held out from the training data."""
         return self.load(self.settings.data.eval or self.settings.data.train, "validation", "Evaluation data")
 
-    def held_out(self, train: Dataset) -> tuple[Dataset, Dataset]:
+    def held_out(self, train: Sequences) -> tuple[Sequences, Sequences]:
         """The training data without the examples that are held out, and these."""
-        data = self.settings.data
-        return hold_out(
-            train,
-            data.eval_fraction,
-            seed=self.settings.training.seed,
-            max_length=data.max_length,
-            packing=data.packing and self.packing,
-        )
+        return self.task.hold_out(train, self.settings.data.eval_fraction, self._how("train"))
 
 
 def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> DataCache:
@@ -228,7 +205,7 @@ def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> D
     )
 
 
-def _report_losses(data: Dataset, name: str, settings: Settings, reporter: Reporter) -> None:
+def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Reporter) -> None:
     counts = data.counts
     if counts.too_long:
         reporter.warn(
@@ -242,12 +219,12 @@ def _report_losses(data: Dataset, name: str, settings: Settings, reporter: Repor
         reporter.warn(f"{name}: {counts.bad:,} malformed rows were left out, among them: {'; '.join(counts.bad_reasons)}.")
 
 
-def _check_monitor(settings: Settings, task: Task, evaluation: Dataset | None) -> None:
+def _check_monitor(settings: Settings, task: Task, evaluation: Sequences | None) -> None:
     monitor, mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
     if evaluation is None and monitor not in ("val_loss", "train_loss"):
         raise SettingsError(f"MONITOR = {monitor} needs evaluation data.", hint="Give --eval-dataset or --eval-fraction.")
     scores = task.metrics(evaluation) if evaluation is not None else {}
-    better: dict[str, str] = {**EVALUATION_METRICS, "train_loss": "min", **scores}
+    better: dict[str, str] = {**task.always, "train_loss": "min", **scores}
     if evaluation is not None:
         better |= {f"val_loss_{name}": "min" for name in evaluation.names}
     if monitor not in better:

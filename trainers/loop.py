@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 import numpy as np
 
 from pitstop.configs.schema import TrainingSettings
-from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.engine import Engine, StepStats, agree_on
 from pitstop.trainers.progress import Progress, SourceProgress
@@ -93,7 +93,7 @@ class Loop:
     def __init__(
         self,
         engine: Engine,
-        data: Dataset,
+        data: Sequences,
         settings: TrainingSettings,
         sizing: Sizing,
         progress: Progress,
@@ -147,8 +147,8 @@ class Loop:
         stats = self.sizing.fit(lambda shape, recover: self.engine.train_step(self.data, step_ids, shape, rate, recover=recover))
         progress.step += 1
         progress.learning_rate, progress.grad_norm = rate, stats.grad_norm
-        progress.unlogged.add(stats.loss_sum, stats.tokens)
-        progress.unscored.add(stats.loss_sum, stats.tokens)
+        progress.unlogged.add(stats.loss_sum, stats.units)
+        progress.unscored.add(stats.loss_sum, stats.units)
         progress.position += len(step_ids)
         progress.tokens += self.data.tokens(step_ids)
         self._note_sources(step_ids, stats)

@@ -51,10 +51,12 @@ def open_for_merging(plan: ResumePlan, base: BaseOnDisk) -> tuple[Any, Precision
     whole = settings.training.all_weights
     # As a run would that starts from it: with the average of the weights, where one was kept.
     stored = base.stored and not whole
-    model = family_of(settings).load(base.path, recipe, device, stored=stored, flash=False, frozen=True)
+    family = family_of(settings)
+    model = family.load(base.path, recipe, device, stored=stored, flash=False, frozen=True)
     if whole:
         return model, precision
-    adapted = add_adapter(model, settings.lora, seed=0, model_id=str(settings.model.id))
+    form = family.adapter_form(model, settings)
+    adapted = add_adapter(model, settings.lora, seed=0, model_id=str(settings.model.id), form=form)
     state.load_adapter(adapted, plan.info.path)
     return adapted, precision
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from pitstop.checkpointing.storage import LocalStorage
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import choose_device, choose_precision
@@ -113,11 +113,13 @@ def _free(directory: Path) -> int | None:
 
 def _without_weights(settings: Settings, source: ModelSource) -> Any:
     with quiet_libraries(), torch.device("meta"):
-        model = family_of(settings).without_weights(source)
+        family = family_of(settings)
+        model = family.without_weights(source)
         if settings.training.all_weights:
             return model.requires_grad_(True)
         model.requires_grad_(False)
-        return add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id)
+        form = family.adapter_form(model, settings)
+        return add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id, form=form)
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class _Sizes:
         return cls(total, trainable, sum(m.weight.numel() for m in linear), base_bytes, whole)
 
 
-def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Dataset, device: torch.device) -> int:
+def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Sequences, device: torch.device) -> int:
     """Base, what is trained with gradient and optimizer state, kept activations and logits of the largest micro-batch."""
     text = config.get_text_config()
     tokens = data.longest(settings.training.batch_size)
@@ -169,7 +171,7 @@ def _trained_bytes(settings: Settings, sizes: _Sizes, device: torch.device) -> f
     return sizes.trainable * (4 + state + in_16_bits + copied)
 
 
-def _tokens_to_train(data: Dataset, plan: Plan, shape: BatchShape) -> float:
+def _tokens_to_train(data: Sequences, plan: Plan, shape: BatchShape) -> float:
     return data.tokens_per_epoch * plan.total_steps / max(1, shape.steps_in(len(data)))
 
 

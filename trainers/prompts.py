@@ -8,7 +8,8 @@ from typing import Any
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.records import SUFFIXES, BadRows, read_records
-from pitstop.trainers.tasks.base import BadRecord, Task
+from pitstop.trainers.tasks.base import BadRecord
+from pitstop.trainers.tasks.text import TextTask
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -50,7 +51,7 @@ def _records(path: Path) -> list[str]:
     return prompts
 
 
-def tokenised(prompts: Sequence[str], task: Task, *, longest: int | None, what: str) -> list[list[int]]:
+def tokenised(prompts: Sequence[str], task: TextTask, *, longest: int | None, what: str) -> list[list[int]]:
     """The token ids that generation starts from, one list a prompt.
 
     Raises ``DataError`` that names the prompt (``what`` with its number) the task cannot render, or that has more than
@@ -59,7 +60,7 @@ def tokenised(prompts: Sequence[str], task: Task, *, longest: int | None, what: 
     return [_ids(prompt, task, longest, f"{what} {number}") for number, prompt in enumerate(prompts, start=1)]
 
 
-def _ids(prompt: str, task: Task, longest: int | None, where: str) -> list[int]:
+def _ids(prompt: str, task: TextTask, longest: int | None, where: str) -> list[int]:
     try:
         ids = task.prompt_ids(prompt)
     except BadRecord as error:

@@ -13,15 +13,15 @@ from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory
 from pitstop.configs.errors import DataError, ResourceError, first_line, is_out_of_memory
 from pitstop.configs.schema import Settings
+from pitstop.trainers.at_evaluations import AtEvaluations
 from pitstop.trainers.engine import Engine, gather_bytes
 from pitstop.trainers.generate import answer_batch, batches
-from pitstop.trainers.hooks import evaluation_due
-from pitstop.trainers.loop import Boundary
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.prompts import read_prompts, room_for_prompt, tokenised
 from pitstop.trainers.reporter import Reporter
-from pitstop.trainers.signals import INTERRUPT, SignalFlag
-from pitstop.trainers.tasks.base import Interrupted, Task
+from pitstop.trainers.signals import SignalFlag
+from pitstop.trainers.tasks.base import Task
+from pitstop.trainers.tasks.text import TextTask
 
 TextListener = Callable[[str, str, int], None]
 """Is told the name of a text, the text and the optimizer step it is of: a tracker's ``log_text``."""
@@ -51,7 +51,7 @@ class SamplePrompts:
 def read_samples(settings: Settings, task: Task) -> SamplePrompts | None:
     """The prompts that SAMPLE_PROMPTS names, None without. Raises ``DataError`` for a file or prompt that cannot be used."""
     path = settings.evaluation.sample_prompts
-    if path is None:
+    if path is None or not isinstance(task, TextTask):
         return None
     try:
         texts = read_prompts(Path(path).expanduser())
@@ -67,12 +67,9 @@ def samples_log(run: RunDirectory) -> MetricsLog:
     return MetricsLog(run.logs_dir / layout.SAMPLES)
 
 
-class Samples:
-    """Writes the greedy answers at each evaluation, or where one would be if there were evaluation data, and at the end.
-
-    No random number is drawn, so training is the same without it. A signal puts the samples of a step off with its
-    evaluation; a resumed run begins with both. Every process answers some of the batches, which do not depend on how many
-    processes there are, and the first writes: only that one has ``log``.
+class Samples(AtEvaluations):
+    """Writes greedy answers. Every process answers some of the batches, which do not depend on how many processes there are, and the
+    first writes: only that one has ``log``.
     """
 
     def __init__(
@@ -87,50 +84,19 @@ class Samples:
         log: MetricsLog | None,
         listeners: Sequence[TextListener] = (),
     ) -> None:
-        self.prompts, self.engine, self.tokenizer, self.settings = prompts, engine, tokenizer, settings
-        self.progress, self.signals, self.reporter, self.log, self.listeners = progress, signals, reporter, log, listeners
-        self._step = -1  # of the newest samples
+        super().__init__(engine, settings, progress, signals)
+        self.prompts, self.tokenizer, self.reporter, self.log, self.listeners = prompts, tokenizer, reporter, log, listeners
         self._refused = False
 
-    def at_boundary(self, boundary: Boundary) -> None:
-        """Answer the prompts if an evaluation is due. Before anything judges the step: a step that is put off is not judged."""
-        if self.progress.boundary_pending or not evaluation_due(self.settings.training, boundary):
-            return
-        if boundary.interrupted:
-            self._put_off(boundary)
-            return
-        try:
-            self._sample(boundary, self._check)
-        except Interrupted:
-            boundary.interrupted = max(INTERRUPT, self.signals.pending)
-            self._put_off(boundary)
-
-    def at_the_end(self) -> AtTheEnd:
-        """A hook for behind those that may stop the training early."""
-        return AtTheEnd(self)
-
-    def catch_up(self, boundary: Boundary) -> None:
-        """Answer the prompts at a step where training stops before an evaluation was due; a signal does not put this off."""
-        if boundary.stop and self._step != boundary.step:
-            self._sample(boundary, lambda: None)
-
-    def _put_off(self, boundary: Boundary) -> None:
-        self.progress.boundary_pending = True
-        boundary.metrics.clear()  # they come again, with the samples
-
-    def _check(self) -> None:
-        if self.engine.accelerator.num_processes == 1 and self.signals.wants_stop():
-            raise Interrupted
-
-    def _sample(self, boundary: Boundary, give_up: Callable[[], None]) -> None:
+    def make(self, step: int, give_up: Callable[[], None]) -> None:
+        """Answer the prompts."""
         self.reporter.display.status("answering the sample prompts")
         answers = self._answers(give_up)
-        self._step = boundary.step
         if self.log is None:
             return
         for prompt, answer in zip(self.prompts.texts, answers, strict=True):
-            self._append({"step": boundary.step, "prompt": prompt, "answer": answer})
-        self._tell(boundary.step, answers)
+            self._append({"step": step, "prompt": prompt, "answer": answer})
+        self._tell(step, answers)
 
     def _answers(self, give_up: Callable[[], None]) -> list[str]:
         accelerator, options = self.engine.accelerator, self.settings.evaluation
@@ -176,17 +142,6 @@ class Samples:
         for number, (prompt, answer) in enumerate(zip(self.prompts.texts, answers, strict=True), start=1):
             for listener in self.listeners:
                 listener(f"samples/{number}", f"{prompt}\n\n{answer}", step)
-
-
-class AtTheEnd:
-    """Lets ``Samples`` answer once more where training stops early."""
-
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
-
-    def at_boundary(self, boundary: Boundary) -> None:
-        """Catch up if need be."""
-        self.samples.catch_up(boundary)
 
 
 def _short(text: str) -> str:

@@ -16,10 +16,9 @@ from pitstop.checkpointing.base_models import BaseModels
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import Precision, choose_device, choose_precision, make_deterministic
-from pitstop.trainers.engine import Engine, Layout, build_accelerator, join_processes
+from pitstop.trainers.engine import Engine, build_accelerator, join_processes
 from pitstop.trainers.environment import describe
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
-from pitstop.trainers.models.attention import keeps_documents_apart
 from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, quiet_libraries
 from pitstop.trainers.models.family import Family, family_of
 from pitstop.trainers.models.source import ModelSource
@@ -123,26 +122,22 @@ def build(
     family = family_of(settings)
     flash = _flash(settings, hardware, reporter)
     model = _load(settings, base, source, family, hardware, flash=flash)
-    flat = flash or keeps_documents_apart(model, hardware.device)
-    if not flat:
-        model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
-        reporter.warn("This architecture cannot keep packed records apart: records are padded instead, and packing is off.")
+    objective = family.objective(model, tokenizer, settings, hardware.device, flash=flash, warn=reporter.warn)
     trained = _trained(settings, model, source, family, tokenizer, hardware)
     prepare_for_training(trained.model, gradient_checkpointing=settings.model.gradient_checkpointing)
     optimizer = build_optimizer(trainable(trained.model), settings.training, hardware.device)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with quiet_libraries():
         engine = Engine(
             hardware.accelerator,
             trained.model,
             optimizer,
-            Layout(flat, flash, pad_id),
+            objective,
             settings.training.max_grad_norm,
             trained=trained,
             ema_decay=settings.training.ema_decay,
         )
     state.seed_everything(settings.training.seed + hardware.accelerator.process_index)
-    return Built(engine, packing=flat)
+    return Built(engine, packing=objective.packing)
 
 
 def _load(settings: Settings, base: BaseOnDisk, source: ModelSource, family: Family, hardware: Hardware, *, flash: bool) -> Any:
@@ -154,7 +149,8 @@ def _load(settings: Settings, base: BaseOnDisk, source: ModelSource, family: Fam
 
 def _trained(settings: Settings, model: Any, source: ModelSource, family: Family, tokenizer: Any, hardware: Hardware) -> Trained:
     if not settings.training.all_weights:
-        adapted = add_adapter(model, settings.lora, seed=settings.training.seed, model_id=source.model_id)
+        seed, form = settings.training.seed, family.adapter_form(model, settings)
+        adapted = add_adapter(model, settings.lora, seed=seed, model_id=source.model_id, form=form)
         if hardware.precision.mixed != "no":
             share_inputs_under_autocast(adapted)
         return TrainedAdapter(adapted)

@@ -27,6 +27,7 @@ from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_duration, human_size
 from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers import resuming
+from pitstop.trainers.at_evaluations import AtEvaluations
 from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import peak_memory_bytes
@@ -55,6 +56,7 @@ from pitstop.trainers.session import (
 from pitstop.trainers.showing import Show
 from pitstop.trainers.signals import EXIT_CODES, SignalFlag, leaving_on_sigterm
 from pitstop.trainers.sizing import Sizing, advice
+from pitstop.trainers.tasks.base import Training
 from pitstop.trainers.tracking.tracking import Tracking
 
 
@@ -375,9 +377,10 @@ class _Training:
         )
         self.saver.plan = self.loop.plan
 
-    def _samples(self, prompts: SamplePrompts | None) -> Samples | None:
+    def _samples(self, prompts: SamplePrompts | None) -> AtEvaluations | None:
         if prompts is None:
-            return None
+            under_way = Training(self.engine, self.progress, self.signals, self.reporter, self.tracking, self.run_dir)
+            return self.inputs.task.samples(under_way)
         log = samples_log(self.run_dir) if self.run_dir is not None else None
         return Samples(
             prompts,

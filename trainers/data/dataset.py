@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -42,56 +44,53 @@ class Counts:
             cut=int(examples.cut.sum()),
         )
 
+    def as_dict(self) -> dict[str, int]:
+        """What a run records of them; the reasons are told when data is read."""
+        values = {name: getattr(self, name) for name in ("records", "used", "too_long", "bad", "tokens", "supervised_tokens")}
+        return values | ({"cut": self.cut} if self.cut else {})
 
-class Dataset:
-    """Examples grouped into sequences of at most ``max_length`` tokens.
+
+class Sequences(ABC):
+    """What training takes in steps: sequences of text or single images, each with so many units that have a loss.
 
     ``names`` are those of the data sets that it is mixed of (``mixture.Mixture``); there are none in one from a single source.
     """
 
     names: tuple[str, ...] = ()
-
-    def __init__(self, examples: Sequence[Example], *, max_length: int, packing: bool, counts: Counts) -> None:
-        self.counts = counts
-        self._arrange(in_memory(examples), _arrangement(in_memory(examples), max_length if packing else 0))
-
-    def _arrange(self, examples: Examples, arrangement: Arrangement) -> None:
-        self.examples, self.packs, self.fingerprint = examples, arrangement.packs, arrangement.fingerprint
-        self._supervised = self.packs.sums(examples.learnt)
-        self._tokens = self.packs.sums(examples.lengths)
+    counts: Counts
+    fingerprint: str
+    """Equal fingerprints give equal batches."""
+    _supervised: np.ndarray  # units with a loss of each sequence, and all its units; int64
+    _tokens: np.ndarray
 
     def __len__(self) -> int:
         """Number of sequences, which is how many an epoch has."""
-        return len(self.packs)
+        return len(self._tokens)
 
     @property
-    def parts(self) -> tuple[Dataset, ...]:
+    def parts(self) -> tuple[Sequences, ...]:
         """The data sets that it is mixed of; itself where it is from a single source."""
         return (self,)
 
     @property
     def tokens_per_epoch(self) -> float:
-        """Tokens trained on in an epoch; a mean where parts have weights, since epochs then differ."""
+        """Units trained on in an epoch; a mean where parts have weights, since epochs then differ."""
         return float(self.counts.tokens)
 
     def order(self, *, seed: int, epoch: int) -> np.ndarray:
         """The sequences of an epoch in the order of training: ``int64``, as many as there are sequences."""
         return permutation(len(self), seed=seed, epoch=epoch)
 
-    def sequence_examples(self, sequence_ids: Iterable[int]) -> list[Example]:
-        """The examples of the given sequences, in order."""
-        return [self.examples[i] for sequence in sequence_ids for i in self.packs[sequence].tolist()]
-
     def supervised_tokens(self, sequence_ids: np.ndarray) -> int:
-        """Tokens with a loss in the given sequences."""
+        """Units with a loss in the given sequences."""
         return int(self._supervised[sequence_ids].sum())
 
     def tokens(self, sequence_ids: np.ndarray) -> int:
-        """All tokens in the given sequences."""
+        """All units in the given sequences."""
         return int(self._tokens[sequence_ids].sum())
 
     def supervised_in(self, sequence_ids: np.ndarray) -> np.ndarray:
-        """Tokens with a loss in each of the given sequences, as ``int64``."""
+        """Units with a loss in each of the given sequences, as ``int64``."""
         return np.asarray(self._supervised[sequence_ids])
 
     def sources_of(self, sequence_ids: np.ndarray) -> np.ndarray:
@@ -99,12 +98,55 @@ class Dataset:
         return np.zeros(len(sequence_ids), dtype=np.int64)
 
     def longest(self, count: int) -> int:
-        """Tokens in the ``count`` longest sequences together."""
+        """Units in the ``count`` longest sequences together."""
         return int(np.sort(self._tokens)[-count:].sum())
 
     def batches(self, size: int) -> list[np.ndarray]:
         """All sequences in order, at most ``size`` at a time and none together with those of another source."""
         return [np.arange(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+
+    @abstractmethod
+    def first(self, count: int) -> Sequences:
+        """The first ``count`` records alone, with their counts."""
+
+    def described(self) -> dict[str, Any]:
+        """What a run records of it beside its size and fingerprint."""
+        return self.counts.as_dict()
+
+
+class Dataset(Sequences):
+    """Examples grouped into sequences of at most ``max_length`` tokens."""
+
+    def __init__(self, examples: Sequence[Example], *, max_length: int, packing: bool, counts: Counts) -> None:
+        self.counts = counts
+        self._packed_length = max_length if packing else 0
+        self._arrange(in_memory(examples), _arrangement(in_memory(examples), self._packed_length))
+
+    def _arrange(self, examples: Examples, arrangement: Arrangement) -> None:
+        self.examples, self.packs, self.fingerprint = examples, arrangement.packs, arrangement.fingerprint
+        self._supervised = self.packs.sums(examples.learnt)
+        self._tokens = self.packs.sums(examples.lengths)
+
+    @property
+    def parts(self) -> tuple[Dataset, ...]:
+        """See ``Sequences``."""
+        return (self,)
+
+    def sequence_examples(self, sequence_ids: Iterable[int]) -> list[Example]:
+        """The examples of the given sequences, in order."""
+        return [self.examples[i] for sequence in sequence_ids for i in self.packs[sequence].tolist()]
+
+    def first(self, count: int) -> Dataset:
+        """The first ``count`` examples, packed anew; of a mixture those of its first parts."""
+        examples = self.examples[:count]
+        counts = replace(
+            self.counts,
+            used=len(examples),
+            tokens=sum(len(example) for example in examples),
+            supervised_tokens=sum(int(example.supervised.sum()) for example in examples),
+            cut=sum(example.cut for example in examples),
+        )
+        return Dataset(examples, max_length=self._packed_length, packing=self._packed_length > 0, counts=counts)
 
 
 def hold_out(dataset: Dataset, fraction: float, *, seed: int, max_length: int, packing: bool) -> tuple[Dataset, Dataset]:

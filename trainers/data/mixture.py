@@ -31,6 +31,7 @@ class Mixture(Dataset):
         self.share = tuple(shares(self.weights, sum(sizes)) if self.weights else sizes)
         self._starts = np.cumsum([0, *sizes])
         self.counts = _together([part.counts for part in parts])
+        self._packed_length = parts[0]._packed_length
         self._arrange(Joined([part.examples for part in parts]), Arrangement(_joined(parts), self._combined()))
 
     def _combined(self) -> str:

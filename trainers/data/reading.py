@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pitstop.configs.datasets import DataSource, source_names
 from pitstop.configs.errors import DataError
@@ -14,9 +13,13 @@ from pitstop.trainers.data.content import is_large
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, InMemory
+from pitstop.trainers.data.how import Reading
 from pitstop.trainers.data.mixture import mixed
 from pitstop.trainers.data.records import BadRows, Record
-from pitstop.trainers.tasks.base import BadRecord, Task
+from pitstop.trainers.tasks.base import BadRecord
+
+if TYPE_CHECKING:
+    from pitstop.trainers.tasks.text import TextTask
 
 _BATCH = 512
 """Records tokenised at a time."""
@@ -25,20 +28,9 @@ FORMAT = "1"
 """Part of every key of the cache: to be raised with any change of how a record becomes tokens."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How data is read: the longest example in tokens, whether bad rows are skipped, which split, the Hub's token."""
-
-    max_length: int
-    packing: bool
-    skip_bad_rows: bool = False
-    split: str = "train"
-    token: str | None = None
-
-
 def load_dataset(
     specs: Sequence[str | DataSource],
-    task: Task,
+    task: TextTask,
     *,
     max_length: int,
     packing: bool,
@@ -61,12 +53,12 @@ def load_dataset(
     return mixed(parts, source_names([source.spec for source in sources]), weights or None)
 
 
-def _part(spec: str, task: Task, how: Reading, large: bool, cache: DataCache | None) -> Dataset:
+def _part(spec: str, task: TextTask, how: Reading, large: bool, cache: DataCache | None) -> Dataset:
     examples, counts = _examples(spec, task, how, large, cache)
     return Dataset(examples, max_length=how.max_length, packing=how.packing, counts=counts)
 
 
-def _examples(spec: str, task: Task, how: Reading, large: bool, cache: DataCache | None) -> tuple[Examples, Counts]:
+def _examples(spec: str, task: TextTask, how: Reading, large: bool, cache: DataCache | None) -> tuple[Examples, Counts]:
     if not large:
         gathered: list[Example] = []
         bad_rows, too_long = _read(spec, task, how, gathered.append)
@@ -83,12 +75,12 @@ def _examples(spec: str, task: Task, how: Reading, large: bool, cache: DataCache
     return examples, _counted(spec, examples, too_long, bad_rows, how)
 
 
-def _fill(spec: str, task: Task, how: Reading, add: Callable[[Example], None]) -> Callable[[Examples], Counts]:
+def _fill(spec: str, task: TextTask, how: Reading, add: Callable[[Example], None]) -> Callable[[Examples], Counts]:
     bad_rows, too_long = _read(spec, task, how, add)
     return lambda examples: _counted(spec, examples, too_long, bad_rows, how)
 
 
-def _key(spec: str, task: Task, how: Reading, cache: DataCache) -> dict[str, Any] | None:
+def _key(spec: str, task: TextTask, how: Reading, cache: DataCache) -> dict[str, Any] | None:
     """All that the examples follow from; None where that cannot be told."""
     content = task.content(spec, split=how.split, token=how.token, digest=cache.digest)
     if content is None:
@@ -125,7 +117,7 @@ class _Refused(Exception):
         self.error = error
 
 
-def _read(spec: str, task: Task, how: Reading, add: Callable[[Example], None]) -> tuple[BadRows, int]:
+def _read(spec: str, task: TextTask, how: Reading, add: Callable[[Example], None]) -> tuple[BadRows, int]:
     """Give each example that fits to ``add``; returns the bad rows and how many examples were too long. ``OSError`` from ``add``."""
     try:
         return _stream(spec, task, how, add)
@@ -133,7 +125,7 @@ def _read(spec: str, task: Task, how: Reading, add: Callable[[Example], None]) -
         raise refused.error from None
 
 
-def _stream(spec: str, task: Task, how: Reading, add: Callable[[Example], None]) -> tuple[BadRows, int]:
+def _stream(spec: str, task: TextTask, how: Reading, add: Callable[[Example], None]) -> tuple[BadRows, int]:
     waiting: list[Record] = []
     too_long = 0
 

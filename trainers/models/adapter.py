@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,14 +14,29 @@ from pitstop.configs.schema import LoraSettings
 from pitstop.trainers.models.base import quiet_libraries
 
 
-def add_adapter(model: nn.Module, settings: LoraSettings, *, seed: int, model_id: str) -> Any:
+@dataclass(frozen=True)
+class AdapterForm:
+    """What PEFT is told of a family of models.
+
+    ``targets`` are the modules that "all-linear" and "default" mean, by the ends of their paths; None leaves both to PEFT, which
+    knows the models of transformers. ``ranks`` are regular expressions of paths with the rank of what they match, where that is not the common one; alpha
+    keeps its proportion to the rank.
+    """
+
+    task_type: str | None = "CAUSAL_LM"
+    targets: tuple[str, ...] | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+
+def add_adapter(model: nn.Module, settings: LoraSettings, *, seed: int, model_id: str, form: AdapterForm | None = None) -> Any:
     """Wrap ``model`` with a fresh adapter; A is drawn from ``seed``, B is zero, both float32.
 
     Raises ``SettingsError`` for target modules that the model does not have.
     """
     from peft import get_peft_model
 
-    config = _lora_config(settings, _target_modules(model, settings.target_modules), model_id)
+    form = form or AdapterForm()
+    config = _lora_config(settings, _target_modules(model, settings.target_modules, form), model_id, form)
     torch.manual_seed(seed)
     with quiet_libraries():
         try:
@@ -37,14 +53,16 @@ def add_adapter(model: nn.Module, settings: LoraSettings, *, seed: int, model_id
     return adapted
 
 
-def add_another(model: Any, settings: LoraSettings, name: str, targets: Sequence[str], *, model_id: str) -> None:
+def add_another(
+    model: Any, settings: LoraSettings, name: str, targets: Sequence[str], *, model_id: str, form: AdapterForm | None = None
+) -> None:
     """Put a further adapter on the modules ``targets`` of a ``PeftModel``'s base; ``model.set_adapter`` chooses among them."""
     with quiet_libraries():
-        model.add_adapter(name, _lora_config(settings, list(targets), model_id))
+        model.add_adapter(name, _lora_config(settings, list(targets), model_id, form or AdapterForm()))
     model.peft_config[name].base_model_name_or_path = model_id
 
 
-def _lora_config(settings: LoraSettings, targets: str | list[str] | None, model_id: str) -> Any:
+def _lora_config(settings: LoraSettings, targets: str | list[str] | None, model_id: str, form: AdapterForm) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -52,7 +70,9 @@ def _lora_config(settings: LoraSettings, targets: str | list[str] | None, model_
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
-        task_type="CAUSAL_LM",
+        task_type=form.task_type,
+        rank_pattern=dict(form.ranks),
+        alpha_pattern={path: settings.alpha * rank / settings.rank for path, rank in form.ranks.items()},
         base_model_name_or_path=model_id,
     )
 
@@ -80,7 +100,9 @@ def share_inputs_under_autocast(model: nn.Module) -> None:
             module.cast_input_dtype_enabled = False
 
 
-def _target_modules(model: nn.Module, wanted: Sequence[str]) -> str | list[str] | None:
+def _target_modules(model: nn.Module, wanted: Sequence[str], form: AdapterForm) -> str | list[str] | None:
+    if form.targets is not None and list(wanted) in (["default"], ["all-linear"]):
+        return list(form.targets)
     if list(wanted) == ["default"]:
         return None  # PEFT's table of the family's usual modules; it raises where it has no entry
     if "all-linear" in wanted and len(wanted) > 1:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pitstop.checkpointing import forms, layout
+from pitstop.checkpointing import forms
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.configs.schema import Settings
+from pitstop.trainers.loss import TokenObjective, takes_logits_to_keep
 from pitstop.trainers.models import attention
+from pitstop.trainers.models.adapter import AdapterForm
 from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries, save_base
 from pitstop.trainers.models.foreign_code import check_stored, forget_code
 from pitstop.trainers.models.scratch import read_model_config
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
-from pitstop.trainers.models.trained import check_size
+from pitstop.trainers.models.trained import as_evaluated, check_size
 
 
 class CausalLM:
@@ -37,7 +39,7 @@ class CausalLM:
         """Load by ``from_pretrained``; of a checkpoint that another run starts from the average, if it has one."""
         if stored and not frozen:
             check_size(path, self._on_meta(path))
-        with contextlib.nullcontext(path) if stored else _as_evaluated(path) as directory:
+        with contextlib.nullcontext(path) if stored else as_evaluated(path) as directory:
             model = load_base(directory, recipe, device, stored=stored, flash=flash, frozen=frozen)
         if not frozen and getattr(model, "hf_quantizer", None) is not None:
             raise ModelError(f"{path} is quantised, so not all of its weights can be trained.", hint="Train with --method lora.")
@@ -73,6 +75,29 @@ class CausalLM:
         with quiet_libraries(), torch.device("meta"):
             config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             return _from_config(config, path)
+
+    def adapter_form(self, model: nn.Module, settings: Settings) -> AdapterForm:
+        """As PEFT knows it."""
+        return AdapterForm()
+
+    def objective(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        settings: Settings,
+        device: torch.device,
+        *,
+        flash: bool,
+        warn: Callable[[str], None],
+    ) -> TokenObjective:
+        """Rows without padding, or padded ones for an architecture that cannot keep the documents of a row apart."""
+        whole: Any = model
+        flat = flash or attention.keeps_documents_apart(whole, device)
+        if not flat:
+            whole.set_attn_implementation("sdpa" if getattr(whole, "_supports_sdpa", False) else "eager")
+            warn("This architecture cannot keep packed records apart: records are padded instead, and packing is off.")
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        return TokenObjective(flat, flash, pad_id, keep_positions=takes_logits_to_keep(model))
 
     def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
         """As ``save_pretrained`` does."""
@@ -131,16 +156,3 @@ def _from_config(config: Any, where: Path, **options: Any) -> Any:
                 f"{where} builds no causal language model: {first_line(error)}",
                 hint="Take the config.json of a model whose architecture transformers has, and change its sizes.",
             ) from error
-
-
-@contextlib.contextmanager
-def _as_evaluated(path: Path) -> Iterator[Path]:
-    """The directory of a model, or of a checkpoint with an average a view in which that stands for the weights."""
-    if not ((path / forms.EMA).is_file() and (path / layout.MANIFEST).is_file()):
-        yield path
-        return
-    names = [each.name for each in path.iterdir()]
-    with tempfile.TemporaryDirectory(prefix="pitstop-") as scratch:
-        for name, file in forms.Form(whole=True, ema=True).served(names).items():
-            (Path(scratch) / name).symlink_to((path / file).absolute())
-        yield Path(scratch)

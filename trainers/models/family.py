@@ -1,4 +1,4 @@
-"""What a family of models has to know: how a model is loaded, made anew, and laid out in a checkpoint.
+"""What a family of models has to know: how a model is loaded, made anew, trained on a batch, and laid out in a checkpoint.
 
 Everything else (adapters, optimizers, averages, snapshots, the commit, resuming, the Hub) deals with an ``nn.Module`` and with files
 and tensors by name. A task whose models do not come from transformers adds a class with these methods and a line to ``FAMILIES``.
@@ -7,7 +7,7 @@ and tensors by name. A task whose models do not come from transformers adds a cl
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pitstop.trainers.models.adapter import AdapterForm
     from pitstop.trainers.models.base import BaseRecipe
     from pitstop.trainers.models.source import KnownBase, ModelSource
+    from pitstop.trainers.objective import Objective
 
 
 class Family(Protocol):
@@ -28,7 +30,7 @@ class Family(Protocol):
         """The files that training starts from: weights, or for a model from scratch what describes it."""
 
     def tokenizer(self, source: ModelSource) -> Any:
-        """What turns records into numbers; None in a family without such a thing."""
+        """What turns records into numbers: a tokenizer, or what images have to be like."""
 
     def load(self, path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool) -> nn.Module:
         """The model whose files lie in ``path``, which is a directory that Pitstop wrote (``stored``) or one of other people.
@@ -45,6 +47,21 @@ class Family(Protocol):
     def without_weights(self, source: ModelSource) -> nn.Module:
         """The model on the device ``meta``, to count its parameters."""
 
+    def adapter_form(self, model: nn.Module, settings: Settings) -> AdapterForm:
+        """What an adapter on ``model``, which is bare, is like. ``SettingsError`` for ranks that do not fit it."""
+
+    def objective(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        settings: Settings,
+        device: torch.device,
+        *,
+        flash: bool,
+        warn: Callable[[str], None],
+    ) -> Objective:
+        """What is minimised with ``model``, which is bare. ``warn`` is told where not all can be done as the settings say."""
+
     def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
         """Write a base for adapters as it is used, 4-bit if it is, so that ``load(…, stored=True)`` gives it back."""
 
@@ -55,10 +72,13 @@ class Family(Protocol):
         """The files beside the weights that make a directory with both complete; names that ``forms`` allows."""
 
 
-FAMILIES = {"causal-lm": "pitstop.trainers.models.causal_lm:CausalLM"}
+FAMILIES = {
+    "causal-lm": "pitstop.trainers.models.causal_lm:CausalLM",
+    "diffit": "pitstop.trainers.tasks.diffusion.family:DiffiTFamily",
+}
 """Name of a family to module and class; imported when it is used."""
 
-_FAMILY_OF_TASK: dict[str, str] = {}
+_FAMILY_OF_TASK = {"diffusion": "diffit"}
 """Tasks whose models are not causal language models."""
 
 

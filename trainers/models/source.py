@@ -43,6 +43,7 @@ class ModelSource:
     is_copy: bool = False  # ``path`` is a run's own verified copy, in the form that is trained on
     config: Path | None = None  # of a model from scratch; ``path`` then holds the tokenizer
     seed: int = 0  # of its weights
+    classes: int | None = None  # that it is told of, instead of as many as ``config`` says
     base_run: BaseCheckpoint | None = None  # ``path`` is a checkpoint of a base training
 
     def digest(self, recipe: dict[str, Any]) -> str:
@@ -53,7 +54,8 @@ class ModelSource:
     def _files(self) -> bytes:
         """Names and hashes of the files that make the base what it is; hashing a large one takes a while."""
         if self.config is not None:
-            return config_digest(self.config, self.seed)
+            told = b"" if self.classes is None else f"classes {self.classes}".encode()
+            return config_digest(self.config, self.seed) + told
         if self.base_run is not None:
             return "".join(f"{name} {digest}\n" for name, digest in self.base_run.model_hashes()).encode()
         files = sorted([*self.path.glob(WEIGHTS), self.path / "config.json"])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from pitstop.checkpointing import forms, state
+from pitstop.checkpointing import forms, layout, state
 from pitstop.checkpointing.model_files import check_model
 from pitstop.checkpointing.snapshot import AdapterBuffer, Buffer, ModelBuffer
 from pitstop.configs.errors import CheckpointError, SettingsError
@@ -118,3 +120,16 @@ def check_size(directory: Path, model: nn.Module) -> None:
     wanted = sum({id(tensor): tensor.numel() for name, tensor in named if name in saved}.values())
     if there != wanted:
         raise CheckpointError(f"{directory}: its weights are {there:,} numbers, its {forms.MODEL_CONFIG} describes {wanted:,}")
+
+
+@contextlib.contextmanager
+def as_evaluated(path: Path) -> Iterator[Path]:
+    """The directory of a model, or of a checkpoint with an average a view in which that stands for the weights."""
+    if not ((path / forms.EMA).is_file() and (path / layout.MANIFEST).is_file()):
+        yield path
+        return
+    names = [each.name for each in path.iterdir()]
+    with tempfile.TemporaryDirectory(prefix="pitstop-") as scratch:
+        for name, file in forms.Form(whole=True, ema=True).served(names).items():
+            (Path(scratch) / name).symlink_to((path / file).absolute())
+        yield Path(scratch)

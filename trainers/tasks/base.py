@@ -1,28 +1,33 @@
-"""What a training task is: how its data is read and rendered, and how answers are scored.
+"""What a training task is: how its data is read, and how what the model makes of it is scored.
 
-The loop, the loss (cross-entropy at the learnt tokens), packing, checkpoints and resuming are the same for every task. A task is
-one module with a subclass of ``Task`` and one line in ``registry.TASKS``.
+The loop, checkpoints and resuming are the same for every task. A task is one module with a subclass of ``Task`` (of
+``text.TextTask``, where records become tokens) and one line in ``registry.TASKS``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pitstop.configs.load import settings_to_dict
+from pitstop.configs.datasets import DataSource
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.content import identify
-from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.records import BadRows, Record, read_records
+from pitstop.trainers.data.how import Reading
 
 if TYPE_CHECKING:
     import torch
 
-    from pitstop.trainers.data.dataset import Dataset
+    from pitstop.checkpointing.runs import RunDirectory
+    from pitstop.trainers.at_evaluations import AtEvaluations
+    from pitstop.trainers.data.cache import DataCache
+    from pitstop.trainers.data.dataset import Sequences
+    from pitstop.trainers.engine import Engine
+    from pitstop.trainers.progress import Progress
+    from pitstop.trainers.reporter import Reporter
+    from pitstop.trainers.signals import SignalFlag
+    from pitstop.trainers.tracking.tracking import Tracking
 
 Direction = Literal["min", "max"]
 
@@ -61,12 +66,26 @@ class Scoring:
             raise Interrupted
 
 
+@dataclass(frozen=True)
+class Training:
+    """A training under way, as far as a task may look at it. ``run`` is there in the first process alone."""
+
+    engine: Engine
+    progress: Progress
+    signals: SignalFlag
+    reporter: Reporter
+    tracking: Tracking
+    run: RunDirectory | None
+
+
 class Task(ABC):
-    """Turns records into examples and scores what the model makes of them."""
+    """Reads data and scores what the model makes of it. ``tokenizer`` is None where the models have none."""
 
     name: ClassVar[str]
-    splits_itself: ClassVar[bool] = False
-    """Whether the evaluation data comes out of the training data, by the task's own rule."""
+    unit: ClassVar[str]
+    """What is counted and averaged over, in the plural: it names the columns of the log."""
+    always: ClassVar[Mapping[str, Direction]]
+    """The metrics that every evaluation gives, and which way is better."""
     headline: ClassVar[tuple[str, ...]] = ()
     """Those of the task's metrics that the line after an evaluation shows; the log has all."""
 
@@ -76,51 +95,34 @@ class Task(ABC):
         self.say: Callable[[str], None] = lambda text: None
         """Tells the user what is being done with the data, a line at a time; whoever reads data may put a reporter here."""
 
-    def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
-        """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""
-        return read_records(spec, bad_rows, split=split, token=token)
-
-    def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
-        """What changes with the data that ``records`` reads for a value, so that tokenised data can be kept by it.
-
-        ``digest`` gives the SHA-256 of a file. None, which a task that reads its data itself gives, keeps none.
-        """
-        return identify(spec, split=split, token=token, digest=digest) if type(self).records is Task.records else None
-
-    def relevant_settings(self) -> Mapping[str, Any]:
-        """The settings that ``examples`` depends on besides ``max_length``; by default all that any task could look at."""
-        settings = settings_to_dict(self.settings)
-        for name in ("lora", "quantization", "naming", "hub", "model"):
-            settings.pop(name, None)
-        for name in ("train", "eval", "eval_fraction", "packing", "cache", "cache_gb"):
-            settings["data"].pop(name, None)
-        settings["training"] = {"seed": self.settings.training.seed}
-        return settings
+    @abstractmethod
+    def load(self, sources: Sequence[DataSource], how: Reading, cache: DataCache | None) -> Sequences:
+        """Read data. Raises ``DataError`` for what cannot be read and where nothing usable is left, and ``SettingsError``."""
 
     @abstractmethod
-    def examples(self, record: Record) -> list[Example]:
-        """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""
+    def hold_out(self, train: Sequences, fraction: float, how: Reading) -> tuple[Sequences, Sequences]:
+        """Split off a share for evaluation, a function of the seed: (training, evaluation). ``DataError`` where there is too little."""
 
-    def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
-        """``examples`` of each record, or the error it raised; a task may tokenise them all at once, with the same result."""
-        found: list[list[Example] | BadRecord] = []
-        for record in records:
-            try:
-                found.append(self.examples(record))
-            except BadRecord as error:
-                found.append(error)
-        return found
+    def splits_itself(self) -> bool:
+        """Whether the evaluation data comes out of the training data, by the task's own rule."""
+        return False
 
-    @abstractmethod
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """The token ids that ``prompt`` has in front of an answer: what generation starts from."""
+    def has_test_split(self, sources: Sequence[DataSource]) -> bool:
+        """Whether data has a test split, as far as can be told without reading it."""
+        del sources
+        return True
 
-    def metrics(self, evaluation: Dataset) -> Mapping[str, Direction]:
+    def samples(self, training: Training) -> AtEvaluations | None:
+        """What is made of the model at each evaluation for people to look at, besides the answers to the user's prompts."""
+        del training
+        return None
+
+    def metrics(self, evaluation: Sequences) -> Mapping[str, Direction]:
         """The metrics that ``score`` will give for this data, and which way is better; empty without a scorer."""
         del evaluation
         return {}
 
-    def score(self, evaluation: Dataset, scoring: Scoring) -> dict[str, float]:
+    def score(self, evaluation: Sequences, scoring: Scoring) -> dict[str, float]:
         """The task's own metrics; all processes call this together. Raises ``Interrupted``."""
         del evaluation, scoring
         return {}

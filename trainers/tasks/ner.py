@@ -21,7 +21,7 @@ from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRows, NoData, Record, read_records
 from pitstop.trainers.metrics import Answer, NerScores, parse_items, score_answers
 from pitstop.trainers.tasks.answers import greedy_answers
-from pitstop.trainers.tasks.base import BadRecord, Direction, Scoring, Task
+from pitstop.trainers.tasks.base import BadRecord, Direction, Scoring
 from pitstop.trainers.tasks.ner_text import (
     DEFAULT_PROMPT,
     NONE,
@@ -34,6 +34,7 @@ from pitstop.trainers.tasks.ner_text import (
     type_name,
 )
 from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.tasks.text import TextTask
 
 ARTICLE_FIELDS = ("article", "pmid", "doc_id")
 """Fields that say which article a record is from, the first that is there."""
@@ -46,7 +47,7 @@ _SENTENCE_OF = re.compile(r"(?P<article>.+?)[-_:.](?:s|sent|sentence|par|paragra
 _NUMBER_OF = re.compile(r"(?P<article>(?:(?:PMID|PMC):?\d+|\d{5,}))[-_:.]\d+", re.IGNORECASE)
 
 
-class NerTask(Task):
+class NerTask(TextTask):
     """Asks for each entity type of each record, and scores generated answers as sets of entities.
 
     The types are those of the settings or, where these name none, all that the training data has; they are found in a first

@@ -12,6 +12,7 @@ TASKS = {
     "sft": "pitstop.trainers.tasks.sft:SftTask",
     "ner": "pitstop.trainers.tasks.ner:NerTask",
     "rank": "pitstop.trainers.tasks.rank.task:RankTask",
+    "diffusion": "pitstop.trainers.tasks.diffusion.task:DiffusionTask",
 }
 """Name in the settings (``training.task``) to module and class; imported when the task is used."""
 

@@ -10,13 +10,14 @@ import numpy as np
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import Record
-from pitstop.trainers.tasks.base import BadRecord, Task
+from pitstop.trainers.tasks.base import BadRecord
+from pitstop.trainers.tasks.text import TextTask
 
 Segment = tuple[str, bool]  # text, and whether it is supervised
 Given, Made = TypeVar("Given"), TypeVar("Made")
 
 
-class SftTask(Task):
+class SftTask(TextTask):
     """Turns records into examples with the tokenizer's chat template, where it has one."""
 
     name = "sft"

@@ -26,11 +26,11 @@ from pitstop.trainers.data.reading import load_dataset
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.data.surroundings import surroundings
 from pitstop.trainers.data.table import TableExamples, TableWriter
-from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.tasks.text import TextTask
 
 
-class _Named(Task):
+class _Named(TextTask):
     """A task whose examples have references, groups and cut prompts."""
 
     name = "named"
@@ -89,7 +89,7 @@ class _Cache(DataCache):
         return sorted(path for path in self.directory.iterdir() if path.is_dir() and path.name != "digests")
 
 
-def _load(path: Path, task: Task, cache: DataCache | None, **options: Any) -> Dataset:
+def _load(path: Path, task: TextTask, cache: DataCache | None, **options: Any) -> Dataset:
     return load_dataset([str(path)], task, **{"max_length": 64, "packing": True, "cache": cache, **options})
 
 
@@ -210,7 +210,7 @@ def test_tokenising_many_at_once_gives_what_one_after_the_other_does(sft: SftTas
     ]
     for chosen in (rows, [row for row in rows if "\ud800" not in repr(row) and "\\ud800" not in repr(row)]):
         records = [Record(row, str(number)) for number, row in enumerate(chosen)]
-        one_by_one = Task.examples_of(sft, records)
+        one_by_one = TextTask.examples_of(sft, records)
         for alone, together in zip(one_by_one, sft.examples_of(records), strict=True):
             if isinstance(alone, list):
                 assert isinstance(together, list) and alone[0].input_ids.tolist() == together[0].input_ids.tolist()
@@ -223,7 +223,7 @@ def test_tokenising_many_at_once_gives_what_one_after_the_other_does(sft: SftTas
 
 
 def test_another_content_length_split_task_or_tokenizer_is_tokenised_anew(file: Path, sft: SftTask, tmp_path: Path) -> None:
-    def entries(path: Path = file, task: Task = sft, around: str = "", **options: Any) -> int:
+    def entries(path: Path = file, task: TextTask = sft, around: str = "", **options: Any) -> int:
         cache = _Cache(tmp_path / "cache", around=around)
         _load(path, task, cache, **options)
         return len(cache.entries())

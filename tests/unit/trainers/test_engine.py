@@ -17,8 +17,8 @@ from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.engine import Engine, Layout, agree, build_accelerator, gather_bytes
-from pitstop.trainers.loss import token_losses
+from pitstop.trainers.engine import Engine, agree, build_accelerator, gather_bytes
+from pitstop.trainers.loss import TokenObjective, takes_logits_to_keep, token_losses
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training
 from pitstop.trainers.optim import trainable
 from pitstop.trainers.tasks.base import Interrupted
@@ -49,7 +49,13 @@ def make_engine(accelerator: Any, load_tiny: Callable[..., Any]) -> Callable[...
                 if "lora_B" in name:
                     parameter.normal_(std=0.05)
         optimizer = torch.optim.SGD(trainable(model).values(), lr=123.0)
-        return Engine(accelerator, model, optimizer, Layout(flat, False, 2), max_grad_norm)
+        return Engine(
+            accelerator,
+            model,
+            optimizer,
+            TokenObjective(flat, False, 2, takes_logits_to_keep(model.get_base_model())),
+            max_grad_norm,
+        )
 
     return make
 
@@ -66,7 +72,9 @@ def _weights(engine: Engine) -> dict[str, torch.Tensor]:
 
 def _direct(engine: Engine, data: Dataset, ids: list[int]) -> tuple[float, int, dict[str, torch.Tensor]]:
     """Loss sum, supervised tokens and gradient of the mean loss over all supervised tokens, example by example."""
-    losses = [token_losses(engine.model, flat_batch([data.examples[i]], CPU, flash=False), keep_positions=False).nll for i in ids]
+    losses = [
+        token_losses(engine.model, flat_batch([data.examples[i]], CPU, flash=False), keep_positions=False).each for i in ids
+    ]
     nll = torch.cat(losses)
     gradients = torch.autograd.grad(nll.mean(), list(engine.parameters.values()))
     return float(nll.detach().sum()), len(nll), dict(zip(engine.parameters, gradients, strict=True))

@@ -14,7 +14,7 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRows, Record
-from pitstop.trainers.tasks.base import Direction, Scoring, Task
+from pitstop.trainers.tasks.base import Direction, Scoring
 from pitstop.trainers.tasks.rank import letters
 from pitstop.trainers.tasks.rank.draws import sample, shuffled, unseen
 from pitstop.trainers.tasks.rank.measures import NAMES
@@ -22,6 +22,7 @@ from pitstop.trainers.tasks.rank.reading import read_ratings
 from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
 from pitstop.trainers.tasks.rank.sequences import SPLITS, Sequences, build_sequences
 from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.tasks.text import TextTask
 
 _ROWS, _NEGATIVES, _ORDER = 0x726F7773, 0x6E656773, 0x6F726472  # keys of the draws
 
@@ -34,12 +35,11 @@ class _Read:
     bad_rows: BadRows
 
 
-class RankTask(Task):
+class RankTask(TextTask):
     """Makes training rows out of prefixes, evaluation rows out of what the retriever found, and ranks by letters."""
 
     name = "rank"
     headline = ("recall@10", "mrr@10", "ndcg@10", "retrieved_share")
-    splits_itself = True
 
     def __init__(self, tokenizer: Any, settings: Settings) -> None:
         super().__init__(tokenizer, settings)
@@ -50,6 +50,10 @@ class RankTask(Task):
         self._retrieved: dict[str, Retrieved] = {}
 
     # Records -----------------------------------------------------------------------------------------------------
+
+    def splits_itself(self) -> bool:
+        """Each user's last two ratings are held out."""
+        return True
 
     def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
         """Training rows for the split ``train``, else one row for each evaluated user whose target was retrieved.
@@ -183,7 +187,7 @@ class RankTask(Task):
         return [self._titles[title] for title in titles]
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """See ``Task.prompt_ids``."""
+        """See ``TextTask.prompt_ids``."""
         return self._chat.prompt_ids(prompt)
 
     # Metrics -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""Images as training takes them: each is a sequence of one unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pitstop.configs.errors import DataError
+from pitstop.trainers.data.dataset import Counts, Sequences
+from pitstop.trainers.data.images.image_set import Images, ImageSet, Labels
+from pitstop.trainers.data.order import permutation
+
+
+class ImageData(Sequences):
+    """The images of a set, all of one shape, in memory."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+        count = len(images)
+        self.counts = Counts(
+            records=count + images.bad,
+            used=count,
+            too_long=0,
+            bad=images.bad,
+            bad_reasons=images.bad_reasons,
+            tokens=count,
+            supervised_tokens=count,
+        )
+        self.fingerprint = images.fingerprint
+        self._supervised = self._tokens = np.ones(count, dtype=np.int64)
+
+    def pixels(self, numbers: np.ndarray) -> Images:
+        """The images of these numbers, uint8 ``(n, channels, height, width)``."""
+        return self.images.images[numbers]
+
+    def labels(self, numbers: np.ndarray) -> Labels:
+        """Their classes, int64 ``(n,)``, in the data set's own numbering."""
+        return self.images.labels[numbers]
+
+    def first(self, count: int) -> ImageData:
+        """The first ``count`` images."""
+        return ImageData(self.images.part(np.arange(len(self)) < count))
+
+    def described(self) -> dict[str, Any]:
+        """Counts, those of each class that is there, and the names of all in their numbering."""
+        names, counts = self.images.class_names, self.images.counts()
+        classes = {names[number]: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
+        return {
+            "records": self.counts.records,
+            "used": self.counts.used,
+            "bad": self.counts.bad,
+            "classes": classes,
+            "class_names": list(names),
+        }
+
+
+def hold_out(data: ImageData, fraction: float, *, seed: int) -> tuple[ImageData, ImageData]:
+    """Split off ``fraction`` of the images of each class, at least one: (training, evaluation), a function of the seed.
+
+    Raises ``DataError`` where a class has a single image.
+    """
+    held = np.zeros(len(data), dtype=bool)
+    counts = data.images.counts()
+    for number in np.flatnonzero(counts).tolist():
+        members = np.flatnonzero(data.images.labels == number)
+        if len(members) < 2:
+            raise DataError(
+                f"EVAL_FRACTION: the class {data.images.class_names[number]} has a single image.",
+                hint="Give evaluation images with --eval-dataset, or leave the class out.",
+            )
+        count = min(len(members) - 1, max(1, round(len(members) * fraction)))
+        order = permutation(len(members), seed=seed, epoch=2**32)  # an epoch number that training never reaches
+        held[members[order[:count]]] = True
+    return ImageData(data.images.part(~held)), ImageData(data.images.part(held))

@@ -1,0 +1,175 @@
+"""DiffiT networks as a family of models: config.json and safetensors in a directory, as all models lie."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pitstop.checkpointing import forms, state
+from pitstop.checkpointing.model_files import MAX_BYTES
+from pitstop.checkpointing.storage import read_regular_file
+from pitstop.configs.errors import CheckpointError, ModelError, SettingsError, first_line
+from pitstop.configs.schema import Settings
+from pitstop.trainers.models.adapter import AdapterForm
+from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
+from pitstop.trainers.models.trained import as_evaluated, check_size
+from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
+from pitstop.trainers.tasks.diffusion.model import DiffiT
+from pitstop.trainers.tasks.diffusion.objective import DenoisingObjective
+from pitstop.trainers.tasks.diffusion.sizes import SIZES, named_size
+
+_HINT = f"Sizes that come with Pitstop: {', '.join(SIZES)}; or copy the config.json of a base training and change it."
+
+LORA_TARGETS = ("q_space", "k_space", "v_space", "q_time", "k_time", "v_time", "attention.out", "mlp.fc1", "mlp.fc2")
+"""The linear layers of a block, by the ends of their paths."""
+
+
+class DiffiTFamily:
+    """See ``family.Family``. Weights are float32, frozen or not: they are small, and the precision of training is autocast's."""
+
+    def find(self, settings: Settings, known: KnownBase | None) -> ModelSource:
+        """A directory, a model on the Hub, a checkpoint of a base training, or a size from scratch."""
+        if settings.model.from_scratch:
+            return _from_scratch(settings)
+        source = find_model(settings, known)
+        read_config(source)
+        return source
+
+    def tokenizer(self, source: ModelSource) -> DiffiTConfig:
+        """What images have to be like is what the configuration says."""
+        return read_config(source)
+
+    def load(self, path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool) -> nn.Module:
+        """Read config.json and the safetensors; of a checkpoint that another run starts from the average, if it has one."""
+        del recipe, flash
+        config = _config_in(path / forms.MODEL_CONFIG)
+        with contextlib.nullcontext(path) if stored else as_evaluated(path) as directory:
+            try:
+                check_size(directory, _on_meta(config))  # before memory is taken for it
+            except CheckpointError as error:
+                if stored:
+                    raise
+                raise ModelError(error.message, hint="Take config.json and weights from the same model.") from error
+            names = forms.Form(whole=True).weights([each.name for each in directory.iterdir()])
+            weights = {key: tensor for name in names for key, tensor in state.read_tensors(directory / name).items()}
+        with torch.random.fork_rng(devices=[]):  # building draws weights, which these replace
+            model = DiffiT(config)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{path}: its weights are not those that its {forms.MODEL_CONFIG} describes: {first_line(error)}",
+                hint="Take both from the same model.",
+            ) from error
+        return model.to(device).requires_grad_(not frozen)
+
+    def initialise(self, source: ModelSource, seed: int, device: torch.device, *, flash: bool) -> nn.Module:
+        """Weights as the layers draw them, on the processor."""
+        del flash
+        torch.manual_seed(seed)
+        return DiffiT(read_config(source)).to(device)
+
+    def without_weights(self, source: ModelSource) -> nn.Module:
+        """Built from the configuration alone."""
+        return _on_meta(read_config(source))
+
+    def adapter_form(self, model: nn.Module, settings: Settings) -> AdapterForm:
+        """On the blocks' linear layers; a rank for each resolution, where they are given."""
+        ranks = [int(rank) for rank in settings.lora.stage_ranks]
+        stages = len(_bare(model).config.widths)
+        if ranks and len(ranks) != stages:
+            raise SettingsError(
+                f"LORA_STAGE_RANKS has {len(ranks)} ranks, and the network works at {stages} resolutions.",
+                hint=f"Give {stages}, the finest resolution first.",
+            )
+        patterns = {rf"(encoder|decoder)\.{stage}\..*": rank for stage, rank in enumerate(ranks)}
+        return AdapterForm(task_type=None, targets=LORA_TARGETS, ranks=patterns)
+
+    def objective(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        settings: Settings,
+        device: torch.device,
+        *,
+        flash: bool,
+        warn: Callable[[str], None],
+    ) -> DenoisingObjective:
+        """The EDM loss."""
+        del model, device, flash, warn
+        return DenoisingObjective(tokenizer, flip=settings.diffusion.flip)
+
+    def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
+        """Two files."""
+        import safetensors.torch
+
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in self.descriptions(model, tokenizer).items():
+            (directory / name).write_bytes(content)
+        tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in self.tensors(model).items()}
+        safetensors.torch.save_file(tensors, directory / forms.WEIGHTS, metadata={"format": "pt"})
+
+    def tensors(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
+        """As ``state_dict`` names them; none is shared."""
+        return dict(model.state_dict())
+
+    def descriptions(self, model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
+        """The configuration."""
+        del tokenizer
+        return {forms.MODEL_CONFIG: (json.dumps(_bare(model).config.to_json(), indent=2) + "\n").encode()}
+
+
+def read_config(source: ModelSource) -> DiffiTConfig:
+    """The configuration of a model. ``ModelError`` says what is wrong with it."""
+    config = _config_in(source.config or source.path / forms.MODEL_CONFIG)
+    return config if source.classes is None else replace(config, classes=source.classes)
+
+
+def _config_in(path: Path) -> DiffiTConfig:
+    try:
+        # Resolved: in the Hub's cache every file is a link.
+        content = json.loads(read_regular_file(path.resolve(), limit=MAX_BYTES))
+        return DiffiTConfig.from_json(content)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}.", hint=_HINT) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} describes no DiffiT network: {first_line(error)}.", hint=_HINT) from error
+
+
+def _from_scratch(settings: Settings) -> ModelSource:
+    """The configuration, which is a file or the name of a size, and the seed of the weights."""
+    wanted = str(settings.model.config)
+    config = named_size(wanted) or Path(wanted).expanduser()
+    if not config.is_file():
+        raise ModelError(f"MODEL_CONFIG = {wanted}: no such file, and no size of DiffiT.", hint=_HINT)
+    classes = settings.diffusion.conditional_classes or None
+    source = ModelSource(
+        str(settings.model.id),
+        config.resolve().parent,
+        None,
+        config=config.resolve(),
+        seed=settings.training.seed,
+        classes=classes,
+    )
+    read_config(source)
+    return source
+
+
+def _on_meta(config: DiffiTConfig) -> DiffiT:
+    with torch.device("meta"):
+        return DiffiT(config)
+
+
+def _bare(model: nn.Module) -> DiffiT:
+    """The network without an adapter's wrapping."""
+    whole: Any = model
+    bare: DiffiT = whole.get_base_model() if hasattr(whole, "peft_config") else whole
+    return bare

@@ -1,0 +1,94 @@
+"""A grid of made images at every evaluation, in ``logs/samples``: how they get better as training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pitstop.configs.errors import ResourceError, first_line, is_out_of_memory
+from pitstop.configs.schema import Settings
+from pitstop.trainers.at_evaluations import AtEvaluations
+from pitstop.trainers.data.images.grid import save_grid
+from pitstop.trainers.engine import Engine
+from pitstop.trainers.progress import Progress
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.signals import SignalFlag
+from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
+from pitstop.trainers.tasks.diffusion.sampling import Sampler
+
+DIRECTORY = "samples"
+"""Below the run's ``logs``."""
+
+ImageListener = Callable[[str, np.ndarray, int], None]
+"""Is told the name of a picture, its pixels (uint8, ``(height, width, 3)``) and its step: a tracker's ``log_image``."""
+
+
+class Grids(AtEvaluations):
+    """Makes the same ``settings.diffusion.sample_images`` images from the same noise each time.
+
+    The first process makes them alone, which has ``directory``. ``classes`` are the labels that are gone through, with their names, for a model that is
+    told them.
+    """
+
+    def __init__(
+        self,
+        config: DiffiTConfig,
+        classes: Sequence[tuple[int, str]],
+        engine: Engine,
+        settings: Settings,
+        progress: Progress,
+        signals: SignalFlag,
+        reporter: Reporter,
+        directory: Path | None,
+        listeners: Sequence[ImageListener] = (),
+    ) -> None:
+        super().__init__(engine, settings, progress, signals)
+        self.config, self.classes = config, classes
+        self.reporter, self.directory, self.listeners = reporter, directory, listeners
+        self._refused = False
+
+    def make(self, step: int, give_up: Callable[[], None]) -> None:
+        """Make the grid of a step."""
+        if self.directory is None:
+            return
+        self.reporter.display.status("making images")
+        count, steps = self.settings.diffusion.sample_images, self.settings.diffusion.sampling_steps
+        told = [self.classes[number % len(self.classes)] for number in range(count)] if self.config.classes else []
+        sampler = Sampler(
+            self.engine.model, self.config, self.engine.device, self.engine.accelerator.autocast, steps=steps, give_up=give_up
+        )
+        try:
+            images = sampler.made(count, seed=self.settings.training.seed, labels=[label for label, _ in told] or None)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"Out of memory making images at step {step}: {first_line(error)}", hint="Make fewer: --sample-images 4."
+            ) from error
+        self._write(images, [name for _, name in told] or None, step)
+
+    def _write(self, images: np.ndarray, names: Sequence[str] | None, step: int) -> None:
+        assert self.directory is not None
+        path = self.directory / f"step_{step:06d}.png"
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save_grid(images, path, labels=names)
+        except OSError as error:
+            if not self._refused:  # once, not at every grid
+                self.reporter.warn(f"{path} cannot be written ({error.strerror or error}); training goes on without it.")
+            self._refused = True
+            return
+        self._refused = False
+        self.reporter.line(f"step {step}: {len(images)} images in {path.parent.parent.name}/{DIRECTORY}/{path.name}")
+        for listener in self.listeners:
+            listener(DIRECTORY, pixels_of(path), step)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """The pixels of a picture, uint8 ``(height, width, 3)``."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))

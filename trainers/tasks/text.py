@@ -1,0 +1,84 @@
+"""Tasks whose records become tokens: how they are read and rendered. Packing and the loss are the same for all of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pitstop.configs.datasets import DataSource
+from pitstop.configs.load import settings_to_dict
+from pitstop.trainers.data.content import identify
+from pitstop.trainers.data.dataset import hold_out
+from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.how import Reading
+from pitstop.trainers.data.records import EXAMPLE_SCHEME, BadRows, Record, read_records
+from pitstop.trainers.tasks.base import BadRecord, Direction, Task
+
+if TYPE_CHECKING:
+    from pitstop.trainers.data.cache import DataCache
+    from pitstop.trainers.data.dataset import Dataset
+
+
+class TextTask(Task):
+    """Turns records into examples for a causal language model."""
+
+    unit: ClassVar[str] = "tokens"
+    always: ClassVar[Mapping[str, Direction]] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
+
+    def load(self, sources: Sequence[DataSource], how: Reading, cache: DataCache | None) -> Dataset:
+        """Read, tokenise and pack; several data sets are a mixture."""
+        from pitstop.trainers.data.reading import load_dataset  # which asks tasks for examples
+
+        return load_dataset(sources, self, **vars(how), cache=cache)
+
+    def hold_out(self, train: Dataset, fraction: float, how: Reading) -> tuple[Dataset, Dataset]:
+        """Whole articles, where records say which they are from."""
+        return hold_out(train, fraction, seed=self.settings.training.seed, max_length=how.max_length, packing=how.packing)
+
+    def has_test_split(self, sources: Sequence[DataSource]) -> bool:
+        """Files have none, unless the task makes one of them."""
+        specs = [source.spec for source in sources]
+        return self.splits_itself() or not any(
+            spec.startswith(EXAMPLE_SCHEME) or Path(spec).expanduser().exists() for spec in specs
+        )
+
+    def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
+        """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""
+        return read_records(spec, bad_rows, split=split, token=token)
+
+    def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
+        """What changes with the data that ``records`` reads for a value, so that tokenised data can be kept by it.
+
+        ``digest`` gives the SHA-256 of a file. None, which a task that reads its data itself gives, keeps none.
+        """
+        return identify(spec, split=split, token=token, digest=digest) if type(self).records is TextTask.records else None
+
+    def relevant_settings(self) -> Mapping[str, Any]:
+        """The settings that ``examples`` depends on besides ``max_length``; by default all that any task could look at."""
+        settings = settings_to_dict(self.settings)
+        for name in ("lora", "quantization", "naming", "hub", "model"):
+            settings.pop(name, None)
+        for name in ("train", "eval", "eval_fraction", "packing", "cache", "cache_gb"):
+            settings["data"].pop(name, None)
+        settings["training"] = {"seed": self.settings.training.seed}
+        return settings
+
+    @abstractmethod
+    def examples(self, record: Record) -> list[Example]:
+        """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""
+
+    def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
+        """``examples`` of each record, or the error it raised; a task may tokenise them all at once, with the same result."""
+        found: list[list[Example] | BadRecord] = []
+        for record in records:
+            try:
+                found.append(self.examples(record))
+            except BadRecord as error:
+                found.append(error)
+        return found
+
+    @abstractmethod
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The token ids that ``prompt`` has in front of an answer: what generation starts from."""
