@@ -67,7 +67,7 @@ class ModelSettings(Group):
     )
     config: str | None = setting(
         None,
-        "config.json of transformers that a model from scratch is made after; for diffusion one of DiffiT, or diffit-cifar-l2, diffit-cifar-l4, diffit-cpu.",
+        "config.json of transformers that a model from scratch is made after; for diffusion the name of a size, or the config.json of a base training.",
         env="MODEL_CONFIG",
         flag="--model-config",
     )

@@ -88,7 +88,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_supervised_tokens(
     before = _weights(engine)
     loss_sum, tokens, gradient = _direct(engine, data, ids.tolist())
     stats = engine.train_step(data, ids, BatchShape(1, 4, 1), learning_rate=0.5)
-    assert stats.tokens == tokens == sum(int(data.examples[i].supervised.sum()) for i in ids)
+    assert stats.units == tokens == sum(int(data.examples[i].supervised.sum()) for i in ids)
     assert stats.loss_sum == pytest.approx(loss_sum, rel=1e-5)
     assert stats.grad_norm == pytest.approx(math.sqrt(sum(float(g.square().sum()) for g in gradient.values())), rel=1e-4)
     for name, weight in _weights(engine).items():
@@ -116,7 +116,7 @@ def test_cutting_a_step_up_changes_nothing(
     ]
     assert stats[0].loss_sum == pytest.approx(stats[1].loss_sum, rel=1e-5)
     assert stats[0].grad_norm == pytest.approx(stats[1].grad_norm, rel=1e-4)
-    assert stats[0].tokens == stats[1].tokens
+    assert stats[0].units == stats[1].units
     weights = _weights(other)
     for name, weight in _weights(reference).items():
         torch.testing.assert_close(weight, weights[name], rtol=1e-4, atol=1e-6, msg=name)
@@ -144,7 +144,7 @@ def test_the_mean_over_two_processes_is_the_step_of_one(
     for rank, engine in enumerate(ranks):
         engine.accelerator = _Rank(engine.accelerator, rank)
         parts.append(engine.train_step(data, np.array(ids), BatchShape(1, 2, 2), 1.0))
-    assert parts[0].tokens == parts[1].tokens == stats.tokens
+    assert parts[0].units == parts[1].units == stats.units
     assert parts[0].loss_sum + parts[1].loss_sum == pytest.approx(stats.loss_sum, rel=1e-5)
     moved = [_weights(engine) for engine in ranks]
     for name, weight in _weights(alone).items():
@@ -158,7 +158,7 @@ def test_packing_changes_no_step(make_engine: Callable[..., Engine], make_datase
     plain, dense = make_engine(), make_engine()
     a = plain.train_step(data, np.arange(len(data)), BatchShape(8, 1, 1), 1.0)
     b = dense.train_step(packed, np.arange(len(packed)), BatchShape(8, 1, 1), 1.0)
-    assert a.loss_sum == pytest.approx(b.loss_sum, rel=1e-5) and a.tokens == b.tokens
+    assert a.loss_sum == pytest.approx(b.loss_sum, rel=1e-5) and a.units == b.units
     weights = _weights(dense)
     for name, weight in _weights(plain).items():
         torch.testing.assert_close(weight, weights[name], rtol=1e-4, atol=1e-6, msg=name)
@@ -319,9 +319,19 @@ def test_one_process_agrees_with_itself() -> None:
     assert gather_bytes(b"state", CPU) == [b"state"]
 
 
+class _WithLosses:
+    """An objective with other losses."""
+
+    def __init__(self, real: Any, losses: Callable[[Any, Any], Any]) -> None:
+        self._real, self.losses, self.evaluated = real, losses, losses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
 def _exhausted(engine: Engine, *, at_call: int) -> None:
     """Let the engine run out of memory once, after the forward pass number ``at_call`` (from 1) has been computed."""
-    real, calls = engine._losses, 0
+    real, calls = engine.objective.losses, 0
 
     def losses(model: Any, batch: Any) -> Any:
         nonlocal calls
@@ -331,7 +341,7 @@ def _exhausted(engine: Engine, *, at_call: int) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return found
 
-    engine._losses = losses  # type: ignore[method-assign]
+    engine.objective = _WithLosses(engine.objective, losses)
 
 
 @pytest.mark.parametrize("at_call", [1, 2])
@@ -374,7 +384,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(make_engine: Callable[.
     def losses(model: Any, batch: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
-    engine._losses = losses  # type: ignore[method-assign]
+    engine.objective = _WithLosses(engine.objective, losses)
     with pytest.raises(RuntimeError, match="shapes"):
         engine.train_step(data, np.array([3, 0]), BatchShape(2, 1, 1), learning_rate=0.5, recover=True)
 

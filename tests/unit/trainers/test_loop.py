@@ -42,7 +42,7 @@ class _Engine:
             return None
         self.shapes.append(shape)
         self.steps.append((tuple(step_ids.tolist()), learning_rate))
-        return StepStats(loss_sum=float(step_ids.sum()), tokens=len(step_ids), grad_norm=1.0)
+        return StepStats(loss_sum=float(step_ids.sum()), units=len(step_ids), grad_norm=1.0)
 
 
 class _Saves:
