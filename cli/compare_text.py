@@ -58,7 +58,9 @@ def metric_rows(content: Mapping[str, Any], mark: str) -> Iterator[Row]:
     runs = content["runs"]
     yield "status", [run["status"] for run in runs]
     yield "steps", [_steps(run) for run in runs]
-    yield "tokens", [count_text(run["tokens"]) for run in runs]
+    units = [unit for unit in ("tokens", "images") if any(run[unit] is not None for run in runs)]
+    for unit in units:
+        yield unit, [count_text(run[unit]) for run in runs]
     bests = [run["best_checkpoint"] for run in runs]
     yield "best checkpoint", [best["name"] if best else NOTHING for best in bests]
     yield "chosen by", [f"{best['metric']} ({best['mode']})" if best else NOTHING for best in bests]
@@ -66,7 +68,8 @@ def metric_rows(content: Mapping[str, Any], mark: str) -> Iterator[Row]:
         cells = [number_text(value) for value in metric["values"]]
         yield metric["metric"], [f"{cell} {mark}" if index in metric["best"] else cell for index, cell in enumerate(cells)]
     yield "last logged loss", [number_text(run["last_loss"]) for run in runs]
-    yield "tokens/s (median)", [number_text(run["tokens_per_s"]) for run in runs]
+    for unit in units:
+        yield f"{unit}/s (median)", [number_text(run[f"{unit}_per_s"]) for run in runs]
     for title, kind in (("training data", "data"), ("evaluation data", "eval_data"), ("base model", "base")):
         yield title, _identities([run["identity"][kind] for run in runs], content["same"][kind])
 

@@ -97,10 +97,12 @@ def _facts(
         "step": _step(metadata, infos, rows),
         "total_steps": _count(at(metadata, "progress.total_steps")),
         "tokens": _last(rows, "tokens"),
+        "images": _last(rows, "images"),
         "monitor": {"metric": run.store.monitor, "mode": run.store.mode},
         "best_checkpoint": _best(best),
         "last_loss": _last(rows, "loss"),
         "tokens_per_s": _median(rows, "tokens_per_s"),
+        "images_per_s": _median(rows, "images_per_s"),
         "identity": {
             "data": _newest(infos, "data") or _text(at(metadata, "data.fingerprint")),
             "eval_data": _eval_data(metadata, settings),

@@ -15,7 +15,7 @@ from pitstop.cli.output import Column, notice, print_json, say, table, warn
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pitstop.trainers.data.dataset import Dataset
+    from pitstop.trainers.data.dataset import Dataset, Sequences
     from pitstop.trainers.evaluating import EvaluationRequest
     from pitstop.trainers.inference import OpenModel
 
@@ -106,7 +106,7 @@ def _score_examples(text: str | None) -> int | str | None:
     return int(text)
 
 
-def _evaluate(opened: OpenModel, data: Dataset, request: EvaluationRequest, *, with_base: bool) -> dict[str, Any]:
+def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *, with_base: bool) -> dict[str, Any]:
     from pitstop.trainers.evaluating import evaluate as score
     from pitstop.trainers.evaluating import is_recorded_data
     from pitstop.trainers.evaluating import scored as scoring_of
@@ -132,6 +132,7 @@ def _evaluate(opened: OpenModel, data: Dataset, request: EvaluationRequest, *, w
         "dataset": list(request.specs) or None,
         "examples": data.counts.used,
         "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen) if scores else 0,
+        "data": data.in_words(),
         "tokens": data.counts.tokens,
         "supervised_tokens": data.counts.supervised_tokens,
         "fingerprint": data.fingerprint,
@@ -152,7 +153,7 @@ def _write(opened: OpenModel, data: Dataset, labels: Sequence[str], target: Path
 
 
 def _print(content: Mapping[str, Any]) -> None:
-    say(f"{content['examples']:,} examples, {content['supervised_tokens']:,} supervised tokens")
+    say(content["data"])
     if content["scored_examples"] not in (0, content["examples"]):
         say(f"answers scored: the first {content['scored_examples']:,}; --score-examples none scores all")
     columns: dict[str, Mapping[str, Any]] = dict(content["metrics"])

@@ -73,7 +73,7 @@ class PlainDisplay:
 def _figures(figures: dict[str, Any]) -> str:
     return (
         f"epoch {figures['epoch']:.2f}/{figures['epochs']}  loss {figures['loss']:.4f}  lr {figures['learning_rate']:.2e}  "
-        f"{figures['tokens_per_s']:,.0f} tokens/s  {human_size(figures['memory'])}"
+        f"{figures['speed']:,.0f} {figures['unit']}/s  {human_size(figures['memory'])}"
     )
 
 

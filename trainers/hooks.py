@@ -125,7 +125,7 @@ class LogMetrics:
     """Writes ``metrics.jsonl``: one row every ``logging_steps``, at evaluations and at the end.
 
     A disk that does not take a row costs no training: the log keeps it and writes it when there is room, and a checkpoint
-    is only saved together with the rows up to it. ``tell`` gets each row too.
+    is only saved together with the rows up to it. ``tell`` gets each row too; ``unit`` is what is counted.
     """
 
     def __init__(
@@ -136,7 +136,9 @@ class LogMetrics:
         warn: Callable[[str], None],
         tell: Callable[[dict[str, Any]], None] = lambda row: None,
         sources: Sequence[str] = (),
+        unit: str = "tokens",
     ) -> None:
+        self.unit = unit
         self.log, self.settings, self.progress, self.warn, self.tell, self.sources = log, settings, progress, warn, tell, sources
         self._refused = False
         self._tokens, self._seconds = 0, 0.0
@@ -180,11 +182,11 @@ class LogMetrics:
             "loss": self.progress.unlogged.mean(),
             "learning_rate": boundary.learning_rate,
             "grad_norm": boundary.grad_norm,
-            "tokens": self.progress.tokens,
+            self.unit: self.progress.tokens,
             **self._of_sources(),
             **boundary.metrics,
             "step_s": boundary.step_s,
-            "tokens_per_s": tokens / self._seconds if self._seconds > 0 else 0.0,
+            f"{self.unit}_per_s": tokens / self._seconds if self._seconds > 0 else 0.0,
         }
 
     def _of_sources(self) -> dict[str, float]:

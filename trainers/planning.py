@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pitstop.checkpointing.storage import LocalStorage
 from pitstop.configs.schema import Settings
@@ -25,6 +24,7 @@ from pitstop.trainers.launch import world_size
 from pitstop.trainers.loop import Plan
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.models.base import quiet_libraries
+from pitstop.trainers.models.cost import frozen_linear
 from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.progress import Progress
@@ -33,9 +33,6 @@ from pitstop.trainers.reporter import Reporter
 _PROCESS_BYTES = {"cpu": 700 << 20, "cuda": 600 << 20, "mps": 700 << 20}  # libraries, or the CUDA context
 # NF4: half a byte a weight, and for each block of 64 a constant of 4 bytes, or with double quantisation of about 1.02.
 _NF4_BYTES = {False: 0.5 + 4 / 64, True: 0.5 + 1 / 64 + 4 / (64 * 256)}
-_KEPT_A_LAYER = (14, 8)  # 16-bit values kept for the backward pass, a token and layer: hidden widths, MLP widths
-_FLOPS_A_WEIGHT = 4.0  # a token: forward, and backward through frozen weights to what lies below
-_FLOPS_A_TRAINED_WEIGHT = 6.0  # and the gradient of the weight itself
 _REALISTIC = 0.4  # share of the speed of one large matrix product that a whole training step reaches
 
 
@@ -77,6 +74,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     plan = Plan.from_here(Progress(), len(inputs.train), shape, training)
     model = _without_weights(settings, inputs.source)
     sizes = _Sizes.of(model, settings)
+    cost = family_of(settings).cost(model, settings, inputs.train)
     tokens = _tokens_to_train(inputs.train, plan, shape)
     checkpoint = checkpoint_bytes(sizes.trainable, training.optimizer, average=training.ema_decay is not None)
     kept = (training.checkpoint.keep_last_n or max(1, plan.total_steps // max(1, plan.steps_per_epoch))) + 1
@@ -89,15 +87,14 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
         steps_per_epoch=plan.steps_per_epoch,
         total_steps=plan.total_steps,
         tokens_per_epoch=round(inputs.train.tokens_per_epoch),
-        peak_memory_bytes=_peak_memory(settings, model.config, sizes, inputs.train, device),
+        peak_memory_bytes=int(
+            _PROCESS_BYTES[device.type] + sizes.base_bytes + _trained_bytes(settings, sizes, device) + cost.kept_bytes
+        ),
         checkpoint_bytes=checkpoint,
         base_bytes=sizes.base_bytes,
         disk_bytes=kept * checkpoint + (sizes.base_bytes if training.checkpoint.save_base_model else 0),
         free_disk_bytes=_free(Path(training.checkpoint.base_dir)),
-        time_s=tokens
-        * sizes.multiplied
-        * (_FLOPS_A_TRAINED_WEIGHT if sizes.whole else _FLOPS_A_WEIGHT)
-        / (_flops_per_s(device, precision.compute) * _REALISTIC * shape.world_size),
+        time_s=tokens * cost.flops / (_flops_per_s(device, precision.compute) * _REALISTIC * shape.world_size),
         sources=tuple(describe_shares(inputs.train)),
     )
 
@@ -126,7 +123,6 @@ def _without_weights(settings: Settings, source: ModelSource) -> Any:
 class _Sizes:
     total: int
     trainable: int
-    multiplied: int  # weights that every token is multiplied with
     base_bytes: int
     whole: bool  # everything is trained
 
@@ -134,31 +130,11 @@ class _Sizes:
     def of(cls, model: Any, settings: Settings) -> _Sizes:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
-        head = model.get_output_embeddings()
         whole = settings.training.all_weights
-        linear = [
-            m for m in model.modules() if isinstance(m, nn.Linear) and m is not head and (whole or not m.weight.requires_grad)
-        ]
-        quantised = sum(m.weight.numel() for m in linear) if settings.training.method == "qlora" else 0
+        quantised = sum(weight.numel() for weight in frozen_linear(model)) if settings.training.method == "qlora" else 0
         rest = total - trainable - quantised
         base_bytes = int(quantised * _NF4_BYTES[settings.quantization.use_double_quant] + rest * 2)
-        return cls(total, trainable, sum(m.weight.numel() for m in linear), base_bytes, whole)
-
-
-def _peak_memory(settings: Settings, config: Any, sizes: _Sizes, data: Sequences, device: torch.device) -> int:
-    """Base, what is trained with gradient and optimizer state, kept activations and logits of the largest micro-batch."""
-    text = config.get_text_config()
-    tokens = data.longest(settings.training.batch_size)
-    supervised = tokens * data.counts.supervised_tokens / data.counts.tokens
-    hidden, mlp = _KEPT_A_LAYER
-    a_layer = 2 * tokens * (hidden * text.hidden_size + mlp * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size))
-    layers = text.num_hidden_layers
-    activations = (
-        (2 * tokens * text.hidden_size * layers + a_layer) if settings.model.gradient_checkpointing else a_layer * layers
-    )
-    logits = supervised * text.vocab_size * (2 + 4 + 4 + 4)
-    trained = _trained_bytes(settings, sizes, device)
-    return int(_PROCESS_BYTES[device.type] + sizes.base_bytes + trained + activations + logits)
+        return cls(total, trainable, base_bytes, whole)
 
 
 def _trained_bytes(settings: Settings, sizes: _Sizes, device: torch.device) -> float:

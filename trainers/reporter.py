@@ -35,11 +35,14 @@ class Display(Protocol):
         epochs: int,
         loss: float,
         learning_rate: float,
-        tokens_per_s: float,
+        speed: float,
+        unit: str,
         memory: int,
         logged: bool,
     ) -> None:
-        """A step is done; ``logged`` marks those that have a row in ``metrics.jsonl``. ``memory`` is a peak in bytes."""
+        """A step is done; ``logged`` marks those that have a row in ``metrics.jsonl``. ``speed`` is in units (tokens, images) a
+        second, ``memory`` a peak in bytes.
+        """
 
     def close(self) -> None:
         """Nothing more comes."""

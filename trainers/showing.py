@@ -13,7 +13,7 @@ from pitstop.trainers.reporter import Reporter
 
 
 class Show:
-    """Feeds the display, and says a line at the end of each epoch. ``hidden`` names metrics that only the log has."""
+    """Feeds the display, and says a line at the end of each epoch. ``hidden`` names metrics that only the log has, ``unit`` is what is counted."""
 
     def __init__(
         self,
@@ -23,9 +23,10 @@ class Show:
         progress: Progress,
         device: torch.device,
         hidden: Collection[str] = (),
+        unit: str = "tokens",
     ) -> None:
         self.reporter, self.every, self.epochs, self.progress = reporter, every, epochs, progress
-        self.device, self.hidden = device, hidden
+        self.device, self.hidden, self.unit = device, hidden, unit
         self._tokens = progress.tokens
 
     def at_boundary(self, boundary: Boundary) -> None:
@@ -37,7 +38,8 @@ class Show:
             epochs=self.epochs,
             loss=self.progress.unlogged.mean(),
             learning_rate=boundary.learning_rate,
-            tokens_per_s=tokens / boundary.step_s if boundary.step_s else 0.0,
+            speed=tokens / boundary.step_s if boundary.step_s else 0.0,
+            unit=self.unit,
             memory=peak_memory_bytes(self.device),
             logged=boundary.step % self.every == 0,
         )

@@ -395,7 +395,7 @@ class _Training:
         )
 
     def _hooks(self, last_saved_step: int | None) -> list[Hook]:
-        training, progress = self.settings.training, self.progress
+        training, progress, unit = self.settings.training, self.progress, self.inputs.task.unit
         hooks: list[Hook] = []
         if self.inputs.eval is not None:
             status = lambda: self.reporter.display.status("evaluating")  # noqa: E731
@@ -407,12 +407,12 @@ class _Training:
         if self.samples is not None:
             hooks.append(self.samples.at_the_end())
         show = Show(
-            self.reporter, training.logging_steps, training.epochs, progress, self.hardware.device, self._left_to_the_log()
+            self.reporter, training.logging_steps, training.epochs, progress, self.hardware.device, self._left_to_the_log(), unit
         )
         hooks.append(show)
         if self.log is not None:
             tell, names = self.tracking.log, self.inputs.train.names
-            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn, tell, names))
+            hooks.append(LogMetrics(self.log, training, progress, self.reporter.warn, tell, names, unit))
         if self.hardware.device.type == "cpu" and (trim := TrimHeap.for_this_system()) is not None:
             hooks.append(trim)
         hooks.append(SaveCheckpoints(training, progress, self.saver.save, last_saved_step))
@@ -517,15 +517,13 @@ class _Training:
                 self.reporter.warn(f"{log.path}: the last rows could not be written: {error.strerror or error}")
 
     def _announce(self) -> None:
-        counts, plan, model = self.inputs.train.counts, self.loop.plan, self.engine.model
+        plan, model = self.loop.plan, self.engine.model
         trainable, total = parameter_counts(model)
         self.reporter.line(
             f"{self.settings.training.method} on {self.hardware.device}: {trainable:,} trainable parameters ({100 * trainable / total:.2f} %)"
         )
-        self.reporter.line(
-            f"{counts.used:,} records, {counts.tokens:,} tokens ({counts.supervised_tokens:,} supervised) in {len(self.inputs.train):,} sequences; "
-            f"{plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all"
-        )
+        what = self.inputs.train.in_words()
+        self.reporter.line(f"{what}; {plan.steps_per_epoch} steps an epoch, {plan.total_steps} in all")
         for share in describe_shares(self.inputs.train):
             self.reporter.line(f"  {share}")
 

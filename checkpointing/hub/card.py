@@ -114,9 +114,13 @@ def _is_plain(text: str | None) -> bool:
     return bool(text and re.fullmatch(r"[\w./-]+", text, re.ASCII))
 
 
+_COUNTS = {False: (("used", "records"), ("tokens", "tokens")), True: (("used", "images"),)}
+"""What is counted of data, by whether it has classes of images: the key in metadata.json and the word for people."""
+
+
 def _data(facts: CardFacts) -> str:
     names = ", ".join(_linked(name, "datasets/", name in facts.datasets_on_hub) for name in facts.datasets)
-    counts = [(at(facts.metadata, "data", key), word) for key, word in (("used", "records"), ("tokens", "tokens"))]
+    counts = [(at(facts.metadata, "data", key), word) for key, word in _COUNTS[at(facts.metadata, "data", "classes") is not None]]
     words = ", ".join(f"{count:,} {word}" for count, word in counts if type(count) is int)
     return f"{names}: {words}" if names and words else names
 

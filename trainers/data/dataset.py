@@ -109,6 +109,12 @@ class Sequences(ABC):
     def first(self, count: int) -> Sequences:
         """The first ``count`` records alone, with their counts."""
 
+    def in_words(self) -> str:
+        """How much it is, for people."""
+        counts = self.counts
+        tokens = f"{counts.tokens:,} tokens ({counts.supervised_tokens:,} supervised)"
+        return f"{counts.used:,} records, {tokens} in {len(self):,} sequences"
+
     def described(self) -> dict[str, Any]:
         """What a run records of it beside its size and fingerprint."""
         return self.counts.as_dict()

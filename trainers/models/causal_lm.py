@@ -14,10 +14,12 @@ from torch import nn
 from pitstop.checkpointing import forms
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.loss import TokenObjective, takes_logits_to_keep
 from pitstop.trainers.models import attention
 from pitstop.trainers.models.adapter import AdapterForm
 from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries, save_base
+from pitstop.trainers.models.cost import Cost, of_causal_lm
 from pitstop.trainers.models.foreign_code import check_stored, forget_code
 from pitstop.trainers.models.scratch import read_model_config
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
@@ -98,6 +100,10 @@ class CausalLM:
             warn("This architecture cannot keep packed records apart: records are padded instead, and packing is off.")
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         return TokenObjective(flat, flash, pad_id, keep_positions=takes_logits_to_keep(model))
+
+    def cost(self, model: Any, settings: Settings, data: Sequences) -> Cost:
+        """From widths and depths."""
+        return of_causal_lm(model, settings, data)
 
     def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
         """As ``save_pretrained`` does."""

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pitstop.trainers.data.dataset import Sequences
     from pitstop.trainers.models.adapter import AdapterForm
     from pitstop.trainers.models.base import BaseRecipe
+    from pitstop.trainers.models.cost import Cost
     from pitstop.trainers.models.source import KnownBase, ModelSource
     from pitstop.trainers.objective import Objective
 
@@ -61,6 +63,9 @@ class Family(Protocol):
         warn: Callable[[str], None],
     ) -> Objective:
         """What is minimised with ``model``, which is bare. ``warn`` is told where not all can be done as the settings say."""
+
+    def cost(self, model: Any, settings: Settings, data: Sequences) -> Cost:
+        """An estimate for ``model`` on the device ``meta``, with its adapter where it gets one."""
 
     def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
         """Write a base for adapters as it is used, 4-bit if it is, so that ``load(…, stored=True)`` gives it back."""

@@ -42,6 +42,11 @@ class ImageData(Sequences):
         """The first ``count`` images."""
         return ImageData(self.images.part(np.arange(len(self)) < count))
 
+    def in_words(self) -> str:
+        """How many images of how many classes."""
+        classes = int(np.count_nonzero(self.images.counts()))
+        return f"{len(self):,} images of {classes} {'class' if classes == 1 else 'classes'}"
+
     def described(self) -> dict[str, Any]:
         """Counts, those of each class that is there, and the names of all in their numbering."""
         names, counts = self.images.class_names, self.images.counts()

@@ -11,14 +11,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from pitstop.checkpointing import forms, state
 from pitstop.checkpointing.model_files import MAX_BYTES
 from pitstop.checkpointing.storage import read_regular_file
 from pitstop.configs.errors import CheckpointError, ModelError, SettingsError, first_line
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.models.adapter import AdapterForm
 from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.cost import Cost
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
 from pitstop.trainers.models.trained import as_evaluated, check_size
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
@@ -106,6 +110,23 @@ class DiffiTFamily:
         """The EDM loss."""
         del model, device, flash, warn
         return DenoisingObjective(tokenizer, flip=settings.diffusion.flip)
+
+    def cost(self, model: Any, settings: Settings, data: Sequences) -> Cost:
+        """Counted on one image of the device ``meta``; the backward pass takes twice the forward, less what frozen weights save."""
+        config = _bare(model).config
+        side, kept = config.image_size, 0
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            if not isinstance(tensor, nn.Parameter):
+                kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.device("meta"), FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+            labels = torch.zeros(1, dtype=torch.int64) if config.classes else None
+            model(torch.zeros(1, config.channels, side, side), torch.zeros(1), labels)
+        passes = 3 if settings.training.all_weights else 2
+        return Cost(float(kept * min(settings.training.batch_size, len(data))), float(passes * counter.get_total_flops()))
 
     def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
         """Two files."""
