@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,12 +40,28 @@ def generate(
     multi_turn: Annotated[
         bool, typer.Option("--multi-turn", help="In a session at the terminal: each prompt goes on with the conversation.")
     ] = False,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", min=1, max=100_000, help="Images to make, of a run of the task diffusion (default: 16)."),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="NAME", help="Make images of this class, of a model that is told classes. Repeatable."),
+    ] = None,
+    sampling_steps: Annotated[
+        int | None, typer.Option("--sampling-steps", min=2, max=1000, help="Steps for each image (default: as in training).")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="PNG for the images (default: named after run and checkpoint)."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --output.")] = False,
     base_dir: BaseDirOption = None,
     env_file: TokenFileOption = None,
     model_id: ModelIdOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print prompts and answers as JSON.")] = False,
 ) -> int:
-    """Let a checkpoint answer prompts, rendered exactly as in its training.
+    """Let a checkpoint answer prompts, rendered exactly as in its training; or make images, if that is its task.
 
     Prompts come from --prompt, --prompts or, where it is no terminal, standard input (one a line). At a terminal, without any, a
     session begins in which /use 2@last changes to another checkpoint on the same base at once. Answers are the most likely
@@ -57,15 +73,38 @@ def generate(
       pitstop generate 3@best --prompt 'List the drugs: aspirin was given.' --base
       pitstop generate 3 --prompts prompts.txt --temperature 0.7 --top-p 0.9 --seed 1 --json
       pitstop generate 3@last < prompts.txt
+      pitstop generate base_training/1 --images 64 --seed 1 --output shoes.png
     """
-    sampling = _sampling_values(temperature, top_p, seed)
+    of_images = {
+        "--images": images,
+        "--class": classes,
+        "--sampling-steps": sampling_steps,
+        "--output": output,
+        "--force": force or None,
+    }
+    of_text = {
+        "--prompt": prompt,
+        "--prompts": prompts,
+        "--temperature": temperature or None,
+        "--top-p": top_p,
+        "--multi-turn": multi_turn or None,
+    }
+    asked = any(value is not None for value in of_images.values())
+    sampling = None if asked else _sampling_values(temperature, top_p, seed)
+    plan = choose(run, base_dir, env_file, model_id)
+    makes_images = plan.settings.training.task == "diffusion"
+    _refuse(of_text if makes_images else of_images, plan.run.label, plan.settings.training.task)
+    if makes_images:
+        from pitstop.cli.images import Wanted, make_images
+
+        wanted = Wanted(images or 16, tuple(classes or ()), seed or 0, sampling_steps, batch_size, base, output, force)
+        return make_images(plan, wanted, json_output=json_output)
     given = _given(prompt, prompts, session=multi_turn)
     if given is None and (json_output or base):
         option = "--json" if json_output else "--base"
         raise SettingsError(
             f"{option} needs prompts.", hint="Give --prompt or --prompts; in a session, /use base shows the base."
         )
-    plan = choose(run, base_dir, env_file, model_id)
     from pitstop.trainers.answering import Answering
     from pitstop.trainers.generate import Sampling
     from pitstop.trainers.inference import open_model
@@ -79,6 +118,13 @@ def generate(
         where = (base_dir, env_file)
         return Session(opened, how, lambda reference: choose(reference, *where), multi_turn=multi_turn).run()
     return _answer_all(opened, given, how, with_base=base, json_output=json_output)
+
+
+def _refuse(options: Mapping[str, Any], run: str, task: str) -> None:
+    """Raises ``SettingsError`` for options that mean nothing for the task."""
+    for option, value in options.items():
+        if value is not None:
+            raise SettingsError(f"{option}: {run} is of the task {task}, for which it means nothing.", hint="Leave it out.")
 
 
 def _sampling_values(temperature: float, top_p: float | None, seed: int | None) -> tuple[float, float, int] | None:

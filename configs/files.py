@@ -40,7 +40,7 @@ def read_preset(name: str) -> Layer:
 
 
 def read_config(name: str) -> Layer:
-    """Settings of a ``--config`` value: a file, or a shipped preset by its bare name.
+    """Settings of a ``--config`` value: a file, or a shipped preset by its name, of which the last part will do.
 
     ``configs/training/lora_finetuning.yaml``, the path that the source documents use, means the shipped preset where no
     such file exists.
@@ -49,6 +49,9 @@ def read_config(name: str) -> Layer:
         SettingsError: nothing of this name, bad YAML, or a key that is not a setting.
     """
     path = Path(name).expanduser()
+    alike = [preset for preset in preset_names() if preset.rpartition("/")[2] == name]
+    if len(alike) == 1 and not path.exists():
+        return read_preset(alike[0])
     documented = name.removeprefix("configs/").removesuffix(".yaml")
     if name in preset_names():
         return read_preset(name)

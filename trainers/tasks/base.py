@@ -118,7 +118,10 @@ class Task(ABC):
         return None
 
     def metrics(self, evaluation: Sequences) -> Mapping[str, Direction]:
-        """The metrics that ``score`` will give for this data, and which way is better; empty without a scorer."""
+        """The metrics that ``score`` will give for this data, and which way is better; empty without a scorer.
+
+        Raises ``SettingsError`` where something is missing that they take.
+        """
         del evaluation
         return {}
 

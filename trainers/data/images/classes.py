@@ -27,17 +27,7 @@ def choose_classes(images: ImageSet, classes: Sequence[str | int]) -> ImageSet:
     Raises:
         DataError: no class is given, there is no such class, a class is given twice, or has no image.
     """
-    if not classes:
-        raise DataError("No class is chosen.", hint=_listing(images.class_names))
-    given: dict[int, str | int] = {}
-    for each in classes:
-        found = _id_of(each, images.class_names)
-        if found in given:
-            raise DataError(
-                f"The class {images.class_names[found]} is given twice: as {given[found]} and as {each}.",
-                hint="Name every class once.",
-            )
-        given[found] = each
+    given = class_ids(classes, images.class_names)
     counts = images.counts()
     for found in given:
         if not counts[found]:
@@ -47,6 +37,24 @@ def choose_classes(images: ImageSet, classes: Sequence[str | int]) -> ImageSet:
             )
     chosen = tuple(sorted(given))
     return replace(images.part(np.isin(images.labels, chosen)), chosen=chosen)
+
+
+def class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
+    """The ids of classes, in the order in which they are given; ``names`` has the name of every id.
+
+    Raises ``DataError`` where none is given, there is no such class, or one is given twice.
+    """
+    if not classes:
+        raise DataError("No class is chosen.", hint=_listing(names))
+    given: dict[int, str | int] = {}
+    for each in classes:
+        found = _id_of(each, names)
+        if found in given:
+            raise DataError(
+                f"The class {names[found]} is given twice: as {given[found]} and as {each}.", hint="Name every class once."
+            )
+        given[found] = each
+    return list(given)
 
 
 def _id_of(given: str | int, names: Sequence[str]) -> int:

@@ -41,6 +41,15 @@ def read_folder(directory: Path, *, split: str, size: int, skip_bad: bool = Fals
     return ImageSet(images, labels, names, bad=bad.count, bad_reasons=bad.reasons)
 
 
+def has_folder_split(directory: Path, split: str) -> bool:
+    """Whether ``read_folder`` would find a folder for ``split``. Raises ``DataError`` for a directory that cannot be read."""
+    try:
+        _split_folder(directory, split)
+    except NoData:
+        return False
+    return True
+
+
 def _split_folder(directory: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     tops = _folders(directory)
     if "train" not in tops or not set(tops) <= _LEVEL:  # train may also be a class, beside bus and tram

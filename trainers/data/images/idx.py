@@ -28,7 +28,12 @@ _AGAIN = "Fetch the file again; it may be cut off, or be something else."
 
 def has_idx_files(directory: Path) -> bool:
     """Whether a directory holds any of the files that ``read_idx_directory`` reads."""
-    return any(_find(directory, half, kind) is not None for half in ("train", "t10k") for kind in ("images", "labels"))
+    return any(has_idx_split(directory, split) for split in _HALVES)
+
+
+def has_idx_split(directory: Path, split: str) -> bool:
+    """Whether a directory holds any of the files that ``read_idx_directory`` reads for ``split``."""
+    return any(_find(directory, _HALVES[split], kind) is not None for kind in ("images", "labels"))
 
 
 def read_idx_directory(directory: Path, *, split: str) -> ImageSet:

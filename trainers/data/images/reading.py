@@ -9,8 +9,8 @@ from pathlib import Path
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.images import cifar
 from pitstop.trainers.data.images.fitting import fit
-from pitstop.trainers.data.images.folder import read_folder
-from pitstop.trainers.data.images.idx import has_idx_files, read_idx_directory
+from pitstop.trainers.data.images.folder import has_folder_split, read_folder
+from pitstop.trainers.data.images.idx import has_idx_files, has_idx_split, read_idx_directory
 from pitstop.trainers.data.images.image_set import ImageSet
 from pitstop.trainers.data.images.named import NAMED_SETS, locate, named_set
 from pitstop.trainers.data.records import NoData
@@ -56,6 +56,17 @@ def read_images(
     if read.bad:
         tell(f"{spec}: {read.bad:,} images could not be read and are left out; the first: {read.bad_reasons[0]}")
     return replace(read, images=fit(read.images, size, channels))
+
+
+def has_validation(spec: str) -> bool:
+    """Whether a data set has images to validate on apart from those to train on; of one that is not there, reading tells.
+
+    Raises ``DataError`` for a directory that cannot be read.
+    """
+    path = _existing(spec)
+    if path is None or not path.is_dir() or _cifar_inside(path) is not None or cifar.layout_of(path) is not None:
+        return True
+    return has_idx_split(path, "validation") if has_idx_files(path) else has_folder_split(path, "validation")
 
 
 def _path(spec: str, data_root: Path | None, tell: Callable[[str], None]) -> Path:

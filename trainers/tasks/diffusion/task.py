@@ -17,6 +17,7 @@ from pitstop.trainers.data.images.data import ImageData, hold_out
 from pitstop.trainers.data.images.reading import has_validation, read_images
 from pitstop.trainers.tasks.base import Direction, Scoring, Task, Training
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
+from pitstop.trainers.tasks.diffusion.fid import check_available, fid
 from pitstop.trainers.tasks.diffusion.grids import DIRECTORY, Grids
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class DiffusionTask(Task):
     def splits_itself(self) -> bool:
         """The data set's own held-out half is evaluated, where it has one and no share of the training data is asked for."""
         data = self.settings.data
-        return data.eval_fraction == 0 and not data.eval and has_validation(data.train[0], Path(data.root).expanduser())
+        return data.eval_fraction == 0 and not data.eval and has_validation(data.train[0])
 
     def samples(self, training: Training) -> Grids | None:
         """A grid of made images."""
@@ -95,15 +96,16 @@ class DiffusionTask(Task):
         )
 
     def metrics(self, evaluation: Sequences) -> Mapping[str, Direction]:
-        """The Fréchet inception distance, if it is asked for."""
+        """The Fréchet inception distance, if it is asked for. Raises ``SettingsError`` where what it takes is not here."""
         del evaluation
-        return {"fid": "min"} if self.settings.diffusion.fid_images else {}
+        if not self.settings.diffusion.fid_images:
+            return {}
+        check_available()
+        return {"fid": "min"}
 
     def score(self, evaluation: Sequences, scoring: Scoring) -> dict[str, float]:
         """The distance between made images and those of ``evaluation``."""
         if not self.settings.diffusion.fid_images:
             return {}
-        from pitstop.trainers.tasks.diffusion.fid import fid
-
         assert isinstance(evaluation, ImageData)
         return {"fid": fid(evaluation, scoring, self.config, self.settings)}
