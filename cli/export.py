@@ -64,6 +64,10 @@ def export(
     say(f"{result['run']}@{result['checkpoint']} as {form} in {target} ({human_size(result['size_bytes'])})")
     if "difference" in result:
         _tell_difference(result["difference"])
+    if "image_difference" in result:
+        say(
+            f"Its images differ from those of base and adapter by at most {result['image_difference']:.2g} (pixels go from -1 to 1)."
+        )
     return 0
 
 

@@ -39,8 +39,8 @@ def make_images(plan: ResumePlan, wanted: Wanted, *, json_output: bool) -> int:
     if target.suffix.lower() != ".png":
         raise SettingsError(f"--output {target}: the images are written as PNG.", hint="Give a name that ends in .png.")
     check_target(target, plan.run.path, directory=False, force=wanted.force)
-    told = told_classes(plan, wanted.classes)
     opened = open_model(plan, reporter())
+    told = told_classes(opened, wanted.classes)
     found = {}
     for label in [opened.label, *([BASE] if wanted.base else [])]:
         opened.use(label)

@@ -42,7 +42,7 @@ def export_card(plan: ResumePlan, facts: Mapping[str, Any], base_id: str | None,
     """The card as Markdown with YAML front matter. ``base_id`` is the base's id on the Hub, None where it is not known."""
     revision = facts["base_model"]["revision"]
     card = CardFacts(repo="", name=facts["name"], settings=facts["settings"], metadata={"base_model": {"revision": revision}})
-    kind = "model (base and adapter in one, bfloat16)" if merged else "LoRA adapter"
+    kind = _kind(card, merged=merged)
     sections = [
         _front_matter(card, base_id, merged=merged),
         [f"# {escaped(facts['name'])}"],
@@ -51,15 +51,22 @@ def export_card(plan: ResumePlan, facts: Mapping[str, Any], base_id: str | None,
         ],
         _metrics(facts["metrics"]),
         ["## Settings", "", *table(["Setting", "Value"], _settings(facts["settings"]))],
-        _loading(base_id, revision, merged=merged),
+        _making_images(base_id, merged=merged) if card.makes_images else _loading(base_id, revision, merged=merged),
     ]
     return mask("\n\n".join("\n".join(lines) for lines in sections if lines) + "\n")
 
 
+def _kind(card: CardFacts, *, merged: bool) -> str:
+    if not merged:
+        return "LoRA adapter"
+    return f"model (base and adapter in one, {'float32' if card.makes_images else 'bfloat16'})"
+
+
 def _front_matter(card: CardFacts, base_id: str | None, *, merged: bool) -> list[str]:
-    lines = ["---", f"library_name: {'transformers' if merged else 'peft'}"]
+    lines = ["---", f"library_name: {'pitstop' if card.makes_images else 'transformers' if merged else 'peft'}"]
     lines += [f"base_model: {quoted(base_id)}"] if base_id else []
-    lines += ["pipeline_tag: text-generation", "tags:", "- lora", "- pitstop"]
+    pipeline = "unconditional-image-generation" if card.makes_images else "text-generation"
+    lines += [f"pipeline_tag: {pipeline}", "tags:", "- lora", "- pitstop"]
     if card.datasets_on_hub:
         lines += ["datasets:", *(f"- {quoted(name)}" for name in card.datasets_on_hub)]
     return [*lines, "---"]
@@ -72,6 +79,19 @@ def _metrics(metrics: Mapping[str, float | None]) -> list[str]:
 
 def _settings(settings: Mapping[str, Any]) -> list[list[str]]:
     return [[f"`{path}`", escaped(shown_value(value))] for path, value in shown_settings(settings)]
+
+
+def _making_images(base_id: str | None, *, merged: bool) -> list[str]:
+    given = '"."' if merged else f'{quoted(base_id or _PLACEHOLDER)}, adapter="."'
+    return [
+        "## Make images",
+        "",
+        "```python",
+        "from pitstop.trainers.tasks.diffusion.loading import load_sampler",
+        "",
+        f"images = load_sampler({given}).made(16, seed=0)  # uint8, (16, channels, height, width); . is this directory",
+        "```",
+    ]
 
 
 def _loading(base_id: str | None, revision: str | None, *, merged: bool) -> list[str]:

@@ -75,6 +75,15 @@ def _base(plan: ResumePlan, reporter: Reporter) -> BaseOnDisk:
     return find_base(plan, choose_precision(settings, torch.device("cpu")), reporter)
 
 
+def makes_images(plan: ResumePlan) -> bool:
+    """Whether the run is of a task whose models have neither a tokenizer nor a class in transformers."""
+    return plan.settings.training.task == "diffusion"
+
+
+def _tokenizer(plan: ResumePlan, base: BaseOnDisk) -> Any:
+    return None if makes_images(plan) else load_tokenizer(base.path)
+
+
 def base_on_hub(plan: ResumePlan, asked: str | None) -> str | None:
     """The id under which others find the base; None where all that is known is a directory of this machine."""
     if asked is not None:
@@ -102,7 +111,7 @@ def _export_adapter(plan: ResumePlan, request: ExportRequest, reporter: Reporter
     else:
         revision = plan.known_base.revision if plan.known_base and request.base_id is None else None
         config |= {"base_model_name_or_path": base_id, **({"revision": revision} if revision else {})}
-    tokenizer = load_tokenizer(_base(plan, reporter).path)
+    tokenizer = _tokenizer(plan, _base(plan, reporter))
     with in_place_of(request.target) as directory:
         directory.mkdir()
         (directory / layout.ADAPTER_WEIGHTS).write_bytes(read_verified(plan.info, layout.ADAPTER_WEIGHTS))
@@ -113,9 +122,10 @@ def _export_adapter(plan: ResumePlan, request: ExportRequest, reporter: Reporter
 
 def _write_rest(directory: Path, plan: ResumePlan, tokenizer: Any, base_id: str | None, *, merged: bool) -> None:
     """Tokenizer, card, and the facts for programs."""
-    forget_code(tokenizer)
-    with quiet_libraries():
-        tokenizer.save_pretrained(directory)
+    if tokenizer is not None:
+        forget_code(tokenizer)
+        with quiet_libraries():
+            tokenizer.save_pretrained(directory)
     facts = facts_of(plan)
     (directory / "README.md").write_text(export_card(plan, facts, base_id, merged=merged), encoding="utf-8")
     write_json(directory / MARKER, {"format": MERGED if merged else ADAPTER, **facts})
@@ -126,6 +136,8 @@ def _write_rest(directory: Path, plan: ResumePlan, tokenizer: Any, base_id: str 
 
 def _export_merged(plan: ResumePlan, request: ExportRequest, reporter: Reporter) -> dict[str, Any]:
     base = _base(plan, reporter)
+    if makes_images(plan):
+        return _export_merged_denoiser(plan, base, request, reporter)
     tokenizer = load_tokenizer(base.path)
     ids = make_task(plan.settings, tokenizer).prompt_ids(merging.PROBE)
     reporter.line("Loading the base and its adapter …")
@@ -142,6 +154,19 @@ def _export_merged(plan: ResumePlan, request: ExportRequest, reporter: Reporter)
         reporter.line("Comparing the merged model with base and adapter …")
         difference = merging.compare_saved(directory, ids, wanted, precision)
     return {"difference": asdict(difference), "parameters": parameters}
+
+
+def _export_merged_denoiser(plan: ResumePlan, base: BaseOnDisk, request: ExportRequest, reporter: Reporter) -> dict[str, Any]:
+    from pitstop.trainers.tasks.diffusion import merging as denoisers
+
+    adapted, _ = merging.open_for_merging(plan, base)
+    _, parameters = parameter_counts(adapted)
+    check_room(request.target, 4 * parameters + _SMALL_FILES)
+    with in_place_of(request.target) as directory:
+        reporter.line("Merging and writing …")
+        difference = denoisers.merge_into(adapted, directory)
+        _write_rest(directory, plan, None, base_on_hub(plan, request.base_id), merged=True)
+    return {"image_difference": difference, "parameters": parameters}
 
 
 # ckpt ------------------------------------------------------------------------------------------------------------------

@@ -63,12 +63,12 @@ def model_card(facts: CardFacts) -> str:
 def _front_matter(facts: CardFacts) -> list[str]:
     base, data = facts.base_on_hub, facts.datasets_on_hub
     tags = [*([] if facts.whole else ["lora"]), *(["qlora"] if facts.method == "qlora" else []), "pitstop"]
-    library = "transformers" if facts.whole else "peft"
+    library = "pitstop" if facts.makes_images else "transformers" if facts.whole else "peft"
     lines = [
         "---",
         f"library_name: {library}",
         *([f"base_model: {quoted(base)}"] if base else []),
-        "pipeline_tag: text-generation",
+        f"pipeline_tag: {'unconditional-image-generation' if facts.makes_images else 'text-generation'}",
     ]
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
     if data:
@@ -90,7 +90,8 @@ def _introduction(facts: CardFacts) -> list[str]:
 
 def _first(facts: CardFacts) -> str:
     if facts.from_scratch:
-        return "A language model trained from scratch with Pitstop."
+        kind = "denoiser of images (DiffiT)" if facts.makes_images else "language model"
+        return f"A {kind} trained from scratch with Pitstop."
     base = _linked(facts.base or "its base model", "", facts.base_on_hub is not None)
     return (
         f"{base}, all its weights trained with Pitstop." if facts.whole else f"A LoRA adapter for {base}, trained with Pitstop."

@@ -56,6 +56,11 @@ class CardFacts:
         return self.method == "full"
 
     @property
+    def makes_images(self) -> bool:
+        """Whether it makes images, not text."""
+        return at(self.settings, "training", "task") == "diffusion"
+
+    @property
     def from_scratch(self) -> bool:
         """Whether it began with random weights; ``base`` is then the configuration that it was made after."""
         return at(self.settings, "model", "from_scratch") is True

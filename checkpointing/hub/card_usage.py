@@ -16,6 +16,8 @@ _BY_PRECISION = {"bf16": "bfloat16", "fp16": "float16"}
 
 def loading(facts: CardFacts) -> list[str]:
     """The section on loading the adapter, and a checkpoint, with PEFT; of a whole model with transformers alone."""
+    if facts.makes_images:
+        return _making_images(facts)
     if facts.whole:
         return _loading_whole(facts)
     where, note = _base(facts)
@@ -41,6 +43,31 @@ def loading(facts: CardFacts) -> list[str]:
         "model = PeftModel.from_pretrained(base, repo)",
         "```",
         *_one_checkpoint(facts),
+        *_about_average(facts),
+    ]
+
+
+def _making_images(facts: CardFacts) -> list[str]:
+    """Pitstop's own network, for which no other library has a class."""
+    repo, files = quoted(facts.repo), "snapshot_download(repo)"
+    if facts.whole:
+        note, given = [], files
+    elif facts.base_pushed:
+        note, given = [], f'{files} + "/{BASE_DIRECTORY}", adapter={files}'
+    else:
+        note = ["The base is not part of this repository: put the directory of its checkpoint or export in here.", ""]
+        given = f"{quoted(_PLACEHOLDER)}, adapter={files}"
+    return [
+        "## Make images",
+        "",
+        *note,
+        "```python",
+        "from huggingface_hub import snapshot_download",
+        "from pitstop.trainers.tasks.diffusion.loading import load_sampler",
+        "",
+        f"repo = {repo}",
+        f"images = load_sampler({given}).made(16, seed=0)  # uint8, (16, channels, height, width)",
+        "```",
         *_about_average(facts),
     ]
 

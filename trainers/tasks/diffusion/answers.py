@@ -20,17 +20,21 @@ Told = tuple[tuple[int, str], ...]
 """Classes that a model is told of: number and name, gone through from the first to the last and again."""
 
 
-def told_classes(plan: ResumePlan, wanted: Sequence[str]) -> Told:
+def told_classes(opened: OpenModel, wanted: Sequence[str]) -> Told:
     """The classes to make images of: those of ``wanted``, otherwise all that the run was trained on. Empty for a model that is told none.
 
     Raises ``SettingsError`` for classes of such a model, and ``DataError`` for one that there is not.
     """
-    names, counts = _recorded(plan)
-    if not names:
+    if not opened.tokenizer.classes:
         if wanted:
-            raise SettingsError(f"--class: the classes of {plan.run.label} are not on record.", hint="Leave it out.")
+            raise SettingsError(
+                f"--class: the model of {opened.plan.run.label} is told no classes.",
+                hint="Leave it out, or train a model from scratch with --conditional-classes.",
+            )
         return ()
-    trained = [number for number, name in enumerate(names) if name in counts]
+    names, counts = _recorded(opened.plan)
+    names = names or [str(number) for number in range(opened.tokenizer.classes)]
+    trained = [number for number, name in enumerate(names) if name in counts] or list(range(len(names)))
     chosen = class_ids(wanted, names) if wanted else trained
     return tuple((number, names[number]) for number in chosen)
 
@@ -59,7 +63,7 @@ def images_of(opened: OpenModel, count: int, told: Told, *, seed: int, steps: in
             steps=steps or settings.diffusion.sampling_steps,
             batch_size=batch_size,
         )
-        labels = [told[number % len(told)][0] for number in range(count)] if config.classes and told else None
+        labels = [told[number % len(told)][0] for number in range(count)] if told else None
         return sampler.made(count, seed=seed, labels=labels)
 
 

@@ -1,0 +1,41 @@
+"""A saved network for other people's Python: from a checkpoint of a base training, an export, or a repository on the Hub."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pitstop.configs.errors import ModelError
+from pitstop.trainers.models.base import BaseRecipe, quiet_libraries
+from pitstop.trainers.models.source import ModelSource
+from pitstop.trainers.tasks.diffusion.family import DiffiTFamily, read_config
+from pitstop.trainers.tasks.diffusion.sampling import Sampler
+
+_PLAIN = BaseRecipe(quantised=False, quant_type="nf4", double_quant=False, compute=torch.float32)
+
+
+def load_sampler(directory: Path | str, adapter: Path | str | None = None, device: str = "cpu") -> Sampler:
+    """What makes images with the network in ``directory``, in float32, with a LoRA ``adapter`` on it where one is given.
+
+    >>> load_sampler("exported").made(16, seed=0).shape  # doctest: +SKIP
+    (16, 3, 32, 32)
+
+    Raises ``ModelError`` where there is no such network or adapter.
+    """
+    path, where = Path(directory), torch.device(device)
+    model: Any = DiffiTFamily().load(path, _PLAIN, where, stored=False, flash=False, frozen=True)
+    if adapter is not None:
+        model = _with_adapter(model, Path(adapter))
+    return Sampler(model, read_config(ModelSource(str(path), path, None)), where, contextlib.nullcontext)
+
+
+def _with_adapter(model: Any, directory: Path) -> Any:
+    from peft import PeftModel
+
+    if not (directory / "adapter_config.json").is_file():
+        raise ModelError(f"{directory} holds no adapter.", hint="Give the directory with adapter_config.json.")
+    with quiet_libraries():
+        return PeftModel.from_pretrained(model, str(directory), local_files_only=True)
