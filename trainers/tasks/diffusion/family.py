@@ -25,10 +25,9 @@ from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.cost import Cost
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
 from pitstop.trainers.models.trained import as_evaluated, check_size
-from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
+from pitstop.trainers.tasks.diffusion.config import SIZES, DiffiTConfig, named_size
 from pitstop.trainers.tasks.diffusion.model import DiffiT
 from pitstop.trainers.tasks.diffusion.objective import DenoisingObjective
-from pitstop.trainers.tasks.diffusion.sizes import SIZES, named_size
 
 _HINT = f"Sizes that come with Pitstop: {', '.join(SIZES)}; or copy the config.json of a base training and change it."
 
