@@ -96,9 +96,9 @@ def test_the_wheel_has_every_module_and_data_file_and_nothing_else(repository: P
     expected = {
         f"pitstop/{path.relative_to(repository).as_posix()}"
         for name in PACKAGED
-        for pattern in ("*.py", "*.yaml", "*.jsonl")
+        for pattern in ("*.py", "*.yaml", "*.jsonl", "sizes/*.json")
         for path in (repository / name).rglob(pattern)
-        if path.is_relative_to(repository / "configs") or (path.parent / "__init__.py").is_file()  # examples stay in the checkout
+        if path.is_relative_to(repository / "configs") or path.parent.name == "sizes" or (path.parent / "__init__.py").is_file()
     }
     assert names == expected
 

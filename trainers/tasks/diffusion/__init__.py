@@ -1,0 +1,1 @@
+"""diffusion: images from noise, by the DiffiT network under the EDM objective."""
