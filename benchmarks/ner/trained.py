@@ -14,7 +14,7 @@ from benchmarks.ner.workload import TYPES, Job
 from benchmarks.vs_trl.sides import environment
 
 MAX_NEW_TOKENS = 128
-BATCH_SIZE = 16
+BATCH_SIZE = 64
 FIRST = 40
 """Validation records that are scored apart, too."""
 
