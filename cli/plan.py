@@ -47,7 +47,7 @@ def show_plan(loaded: Loaded, *, json_output: bool) -> int:
         ("name, if started now", name),
         ("method", f"{training.method} on {plan.device}"),
         ("parameters", f"{plan.parameters:,} frozen, {plan.trainable_parameters:,} trainable"),
-        ("data", f"{plan.records:,} records, {plan.tokens_per_epoch:,} tokens, {plan.sequences:,} sequences"),
+        ("data", plan.data),
         *(("", share) for share in plan.sources),
         ("steps", f"{plan.steps_per_epoch:,} an epoch, {plan.total_steps:,} in all"),
         ("peak memory, about", human_size(plan.peak_memory_bytes)),

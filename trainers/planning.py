@@ -54,6 +54,7 @@ class Forecast:
     disk_bytes: int
     free_disk_bytes: int | None
     time_s: float
+    data: str = ""  # how much it is, in words
     sources: tuple[str, ...] = ()  # what each of several data sets contributes, in words
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
         disk_bytes=kept * checkpoint + (sizes.base_bytes if training.checkpoint.save_base_model else 0),
         free_disk_bytes=_free(Path(training.checkpoint.base_dir)),
         time_s=tokens * cost.flops / (_flops_per_s(device, precision.compute) * _REALISTIC * shape.world_size),
+        data=inputs.train.in_words(),
         sources=tuple(describe_shares(inputs.train)),
     )
 

@@ -91,8 +91,7 @@ def place_base(settings: Settings, source: ModelSource, tokenizer: Any, hardware
     bases, family = BaseModels(settings.training.checkpoint.base_dir), family_of(settings)
 
     def write(directory: Path) -> None:
-        form = "4-bit" if recipe.quantised else "16-bit"
-        reporter.line(f"Saving the {form} base model once, for all runs that share it.")
+        reporter.line(f"Saving the {'4-bit ' if recipe.quantised else ''}base model once, for all runs that share it.")
         model = family.load(source.path, recipe, hardware.device, stored=False, flash=False, frozen=True)
         family.save(model, tokenizer, directory)
 
