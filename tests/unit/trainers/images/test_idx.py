@@ -58,7 +58,8 @@ def test_the_classes_are_the_same_for_both_halves(tmp_path: Path) -> None:
     assert read_idx_directory(tmp_path, split="test").class_names == names
 
 
-def test_the_classes_of_fashion_mnist_have_names(tmp_path: Path) -> None:
+def test_the_classes_of_a_known_data_set_have_names(tmp_path: Path) -> None:
+    assert "fashion" not in str(tmp_path), "the directory is to be told by its own name"
     assert read_idx_directory(pair(tmp_path / "Fashion-MNIST" / "raw"), split="train").class_names == FASHION
     assert (FASHION[0], FASHION[4], FASHION[9], len(FASHION)) == ("t-shirt/top", "coat", "ankle boot", 10)
     with pytest.raises(DataError, match="the label 10 is none of Fashion-MNIST"):
