@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import machine, marked
 from benchmarks.ner import page
 from benchmarks.ner.trained import TrainingFailed, score, tokens_per_s, train
 from benchmarks.ner.workload import MARGIN, Job, fitting, read_lines, tokens_of
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = _measure(model.resolve(), options)
         if options.write:
-            page.write(page.table(result), options.write)
+            marked.write(page.NAME, page.table(result), options.write)
     except (OSError, ValueError, PitstopError) as error:
         return _failed(str(error), 2)
     except TrainingFailed as error:
@@ -100,7 +100,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument(
-        "--write", type=Path, nargs="?", const=page.PAGE, help="put the table into docs/benchmarks.md, or a copy of it"
+        "--write", type=Path, nargs="?", const=marked.PAGE, help="put the table into docs/benchmarks.md, or a copy of it"
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)

@@ -1,16 +1,14 @@
-"""The results as a table, and their place in docs/benchmarks.md."""
+"""The results as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.ner.trained import FIRST
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- ner: begin, written by benchmarks.ner -->", "<!-- ner: end -->"
+NAME = "ner"
 _SCORES = ("ner_precision", "ner_recall", "ner_f1", "ner_chemical_f1", "ner_disease_f1", "ner_exact_match")
 
 
@@ -49,19 +47,6 @@ def _scores(result: Mapping[str, Any]) -> list[str]:
                 figures = " | ".join(f"{run['scores'][when][part][score]:.3f}" for score in _SCORES)
                 rows.append(f"| {method} | {name} | {when} | {figures} |")
     return head + rows
-
-
-def replaced(page: str, text: str) -> str:
-    """Return the page with ``text`` between its marks. Raises ``ValueError`` where it has not both of them, once."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"the page must have the marks {BEGIN!r} and {END!r} once each")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
-
-
-def write(text: str, path: Path = PAGE) -> None:
-    """Put ``text`` into the page."""
-    path.write_text(replaced(path.read_text(encoding="utf-8"), text), encoding="utf-8")
 
 
 def in_short(methods: Sequence[str], scores: Mapping[str, Any]) -> str:

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import machine, marked
 from benchmarks.rank import stages
 from benchmarks.rank.data import NotThere, ml_100k
 from pitstop.trainers.models.demo_model import demo_model_path
 
 PACKAGES = ("pitstop", "torch", "transformers", "peft", "accelerate", "numpy")
-PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- rank: begin, written by benchmarks.rank -->", "<!-- rank: end -->"
+NAME = "rank"
 SHOWN = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10")
 SPLIT = "test"
 
@@ -97,13 +96,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(text: str) -> None:
-    """Put the table between its markers in the documentation."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> int:
     """Measure and print; 2 where the model is missing, 3 where the data is."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rank", description=(__doc__ or "").splitlines()[0])
@@ -132,7 +124,7 @@ def main() -> int:
     result = {"machine": machine.describe(), "versions": machine.versions(PACKAGES)}
     result |= measure(job_of(options, model, data), options)
     if options.write:
-        write(table(result))
+        marked.write(NAME, table(result))
     print(json.dumps(result, indent=2) if options.json else table(result))
     return 0
 

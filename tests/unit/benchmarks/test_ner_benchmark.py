@@ -75,18 +75,20 @@ def test_the_table_has_time_and_scores_before_and_after(bench: Any) -> None:
     assert "A processor (avx2), 2 CPUs" in text and "torch 2.13.0" in text
 
 
-def test_the_table_takes_its_place_in_the_page_and_leaves_the_rest(bench: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ner", "rank", "images"])
+def test_a_table_takes_its_place_in_the_page_and_leaves_the_rest(bench: Any, name: str, tmp_path: Path) -> None:
+    marked = bench.__main__.marked
     original = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     page = tmp_path / "benchmarks.md"
     page.write_text(original, encoding="utf-8")
     for text in ("first", "second"):
-        bench.page.write(text, page)
+        marked.write(name, text, page)
     written = page.read_text(encoding="utf-8")
-    begin, end = bench.page.BEGIN, bench.page.END
+    begin, end = marked.marks(name)
     assert written.split(begin)[0] == original.split(begin)[0] and written.split(end)[1] == original.split(end)[1]
     assert written.split(begin)[1].split(end)[0] == "\nsecond\n"
     with pytest.raises(ValueError, match="once each"):
-        bench.page.replaced("no marks", "x")
+        marked.replaced("no marks", name, "x")
 
 
 def test_what_is_missing_is_said(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,16 +82,6 @@ def test_retrievers_alone_are_measured_on_the_same_users(
     assert f"| itemknn | {result['rows']['itemknn']['recall@1']:.4f} |" in text
 
 
-def test_the_table_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{command.BEGIN}\nold\n{command.END}\nafter\n")
-    monkeypatch.setattr(command, "PAGE", page)
-    command.write("new")
-    command.write("newer")
-    assert page.read_text() == f"before\n{command.BEGIN}\nnewer\n{command.END}\nafter\n"
-    assert command.BEGIN in (Path(command.__file__).parents[2] / "docs" / "benchmarks.md").read_text()
-
-
 def test_another_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     wheel = tmp_path / "recbole.whl"

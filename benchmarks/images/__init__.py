@@ -1,0 +1,1 @@
+"""Two stages on Fashion-MNIST: a base on all clothes, then LoRA on shoes."""
