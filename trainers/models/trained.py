@@ -122,14 +122,22 @@ def check_size(directory: Path, model: nn.Module) -> None:
         raise CheckpointError(f"{directory}: its weights are {there:,} numbers, its {forms.MODEL_CONFIG} describes {wanted:,}")
 
 
+def evaluated_files(path: Path) -> dict[str, Path]:
+    """The files of a model by the names that they are looked for under; of a checkpoint with an average that stands for the weights."""
+    names = [each.name for each in path.iterdir()]
+    if not ((path / forms.EMA).is_file() and (path / layout.MANIFEST).is_file()):
+        return {name: path / name for name in names}
+    return {name: path / file for name, file in forms.Form(whole=True, ema=True).served(names).items()}
+
+
 @contextlib.contextmanager
 def as_evaluated(path: Path) -> Iterator[Path]:
     """The directory of a model, or of a checkpoint with an average a view in which that stands for the weights."""
-    if not ((path / forms.EMA).is_file() and (path / layout.MANIFEST).is_file()):
+    files = evaluated_files(path)
+    if all(file.name == name for name, file in files.items()):
         yield path
         return
-    names = [each.name for each in path.iterdir()]
     with tempfile.TemporaryDirectory(prefix="pitstop-") as scratch:
-        for name, file in forms.Form(whole=True, ema=True).served(names).items():
-            (Path(scratch) / name).symlink_to((path / file).absolute())
+        for name, file in files.items():
+            (Path(scratch) / name).symlink_to(file.absolute())
         yield Path(scratch)

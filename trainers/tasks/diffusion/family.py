@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pitstop.checkpointing import forms, state
 from pitstop.checkpointing.model_files import MAX_BYTES
 from pitstop.checkpointing.storage import read_regular_file
+from pitstop.checkpointing.tensor_headers import read_header
 from pitstop.configs.errors import CheckpointError, ModelError, SettingsError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Sequences
@@ -24,7 +25,7 @@ from pitstop.trainers.models.adapter import AdapterForm
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.cost import Cost
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
-from pitstop.trainers.models.trained import as_evaluated, check_size
+from pitstop.trainers.models.trained import check_size, evaluated_files
 from pitstop.trainers.tasks.diffusion.config import SIZES, DiffiTConfig, named_size
 from pitstop.trainers.tasks.diffusion.model import DiffiT
 from pitstop.trainers.tasks.diffusion.objective import DenoisingObjective
@@ -54,15 +55,10 @@ class DiffiTFamily:
         """Read config.json and the safetensors; of a checkpoint that another run starts from the average, if it has one."""
         del recipe, flash
         config = _config_in(path / forms.MODEL_CONFIG)
-        with contextlib.nullcontext(path) if stored else as_evaluated(path) as directory:
-            try:
-                check_size(directory, _on_meta(config))  # before memory is taken for it
-            except CheckpointError as error:
-                if stored:
-                    raise
-                raise ModelError(error.message, hint="Take config.json and weights from the same model.") from error
-            names = forms.Form(whole=True).weights([each.name for each in directory.iterdir()])
-            weights = {key: tensor for name in names for key, tensor in state.read_tensors(directory / name).items()}
+        if stored and not frozen:
+            check_size(path, _on_meta(config))
+        files = {each.name: each for each in path.iterdir()} if stored else evaluated_files(path)
+        weights = _weights([files[name] for name in forms.Form(whole=True).weights(files)], config)
         with torch.random.fork_rng(devices=[]):  # building draws weights, which these replace
             model = DiffiT(config)
         try:
@@ -181,6 +177,22 @@ def _from_scratch(settings: Settings) -> ModelSource:
     )
     read_config(source)
     return source
+
+
+def _weights(files: Sequence[Path], config: DiffiTConfig) -> dict[str, torch.Tensor]:
+    """The tensors of safetensors files, after a look at how many numbers they are. ``ModelError`` where ``config`` describes others."""
+    try:
+        # Resolved: in the Hub's cache every file is a link.
+        entries = [entry for file in files for entry in read_header(file.resolve()).values()]
+        there = sum(math.prod(entry.shape) for entry in entries)
+        if there == config.parameters:
+            return {name: tensor for file in files for name, tensor in state.read_tensors(file.resolve()).items()}
+    except CheckpointError as error:
+        raise ModelError(error.message, hint="Take weights that are safetensors.") from error
+    raise ModelError(
+        f"The weights are {there:,} numbers, {forms.MODEL_CONFIG} describes {config.parameters:,}.",
+        hint="Take both from the same model.",
+    )
 
 
 def _on_meta(config: DiffiTConfig) -> DiffiT:
