@@ -15,6 +15,8 @@ from pitstop.configs.errors import CheckpointError
 from support.stores import ForgetfulStorage, leftovers
 
 EXACT_FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors", "optimizer.json", "rng_state_0.json")
+WHOLE_FILES = ("model.safetensors", "ema.safetensors", "config.json", *EXACT_FILES[2:])
+"""Of a base training that keeps an average."""
 
 
 def arguments(model: Path, data: Path, base_dir: Path, **settings: Any) -> list[str]:
