@@ -72,6 +72,10 @@ def evaluate(
     from pitstop.trainers.inference import open_model
 
     request = EvaluationRequest(split, tuple(dataset or ()), limit, scored)
+    if output is not None and plan.settings.training.task == "diffusion":
+        raise SettingsError(
+            f"--output: {plan.run.label} is of the task diffusion, which answers nothing.", hint="pitstop generate makes images."
+        )
     target = Path(output).expanduser() if output is not None else None
     if target is not None:
         check_target(target, plan.run.path, directory=False, force=force)
@@ -131,7 +135,9 @@ def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *,
         "split": request.split,
         "dataset": list(request.specs) or None,
         "examples": data.counts.used,
-        "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen) if scores else 0,
+        "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen)
+        if scores and opened.task.unit == "tokens"
+        else 0,
         "data": data.in_words(),
         "tokens": data.counts.tokens,
         "supervised_tokens": data.counts.supervised_tokens,
