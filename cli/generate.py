@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pitstop.cli.base_dir import BaseDirOption, TokenFileOption
-from pitstop.cli.opening import ModelIdOption, RunArgument, choose, reporter
+from pitstop.cli.opening import ModelIdOption, RunArgument, choose, refuse, reporter
 from pitstop.cli.output import is_terminal, notice, paint, print_json, say
 from pitstop.configs.errors import DataError, SettingsError
 
@@ -93,7 +93,7 @@ def generate(
     sampling = None if asked else _sampling_values(temperature, top_p, seed)
     plan = choose(run, base_dir, env_file, model_id)
     makes_images = plan.settings.training.task == "diffusion"
-    _refuse(of_text if makes_images else of_images, plan.run.label, plan.settings.training.task)
+    refuse(of_text if makes_images else of_images, plan)
     if makes_images:
         from pitstop.cli.images import Wanted, make_images
 
@@ -118,13 +118,6 @@ def generate(
         where = (base_dir, env_file)
         return Session(opened, how, lambda reference: choose(reference, *where), multi_turn=multi_turn).run()
     return _answer_all(opened, given, how, with_base=base, json_output=json_output)
-
-
-def _refuse(options: Mapping[str, Any], run: str, task: str) -> None:
-    """Raises ``SettingsError`` for options that mean nothing for the task."""
-    for option, value in options.items():
-        if value is not None:
-            raise SettingsError(f"{option}: {run} is of the task {task}, for which it means nothing.", hint="Leave it out.")
 
 
 def _sampling_values(temperature: float, top_p: float | None, seed: int | None) -> tuple[float, float, int] | None:
