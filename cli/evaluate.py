@@ -74,10 +74,6 @@ def evaluate(
     from pitstop.trainers.inference import open_model
 
     request = EvaluationRequest(split, tuple(dataset or ()), limit, scored)
-    if output is not None and plan.settings.training.task == "diffusion":
-        raise SettingsError(
-            f"--output: {plan.run.label} is of the task diffusion, which answers nothing.", hint="pitstop generate makes images."
-        )
     target = Path(output).expanduser() if output is not None else None
     if target is not None:
         check_target(target, plan.run.path, directory=False, force=force)
