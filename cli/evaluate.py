@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pitstop.cli.base_dir import BaseDirOption, TokenFileOption
-from pitstop.cli.opening import ModelIdOption, RunArgument, choose, reporter
+from pitstop.cli.opening import ModelIdOption, RunArgument, choose, refuse, reporter
 from pitstop.cli.output import Column, notice, print_json, say, table, warn
 from pitstop.configs.errors import SettingsError
 
@@ -67,6 +67,8 @@ def evaluate(
     _check(split, output, force=force)
     scored = _score_examples(score_examples)
     plan = choose(run, base_dir, env_file, model_id)
+    if plan.settings.training.task == "diffusion":  # whose models answer nothing
+        refuse({"--output": output, "--score-examples": score_examples}, plan)
     from pitstop.trainers.evaluating import EvaluationRequest, check_room, read_evaluation
     from pitstop.trainers.export_files import check_target
     from pitstop.trainers.inference import open_model
@@ -131,7 +133,9 @@ def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *,
         "split": request.split,
         "dataset": list(request.specs) or None,
         "examples": data.counts.used,
-        "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen) if scores else 0,
+        "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen)
+        if scores and opened.task.unit == "tokens"
+        else 0,
         "data": data.in_words(),
         "tokens": data.counts.tokens,
         "supervised_tokens": data.counts.supervised_tokens,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pitstop.cli.base_dir import BaseDirOption, TokenFileOption
-from pitstop.cli.opening import ModelIdOption, RunArgument, choose, reporter
+from pitstop.cli.opening import ModelIdOption, RunArgument, choose, refuse, reporter
 from pitstop.cli.output import is_terminal, notice, paint, print_json, say
 from pitstop.configs.errors import DataError, SettingsError
 
@@ -89,16 +89,15 @@ def generate(
         "--top-p": top_p,
         "--multi-turn": multi_turn or None,
     }
-    asked = any(value is not None for value in of_images.values())
-    sampling = None if asked else _sampling_values(temperature, top_p, seed)
     plan = choose(run, base_dir, env_file, model_id)
     makes_images = plan.settings.training.task == "diffusion"
-    _refuse(of_text if makes_images else of_images, plan.run.label, plan.settings.training.task)
+    refuse(of_text if makes_images else of_images, plan)
     if makes_images:
         from pitstop.cli.images import Wanted, make_images
 
         wanted = Wanted(images or 16, tuple(classes or ()), seed or 0, sampling_steps, batch_size, base, output, force)
         return make_images(plan, wanted, json_output=json_output)
+    sampling = _sampling_values(temperature, top_p, seed)
     given = _given(prompt, prompts, session=multi_turn)
     if given is None and (json_output or base):
         option = "--json" if json_output else "--base"
@@ -118,13 +117,6 @@ def generate(
         where = (base_dir, env_file)
         return Session(opened, how, lambda reference: choose(reference, *where), multi_turn=multi_turn).run()
     return _answer_all(opened, given, how, with_base=base, json_output=json_output)
-
-
-def _refuse(options: Mapping[str, Any], run: str, task: str) -> None:
-    """Raises ``SettingsError`` for options that mean nothing for the task."""
-    for option, value in options.items():
-        if value is not None:
-            raise SettingsError(f"{option}: {run} is of the task {task}, for which it means nothing.", hint="Leave it out.")
 
 
 def _sampling_values(temperature: float, top_p: float | None, seed: int | None) -> tuple[float, float, int] | None:

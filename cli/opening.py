@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pitstop.cli.base_dir import base_directory
+from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Reporter
@@ -46,6 +48,16 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     from pitstop.trainers import inference
 
     return inference.choose(base, run, model_id=model_id, env_file=file)
+
+
+def refuse(options: Mapping[str, Any], plan: ResumePlan) -> None:
+    """Raises ``SettingsError`` for options that were given (are not None) and mean nothing for the run's task."""
+    for option, value in options.items():
+        if value is not None:
+            raise SettingsError(
+                f"{option}: {plan.run.label} is of the task {plan.settings.training.task}, for which it means nothing.",
+                hint="Leave it out.",
+            )
 
 
 def reporter() -> Reporter:

@@ -13,7 +13,7 @@ _METHOD, _FROM_RUN, _MODEL = "training.method", "model.from_run", "model.id"
 _FROM_SCRATCH, _CONFIG = "model.from_scratch", "model.config"
 _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS)
-_OF_TEXT = ("model.tokenizer", "evaluation.sample_prompts")
+_OF_TEXT = ("model.tokenizer", "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _DEFAULTS = {
     "training.batch_size": 64,
     "training.gradient_accumulation_steps": 1,

@@ -298,6 +298,8 @@ def _stand_on_base_run(merged: Layer, find: FindBaseRun) -> Layer:
     if not _given(merged, _FROM_RUN):
         return merged
     given = merged[_FROM_RUN]
+    if given.source.kind == "flag":  # what .env says of base trainings is not meant for what stands on one
+        merged = {path: each for path, each in merged.items() if path not in (_CONFIG, _TOKENIZER) or each.source.kind == "flag"}
     if _given(merged, _MODEL) and merged[_MODEL].source.kind == given.source.kind == "flag":
         raise SettingsError(
             f"{given.source.where} and {merged[_MODEL].source.where} name two base models.", hint="Give one of the two."

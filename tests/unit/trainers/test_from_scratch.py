@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pitstop.configs.errors import ModelError, SettingsError
-from pitstop.configs.load import load_settings
+from pitstop.configs.load import BaseRun, load_settings
 from pitstop.trainers.models.causal_lm import CausalLM
 from pitstop.trainers.models.source import ModelSource
 
@@ -138,3 +138,28 @@ def test_base_training_has_three_epochs_unless_told_otherwise(flags: dict[str, A
     loaded = load_settings(flags={**flags, "model.id": "m", "data.train": ["d"]}, environ={})
     assert (loaded.settings.training.epochs, loaded.sources["training.epochs"].where) == (epochs, where)
     assert loaded.settings.quantization.load_in_4bit is False
+
+
+ON_A_BASE: dict[str, Any] = {"model.from_run": "base_training/1", "data.train": ["d.jsonl"], "training.method": "lora"}
+
+
+def _base_run(directory: str, reference: str) -> BaseRun:
+    return BaseRun("base_training/run_001@epoch_003", "base_training/run_001", {"model.id": "base"})
+
+
+def test_what_the_environment_says_of_base_trainings_is_not_meant_for_an_adapter_on_one() -> None:
+    environ = {"PITSTOP_MODEL_CONFIG": "small.json", "PITSTOP_TOKENIZER": "t"}
+    model = load_settings(flags=ON_A_BASE, environ=environ, find_base_run=_base_run).settings.model
+    assert (model.id, model.config, model.tokenizer) == ("base", None, None)
+
+
+def test_two_flags_that_name_a_base_and_a_configuration_contradict_each_other() -> None:
+    with pytest.raises(SettingsError, match="from scratch only"):
+        load_settings(flags={**ON_A_BASE, "model.config": "small.json"}, environ={}, find_base_run=_base_run)
+
+
+def test_a_base_named_in_the_environment_as_weakly_as_a_configuration_is_refused_with_it() -> None:
+    environ = {"PITSTOP_MODEL_CONFIG": "small.json", "PITSTOP_FROM_RUN": "base_training/1"}
+    flags = {path: value for path, value in ON_A_BASE.items() if path != "model.from_run"}
+    with pytest.raises(SettingsError, match="from scratch only"):
+        load_settings(flags=flags, environ=environ, find_base_run=_base_run)
