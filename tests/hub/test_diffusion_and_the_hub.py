@@ -124,13 +124,49 @@ def test_a_pulled_model_makes_the_images_that_the_original_makes(pushed: Pushed,
 def test_the_cards_show_how_images_are_made(pushed: Pushed, hub: Hub) -> None:
     from huggingface_hub import ModelCard
 
-    for repo, words in ((pushed.base, ("load_sampler",)), (pushed.adapter, ("load_sampler", "lora", "maple"))):
+    for repo, call in (
+        (pushed.base, "load_sampler(snapshot_download(repo))"),
+        (pushed.adapter, 'load_sampler(snapshot_download(repo) + "/base", adapter=snapshot_download(repo))'),
+    ):
         text = hub.content(repo, "README.md").decode()
         card = ModelCard(text)
         assert card.data.pipeline_tag == "unconditional-image-generation" and card.data.library_name == "pitstop"
-        assert "transformers" not in text and repo in text, text
-        assert all(word in text for word in words), text
-        assert hub.content(repo, "loss_curve.png").startswith(b"\x89PNG\r\n\x1a\n")
+        assert call in text and f"pitstop resume --from-hub {repo}" in text, text
+        assert "from transformers" not in text and "tokenizer" not in text.lower() and "max_length" not in text, text
+    assert "lora" in card.data.tags and "Trees" in text and "maple" in text and "12, 10, 8" in text, text
+
+
+def test_anybody_makes_images_by_the_lines_of_the_cards(pushed: Pushed, hub: Hub, other: Machine) -> None:
+    def anybody() -> None:
+        other.enter()
+        import numpy as np
+        from huggingface_hub import snapshot_download
+
+        from pitstop.trainers.tasks.diffusion.loading import load_sampler
+
+        base = snapshot_download(pushed.base)
+        there = pushed.runs / "base_training/run_002/checkpoints"
+        wanted = load_sampler(there / "checkpoint-4").made(4, seed=0)
+        assert wanted.shape == (4, 3, 8, 8)
+        assert np.array_equal(load_sampler(base).made(4, seed=0), wanted)
+        first = load_sampler(f"{base}/checkpoint-2").made(4, seed=0)
+        assert np.array_equal(first, load_sampler(there / "checkpoint-2").made(4, seed=0))
+        adapter = snapshot_download(pushed.adapter)
+        run = pushed.runs / "run_002"
+        wanted = load_sampler(run / "base_model", run / "lora_weights/checkpoint-4").made(4, seed=0)
+        assert np.array_equal(load_sampler(f"{adapter}/base", adapter).made(4, seed=0), wanted)
+
+    ended = pitstop("--version", prepare=anybody)
+    assert ended.code == 0, ended.output
+
+
+def test_a_base_on_the_hub_is_named_by_its_id(pushed: Pushed, hub: Hub, other: Machine) -> None:
+    words = image_arguments(pushed.images.parent, other.runs, **{**OF_TREES, "from": None, "model_id": pushed.base, "max_steps": 1})
+    ended = other.start(*words).wait(60)
+    assert ended.code == 0, ended.output
+    assert (other.run / "base_model/model.safetensors").read_bytes() == hub.content(pushed.base, "model.safetensors")
+    generated = other.pitstop("generate", 1, "--images", 1, "--output", other.home / "one.png")
+    assert generated.code == 0, generated.output
 
 
 def _forged(pushed: Pushed, hub: Hub, config: dict[str, Any]) -> None:
