@@ -133,7 +133,9 @@ def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *,
         "split": request.split,
         "dataset": list(request.specs) or None,
         "examples": data.counts.used,
-        "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen) if scores else 0,
+        "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen)
+        if scores and opened.task.unit == "tokens"
+        else 0,
         "data": data.in_words(),
         "tokens": data.counts.tokens,
         "supervised_tokens": data.counts.supervised_tokens,

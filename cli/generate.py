@@ -89,8 +89,6 @@ def generate(
         "--top-p": top_p,
         "--multi-turn": multi_turn or None,
     }
-    asked = any(value is not None for value in of_images.values())
-    sampling = None if asked else _sampling_values(temperature, top_p, seed)
     plan = choose(run, base_dir, env_file, model_id)
     makes_images = plan.settings.training.task == "diffusion"
     refuse(of_text if makes_images else of_images, plan)
@@ -99,6 +97,7 @@ def generate(
 
         wanted = Wanted(images or 16, tuple(classes or ()), seed or 0, sampling_steps, batch_size, base, output, force)
         return make_images(plan, wanted, json_output=json_output)
+    sampling = _sampling_values(temperature, top_p, seed)
     given = _given(prompt, prompts, session=multi_turn)
     if given is None and (json_output or base):
         option = "--json" if json_output else "--base"

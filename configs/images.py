@@ -13,7 +13,7 @@ _METHOD, _FROM_RUN, _MODEL = "training.method", "model.from_run", "model.id"
 _FROM_SCRATCH, _CONFIG = "model.from_scratch", "model.config"
 _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS)
-_OF_TEXT = ("model.tokenizer", "evaluation.sample_prompts")
+_OF_TEXT = ("model.tokenizer", "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _DEFAULTS = {
     "training.batch_size": 64,
     "training.gradient_accumulation_steps": 1,
@@ -43,8 +43,8 @@ def resolve(values: dict[str, Any], sources: dict[str, Source]) -> None:
 
 def _resolve_method(values: dict[str, Any], sources: dict[str, Source]) -> None:
     """An adapter where there is a base to put it on, otherwise a base from scratch."""
-    based = bool(values[_FROM_RUN] or values[_MODEL])
-    if values[_METHOD] is None and values["quantization.load_in_4bit"] is None:
+    based = bool(values[_FROM_RUN] or values[_MODEL]) and not values[_FROM_SCRATCH]
+    if values[_METHOD] is None and not values["quantization.load_in_4bit"]:
         _default(values, sources, _METHOD, "lora" if based else "full")
     if values[_METHOD] == "qlora" or values["quantization.load_in_4bit"]:
         named = _METHOD if values[_METHOD] == "qlora" else "quantization.load_in_4bit"

@@ -167,13 +167,14 @@ class _Reading:
         return cls(settings, task, reporter, packing, _cache(settings, task, model, reporter) if large else None)
 
     def taking_turns(self) -> contextlib.AbstractContextManager[None]:
-        """Let the first process fill the cache before the others look into it."""
-        return main_process_first(_LONGEST_TOKENISING) if self.cache is not None else contextlib.nullcontext()
+        """Let the first process fill the cache, or fetch images, before the others look for them."""
+        alone = self.cache is not None or not isinstance(self.task, TextTask)
+        return main_process_first(_LONGEST_TOKENISING) if alone else contextlib.nullcontext()
 
     def load(self, specs: Sequence[str], split: str, name: str) -> Sequences:
         """Read, and say what was left out."""
         dataset = self.task.load(parse_sources(specs), self._how(split), self.cache)
-        _report_losses(dataset, name, self.settings, self.reporter)
+        _report_losses(dataset, name, self.settings, self.reporter, self.task.unit)
         return dataset
 
     def _how(self, split: str) -> Reading:
@@ -205,7 +206,7 @@ def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> D
     )
 
 
-def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Reporter) -> None:
+def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Reporter, task_unit: str) -> None:
     counts = data.counts
     if counts.too_long:
         reporter.warn(
@@ -216,7 +217,9 @@ def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Rep
             f"{name}: the prompts of {counts.cut:,} of {counts.used:,} examples were cut from the left to fit MAX_LENGTH = {settings.data.max_length} tokens."
         )
     if counts.bad:
-        reporter.warn(f"{name}: {counts.bad:,} malformed rows were left out, among them: {'; '.join(counts.bad_reasons)}.")
+        reporter.warn(
+            f"{name}: {counts.bad:,} malformed {'rows' if task_unit == 'tokens' else 'images'} were left out, among them: {'; '.join(counts.bad_reasons)}."
+        )
 
 
 def _check_monitor(settings: Settings, task: Task, evaluation: Sequences | None) -> None:

@@ -40,7 +40,8 @@ from pitstop.trainers.session import BaseOnDisk, Hardware, place_base
 # Changing one of these makes another model or another run of it.
 _FIXED = ("model.revision", "model.from_scratch", "lora.", "quantization.", "training.task", "training.method",
           "training.optimizer", "training.ema_decay", "training.checkpoint.shard_size_gb",
-          "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.")  # fmt: skip
+          "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.", "data.label",
+          "diffusion.conditional_classes")  # fmt: skip
 _MAY_CHANGE = ("lora.dropout",)
 # A checkpoint of a whole model needs no other model, so that naming one would be a misunderstanding.
 _FIXED_IN_FULL = ("model.id", "model.from_run", "model.config", "model.tokenizer")

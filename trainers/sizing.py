@@ -57,12 +57,13 @@ def advice(settings: Settings) -> str:
             f"--batch-size {half.batch_size} --gradient-accumulation-steps {half.accumulation} (the same effective batch; "
             "--auto-batch-size does it by itself)"
         )
-    if not settings.model.gradient_checkpointing:
+    of_images = training.task == "diffusion"
+    if not settings.model.gradient_checkpointing and not of_images:
         ways.append("--gradient-checkpointing")
-    new_run = [f"--max-length below {settings.data.max_length}"]
+    new_run = [] if of_images else [f"--max-length below {settings.data.max_length}"]
     if training.optimizer == "adamw":
         new_run.append("--optimizer adamw_8bit")
-    if training.method in _LEANER:
+    if training.method in _LEANER and not of_images:
         new_run.append(f"--method {_LEANER[training.method]}")
-    ways.append(f"in a new run {', '.join(new_run)} or a smaller model")
+    ways.append(f"in a new run {' or '.join([', '.join(new_run), 'a smaller model'] if new_run else ['a smaller model'])}")
     return "use less memory: " + "; or ".join(ways)

@@ -35,6 +35,7 @@ _MAIN = (
     "data.max_length",
     "training.seed",
 )
+_OF_TEXT = "data.max_length"
 # These say where the run lay, what it was called, or what stands above the table already.
 _ELSEWHERE = re.compile(
     r"(?:hub|naming)\..*|model\.(?:id|revision|config|from_run|tokenizer)|data\.train|training\.(?:task|method)|quantization\.load_in_4bit"
@@ -203,7 +204,8 @@ def _settings(facts: CardFacts) -> list[str]:
 def shown_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The settings that a card shows, by dotted path: the main ones, and those that are not at their defaults."""
     known = {leaf.path: leaf for leaf in leaves() if not leaf.secret and not _ELSEWHERE.fullmatch(leaf.path)}
-    for path in [*_MAIN, *(path for path in known if path not in _MAIN)]:
+    main = [path for path in _MAIN if path != _OF_TEXT or at(settings, "training", "task") != "diffusion"]
+    for path in [*main, *(path for path in known if path not in _MAIN)]:
         value = at(settings, *path.split("."), default=_ABSENT)
         if value is not _ABSENT and (path in _MAIN or value != known[path].default):
             yield path, value

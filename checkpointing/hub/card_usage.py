@@ -10,6 +10,7 @@ _PLACEHOLDER = "path/to/the/base"
 _COPY = "path"
 # Not subfolder="base": transformers finds the adapter at the top then, and takes the base that its config names.
 _FETCH = f'{_COPY} = snapshot_download(repo, allow_patterns="{BASE_DIRECTORY}/*") + "/{BASE_DIRECTORY}"'
+_LOADED_THERE = "what the lines above load from there are the weights as they were trained"
 _COMPUTE = {"bfloat16", "float16", "float32"}
 _BY_PRECISION = {"bf16": "bfloat16", "fp16": "float16"}
 
@@ -91,10 +92,11 @@ def _loading_whole(facts: CardFacts) -> list[str]:
 def _about_average(facts: CardFacts) -> list[str]:
     if not facts.averaged:
         return []
+    there = "`load_sampler` takes it there too" if facts.makes_images else _LOADED_THERE
     return [
         "",
         "At the top lies the moving average of the weights, which the metrics are those of. In the directory of a checkpoint it is "
-        "`ema.safetensors`; what the lines above load from there are the weights as they were trained.",
+        f"`ema.safetensors`; {there}.",
     ]
 
 

@@ -45,3 +45,18 @@ def test_every_example_is_in_the_table_of_the_readme() -> None:
     text = (EXAMPLES / "README.md").read_text()
     for name in directories:
         assert f"`{name}/`" in text and f"pitstop train --config examples/{name}/config.yaml" in text
+
+
+def test_the_example_of_images_trains_both_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    few = ("--max-steps", "2", "--eval-steps", "2", "--save-steps", "2", "--logging-steps", "1", "--sample-images", "1")
+    base = pitstop("train", "--config", "examples/diffusion/config.yaml", *few)
+    assert base.code == 0, base.output
+    assert "72 images of 3 classes" in base.output
+    adapter = pitstop("train", "--from", "base_training/1@best", "--config", "examples/diffusion/circles.yaml", *few)
+    assert adapter.code == 0, adapter.output
+    run = tmp_path / "checkpoints" / "run_001"
+    assert {"val_loss", "images"} <= set().union(*rows(run))
+    assert metadata(run)["data"]["classes"] == {"circle": 24}
+    assert metadata(run)["dataset"] == "Circles (1)"

@@ -29,12 +29,12 @@ def _fits(examples: int, *, from_step: int = 0) -> Callable[[], None]:
     def prepare() -> None:
         import torch
 
-        from pitstop.trainers.engine import Engine
         from pitstop.trainers.loop import Loop
+        from pitstop.trainers.loss import TokenObjective
 
-        real, real_step, step = Engine._losses, Loop._step, 0
+        real, real_step, step = TokenObjective.losses, Loop._step, 0
 
-        def losses(self: Engine, model: Any, batch: Any) -> Any:
+        def losses(self: TokenObjective, model: Any, batch: Any) -> Any:
             found = real(self, model, batch)
             if step >= from_step and len(batch.inputs["doc_lengths"]) > examples:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
@@ -45,7 +45,8 @@ def _fits(examples: int, *, from_step: int = 0) -> Callable[[], None]:
             step = self.progress.step + 1
             real_step(self)
 
-        Engine._losses, Loop._step = losses, stepping  # type: ignore[method-assign]
+        TokenObjective.losses = TokenObjective.evaluated = losses  # type: ignore[method-assign]
+        Loop._step = stepping  # type: ignore[method-assign]
 
     return prepare
 
@@ -104,16 +105,16 @@ def test_an_evaluation_that_does_not_fit_is_repeated_too(tiny_model: Path, data:
     def prepare() -> None:
         import torch
 
-        from pitstop.trainers.engine import Engine
+        from pitstop.trainers.loss import TokenObjective
 
-        real = Engine._losses
+        real = TokenObjective.evaluated
 
-        def losses(self: Engine, model: Any, batch: Any) -> Any:
-            if not torch.is_grad_enabled() and len(batch.inputs["doc_lengths"]) > 1:
+        def losses(self: TokenObjective, model: Any, batch: Any) -> Any:
+            if len(batch.inputs["doc_lengths"]) > 1:
                 raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
             return real(self, model, batch)
 
-        Engine._losses = losses  # type: ignore[method-assign]
+        TokenObjective.evaluated = losses  # type: ignore[method-assign]
 
     ended = pitstop(*arguments(tiny_model, data, tmp_path, **LARGE, auto_batch_size=True), prepare=prepare)
     assert ended.code == 0, ended.output

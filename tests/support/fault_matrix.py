@@ -116,7 +116,7 @@ def _rows() -> list[Row]:
         Row(
             "resume at every step of a short run, one to three interruptions",
             "equal end checkpoints byte for byte, equal rows of metrics, equal batches",
-            24,
+            28,
             200,
         ),
         Row("SIGTERM at a random phase", "exit 143, valid checkpoints, exact resume", 10, 100),

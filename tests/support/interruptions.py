@@ -93,14 +93,17 @@ class _Armed:
         from pitstop.checkpointing.storage import LocalStorage
         from pitstop.trainers.engine import Engine
         from pitstop.trainers.loop import Loop
+        from pitstop.trainers.loss import TokenObjective
         from pitstop.trainers.saver import Saver
+        from pitstop.trainers.tasks.diffusion.objective import DenoisingObjective
 
         step = self.plan.step
         wrap(Loop, "_step", self._stepping)
         wrap(Saver, "save", self._saving)
         wrap(Engine, "_update", self._when("in the step", lambda: self.under_way >= step))
         wrap(Engine, "evaluate", self._evaluating)
-        wrap(Engine, "_losses", self._when("in the evaluation", lambda: self.evaluating and self.done >= step))
+        for objective in (TokenObjective, DenoisingObjective):
+            wrap(objective, "evaluated", self._when("in the evaluation", lambda: self.evaluating and self.done >= step))
         wrap(MetricsLog, "append", self._when("at the log", lambda: self.done >= step))
         for name in OPERATIONS:
             wrap(LocalStorage, name, self._when("in a save", self._operation_due))
@@ -166,7 +169,8 @@ def slow_saves(delay_s: float) -> None:
 
 
 def note_batches(path: Path) -> None:
-    """Append a line for each batch trained on to ``path``: step, ids of its sequences, and a digest of their tokens."""
+    """Append a line for each batch trained on to ``path``: step, ids of its sequences, and a digest of their tokens or pixels."""
+    from pitstop.trainers.data.images.data import ImageData
     from pitstop.trainers.engine import Engine
     from pitstop.trainers.loop import Loop
 
@@ -178,8 +182,12 @@ def note_batches(path: Path) -> None:
         original(loop)
 
     def training(original: Callable[..., Any], engine: Any, data: Any, step_ids: Any, *rest: Any, **named: Any) -> Any:
-        tokens = hashlib.sha256(b"|".join(example.input_ids.tobytes() for example in data.sequence_examples(step_ids)))
-        line = {**under_way, "ids": [int(number) for number in step_ids], "tokens": tokens.hexdigest()}
+        if isinstance(data, ImageData):
+            content = data.pixels(step_ids).tobytes()
+        else:
+            content = b"|".join(example.input_ids.tobytes() for example in data.sequence_examples(step_ids))
+        digest = hashlib.sha256(content).hexdigest()
+        line = {**under_way, "ids": [int(number) for number in step_ids], "content": digest}
         os.write(descriptor, f"{json.dumps(line)}\n".encode())
         return original(engine, data, step_ids, *rest, **named)
 

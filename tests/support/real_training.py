@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.image_training import write_image_data
 from support.stores import fast_directory
 from support.tiny_model import write_data
 from support.trials import Trainings
@@ -38,6 +39,7 @@ def warm() -> None:
 
     get_checkpoint_conversion_mapping("llama")  # a table that takes a fifth of a second to build, and is kept
 
+    import pitstop.trainers.tasks.diffusion.family
     import pitstop.trainers.worker  # noqa: F401
 
 
@@ -45,7 +47,7 @@ def warm() -> None:
 def trainings(tiny_model: Path, warm: None) -> Iterator[Trainings]:
     """Short trainings whose uninterrupted ends are computed once."""
     with tempfile.TemporaryDirectory(prefix="pitstop-trainings-", dir=fast_directory()) as home:
-        write_data(Path(home), 12, 4)
+        write_image_data(write_data(Path(home), 12, 4))
         yield Trainings(tiny_model, Path(home))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from pitstop.configs.errors import CheckpointError
 from support.stores import ForgetfulStorage, leftovers
 
 EXACT_FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors", "optimizer.json", "rng_state_0.json")
+WHOLE_FILES = ("model.safetensors", "ema.safetensors", "config.json", *EXACT_FILES[2:])
+"""Of a base training that keeps an average."""
 
 
 def arguments(model: Path, data: Path, base_dir: Path, **settings: Any) -> list[str]:
-    """``train`` with settings that make a dozen steps on twelve records; ``None`` takes a default's flag out, True gives it bare."""
+    """``train`` with settings that make a dozen steps on twelve records; see ``train_with``."""
     chosen: dict[str, Any] = {
         "model_id": model,
         "dataset": data / "train.jsonl",
@@ -33,11 +36,17 @@ def arguments(model: Path, data: Path, base_dir: Path, **settings: Any) -> list[
         "lora_dropout": 0.1,
         **settings,
     }
+    return train_with(chosen)
+
+
+def train_with(settings: Mapping[str, Any]) -> list[str]:
+    """``train`` with flags: ``None`` takes a flag out, True gives it bare, a list repeats it."""
     words = ["train"]
-    for name, value in chosen.items():
-        if value is not None:
-            flag = f"--{name.replace('_', '-')}"
-            words += [flag] if value is True else [flag, str(value)]
+    for name, value in settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None:
+                words += [flag] if each is True else [flag, str(each)]
     return words
 
 
@@ -55,6 +64,20 @@ def assert_same_end(one: Path, other: Path, files: tuple[str, ...] = EXACT_FILES
         assert (ends[0] / name).read_bytes() == (ends[1] / name).read_bytes(), f"{name} differs"
     states = [json.loads((end / "trainer_state.json").read_text())["progress"] for end in ends]
     assert states[0] == states[1]
+    assert rows(one) == rows(other)
+
+
+def assert_same_checkpoints(one: Path, other: Path) -> None:
+    """Every checkpoint that the first run kept is in the second byte by byte, but for times and places, and the rows are the same."""
+    assert set(checkpoints(one)) <= set(checkpoints(other)), "some are missing"
+    for name in checkpoints(one):
+        mine, theirs = (layout.weights_directory(run) / name for run in (one, other))
+        files = {path.name for path in mine.iterdir()}
+        assert files == {path.name for path in theirs.iterdir()}, name
+        for file in sorted(files - {layout.MANIFEST, layout.TRAINER_STATE}):
+            assert (mine / file).read_bytes() == (theirs / file).read_bytes(), f"{file} of {name} differs"
+        states = [json.loads((each / layout.TRAINER_STATE).read_text())["progress"] for each in (mine, theirs)]
+        assert states[0] == states[1], name
     assert rows(one) == rows(other)
 
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pitstop.checkpointing import layout
 from pitstop.checkpointing.store import CheckpointStore
 from support.forked import Ended, pitstop
+from support.image_training import image_arguments
 from support.interruptions import Interruption, note_batches, read_batches, slow_saves
-from support.training import arguments, assert_same_end
+from support.training import EXACT_FILES, WHOLE_FILES, arguments, assert_same_end
 
 STEPS = 12
 OK_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
@@ -83,6 +85,19 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "early_stopping_patience": 5,
         "keep_last_n": 3,
     },
+    "diffusion, a whole model with its average, flips, rows for some steps": {
+        **_EVERY_STEP,
+        "task": "diffusion",
+        "method": "full",
+        "flip_images": True,
+        "ema_decay": 0.8,
+        "batch_size": 3,
+        "gradient_accumulation_steps": 2,
+        "max_steps": STEPS,
+        "logging_steps": 4,
+        "eval_steps": 4,
+        "keep_last_n": 3,
+    },
 }
 
 
@@ -111,6 +126,8 @@ class Trainings:
 
     def words(self, settings: dict[str, Any]) -> list[str]:
         """The command line that trains with ``settings``."""
+        if settings.get("task") == "diffusion":
+            return image_arguments(self.home, self.base_dir, **settings)
         return arguments(self.model, self.home, self.base_dir, **settings)
 
     def reference(self, name: str, settings: dict[str, Any] | None = None) -> Reference:
@@ -136,14 +153,14 @@ class Trial:
 
     @property
     def store(self) -> CheckpointStore:
-        return CheckpointStore(self.run / "lora_weights")
+        return CheckpointStore(layout.weights_directory(self.run))
 
     def train(self, interruption: Interruption | None = None, prepare: Callable[[], object] | None = None) -> Ended:
         """Start a run."""
-        before = set(self.trainings.base_dir.glob("run_*"))
-        numbers = [int(path.name.removeprefix("run_")) for path in before]
-        self.run = self.trainings.base_dir / f"run_{max(numbers, default=0) + 1:03d}"
-        self.batches = self.trainings.home / f"batches-{self.run.name}.jsonl"
+        among = self.trainings.base_dir / (layout.BASE_TRAINING if self.settings.get("method") == "full" else "")
+        numbers = [int(path.name.removeprefix("run_")) for path in among.glob("run_*")]
+        self.run = among / f"run_{max(numbers, default=0) + 1:03d}"
+        self.batches = self.trainings.home / f"batches-{among.name}-{self.run.name}.jsonl"
         self.batches.unlink(missing_ok=True)
         return self._pitstop(self.trainings.words(self.settings), interruption, prepare)
 
@@ -175,8 +192,9 @@ class Trial:
 
     def assert_ended_as(self, reference: Reference) -> None:
         """The end, every row, every batch and the best are those of the uninterrupted run, and all that lies there is whole."""
-        assert_same_end(reference.run, self.run)
-        assert (self.run / "lora_weights/best").resolve().name == (reference.run / "lora_weights/best").resolve().name
+        assert_same_end(reference.run, self.run, WHOLE_FILES if self.settings.get("method") == "full" else EXACT_FILES)
+        ours, theirs = (layout.weights_directory(run) / "best" for run in (self.run, reference.run))
+        assert ours.resolve().name == theirs.resolve().name
         self.assert_whole()
         for line in read_batches(self.batches):
             assert line == reference.batches[line["step"]], f"step {line['step']} trained on another batch"

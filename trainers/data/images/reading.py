@@ -42,7 +42,7 @@ def read_images(
     ``spec`` is a path or, where no such path exists, the name of a data set, which is looked for under ``data_root``, in the cache and
     among Debian's data sets and, for CIFAR, downloaded. ``split`` is ``train``, ``validation`` or ``test``; validation is the test half of
     archives and of folders that have nothing else. Images of archives and IDX files get a margin where they are a little smaller (see
-    ``fit``), those of folders are cropped and resized. ``tell`` is told of a download and of images that were left out.
+    ``fit``), those of folders are cropped and resized. ``tell`` is told of a download.
 
     Raises:
         NoData: nothing is there, or it has no such split.
@@ -53,8 +53,6 @@ def read_images(
     if split not in SPLITS:
         raise ValueError(f"split: one of {', '.join(SPLITS)}, not {split!r}")
     read = _read(_path(spec, data_root, tell), split, size, skip_bad_rows)
-    if read.bad:
-        tell(f"{spec}: {read.bad:,} images could not be read and are left out; the first: {read.bad_reasons[0]}")
     return replace(read, images=fit(read.images, size, channels))
 
 

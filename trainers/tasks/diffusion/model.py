@@ -56,7 +56,7 @@ class DiffiT(nn.Module):
             skips.append(x)
             x = _through(stage, down(x), time)
         for up, stage in zip(reversed(self.up), reversed(self.decoder), strict=True):
-            x = up(F.interpolate(x, scale_factor=2.0, mode="nearest")) + skips.pop()
+            x = up(_doubled(x)) + skips.pop()
             x = _through(stage, x, time)
         y: Tensor = self.conv_out(F.silu(self.norm_out(x)))
         return y
@@ -151,3 +151,12 @@ def _conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
 
 def _group_norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, width // 4), width)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Each position as four, ``(n, channels, 2 · height, 2 · width)``: nearest-neighbour upsampling.
+
+    Not ``F.interpolate``, whose gradient on CUDA is added up in no fixed order.
+    """
+    n, channels, height, width = x.shape
+    return x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(n, channels, 2 * height, 2 * width)
