@@ -27,6 +27,8 @@ _SOURCE = Source("default", f"default of task {TASK}")
 def resolve(values: dict[str, Any], sources: dict[str, Source]) -> None:
     """Put the task's defaults where nothing is given. ``SettingsError`` for what does not go with the task."""
     is_task = values["training.task"] == TASK
+    if [str(rank).lower() for rank in values[_STAGE_RANKS]] == ["none"]:  # how a preset's are switched off
+        values[_STAGE_RANKS] = []
     for path in _OF_TEXT if is_task else _OF_IMAGES:
         if values[path]:
             raise SettingsError(
