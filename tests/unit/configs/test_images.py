@@ -234,6 +234,11 @@ def test_ranks_come_from_the_environment_too() -> None:
     assert _load(based=True, environ={"PITSTOP_LORA_STAGE_RANKS": "6, 4"}).settings.lora.stage_ranks == ["6", "4"]
 
 
+def test_ranks_by_resolution_of_a_preset_can_be_switched_off() -> None:
+    lora = _load(based=True, config_files=["blockwise_config"], lora__stage_ranks=["none"]).settings.lora
+    assert (lora.rank, lora.stage_ranks) == (12, [])
+
+
 # Resuming --------------------------------------------------------------------------------------------------------------
 
 
