@@ -93,7 +93,7 @@ def test_a_sampler_makes_images_with_the_network_and_its_adapter(tmp_path: Path)
     images = both.made(2, seed=0)
     assert images.shape == (2, 3, 8, 8) and images.dtype == np.uint8
     assert not np.array_equal(images, base.made(2, seed=0))
-    assert not any(parameter.requires_grad for parameter in both.model.parameters())
+    assert not any(parameter.requires_grad for each in (base, both) for parameter in each.model.parameters())
 
 
 def test_a_directory_without_a_network_or_an_adapter_is_refused(tmp_path: Path) -> None:
