@@ -185,6 +185,14 @@ def test_a_configuration_that_describes_no_network_is_refused(saved: Path, conte
         assert str(path) in caught.value.message and "diffit-cpu" in str(caught.value.hint)
 
 
+def test_a_model_is_looked_at_when_it_is_found(saved: Path) -> None:
+    settings = image_settings(model__id=str(saved))
+    assert FAMILY.find(settings, None).path == saved.resolve()
+    (saved / "config.json").write_text('{"model_type": "llama", "hidden_size": 8}')
+    with pytest.raises(ModelError, match="describes no DiffiT network"):
+        FAMILY.find(settings, None)
+
+
 def test_a_directory_without_a_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json cannot be read"):
         _load(tmp_path)

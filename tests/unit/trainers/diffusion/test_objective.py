@@ -53,8 +53,8 @@ def test_pixels_go_from_minus_one_to_one_and_keep_their_numbers() -> None:
 def test_a_network_that_is_told_classes_gets_labels() -> None:
     images = np.zeros((3, 1, 1, 1), dtype=np.uint8)
     data = ImageData(ImageSet(images, np.array([2, 0, 1]), ("a", "b", "c")))
-    batch = DenoisingObjective(small_config(channels=1, classes=3), flip=False).batch(data, np.array([0, 2]), CPU)
-    assert batch.labels is not None and batch.labels.dtype == torch.int64 and batch.labels.tolist() == [2, 1]
+    batch = DenoisingObjective(small_config(channels=1, classes=3), flip=False).batch(data, np.array([2, 0]), CPU)
+    assert batch.labels is not None and batch.labels.dtype == torch.int64 and batch.labels.tolist() == [1, 2]
 
 
 def test_labels_reach_the_network_in_training_and_in_evaluation() -> None:
