@@ -12,7 +12,8 @@ TASK = "diffusion"
 _METHOD, _FROM_RUN, _MODEL = "training.method", "model.from_run", "model.id"
 _FROM_SCRATCH, _CONFIG = "model.from_scratch", "model.config"
 _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
-_OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS)
+_CONDITIONAL = "diffusion.conditional_classes"
+_OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS, _CONDITIONAL, "diffusion.flip", "diffusion.fid_images")
 _OF_TEXT = ("model.tokenizer", "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _DEFAULTS = {
     "training.batch_size": 64,
@@ -57,6 +58,11 @@ def _resolve_method(values: dict[str, Any], sources: dict[str, Source]) -> None:
         _default(values, sources, _FROM_SCRATCH, True)
     if values[_FROM_SCRATCH]:
         _default(values, sources, _CONFIG, _SIZE)
+    elif values[_CONDITIONAL]:
+        raise SettingsError(
+            f"{_CONDITIONAL} ({sources[_CONDITIONAL].where}) is for a model from scratch.",
+            hint="Leave it out: what a base is told of classes it keeps.",
+        )
 
 
 def _resolve_ranks(values: dict[str, Any], sources: dict[str, Source]) -> None:

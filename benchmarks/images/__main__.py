@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, marked
-from benchmarks.images.workload import Failed, Stage, base_words, images_per_s, lora_words, pitstop, prepare, train
+from benchmarks.images.workload import BATCH, Failed, Stage, base_words, images_per_s, lora_words, pitstop, prepare, train
 
 NAME = "images"
 PICTURES = marked.PAGE.parent / "pictures"
 PACKAGES = ("pitstop", "torch", "peft", "accelerate")
-_BASE_SHARE, _MARGIN, _BATCH = 0.65, 0.92, 64
+_BASE_SHARE, _MARGIN = 0.7, 0.92
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,12 +61,12 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     base_steps, lora_steps = options.steps or (0, 0)
     if not base_steps:
         base_steps = _steps(images_per_s(work, base_words(data, 8)), options.minutes * _BASE_SHARE)
-    print(f"base: {base_steps} steps of {_BATCH} images", file=sys.stderr, flush=True)
+    print(f"base: {base_steps} steps of {BATCH} images", file=sys.stderr, flush=True)
     base = train(work, base_words(data, base_steps))
     if not lora_steps:
         speed = images_per_s(work, lora_words(data, 8, base=base.ref))
         lora_steps = _steps(speed, min(options.minutes * (1 - _BASE_SHARE), options.minutes - base.seconds / 60))
-    print(f"LoRA: {lora_steps} steps of {_BATCH} images", file=sys.stderr, flush=True)
+    print(f"LoRA: {lora_steps} steps of {BATCH} images", file=sys.stderr, flush=True)
     lora = train(work, lora_words(data, lora_steps, base=base.ref))
     scores = pitstop(work, "evaluate", lora.ref, "--base")["metrics"]
     return {
@@ -86,7 +86,7 @@ def _named(base: Stage, lora: Stage) -> list[tuple[str, Stage]]:
 
 
 def _steps(speed: float, minutes: float) -> int:
-    return max(5, int(_MARGIN * 60 * minutes * speed / _BATCH))
+    return max(5, int(_MARGIN * 60 * minutes * speed / BATCH))
 
 
 def keep_pictures(result: Mapping[str, Any]) -> None:

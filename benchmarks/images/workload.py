@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.vs_trl.sides import environment
 
+BATCH = 32
 FOOTWEAR = ("sandal", "sneaker", "ankle boot")
 _HEADERS = {"images": 16, "labels": 8}  # bytes before the values of an IDX file
 _SIDE = 28
@@ -65,7 +66,7 @@ def base_words(data: Path, steps: int, *, evaluations: int = 5) -> list[object]:
     """The first stage."""
     return [
         "train", "--task", "diffusion", "--method", "full", "--dataset", data, "--model-config", "diffit-cpu",
-        "--data-label", "Clothes", "--batch-size", 64, "--learning-rate", 2e-3, "--ema-decay", 0.995,
+        "--data-label", "Clothes", "--batch-size", BATCH, "--learning-rate", 2e-3, "--ema-decay", 0.998,
         *_schedule(steps, evaluations),
     ]  # fmt: skip
 
@@ -75,7 +76,7 @@ def lora_words(data: Path, steps: int, *, base: str, evaluations: int = 3) -> li
     return [
         "train", "--task", "diffusion", "--method", "lora", "--from", f"{base}@best", "--dataset", data,
         "--classes", ",".join(FOOTWEAR), "--data-label", "Footwear", "--config", "blockwise_config",
-        "--batch-size", 64, "--learning-rate", 2e-3, "--ema-decay", 0.99, *_schedule(steps, evaluations),
+        "--batch-size", BATCH, "--learning-rate", 1e-3, "--ema-decay", 0.995, *_schedule(steps, evaluations),
     ]  # fmt: skip
 
 

@@ -166,6 +166,9 @@ def test_what_is_for_text_is_refused(path: str, value: str, flag: str) -> None:
     [
         ("data.classes", ["cat"], "--classes"),
         ("data.label", "Cats", "--data-label"),
+        ("diffusion.conditional_classes", 3, "--conditional-classes"),
+        ("diffusion.flip", True, "--flip-images"),
+        ("diffusion.fid_images", 10, "--fid-images"),
         ("lora.stage_ranks", ["2", "1"], "--lora-stage-ranks"),
     ],
 )
@@ -301,3 +304,8 @@ def test_a_preset_that_is_not_there_is_refused_with_the_nearest() -> None:
 def test_images_are_looked_for_from_the_directory_that_a_run_was_started_in() -> None:
     assert _load(environ={"PITSTOP_DATA_ROOT": "elsewhere"}).settings.data.root == "elsewhere"
     assert _load().settings.data.root == "data"
+
+
+def test_a_base_keeps_what_it_is_told_of_classes() -> None:
+    assert "from scratch" in _refused(based=True, diffusion__conditional_classes=3).message
+    assert _load(diffusion__conditional_classes=3).settings.diffusion.conditional_classes == 3
