@@ -75,6 +75,16 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(pitstop: Co
     assert refused.code == 2 and "exists" in refused.output, refused.output
 
 
+@pytest.mark.parametrize("run", [BASE, TOLD, "1"])
+def test_the_last_grid_of_training_is_what_is_made_of_its_last_checkpoint(
+    pitstop: Command, image_runs: ImageRuns, tmp_path: Path, run: str
+) -> None:
+    """Of a base training with an average: the average's."""
+    ended = pitstop("generate", f"{run}@last", "--images", 2, "--seed", 42, "--output", tmp_path / "made.png", "--json").json()
+    grids = image_runs.base_dir / ended["run"] / "logs/samples"
+    assert (tmp_path / "made.png").read_bytes() == max(grids.iterdir()).read_bytes()
+
+
 def test_base_and_adapter_are_shown_in_one_picture(pitstop: Command, image_runs: ImageRuns, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -98,14 +108,19 @@ def test_base_and_adapter_are_shown_in_one_picture(pitstop: Command, image_runs:
 
 
 def test_a_model_that_is_told_classes_makes_images_of_the_one_that_is_asked_for(pitstop: Command, tmp_path: Path) -> None:
-    def made(name: str, *words: object) -> tuple[bytes, list[str]]:
-        ended = pitstop("generate", TOLD, "--images", 2, "--output", tmp_path / f"{name}.png", "--json", *words)
-        return (tmp_path / f"{name}.png").read_bytes(), ended.json()["classes"]
+    from PIL import Image
 
-    cat, oak = made("cat", "--class", "cat"), made("oak", "--class", "Oak Tree")
-    assert (cat[1], oak[1]) == (["cat"], ["oak_tree"])
-    assert cat[0] != oak[0]
-    assert made("all")[1] == sorted(CLASSES)
+    def made(*words: object) -> tuple[bytes, list[str]]:
+        """The image above the name of its class, and the classes."""
+        ended = pitstop("generate", TOLD, "--images", 1, "--output", tmp_path / "one.png", "--force", "--json", *words)
+        with Image.open(tmp_path / "one.png") as picture:
+            left = (picture.width - 8) // 2
+            return picture.crop((left, 0, left + 8, 8)).tobytes(), ended.json()["classes"]
+
+    cat, oak, every = made("--class", "cat"), made("--class", "Oak Tree"), made()
+    assert (cat[1], oak[1], every[1]) == (["cat"], ["oak_tree"], sorted(CLASSES))
+    assert cat[0] != oak[0], "from the same noise"
+    assert cat[0] == every[0], "the classes are gone through from the first"
     refused = pitstop("generate", TOLD, "--class", "oak_tre")
     assert refused.code == 3 and "Did you mean oak_tree" in refused.output, refused.output
     refused = pitstop("generate", BASE, "--class", "cat")
