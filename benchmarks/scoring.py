@@ -27,12 +27,15 @@ def open_for_scoring(
     import torch
 
     from pitstop.trainers.device import choose_precision
+    from pitstop.trainers.merging import expand
     from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries
     from pitstop.trainers.tasks.base import Scoring
 
     precision = choose_precision(settings, device)
     tokenizer = load_tokenizer(base)
     model: Any = load_base(base, BaseRecipe.from_settings(settings, precision), device, stored=stored, flash=False)
+    if precision.compute is torch.bfloat16:  # what 4-bit weights are expanded to, here once and for all
+        expand(model)
     if adapter is not None:
         from peft import PeftModel
 

@@ -58,7 +58,7 @@ def metric_rows(content: Mapping[str, Any], mark: str) -> Iterator[Row]:
     runs = content["runs"]
     yield "status", [run["status"] for run in runs]
     yield "steps", [_steps(run) for run in runs]
-    units = [unit for unit in ("tokens", "images") if any(run[unit] is not None for run in runs)]
+    units = [unit for unit in ("tokens", "images") if any(run[unit] is not None for run in runs)] or ["tokens"]
     for unit in units:
         yield unit, [count_text(run[unit]) for run in runs]
     bests = [run["best_checkpoint"] for run in runs]

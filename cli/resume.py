@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from pitstop.cli.base_dir import base_directory
 from pitstop.cli.options import with_settings
 from pitstop.cli.output import print_json
 from pitstop.cli.progress import make_display
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import apply_foreign, load_settings
 
-_OWN = ("training.checkpoint.base_dir", "training.checkpoint.run_number")
+_BASE_DIR, _RUN_NUMBER = "training.checkpoint.base_dir", "training.checkpoint.run_number"
 
 
 @with_settings(config=False, exclude=("training.checkpoint.resume_from_run",))
@@ -72,22 +73,20 @@ def resume(
     """
     if fallback not in (None, "new"):
         raise SettingsError(f"--fallback: '{fallback}' is not one of: new.", hint="Leave it out, or give --fallback new.")
-    own = load_settings(
-        flags={path: flags[path] for path in _OWN if path in flags}, env_file=env_file
-    ).settings.training.checkpoint
-    if run is not None and "training.checkpoint.run_number" in flags:
+    base_dir = str(base_directory(flags.get(_BASE_DIR), env_file))
+    if run is not None and _RUN_NUMBER in flags:
         raise RunError(f"Both RUN ({run}) and --run-number were given.", hint="Give one of them.")
-    wanted = run if run is not None else (str(own.run_number) if "training.checkpoint.run_number" in flags else None)
+    wanted = run if run is not None else _numbered(flags, env_file)
     arguments: Sequence[str] = sys.argv[1:]
     if from_hub is not None:
         _refuse_two_runs(from_hub, wanted)
-        wanted = str(_pull(from_hub, checkpoint, own.base_dir, env_file, quiet=quiet))
+        wanted = str(_pull(from_hub, checkpoint, base_dir, env_file, quiet=quiet))
         checkpoint, arguments = None, _of_pulled(arguments, wanted)
     return resume_run(
         wanted,
-        base_dir=own.base_dir,
+        base_dir=base_dir,
         checkpoint=checkpoint,
-        flags={path: value for path, value in flags.items() if path not in _OWN},
+        flags={path: value for path, value in flags.items() if path not in (_BASE_DIR, _RUN_NUMBER)},
         env_file=env_file,
         allow_changed_data=allow_changed_data,
         allow_changed_base=allow_changed_base,
@@ -96,6 +95,14 @@ def resume(
         quiet=quiet,
         arguments=arguments,
     )
+
+
+def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
+    """The run that ``--run-number`` means; of the settings in ``.env``, which are for new runs, none counts."""
+    if _RUN_NUMBER not in flags:
+        return None
+    settings = load_settings(flags={_RUN_NUMBER: flags[_RUN_NUMBER]}, env_file=env_file, base={}).settings
+    return str(settings.training.checkpoint.run_number)
 
 
 def _refuse_two_runs(from_hub: str, wanted: str | None) -> None:

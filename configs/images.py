@@ -27,6 +27,8 @@ _SOURCE = Source("default", f"default of task {TASK}")
 def resolve(values: dict[str, Any], sources: dict[str, Source]) -> None:
     """Put the task's defaults where nothing is given. ``SettingsError`` for what does not go with the task."""
     is_task = values["training.task"] == TASK
+    if [str(rank).lower() for rank in values[_STAGE_RANKS]] == ["none"]:  # how a preset's are switched off
+        values[_STAGE_RANKS] = []
     for path in _OF_TEXT if is_task else _OF_IMAGES:
         if values[path]:
             raise SettingsError(
@@ -43,8 +45,8 @@ def resolve(values: dict[str, Any], sources: dict[str, Source]) -> None:
 
 def _resolve_method(values: dict[str, Any], sources: dict[str, Source]) -> None:
     """An adapter where there is a base to put it on, otherwise a base from scratch."""
-    based = bool(values[_FROM_RUN] or values[_MODEL])
-    if values[_METHOD] is None and values["quantization.load_in_4bit"] is None:
+    based = bool(values[_FROM_RUN] or values[_MODEL]) and not values[_FROM_SCRATCH]
+    if values[_METHOD] is None and not values["quantization.load_in_4bit"]:
         _default(values, sources, _METHOD, "lora" if based else "full")
     if values[_METHOD] == "qlora" or values["quantization.load_in_4bit"]:
         named = _METHOD if values[_METHOD] == "qlora" else "quantization.load_in_4bit"

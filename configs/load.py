@@ -375,14 +375,14 @@ def _check_data(values: Mapping[str, Any], sources: Mapping[str, Source]) -> Non
 
 
 def _require_both(values: Mapping[str, Any]) -> None:
-    if values[_MODEL] and not values[_DATA]:
-        raise SettingsError(
-            "There is a model but no training data.", hint="Set DATASET_PATH or give --dataset FILE (--dataset can be repeated)."
-        )
     if not values[_DATA] and values[_TASK] == images.TASK:
         raise SettingsError(
             "There are no training images.",
             hint="Give --dataset CIFAR10, CIFAR100, or a folder with one folder of images a class.",
+        )
+    if values[_MODEL] and not values[_DATA]:
+        raise SettingsError(
+            "There is a model but no training data.", hint="Set DATASET_PATH or give --dataset FILE (--dataset can be repeated)."
         )
     if values[_DATA] and not values[_MODEL] and values[_TASK] == images.TASK:  # an adapter needs a base
         raise SettingsError(

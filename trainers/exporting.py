@@ -33,7 +33,17 @@ from pitstop.trainers.tasks.registry import make_task
 
 ADAPTER, MERGED, CKPT = FORMATS = ("adapter", "merged", "ckpt")
 _SMALL_FILES = 64 << 20  # tokenizer, card and what else is beside the weights
-_LORA_KEYS = ("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "target_modules", "task_type", "bias", "fan_in_fan_out")
+_LORA_KEYS = (
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "task_type",
+    "bias",
+    "fan_in_fan_out",
+)
 _PARAMETER = re.compile(r"\.(lora_\w+)(?=\.weight$)")
 
 

@@ -171,6 +171,11 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tens
     return ids, mask
 
 
+def _in_one_piece(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The last position of each row is no contiguous tensor, for which a linear layer copies its weight once for every row."""
+    return (inputs[0].contiguous(), *inputs[1:])
+
+
 @contextlib.contextmanager
 def answering_mode(model: Any) -> Iterator[Any]:
     """The base with what is injected into it, in evaluation mode and with an attention that knows padding and the cache.
@@ -183,10 +188,12 @@ def answering_mode(model: Any) -> Iterator[Any]:
     implementation, was_training, wishes = base.config._attn_implementation, model.training, base.generation_config
     base.set_attn_implementation("sdpa" if getattr(base, "_supports_sdpa", False) else "eager")
     base.generation_config = GenerationConfig()
+    hook = base.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
     model.eval()
     try:
         yield base
     finally:
+        hook.remove()
         base.set_attn_implementation(implementation)
         base.generation_config = wishes
         model.train(was_training)

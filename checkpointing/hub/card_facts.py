@@ -58,7 +58,7 @@ class CardFacts:
     @property
     def makes_images(self) -> bool:
         """Whether it makes images, not text."""
-        return at(self.settings, "training", "task") == "diffusion"
+        return bool(at(self.settings, "training", "task") == "diffusion")
 
     @property
     def from_scratch(self) -> bool:

@@ -51,10 +51,11 @@ def loading(facts: CardFacts) -> list[str]:
 def _making_images(facts: CardFacts) -> list[str]:
     """Pitstop's own network, for which no other library has a class."""
     repo, files = quoted(facts.repo), "snapshot_download(repo)"
+    note: list[str] = []
     if facts.whole:
-        note, given = [], files
+        given = files
     elif facts.base_pushed:
-        note, given = [], f'{files} + "/{BASE_DIRECTORY}", adapter={files}'
+        given = f'{files} + "/{BASE_DIRECTORY}", adapter={files}'
     else:
         note = ["The base is not part of this repository: put the directory of its checkpoint or export in here.", ""]
         given = f"{quoted(_PLACEHOLDER)}, adapter={files}"

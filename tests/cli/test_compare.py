@@ -429,10 +429,12 @@ def test_json_has_these_keys(pitstop: Cli, two: tuple[RunDirectory, RunDirectory
         "step",
         "total_steps",
         "tokens",
+        "images",
         "monitor",
         "best_checkpoint",
         "last_loss",
         "tokens_per_s",
+        "images_per_s",
         "identity",
     ]
     assert list(content["runs"][0]["best_checkpoint"]) == ["name", "step", "epoch", "metric", "mode", "value", "metrics"]

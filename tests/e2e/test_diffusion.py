@@ -98,7 +98,9 @@ def test_an_adapter_stands_on_the_best_base_by_reference(image_runs: ImageRuns) 
     assert record["from"] == {"run": BASE, "name": base["name"], "checkpoint": best["name"], "step": best["step"]}
     copy = image_runs.adapter / "base_model"
     assert (copy / "config.json").read_bytes() == (image_runs.base / "checkpoints/best/config.json").read_bytes()
-    assert copy.samefile(image_runs.base_dir / "run_002/base_model") or _same_files(copy, image_runs.base_dir / "run_002/base_model")
+    assert copy.samefile(image_runs.base_dir / "run_002/base_model") or _same_files(
+        copy, image_runs.base_dir / "run_002/base_model"
+    )
     shown = json.loads(pitstop("show", "base_training/1", "--base-dir", image_runs.base_dir, "--json").output)
     pins = {each["name"]: each["pins"] for each in shown["checkpoints"]}
     assert {"base of run_001", "base of run_002"} <= set(pins[best["name"]])

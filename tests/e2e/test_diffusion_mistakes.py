@@ -72,9 +72,7 @@ def test_mistake_in_a_setting(home: Path, settings: dict[str, Any], code: int, w
 )
 def test_mistake_in_the_description_of_the_network(home: Path, content: str, words: tuple[str, ...]) -> None:
     (home / "network.json").write_text(content)
-    _refused(
-        pitstop(*image_arguments(home, home / "runs")), 3, str(home / "network.json"), *words, base_dir=home / "runs"
-    )
+    _refused(pitstop(*image_arguments(home, home / "runs")), 3, str(home / "network.json"), *words, base_dir=home / "runs")
 
 
 def test_archives_do_not_fit_a_network_of_another_size(home: Path) -> None:
@@ -113,7 +111,9 @@ def trained(image_runs: ImageRuns) -> Path:
 
 
 def _another_folder(runs: Path) -> Path:
-    return write_folder(runs.parent / "others", classes=("cat", *OTHERS), splits={"train": 4, "validation": 2}, size=(8, 8), seed=1)
+    return write_folder(
+        runs.parent / "others", classes=("cat", *OTHERS), splits={"train": 4, "validation": 2}, size=(8, 8), seed=1
+    )
 
 
 def _a_changed_image(runs: Path) -> Path:

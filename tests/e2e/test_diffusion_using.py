@@ -148,7 +148,12 @@ def test_what_does_not_go_with_a_run_is_refused(pitstop: Command, tmp_path: Path
 def exported(image_runs: ImageRuns, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Adapter 1 in every form and the base as one, all of the best checkpoint."""
     there = tmp_path_factory.mktemp("exported")
-    for run, form, name in ((1, "merged", "trees"), (1, "adapter", "adapter"), (1, "ckpt", "trees.ckpt"), (BASE, "merged", "base")):
+    for run, form, name in (
+        (1, "merged", "trees"),
+        (1, "adapter", "adapter"),
+        (1, "ckpt", "trees.ckpt"),
+        (BASE, "merged", "base"),
+    ):
         ended = forked("export", run, "--base-dir", image_runs.base_dir, "--format", form, "--output", there / name)
         assert ended.code == 0, ended.output
     return there

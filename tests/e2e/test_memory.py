@@ -103,7 +103,6 @@ def test_a_run_that_shrank_in_the_middle_is_resumed_exactly(tiny_model: Path, da
 
 def test_an_evaluation_that_does_not_fit_is_repeated_too(tiny_model: Path, data: Path, tmp_path: Path) -> None:
     def prepare() -> None:
-        import torch
 
         from pitstop.trainers.loss import TokenObjective
 

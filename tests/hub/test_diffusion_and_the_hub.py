@@ -161,7 +161,9 @@ def test_anybody_makes_images_by_the_lines_of_the_cards(pushed: Pushed, hub: Hub
 
 
 def test_a_base_on_the_hub_is_named_by_its_id(pushed: Pushed, hub: Hub, other: Machine) -> None:
-    words = image_arguments(pushed.images.parent, other.runs, **{**OF_TREES, "from": None, "model_id": pushed.base, "max_steps": 1})
+    words = image_arguments(
+        pushed.images.parent, other.runs, **{**OF_TREES, "from": None, "model_id": pushed.base, "max_steps": 1}
+    )
     ended = other.start(*words).wait(60)
     assert ended.code == 0, ended.output
     assert (other.run / "base_model/model.safetensors").read_bytes() == hub.content(pushed.base, "model.safetensors")

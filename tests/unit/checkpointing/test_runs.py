@@ -56,6 +56,26 @@ def test_a_run_has_its_files_before_the_first_step(base: Path) -> None:
     assert (run.store.monitor, run.store.mode) == ("f1", "max")
 
 
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ({"train": ["CIFAR100"], "label": "Trees", "classes": ["oak_tree"] * 5}, "Trees (5)"),
+        ({"train": ["CIFAR100"], "label": None, "classes": ["oak_tree", "pine_tree"]}, "CIFAR100 (2)"),
+        ({"train": ["/home/me/photos/"], "label": "Mine", "classes": []}, "Mine"),
+        ({"train": ["/home/me/photos/"], "label": "", "classes": []}, "photos"),
+        ({"train": ["a/first.jsonl:0.7", "second.jsonl:0.3"]}, "first.jsonl +1"),  # as older runs recorded it
+        ({"train": [], "label": "Trees"}, None),
+        ({"train": ["a"], "label": 7, "classes": "cat"}, "a"),
+    ],
+)
+def test_data_is_listed_by_its_label_and_how_many_classes_were_chosen(
+    base: Path, data: dict[str, Any], shown: str | None
+) -> None:
+    run = start(base, config={**CONFIG, "data": data})
+    assert run.metadata()["dataset"] == shown
+    assert [record.dataset for record in list_runs(base)] == [shown]
+
+
 def test_numbers_count_up_from_the_highest(base: Path) -> None:
     assert [start(base).number for _ in range(2)] == [1, 2]
     assert start(base, number=7).number == 7

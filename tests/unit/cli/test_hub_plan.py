@@ -67,7 +67,14 @@ def forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = dict.fromkeys(("parameters", "trainable_parameters", "records", "tokens_per_epoch", "sequences"), 1)
     figures |= dict.fromkeys(("steps_per_epoch", "total_steps", "peak_memory_bytes", "checkpoint_bytes", "disk_bytes"), 1)
     plan = SimpleNamespace(
-        **figures, sources=(), device="cpu", base_bytes=1, free_disk_bytes=10, time_s=1.0, to_dict=lambda: figures
+        **figures,
+        data="one record",
+        sources=(),
+        device="cpu",
+        base_bytes=1,
+        free_disk_bytes=10,
+        time_s=1.0,
+        to_dict=lambda: figures,
     )
     monkeypatch.setattr("pitstop.trainers.planning.forecast", lambda settings, reporter: plan)
 

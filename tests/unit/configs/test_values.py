@@ -109,6 +109,7 @@ LATER = (
     *("training.method", "quantization.load_in_4bit", "model.config", "model.tokenizer", "model.from_scratch"),
     *("data.train", "data.eval"),  # weights
     "tracking.report_to",
+    *("data.classes", "data.label", "lora.stage_ranks"),  # the task
 )
 """Settings that other settings must agree with, or whose words are looked at where all sources are."""
 

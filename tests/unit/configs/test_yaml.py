@@ -109,7 +109,8 @@ def test_a_token_in_a_file_is_used_and_never_shown() -> None:
 class TestPresets:
     @pytest.mark.parametrize("name", preset_names())
     def test_every_shipped_preset_loads(self, name: str) -> None:
-        loaded = load_settings(config_files=[name], environ={})
+        of_images = {"training.task": "diffusion"} if name == "lora/blockwise_config" else {}
+        loaded = load_settings(config_files=[name], flags=of_images, environ={})
         assert any(source.where.startswith(f"preset {name} line") for source in loaded.sources.values())
 
     def test_the_demo_pins_its_model(self) -> None:

@@ -114,6 +114,13 @@ def test_task_part(dataset: str | None, part: str) -> None:
     assert task_part(dataset) == part
 
 
+def test_a_label_of_the_data_stands_for_its_place() -> None:
+    images = {"training__task": "diffusion", "data__train": "CIFAR100", "model__id": "base", "training__epochs": 2}
+    assert named(**images, data__label="Trees").startswith("base-trees-r32-")
+    assert named(**images, data__classes=["oak_tree"]).startswith("base-cifar100-r32-")
+    assert named(**images, data__label="My photos!").startswith("base-myphotos-r32-")
+
+
 def test_of_several_data_sets_the_first_gives_the_name() -> None:
     assert "-first-" in named(data__train="first.jsonl,second.jsonl")
 

@@ -45,7 +45,7 @@ class ImageData(Sequences):
     def in_words(self) -> str:
         """How many images of how many classes."""
         classes = int(np.count_nonzero(self.images.counts()))
-        return f"{len(self):,} images of {classes} {'class' if classes == 1 else 'classes'}"
+        return f"{len(self):,} {'image' if len(self) == 1 else 'images'} of {classes} {'class' if classes == 1 else 'classes'}"
 
     def described(self) -> dict[str, Any]:
         """Counts, those of each class that is there, and the names of all in their numbering."""

@@ -34,6 +34,7 @@ def told_classes(opened: OpenModel, wanted: Sequence[str]) -> Told:
         return ()
     names, counts = _recorded(opened.plan)
     names = names or [str(number) for number in range(opened.tokenizer.classes)]
+    names = names[: opened.tokenizer.classes]  # the data set may have more, of which none were trained on
     trained = [number for number, name in enumerate(names) if name in counts] or list(range(len(names)))
     chosen = class_ids(wanted, names) if wanted else trained
     return tuple((number, names[number]) for number in chosen)

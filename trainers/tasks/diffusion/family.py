@@ -58,7 +58,7 @@ class DiffiTFamily:
         if stored and not frozen:
             check_size(path, _on_meta(config))
         files = {each.name: each for each in path.iterdir()} if stored else evaluated_files(path)
-        weights = _weights([files[name] for name in forms.Form(whole=True).weights(files)], config)
+        weights = _weights(path, [files[name] for name in forms.Form(whole=True).weights(files)], config)
         with torch.random.fork_rng(devices=[]):  # building draws weights, which these replace
             model = DiffiT(config)
         try:
@@ -109,19 +109,21 @@ class DiffiTFamily:
     def cost(self, model: Any, settings: Settings, data: Sequences) -> Cost:
         """Counted on one image of the device ``meta``; the backward pass takes twice the forward, less what frozen weights save."""
         config = _bare(model).config
-        side, kept = config.image_size, 0
+        side = config.image_size
+        kept: dict[int, int] = {}
+        own = {_memory(tensor) for tensor in [*model.parameters(), *model.buffers()]}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            nonlocal kept
-            if not isinstance(tensor, nn.Parameter):
-                kept += tensor.numel() * tensor.element_size()
+            if _memory(tensor) not in own:  # a layer keeps its weight as well, or a view of it
+                kept[_memory(tensor)] = tensor.untyped_storage().nbytes()
             return tensor
 
         with torch.device("meta"), FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
             labels = torch.zeros(1, dtype=torch.int64) if config.classes else None
             model(torch.zeros(1, config.channels, side, side), torch.zeros(1), labels)
         passes = 3 if settings.training.all_weights else 2
-        return Cost(float(kept * min(settings.training.batch_size, len(data))), float(passes * counter.get_total_flops()))
+        batch = min(settings.training.batch_size, len(data))
+        return Cost(float(sum(kept.values()) * batch), float(passes * counter.get_total_flops()))
 
     def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
         """Two files."""
@@ -179,7 +181,7 @@ def _from_scratch(settings: Settings) -> ModelSource:
     return source
 
 
-def _weights(files: Sequence[Path], config: DiffiTConfig) -> dict[str, torch.Tensor]:
+def _weights(path: Path, files: Sequence[Path], config: DiffiTConfig) -> dict[str, torch.Tensor]:
     """The tensors of safetensors files, after a look at how many numbers they are. ``ModelError`` where ``config`` describes others."""
     try:
         # Resolved: in the Hub's cache every file is a link.
@@ -190,7 +192,7 @@ def _weights(files: Sequence[Path], config: DiffiTConfig) -> dict[str, torch.Ten
     except CheckpointError as error:
         raise ModelError(error.message, hint="Take weights that are safetensors.") from error
     raise ModelError(
-        f"The weights are {there:,} numbers, {forms.MODEL_CONFIG} describes {config.parameters:,}.",
+        f"{path}: its weights are {there:,} numbers, its {forms.MODEL_CONFIG} describes {config.parameters:,}.",
         hint="Take both from the same model.",
     )
 
@@ -198,6 +200,11 @@ def _weights(files: Sequence[Path], config: DiffiTConfig) -> dict[str, torch.Ten
 def _on_meta(config: DiffiTConfig) -> DiffiT:
     with torch.device("meta"):
         return DiffiT(config)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """What tells one piece of memory from another, on the device ``meta`` too, where nothing has an address."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _bare(model: nn.Module) -> DiffiT:

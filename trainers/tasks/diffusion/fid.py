@@ -93,4 +93,4 @@ class _Pictures(Dataset[torch.Tensor]):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         image = self._images[index]
-        return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(image, (3, *image.shape[1:]))))
+        return torch.from_numpy(np.array(np.broadcast_to(image, (3, *image.shape[1:])), order="C"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pitstop.configs.datasets import DataSource
+from pitstop.configs.datasets import DataSource, parse_sources
 from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.how import Reading
@@ -76,7 +76,7 @@ class DiffusionTask(Task):
     def splits_itself(self) -> bool:
         """The data set's own held-out half is evaluated, where it has one and no share of the training data is asked for."""
         data = self.settings.data
-        return data.eval_fraction == 0 and not data.eval and has_validation(data.train[0])
+        return data.eval_fraction == 0 and not data.eval and has_validation(parse_sources(data.train)[0].spec)
 
     def samples(self, training: Training) -> Grids | None:
         """A grid of made images."""
