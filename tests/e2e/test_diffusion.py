@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.forked import Ended, pitstop
-from support.image_files import CIFAR100_NAMES, write_cifar
+from support.image_files import write_cifar
 from support.image_training import CLASSES, NETWORK, OF_TREES, TREES, ImageRuns, image_arguments
 from support.training import checkpoints, metadata, rows, train_with
 
@@ -192,10 +192,11 @@ def _adapter(image_runs: ImageRuns, base_dir: Path, **settings: Any) -> Ended:
 def test_the_two_commands_of_the_workflow_train_on_cifar_by_name_and_the_adapter_is_small(tmp_path: Path) -> None:
     """The shipped presets and size; three images a step."""
     from pitstop.trainers.data.images import cifar
+    from pitstop.trainers.data.images.cifar100 import CLASS_NAMES
 
     data, runs = tmp_path / "data", tmp_path / "runs"
     write_cifar(data, train=30, test=10, archive=True)
-    write_cifar(data, cifar.CIFAR100, train=12, test=6, classes=[CIFAR100_NAMES.index(name) for name in (*TREES, "wolf")])
+    write_cifar(data, cifar.CIFAR100, train=12, test=6, classes=[CLASS_NAMES.index(name) for name in (*TREES, "wolf")])
     common = {"data_root": data, "base_dir": runs, "max_steps": 1, "batch_size": 3, "sample_images": 1, "sampling_steps": 2}
     base = pitstop(*train_with({**common, "config": ["cifar10", "base_training"], "model_config": "diffit-cpu"}))
     assert base.code == 0 and "476,247 trainable parameters" in base.output, base.output

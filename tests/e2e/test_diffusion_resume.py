@@ -95,8 +95,8 @@ def test_training_is_the_same_however_many_images_are_made_on_the_way(place: Pla
 def test_flips_change_what_is_learnt_and_not_how_it_is_judged(place: Place) -> None:
     """At a rate of next to nothing the weights stay what they were, so that losses differ by the images alone."""
     still = {**BASE, "learning_rate": 1e-30, "max_steps": 6}
-    for name, flipped in (("upright", None), ("flipped", True)):
-        ended = pitstop(*place.arguments(name, **still, flip_images=flipped))
+    for name, flip in (("upright", None), ("flipped", True)):
+        ended = pitstop(*place.arguments(name, **still, flip_images=flip))
         assert ended.code == 0, ended.output
     upright, flipped = (rows(place.run(name)) for name in ("upright", "flipped"))
     assert upright[-1]["val_loss"] == flipped[-1]["val_loss"]

@@ -75,6 +75,16 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(pitstop: Co
     assert refused.code == 2 and "exists" in refused.output, refused.output
 
 
+@pytest.mark.parametrize("run", [BASE, TOLD, "1"])
+def test_the_last_grid_of_training_is_what_is_made_of_its_last_checkpoint(
+    pitstop: Command, image_runs: ImageRuns, tmp_path: Path, run: str
+) -> None:
+    """Of a base training with an average: the average's."""
+    ended = pitstop("generate", f"{run}@last", "--images", 2, "--seed", 42, "--output", tmp_path / "made.png", "--json").json()
+    grids = image_runs.base_dir / ended["run"] / "logs/samples"
+    assert (tmp_path / "made.png").read_bytes() == max(grids.iterdir()).read_bytes()
+
+
 def test_base_and_adapter_are_shown_in_one_picture(pitstop: Command, image_runs: ImageRuns, tmp_path: Path) -> None:
     from PIL import Image
 

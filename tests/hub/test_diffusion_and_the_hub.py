@@ -51,7 +51,7 @@ class Pushed:
 @pytest.fixture(scope="module")
 def pushed(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
     place = tmp_path_factory.mktemp("pushed")
-    repos = []
+    repos: list[str] = []
     with Hub(place / "hub") as hub:
         one = Machine(write_image_data(place / "one"), hub)
         for settings in (BASE, ADAPTER):
@@ -110,7 +110,7 @@ def test_a_pulled_model_makes_the_images_that_the_original_makes(pushed: Pushed,
     ):
         ended = other.pitstop("pull", repo)
         assert ended.code == 0, ended.output
-        made = []
+        made: list[bytes] = []
         for base_dir, which in ((other.runs, run), (pushed.runs, original)):
             picture = tmp_path / f"{len(made)}.png"
             ended = pitstop(
@@ -209,4 +209,4 @@ def test_a_network_that_its_weights_are_not_is_refused_before_memory_is_taken(
 ) -> None:
     _forged(pushed, hub, {**NETWORK, "classes": 0, "sigma_data": 0.5, **change})
     ended = other.pitstop("resume", "--from-hub", pushed.base, "--dataset", pushed.images, prepare=_little_memory())
-    assert ended.code in (3, 4, 5) and told in ended.output and "Traceback" not in ended.output, ended.output
+    assert ended.code == 4 and told in ended.output and "Traceback" not in ended.output, ended.output

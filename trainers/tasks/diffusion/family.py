@@ -146,8 +146,13 @@ class DiffiTFamily:
 
 
 def read_config(source: ModelSource) -> DiffiTConfig:
-    """The configuration of a model. ``ModelError`` says what is wrong with it."""
-    config = _config_in(source.config or source.path / forms.MODEL_CONFIG)
+    """The configuration of a model. ``ModelError`` says what is wrong with it, and of a checkpoint or copy of ours ``CheckpointError``."""
+    try:
+        config = _config_in(source.config or source.path / forms.MODEL_CONFIG)
+    except ModelError as error:
+        if source.is_copy:
+            raise CheckpointError(error.message, hint="Go on from another checkpoint of the run with --checkpoint.") from error
+        raise
     return config if source.classes is None else replace(config, classes=source.classes)
 
 
