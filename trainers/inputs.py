@@ -98,7 +98,7 @@ def _find(
         copy = own_copy()
         if copy is None:
             raise
-    reporter.line(f"{copy.model_id} is not found from here: the run's own copy of it is used, with its tokenizer.")
+    reporter.line(f"{copy.model_id} is not found from here: the run's own copy of it is used.")
     return copy
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
-from pitstop.configs.errors import DataError
+from pitstop.configs.errors import DataError, ResourceError
+from pitstop.configs.units import human_size
 from pitstop.trainers.data.images.image_set import ImageSet
 from pitstop.trainers.data.images.picture import SUFFIXES, BadImage, read_picture
 from pitstop.trainers.data.records import BadRows, NoData
@@ -25,6 +27,7 @@ def read_folder(directory: Path, *, split: str, size: int, skip_bad: bool = Fals
 
     Raises:
         NoData: there is no such split.
+        ResourceError: more images than memory holds.
         DataError: no class or no image there, a class that ``train`` does not have, or, unless ``skip_bad``, an image that cannot be
             read.
     """
@@ -32,6 +35,7 @@ def read_folder(directory: Path, *, split: str, size: int, skip_bad: bool = Fals
     files = [(path, label) for label, name in enumerate(names) for path in _images(root / name)]
     if not files:
         raise DataError(f"{root}: no image is in its folders.", hint=_FORM)
+    _check_memory(root, len(files), size)
     bad = BadRows(skip=skip_bad)
     read = [(picture, label) for path, label in files if (picture := _read(path, size, bad)) is not None]
     if not read:
@@ -39,6 +43,16 @@ def read_folder(directory: Path, *, split: str, size: int, skip_bad: bool = Fals
     images = np.stack([picture for picture, _ in read])
     labels = np.array([label for _, label in read], dtype=np.int64)
     return ImageSet(images, labels, names, bad=bad.count, bad_reasons=bad.reasons)
+
+
+def _check_memory(root: Path, count: int, size: int) -> None:
+    """All images are held in memory; a network for very large ones would only find out after hours of decoding."""
+    needed, free = 3 * count * size * size, int(psutil.virtual_memory().available)
+    if needed > free:
+        raise ResourceError(
+            f"{root}: {count:,} images of {size} × {size} pixels take {human_size(needed)} of memory; {human_size(free)} are free.",
+            hint="Give fewer images, or a network for smaller ones.",
+        )
 
 
 def has_folder_split(directory: Path, split: str) -> bool:

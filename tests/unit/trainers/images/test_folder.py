@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pitstop.configs.errors import DataError
+from pitstop.configs.errors import DataError, ResourceError
 from pitstop.trainers.data.images.folder import read_folder
 from pitstop.trainers.data.images.picture import BadImage, read_picture
 from pitstop.trainers.data.records import NoData
@@ -190,3 +190,9 @@ def test_images_without_class_folders_are_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "z" / "cat").mkdir(parents=True)
     with pytest.raises(DataError, match="no image is in its folders"):
         read_folder(tmp_path / "z", split="train", size=8)
+
+
+def test_more_images_than_memory_holds_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    write_folder(tmp_path, splits=2)
+    with pytest.raises(ResourceError, match=r"images of 4000000 × 4000000 pixels take .* of memory"):
+        read_folder(tmp_path, split="train", size=4_000_000)
