@@ -471,6 +471,9 @@ def test_a_ckpt_is_read_without_pickle_and_goes_on_training_elsewhere(
         assert content["metrics"]["val_loss"] == recorded(trained / "runs/run_001", "epoch_002")["val_loss"]
         assert content["config"]["lora"]["rank"] == 4 and "token" not in content["config"]["hub"]
         base = AutoModelForCausalLM.from_pretrained(trained / "runs/run_001/base_model")
+        for module in base.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):  # an inference kernel that rounds otherwise
+                module.support_avx512bf16_for_cpu = False
         model = get_peft_model(base, LoraConfig(**content["lora_config"]))
         missing = model.load_state_dict(content["lora_state_dict"], strict=False)
         assert missing.unexpected_keys == [] and not [name for name in missing.missing_keys if "lora" in name]
