@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,6 +124,8 @@ class speaking_for_all:
         from pitstop.trainers import launch
 
         shown = launch.lost_peer(error) if error is not None else None
+        if launch.rank() > 0 and shown is not None:
+            time.sleep(launch.AFTER_THE_CAUSE_S)
         if launch.rank() > 0 and isinstance(shown or error, PitstopError):
             raise typer.Exit((shown or error).exit_code) from None  # type: ignore[union-attr]
         if shown is not None:

@@ -49,6 +49,10 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+AFTER_THE_CAUSE_S = 3.0
+"""How long a process that lost another one waits before it ends: the launcher reports the first that does, which should be the cause."""
+
+
 def lost_peer(error: BaseException) -> ResourceError | None:
     """What to tell the user where ``error`` is what a process meets when another one of the group is gone; else None."""
     if not is_worker() or not isinstance(error, RuntimeError):
