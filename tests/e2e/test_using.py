@@ -392,7 +392,8 @@ def test_a_merged_model_loads_plainly_and_answers_as_base_and_adapter(
     out = tmp_path / "out"
     found = pitstop("export", reference, "--format", "merged", "--output", out, "--max-shard-size", "100KB", "--json").json()
     assert found["difference"]["largest"] < 0.05 * max(1.0, found["difference"]["largest_logit"])
-    assert found["difference"]["same_choice"] > 0.9  # a tie may fall otherwise in bfloat16 and found["difference"]["tokens"] > 50
+    assert found["difference"]["tokens"] > 50
+    assert found["difference"]["same_choice"] > 0.9  # a tie may fall otherwise in bfloat16
     assert len(list(out.glob("*.safetensors"))) == 3
     marker = json.loads((out / "pitstop_export.json").read_text())
     assert (marker["format"], marker["metrics"]) == ("merged", found["metrics"])
