@@ -22,7 +22,7 @@ def describe() -> dict[str, Any]:
         "instructions": _instructions(),
         "cpus": usable_cpus(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])} {platform.machine()}",
         "python": platform.python_version(),
         "load": round(psutil.getloadavg()[0], 2),
     }
