@@ -35,6 +35,16 @@ def test_a_batch_of_unequal_prompts_gives_the_most_likely_tokens_of_each(model: 
     assert generate(model, tokenizer, PROMPTS, max_new_tokens=6, batch_size=3) == wanted
 
 
+def test_the_output_layer_is_given_one_piece_and_is_as_before_afterwards(model: Any, tokenizer: Any) -> None:
+    """Of a tensor with gaps torch would copy the layer's weight once for every row."""
+    pieces: list[bool] = []
+    seen = model.lm_head.register_forward_hook(lambda module, inputs, output: pieces.append(inputs[0].is_contiguous()))
+    generate(model, tokenizer, PROMPTS, max_new_tokens=3, batch_size=4)
+    seen.remove()
+    assert pieces == [True] * 3
+    assert not model.lm_head._forward_pre_hooks
+
+
 def test_batches_put_similar_lengths_together_and_lose_nobody() -> None:
     assert batches(PROMPTS, 2) == [[1, 3], [0, 2]]
 
