@@ -110,6 +110,7 @@ LATER = (
     *("data.train", "data.eval"),  # weights
     "tracking.report_to",
     *("data.classes", "data.label", "lora.stage_ranks"),  # the task
+    *("diffusion.conditional_classes", "diffusion.flip", "diffusion.fid_images"),
 )
 """Settings that other settings must agree with, or whose words are looked at where all sources are."""
 
