@@ -67,7 +67,7 @@ def evaluate(
     _check(split, output, force=force)
     scored = _score_examples(score_examples)
     plan = choose(run, base_dir, env_file, model_id)
-    if plan.settings.training.task == "diffusion":  # whose models answer nothing
+    if plan.settings.training.makes_images:  # its models answer nothing
         refuse({"--output": output, "--score-examples": score_examples}, plan)
     from pitstop.trainers.evaluating import EvaluationRequest, check_room, read_evaluation
     from pitstop.trainers.export_files import check_target

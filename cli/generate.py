@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pitstop.trainers.inference import OpenModel
 
 
+_MAX_NEW_TOKENS = 256
+
+
 def generate(
     run: RunArgument,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A prompt. Repeatable.")] = None,
@@ -26,7 +29,9 @@ def generate(
         str | None,
         typer.Option("--prompts", metavar="FILE", help="A prompt a line, or JSONL, JSON, CSV or Parquet with a field 'prompt'."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=65536, help="Longest answer in tokens.")] = 256,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, max=65536, help="Longest answer in tokens (default: 256).")
+    ] = None,
     temperature: Annotated[
         float,
         typer.Option("--temperature", min=0.0, max=100.0, help="Sample with this temperature; 0 takes the most likely token."),
@@ -85,12 +90,13 @@ def generate(
     of_text = {
         "--prompt": prompt,
         "--prompts": prompts,
+        "--max-new-tokens": max_new_tokens,
         "--temperature": temperature or None,
         "--top-p": top_p,
         "--multi-turn": multi_turn or None,
     }
     plan = choose(run, base_dir, env_file, model_id)
-    makes_images = plan.settings.training.task == "diffusion"
+    makes_images = plan.settings.training.makes_images
     refuse(of_text if makes_images else of_images, plan)
     if makes_images:
         from pitstop.cli.images import Wanted, make_images
@@ -108,7 +114,7 @@ def generate(
     from pitstop.trainers.generate import Sampling
     from pitstop.trainers.inference import open_model
 
-    how = Answering(max_new_tokens, batch_size, Sampling(*sampling) if sampling else None)
+    how = Answering(max_new_tokens or _MAX_NEW_TOKENS, batch_size, Sampling(*sampling) if sampling else None)
     given = _read(given)
     opened = open_model(plan, reporter())
     if given is None:

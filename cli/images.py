@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +58,7 @@ def make_images(plan: ResumePlan, wanted: Wanted, *, json_output: bool) -> int:
         "output": str(target),
     }
     if json_output:
-        print_json(json.loads(json.dumps(content)))
+        print_json(content)
     else:
         say(f"{wanted.count:,} images of {' and '.join(found)} in {target}")
     return 0

@@ -49,15 +49,13 @@ def read_config(name: str) -> Layer:
         SettingsError: nothing of this name, bad YAML, or a key that is not a setting.
     """
     path = Path(name).expanduser()
-    alike = [preset for preset in preset_names() if preset.rpartition("/")[2] == name]
-    if len(alike) == 1 and not path.exists():
-        return read_preset(alike[0])
-    documented = name.removeprefix("configs/").removesuffix(".yaml")
-    if name in preset_names():
+    presets, is_there = preset_names(), path.exists()
+    if name in presets:
         return read_preset(name)
-    if not path.exists() and name == f"configs/{documented}.yaml" and documented in preset_names():
-        return read_preset(documented)
-    if path.suffix or path.exists():
+    alike = [preset for preset in presets if name in (preset.rpartition("/")[2], f"configs/{preset}.yaml")]
+    if len(alike) == 1 and not is_there:
+        return read_preset(alike[0])
+    if path.suffix or is_there:
         return _read(path, "config", str(path))
     return read_preset(name)
 

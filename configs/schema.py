@@ -420,6 +420,11 @@ class TrainingSettings(Group):
         """Whether all weights are trained (base training) and not an adapter."""
         return self.method == "full"
 
+    @property
+    def makes_images(self) -> bool:
+        """Whether the task is one of images, whose models have neither a tokenizer nor a class in transformers."""
+        return self.task == "diffusion"
+
 
 class EvaluationSettings(Group):
     """How answers are generated and scored at evaluations."""

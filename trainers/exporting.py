@@ -85,13 +85,8 @@ def _base(plan: ResumePlan, reporter: Reporter) -> BaseOnDisk:
     return find_base(plan, choose_precision(settings, torch.device("cpu")), reporter)
 
 
-def makes_images(plan: ResumePlan) -> bool:
-    """Whether the run is of a task whose models have neither a tokenizer nor a class in transformers."""
-    return plan.settings.training.task == "diffusion"
-
-
 def _tokenizer(plan: ResumePlan, base: BaseOnDisk) -> Any:
-    return None if makes_images(plan) else load_tokenizer(base.path)
+    return None if plan.settings.training.makes_images else load_tokenizer(base.path)
 
 
 def base_on_hub(plan: ResumePlan, asked: str | None) -> str | None:
@@ -146,7 +141,7 @@ def _write_rest(directory: Path, plan: ResumePlan, tokenizer: Any, base_id: str 
 
 def _export_merged(plan: ResumePlan, request: ExportRequest, reporter: Reporter) -> dict[str, Any]:
     base = _base(plan, reporter)
-    if makes_images(plan):
+    if plan.settings.training.makes_images:
         return _export_merged_denoiser(plan, base, request, reporter)
     tokenizer = load_tokenizer(base.path)
     ids = make_task(plan.settings, tokenizer).prompt_ids(merging.PROBE)

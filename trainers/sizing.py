@@ -57,13 +57,12 @@ def advice(settings: Settings) -> str:
             f"--batch-size {half.batch_size} --gradient-accumulation-steps {half.accumulation} (the same effective batch; "
             "--auto-batch-size does it by itself)"
         )
-    of_images = training.task == "diffusion"
-    if not settings.model.gradient_checkpointing and not of_images:
+    if not settings.model.gradient_checkpointing and not training.makes_images:
         ways.append("--gradient-checkpointing")
-    new_run = [] if of_images else [f"--max-length below {settings.data.max_length}"]
+    new_run = [] if training.makes_images else [f"--max-length below {settings.data.max_length}"]
     if training.optimizer == "adamw":
         new_run.append("--optimizer adamw_8bit")
-    if training.method in _LEANER and not of_images:
+    if training.method in _LEANER and not training.makes_images:
         new_run.append(f"--method {_LEANER[training.method]}")
-    ways.append(f"in a new run {' or '.join([', '.join(new_run), 'a smaller model'] if new_run else ['a smaller model'])}")
+    ways.append(f"in a new run {' or '.join(filter(None, [', '.join(new_run), 'a smaller model']))}")
     return "use less memory: " + "; or ".join(ways)

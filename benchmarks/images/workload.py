@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.logs import rows, speed
 from benchmarks.vs_trl.sides import environment
+from pitstop.checkpointing.tensor_headers import read_header
 
 BATCH = 32
 FOOTWEAR = ("sandal", "sneaker", "ankle boot")
@@ -88,16 +91,16 @@ def _schedule(steps: int, evaluations: int) -> list[object]:
 def train(work: Path, words: Sequence[object]) -> Stage:
     """Train one stage. Raises ``Failed``."""
     path = Path(pitstop(work, *words)["path"])
-    rows = [json.loads(line) for line in (path / "logs" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    logged = rows(path)
     ref = f"{path.parent.name}/{int(path.name.removeprefix('run_'))}".removeprefix("checkpoints/")
     newest = max((*path.glob("checkpoints/checkpoint-*"), *path.glob("lora_weights/checkpoint-*")), key=_step)
     weights = newest / "model.safetensors"
     return Stage(
         ref=ref,
         path=path,
-        images=int(rows[-1]["images"]),
-        seconds=sum(row["step_s"] for row in rows),
-        evaluations=[(row["step"], row["val_loss"]) for row in rows if "val_loss" in row],
+        images=int(logged[-1]["images"]),
+        seconds=sum(row["step_s"] for row in logged),
+        evaluations=[(row["step"], row["val_loss"]) for row in logged if "val_loss" in row],
         parameters=_numbers(weights if weights.exists() else newest / "adapter_model.safetensors"),
         checkpoint_bytes=sum(file.stat().st_size for file in newest.iterdir()),
     )
@@ -109,10 +112,7 @@ def _step(checkpoint: Path) -> int:
 
 def _numbers(file: Path) -> int:
     """How many numbers a safetensors file holds, by its header."""
-    with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(end - start for start, end in offsets) // 4  # float32
+    return sum(math.prod(entry.shape) for entry in read_header(file).values())
 
 
 def images_per_s(work: Path, words: Sequence[object]) -> float:
@@ -120,5 +120,4 @@ def images_per_s(work: Path, words: Sequence[object]) -> float:
     path = Path(
         pitstop(work, *words, "--max-steps", 8, "--eval-steps", 1000, "--sample-images", 0, "--save-strategy", "no")["path"]
     )
-    rows = [json.loads(line) for line in (path / "logs" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return float((rows[-1]["images"] - rows[0]["images"]) / sum(row["step_s"] for row in rows[1:]))
+    return speed(rows(path), "images")

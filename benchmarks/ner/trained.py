@@ -8,8 +8,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks.logs import rows, speed
 from benchmarks.ner.workload import TYPES, Job
 from benchmarks.vs_trl.sides import environment
 
@@ -48,8 +48,8 @@ def train(job: Job, lines: list[str], work: Path, *more: str) -> Trained:
     if done.returncode != 0:
         raise TrainingFailed(f"pitstop train exited with {done.returncode}:\n{done.stderr[-2000:]}")
     run = Path(json.loads(done.stdout)["path"])
-    rows = _rows(run)
-    return Trained(run, len(lines), rows[-1]["tokens"], sum(row["step_s"] for row in rows))
+    logged = rows(run)
+    return Trained(run, len(lines), logged[-1]["tokens"], sum(row["step_s"] for row in logged))
 
 
 def _threads() -> dict[str, str]:
@@ -57,15 +57,10 @@ def _threads() -> dict[str, str]:
     return {"OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"]} if "OMP_NUM_THREADS" in os.environ else {}
 
 
-def _rows(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "logs" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def tokens_per_s(job: Job, lines: list[str], work: Path, steps: int = 5) -> float:
     """Measure the speed of training on a few steps, the first left out. Raises ``TrainingFailed``."""
     run = train(job, lines, work, "--max-steps", str(steps), "--save-strategy", "no").run
-    rows = _rows(run)
-    return float((rows[-1]["tokens"] - rows[0]["tokens"]) / sum(row["step_s"] for row in rows[1:]))
+    return speed(rows(run), "tokens")
 
 
 def score(job: Job, trained: Trained, validation: Path) -> dict[str, dict[str, dict[str, float]]]:

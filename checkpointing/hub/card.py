@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pitstop.checkpointing.hub.card_facts import CardFacts, at, text_at
+from pitstop.checkpointing.hub.card_facts import CardFacts, at, makes_images, text_at
 from pitstop.checkpointing.hub.card_usage import loading, resuming
 from pitstop.checkpointing.hub.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, Entry
 from pitstop.checkpointing.hub.markdown import escaped, quoted, table
@@ -116,13 +116,10 @@ def _is_plain(text: str | None) -> bool:
     return bool(text and re.fullmatch(r"[\w./-]+", text, re.ASCII))
 
 
-_COUNTS = {False: (("used", "records"), ("tokens", "tokens")), True: (("used", "images"),)}
-"""What is counted of data, by whether it has classes of images: the key in metadata.json and the word for people."""
-
-
 def _data(facts: CardFacts) -> str:
     names = ", ".join(_linked(name, "datasets/", name in facts.datasets_on_hub) for name in facts.datasets)
-    counts = [(at(facts.metadata, "data", key), word) for key, word in _COUNTS[at(facts.metadata, "data", "classes") is not None]]
+    counted = {"used": "images"} if facts.makes_images else {"used": "records", "tokens": "tokens"}
+    counts = [(at(facts.metadata, "data", key), word) for key, word in counted.items()]
     words = ", ".join(f"{count:,} {word}" for count, word in counts if type(count) is int)
     return f"{names}: {words}" if names and words else names
 
@@ -204,7 +201,7 @@ def _settings(facts: CardFacts) -> list[str]:
 def shown_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The settings that a card shows, by dotted path: the main ones, and those that are not at their defaults."""
     known = {leaf.path: leaf for leaf in leaves() if not leaf.secret and not _ELSEWHERE.fullmatch(leaf.path)}
-    main = [path for path in _MAIN if path != _OF_TEXT or at(settings, "training", "task") != "diffusion"]
+    main = [path for path in _MAIN if path != _OF_TEXT or not makes_images(settings)]
     for path in [*main, *(path for path in known if path not in _MAIN)]:
         value = at(settings, *path.split("."), default=_ABSENT)
         if value is not _ABSENT and (path in _MAIN or value != known[path].default):

@@ -58,7 +58,7 @@ class CardFacts:
     @property
     def makes_images(self) -> bool:
         """Whether it makes images, not text."""
-        return bool(at(self.settings, "training", "task") == "diffusion")
+        return makes_images(self.settings)
 
     @property
     def from_scratch(self) -> bool:
@@ -100,6 +100,11 @@ class CardFacts:
 
     def _is_on_hub(self, name: str) -> bool:
         return is_hub_id(name) and name not in self.local
+
+
+def makes_images(settings: Mapping[str, Any]) -> bool:
+    """Whether the task of nested settings is one of images."""
+    return bool(at(settings, "training", "task") == "diffusion")
 
 
 def is_hub_id(text: str) -> bool:

@@ -131,11 +131,12 @@ def test_a_model_that_is_told_classes_makes_images_of_the_one_that_is_asked_for(
     ("words", "told"),
     [
         (["generate", BASE, "--prompt", "a tree"], "--prompt"),
+        (["generate", BASE, "--max-new-tokens", 9], "--max-new-tokens"),
         (["generate", BASE, "--base"], "no base without it"),
         (["export", BASE, "--format", "adapter"], "has no adapter"),
         (["generate", BASE, "--output", "trees.jpg"], "PNG"),
     ],
-    ids=["a prompt", "no base", "no adapter", "no PNG"],
+    ids=["a prompt", "tokens", "no base", "no adapter", "no PNG"],
 )
 def test_what_does_not_go_with_a_run_is_refused(pitstop: Command, tmp_path: Path, words: list[str], told: str) -> None:
     if words[0] == "export":

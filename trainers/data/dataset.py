@@ -13,7 +13,7 @@ import numpy as np
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Chosen, Examples, in_memory
-from pitstop.trainers.data.order import permutation
+from pitstop.trainers.data.order import held_out, permutation
 from pitstop.trainers.data.packing import PACKING_VERSION, Arrangement, pack, singles
 
 
@@ -191,10 +191,8 @@ def _held(examples: Examples, fraction: float, seed: int) -> np.ndarray:
             "EVAL_FRACTION needs at least two records (of two articles, where records say which they are from).",
             hint="Give more data, or --eval-dataset.",
         )
-    count = min(total - 1, max(1, round(total * fraction)))
-    order = permutation(total, seed=seed, epoch=2**32)  # an epoch number that training never reaches
     chosen = np.zeros(total, dtype=bool)
-    chosen[order[:count]] = True
+    chosen[held_out(total, fraction, seed=seed)] = True
     return np.asarray(chosen[group_of])
 
 

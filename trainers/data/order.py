@@ -65,6 +65,12 @@ def stream(count: int, share: int, *, seed: int, epoch: int, source: int) -> np.
     return elements[first % count :][:share]
 
 
+def held_out(count: int, fraction: float, *, seed: int) -> np.ndarray:
+    """The numbers of those of ``count`` (two or more) elements that are held out, ``int64``: about ``fraction``, and at least one stays on either side."""
+    wanted = min(count - 1, max(1, round(count * fraction)))
+    return permutation(count, seed=seed, epoch=2**32)[:wanted]  # an epoch number that training never reaches
+
+
 @dataclass(frozen=True)
 class BatchShape:
     """How one optimizer step is cut up: sequences per micro-batch, micro-batches, processes."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pitstop.cli import generate as command
 from pitstop.configs.errors import RunError
+from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers import inference
 from pitstop.trainers.tasks.diffusion import answers
 from support.cli import Cli
@@ -45,7 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
         plan = SimpleNamespace(
             run=SimpleNamespace(label=LABEL, path=tmp_path / "run_001"),
             info=SimpleNamespace(name="epoch_002", step=40),
-            settings=SimpleNamespace(training=SimpleNamespace(task=task)),
+            settings=SimpleNamespace(training=TrainingSettings.model_construct(task=task)),
         )
 
         def images_of(opened: Opened, count: int, told: Any, **how: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.dataset import Counts, Sequences
 from pitstop.trainers.data.images.image_set import Images, ImageSet, Labels
-from pitstop.trainers.data.order import permutation
+from pitstop.trainers.data.order import held_out
 
 
 class ImageData(Sequences):
@@ -74,7 +74,5 @@ def hold_out(data: ImageData, fraction: float, *, seed: int) -> tuple[ImageData,
                 f"EVAL_FRACTION: the class {data.images.class_names[number]} has a single image.",
                 hint="Give evaluation images with --eval-dataset, or leave the class out.",
             )
-        count = min(len(members) - 1, max(1, round(len(members) * fraction)))
-        order = permutation(len(members), seed=seed, epoch=2**32)  # an epoch number that training never reaches
-        held[members[order[:count]]] = True
+        held[members[held_out(len(members), fraction, seed=seed)]] = True
     return ImageData(data.images.part(~held)), ImageData(data.images.part(held))

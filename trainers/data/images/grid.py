@@ -35,11 +35,11 @@ def from_uint8(images: Images) -> NDArray[np.float32]:
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
-def save_grid(images: Images, path: Path, *, columns: int | None = None, labels: Sequence[str] | None = None) -> None:
+def save_grid(images: Images, path: Path, *, columns: int | None = None, labels: Sequence[str] | None = None) -> Images:
     """Write images, uint8 (n, 1 or 3, height, width), row by row into a PNG; a reader sees the old file or the new one, whole.
 
     There are as many ``columns`` as make the grid square, unless they are given. With ``labels``, one for each image, each has its text
-    under it, and the columns are as wide as the longest.
+    under it, and the columns are as wide as the longest. Returns the picture's pixels, uint8 (height, width, 3).
 
     Raises ``ValueError`` for other shapes, no images, no columns or another number of labels, and ``OSError`` from the disk.
     """
@@ -50,8 +50,10 @@ def save_grid(images: Images, path: Path, *, columns: int | None = None, labels:
     if columns is not None and columns < 1:
         raise ValueError(f"columns: {columns}")
     file = io.BytesIO()
-    _drawn(images, columns or math.ceil(math.sqrt(len(images))), labels).save(file, format="PNG")
+    grid = _drawn(images, columns or math.ceil(math.sqrt(len(images))), labels)
+    grid.save(file, format="PNG")
     atomic_write(LocalStorage(), path, file.getvalue())
+    return np.asarray(grid)
 
 
 def _drawn(images: Images, columns: int, labels: Sequence[str] | None) -> Image.Image:

@@ -74,7 +74,7 @@ class Grids(AtEvaluations):
         path = self.directory / f"step_{step:06d}.png"
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            save_grid(images, path, labels=names)
+            pixels = save_grid(images, path, labels=names)
         except OSError as error:
             if not self._refused:  # once, not at every grid
                 self.reporter.warn(f"{path} cannot be written ({error.strerror or error}); training goes on without it.")
@@ -83,12 +83,4 @@ class Grids(AtEvaluations):
         self._refused = False
         self.reporter.line(f"step {step}: {len(images)} images in {path.parent.parent.name}/{DIRECTORY}/{path.name}")
         for listener in self.listeners:
-            listener(DIRECTORY, pixels_of(path), step)
-
-
-def pixels_of(path: Path) -> np.ndarray:
-    """The pixels of a picture, uint8 ``(height, width, 3)``."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+            listener(DIRECTORY, pixels, step)

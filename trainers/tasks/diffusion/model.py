@@ -6,7 +6,6 @@ A module's path tells its stage: ``encoder.I.J`` and ``decoder.I.J`` are cell J 
 from __future__ import annotations
 
 import math
-import re
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,6 @@ from pitstop.trainers.tasks.diffusion.attention import TransformerBlock
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 
 LONGEST_PERIOD = 10_000  # of the sinusoids, in units of 2π
-_STAGE = re.compile(r"(?:^|\.)(?:encoder|decoder)\.(\d+)\.")
 
 
 class DiffiT(nn.Module):
@@ -109,22 +107,6 @@ class ResidualCell(nn.Module):
         y = self.conv(F.silu(self.norm(x))).permute(0, 2, 3, 1)
         z: Tensor = self.block(y, time).permute(0, 3, 1, 2) + x
         return z
-
-
-def linear_targets(model: nn.Module) -> list[str]:
-    """Full paths of all ``nn.Linear`` in the blocks, for LoRA: q, k and v of space and time, output projection and MLP."""
-    return [path for path, module in model.named_modules() if isinstance(module, nn.Linear) and _STAGE.search(path)]
-
-
-def stage_of(path: str) -> int:
-    """The stage that a module or weight of this path is in, 0 for the full resolution, 1 for half of it, and so on.
-
-    Raises ``ValueError`` for what is in no stage.
-    """
-    found = _STAGE.search(path)
-    if found is None:
-        raise ValueError(f"{path} is in no stage of the encoder or decoder")
-    return int(found.group(1))
 
 
 def _stage(config: DiffiTConfig, width: int) -> nn.ModuleList:

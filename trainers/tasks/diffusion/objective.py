@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pitstop.trainers.data.images.data import ImageData
+from pitstop.trainers.data.images.grid import from_uint8
 from pitstop.trainers.objective import Losses
 from pitstop.trainers.tasks.diffusion import edm
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
@@ -34,9 +35,9 @@ class DenoisingObjective:
 
     def batch(self, data: ImageData, sequence_ids: np.ndarray, device: torch.device) -> ImageBatch:
         """Pixels 0 to 255 become -1 to 1."""
-        pixels = torch.from_numpy(data.pixels(sequence_ids)).to(device)
+        images = torch.from_numpy(from_uint8(data.pixels(sequence_ids))).to(device)
         labels = torch.from_numpy(data.labels(sequence_ids)).to(device) if self.config.classes else None
-        return ImageBatch(pixels.float() / 127.5 - 1.0, labels, [int(number) for number in sequence_ids])
+        return ImageBatch(images, labels, [int(number) for number in sequence_ids])
 
     def losses(self, model: Any, batch: ImageBatch) -> Losses:
         """One draw of noise level and noise for each image."""

@@ -122,7 +122,6 @@ def test_classes_are_gone_through_where_the_network_is_told_them(
 ) -> None:
     captions: list[Any] = []
     monkeypatch.setattr(module, "save_grid", lambda images, path, labels: captions.append(labels))
-    monkeypatch.setattr(module, "pixels_of", lambda path: None)
     grids = _grids(told, tmp_path, classes=classes)
     given: list[Any] = []
     real = grids.engine.model.forward

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pitstop.trainers.tasks.diffusion.edm import denoise, losses
-from pitstop.trainers.tasks.diffusion.model import DiffiT, linear_targets, stage_of
+from pitstop.trainers.tasks.diffusion.model import DiffiT
+from support.image_models import linear_targets, stage_of
 
 Make = Callable[..., DiffiT]
 RANKS = (12, 10, 8)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 from pitstop.trainers.tasks.diffusion.edm import denoise, losses
-from pitstop.trainers.tasks.diffusion.model import DiffiT, linear_targets, sinusoid, stage_of
+from pitstop.trainers.tasks.diffusion.model import DiffiT, sinusoid
+from support.image_models import linear_targets, stage_of
 
 Make = Callable[..., DiffiT]
 

@@ -14,8 +14,8 @@ from pitstop.trainers.data.images.data import ImageData
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 from pitstop.trainers.tasks.diffusion.family import LORA_TARGETS, DiffiTFamily
-from pitstop.trainers.tasks.diffusion.model import DiffiT, linear_targets, stage_of
-from support.image_models import image_settings, numbered_images, small_config, small_network
+from pitstop.trainers.tasks.diffusion.model import DiffiT
+from support.image_models import image_settings, linear_targets, numbered_images, small_config, small_network, stage_of
 
 FAMILY = DiffiTFamily()
 DATA = ImageData(numbered_images([0] * 10, ["a"]))
