@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -192,7 +193,13 @@ def test_images_without_class_folders_are_no_data_set(tmp_path: Path) -> None:
         read_folder(tmp_path / "z", split="train", size=8)
 
 
-def test_more_images_than_memory_holds_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+def test_more_images_than_memory_holds_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_folder(tmp_path, splits=2)
-    with pytest.raises(ResourceError, match=r"images of 4000000 × 4000000 pixels take .* of memory"):
-        read_folder(tmp_path, split="train", size=4_000_000)
+    (tmp_path / "cat" / "000.png").write_bytes(b"no image, which decoding would say")
+    count = len(list(tmp_path.rglob("*.png")))
+    for free, refused in ((3 * count * 64 - 1, ResourceError), (3 * count * 64, DataError)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        with pytest.raises(refused, match="images of 8 × 8 pixels take .* of memory" if refused is ResourceError else "000.png"):
+            read_folder(tmp_path, split="train", size=8)
