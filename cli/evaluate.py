@@ -112,14 +112,13 @@ def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *,
     from pitstop.trainers.evaluating import evaluate as score
     from pitstop.trainers.evaluating import is_recorded_data
     from pitstop.trainers.evaluating import scored as scoring_of
-    from pitstop.trainers.inference import BASE
 
     plan = opened.plan
     same = is_recorded_data(opened, data) if request.as_in_training else None
     if same is False:
         warn("The evaluation data is not what it was when the run started; the metrics differ from those on record.")
     metrics: dict[str, dict[str, float]] = {}
-    for label in [opened.label, *([BASE] if with_base else [])]:
+    for label in opened.with_base(with_base):
         notice(f"evaluating {label} on {data.counts.used:,} examples …")
         opened.use(label)
         metrics[label] = score(opened, data, request)

@@ -171,9 +171,7 @@ def _read(given: list[str] | Path | None) -> list[str] | None:
 
 def _answer_all(opened: OpenModel, prompts: Sequence[str], how: Answering, *, with_base: bool, json_output: bool) -> int:
     from pitstop.trainers.answering import answer, follow
-    from pitstop.trainers.inference import BASE
 
-    label = opened.label
     if not json_output and not with_base and is_terminal():
         from pitstop.cli.session import show_piece
 
@@ -183,10 +181,10 @@ def _answer_all(opened: OpenModel, prompts: Sequence[str], how: Answering, *, wi
             follow(opened, prompt, how, show_piece, number=number)
             say()
         return 0
-    answers = {label: answer(opened, prompts, how, _telling(len(prompts)))}
-    if with_base:
-        opened.use(BASE)
-        answers[BASE] = answer(opened, prompts, how, _telling(len(prompts)))
+    answers = {}
+    for label in opened.with_base(with_base):
+        opened.use(label)
+        answers[label] = answer(opened, prompts, how, _telling(len(prompts)))
     if json_output:
         print_json(_report(opened, prompts, answers, how))
     else:

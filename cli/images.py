@@ -31,7 +31,7 @@ class Wanted:
 def make_images(plan: ResumePlan, wanted: Wanted, *, json_output: bool) -> int:
     """Make the images and write the grid; with ``base`` those of the base below those of the adapter, from the same noise."""
     from pitstop.trainers.export_files import check_target, in_place_of
-    from pitstop.trainers.inference import BASE, open_model
+    from pitstop.trainers.inference import open_model
     from pitstop.trainers.tasks.diffusion.answers import grid_of, images_of, told_classes
 
     target = Path(wanted.output or f"{plan.run.label.replace('/', '-')}-{plan.info.name}.png").expanduser()
@@ -41,7 +41,7 @@ def make_images(plan: ResumePlan, wanted: Wanted, *, json_output: bool) -> int:
     opened = open_model(plan, reporter())
     told = told_classes(opened, wanted.classes)
     found = {}
-    for label in [opened.label, *([BASE] if wanted.base else [])]:
+    for label in opened.with_base(wanted.base):
         opened.use(label)
         notice(f"making {wanted.count:,} images with {label} …")
         found[label] = images_of(opened, wanted.count, told, seed=wanted.seed, steps=wanted.steps, batch_size=wanted.batch_size)

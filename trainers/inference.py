@@ -156,6 +156,13 @@ class OpenModel:
             self.model.set_adapter(self._adapters[label].name)
         self._current = self._latest = label
 
+    def with_base(self, wanted: bool) -> list[str]:
+        """What is in use and, where ``wanted``, the base beside it. ``RunError`` where there is none, before anything is computed."""
+        labels = [self.label, *([BASE] if wanted else [])]
+        for label in reversed(labels):
+            self.use(label)
+        return labels
+
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Any]:
         """The model as it stands now: with the adapter in use, or without any."""

@@ -27,6 +27,8 @@ class Opened:
     def __init__(self, *, adapter: bool = True) -> None:
         self.adapter, self.label, self.current, self.asked = adapter, f"{LABEL}@epoch_002", "", []  # type: ignore[var-annotated]
 
+    with_base = inference.OpenModel.with_base
+
     def use(self, label: str) -> None:
         if label == inference.BASE and not self.adapter:
             raise RunError("there is no base")
@@ -133,8 +135,9 @@ def test_nothing_is_written_into_the_run(run: Start, pitstop: Cli, tmp_path: Pat
 
 
 def test_a_base_training_has_no_base_to_compare_with(run: Start, pitstop: Cli) -> None:
-    run(adapter=False)
+    opened = run(adapter=False)
     assert pitstop("generate", 1, "--base").code == 2
+    assert not [asked for asked in opened.asked if asked], "nothing was made before that was said"
     assert not list(Path.cwd().iterdir())
 
 
