@@ -1,8 +1,6 @@
 """``python -m pitstop.cli``: the ``pitstop`` command where its script is not on the path."""
 
-import sys
-
-from pitstop.cli.main import main
+from pitstop.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from pitstop.cli.boundary import run_guarded
 from pitstop.cli.lazy import CommandEntry, finish, lazy_group
+from pitstop.trainers.launch import is_worker, leave_worker
 
 TRAINING, USE, RUNS, SETUP = "Training", "Use", "Runs", "Setup"
 
@@ -75,3 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     finish(command)
     return run_guarded(lambda: command.main(args=list(arguments), prog_name="pitstop", standalone_mode=False), arguments)
+
+
+def run() -> NoReturn:
+    """The process that is ``pitstop``, from its arguments to its end."""
+    code = main()
+    if is_worker():
+        leave_worker(code)
+    sys.exit(code)
