@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
     from pitstop.trainers.data.dataset import Dataset, Sequences
-    from pitstop.trainers.evaluating import EvaluationRequest
+    from pitstop.trainers.evaluating import Evaluated, EvaluationRequest
     from pitstop.trainers.inference import OpenModel
 
 _SPLITS = ("validation", "test", "train")
@@ -69,7 +69,7 @@ def evaluate(
     plan = choose(run, base_dir, env_file, model_id)
     if plan.settings.training.makes_images:  # its models answer nothing
         refuse({"--output": output, "--score-examples": score_examples}, plan)
-    from pitstop.trainers.evaluating import EvaluationRequest, check_room, read_evaluation
+    from pitstop.trainers.evaluating import EvaluationRequest, check_room, is_recorded_data, read_evaluation
     from pitstop.trainers.export_files import check_target
     from pitstop.trainers.inference import open_model
 
@@ -81,9 +81,13 @@ def evaluate(
     data = read_evaluation(opened, request, reporter())
     if target is not None:
         check_room(opened, data)
-    content = _evaluate(opened, data, request, with_base=base)
+    comparable = request.as_in_training and is_recorded_data(opened, data) is not False
+    if request.as_in_training and not comparable:
+        warn("The evaluation data is not what it was when the run started; the metrics differ from those on record.")
+    found = _evaluate(opened, data, request, with_base=base)
+    content = _content(opened, data, request, found, comparable=comparable)
     if target is not None:
-        content["output"] = str(_write(opened, data, list(content["metrics"]), target))
+        content["output"] = str(_write(opened, data, found, target))
     if json_output:
         print_json(content)
     else:
@@ -108,20 +112,25 @@ def _score_examples(text: str | None) -> int | str | None:
     return int(text)
 
 
-def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *, with_base: bool) -> dict[str, Any]:
+def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *, with_base: bool) -> dict[str, Evaluated]:
+    """What was found, by label."""
     from pitstop.trainers.evaluating import evaluate as score
-    from pitstop.trainers.evaluating import is_recorded_data
-    from pitstop.trainers.evaluating import scored as scoring_of
 
-    plan = opened.plan
-    same = is_recorded_data(opened, data) if request.as_in_training else None
-    if same is False:
-        warn("The evaluation data is not what it was when the run started; the metrics differ from those on record.")
-    metrics: dict[str, dict[str, float]] = {}
+    found: dict[str, Evaluated] = {}
     for label in opened.with_base(with_base):
         notice(f"evaluating {label} on {data.counts.used:,} examples …")
         opened.use(label)
-        metrics[label] = score(opened, data, request)
+        found[label] = score(opened, data, request)
+    return found
+
+
+def _content(
+    opened: OpenModel, data: Sequences, request: EvaluationRequest, found: Mapping[str, Evaluated], *, comparable: bool
+) -> dict[str, Any]:
+    """What ``--json`` prints; ``comparable`` says whether training evaluated on the same data."""
+    from pitstop.trainers.evaluating import scored as scoring_of
+
+    plan = opened.plan
     recorded = {name: value for name, value in plan.info.metrics.items() if name != "train_loss"}
     scores = opened.task.metrics(data)
     chosen = scoring_of(plan.settings.evaluation, request).score_examples
@@ -139,18 +148,18 @@ def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *,
         "tokens": data.counts.tokens,
         "supervised_tokens": data.counts.supervised_tokens,
         "fingerprint": data.fingerprint,
-        "metrics": metrics,
-        "recorded": recorded if request.as_in_training and same is not False else None,
+        "metrics": {label: each.metrics for label, each in found.items()},
+        "recorded": recorded if comparable else None,
     }
 
 
-def _write(opened: OpenModel, data: Dataset, labels: Sequence[str], target: Path) -> Path:
+def _write(opened: OpenModel, data: Dataset, found: Mapping[str, Evaluated], target: Path) -> Path:
     from pitstop.trainers.evaluating import predictions
     from pitstop.trainers.export_files import in_place_of
 
     total = data.counts.used
     with in_place_of(target) as temporary, temporary.open("x", encoding="utf-8") as file:
-        for row in predictions(opened, data, labels, lambda done: notice(f"{done:,} of {total:,} answered")):
+        for row in predictions(opened, data, found, lambda done: notice(f"{done:,} of {total:,} answered")):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return target
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,16 +60,29 @@ def is_recorded_data(opened: OpenModel, data: Sequences) -> bool | None:
     return None if fingerprint is None else bool(fingerprint == data.fingerprint)
 
 
-def evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest) -> dict[str, float]:
-    """Metrics of what is in use, under the names that training logs: loss (nats a supervised token), and the task's scores."""
+@dataclass(frozen=True)
+class Evaluated:
+    """Metrics under the names that training logs: loss (nats a supervised token), and the task's scores.
+
+    ``answers`` are those that the task scored, to the first examples; there are none where it scores otherwise.
+    """
+
+    metrics: dict[str, float]
+    answers: list[str]
+
+
+def evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest) -> Evaluated:
+    """Score what is in use."""
     settings, engine = opened.plan.settings, opened.engine
     sizing = Sizing(opened.hardware.batch_shape(settings), automatic=True)
     with opened.in_use():
         metrics = sizing.fit(lambda shape, recover: engine.evaluate(data, shape.batch_size, lambda: False, recover=recover))
         chosen = scored(settings.evaluation, request)
         if chosen.score_examples == 0:
-            return metrics
-        return {**metrics, **opened.task.score(data, engine.scoring(opened.tokenizer, chosen, lambda: False))}
+            return Evaluated(metrics, [])
+        answers: list[str] = []
+        scoring = replace(engine.scoring(opened.tokenizer, chosen, lambda: False), hear=answers.extend)
+        return Evaluated({**metrics, **opened.task.score(data, scoring)}, answers)
 
 
 def scored(settings: EvaluationSettings, request: EvaluationRequest) -> EvaluationSettings:
@@ -91,18 +104,26 @@ def check_room(opened: OpenModel, data: Dataset) -> None:
 
 
 def predictions(
-    opened: OpenModel, data: Dataset, labels: Sequence[str], tell: Callable[[int], None] = lambda count: None
+    opened: OpenModel, data: Dataset, scored: Mapping[str, Evaluated], tell: Callable[[int], None] = lambda count: None
 ) -> Iterator[dict[str, Any]]:
-    """A row for each example, in order: its prompt and what was wanted as text, and the greedy answer of each of ``labels``."""
-    options = opened.plan.settings.evaluation
-    how = Answering(options.max_new_tokens, options.generation_batch_size)
-    prompts = [example.prompt.tolist() for example in data.examples]
+    """A row for each example, in order: its prompt and what was wanted as text, and the greedy answer of each label in ``scored``.
+
+    Those that were scored are not generated anew. ``tell`` hears how many of a label are there.
+    """
     answers: dict[str, list[str]] = {}
-    for label in labels:
+    for label, evaluated in scored.items():
         opened.use(label)
-        answers[label] = [found.text for found in answer_ids(opened, prompts, how, tell)]
+        answers[label] = _all_answers(opened, data, evaluated.answers, tell)
     for number, example in enumerate(data.examples):
         yield _row(opened.tokenizer, number, example, {label: given[number] for label, given in answers.items()})
+
+
+def _all_answers(opened: OpenModel, data: Dataset, known: Sequence[str], tell: Callable[[int], None]) -> list[str]:
+    options = opened.plan.settings.evaluation
+    how = Answering(options.max_new_tokens, options.generation_batch_size)
+    prompts = [example.prompt.tolist() for example in data.examples[len(known) :]]
+    rest = answer_ids(opened, prompts, how, lambda done: tell(len(known) + done))
+    return [*known, *(found.text for found in rest)]
 
 
 def _row(tokenizer: Any, number: int, example: Example, answers: Mapping[str, str]) -> dict[str, Any]:

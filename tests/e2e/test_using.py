@@ -95,6 +95,27 @@ def test_a_tasks_own_scores_are_those_of_training_too(tiny_model: Path, tmp_path
     assert (found["examples"], found["scored_examples"]) == (6, 2)
     all_of_them = forked("evaluate", 1, "--base-dir", tmp_path / "runs", "--json", "--score-examples", "none").json()
     assert all_of_them["scored_examples"] == 6 and all_of_them["recorded"] is None
+    out = tmp_path / "answers.jsonl"
+    ended = forked("evaluate", 1, "--base-dir", tmp_path / "runs", "--base", "--output", out, prepare=_score_fixed_answers)
+    assert ended.code == 0 and ended.output.count("generated anew: 4 of run") == 2, ended.output
+    written = [row["answers"] for row in map(json.loads, out.read_text().splitlines())]
+    assert written[:2] == [{"run_001@epoch_001": text, "base": text} for text in ("- aspirin", "- pain")]
+    assert len(written) == 6 and all(text != "- pain" for row in written[2:] for text in row.values())
+
+
+def _score_fixed_answers() -> None:
+    """Let the scorer of entities find two answers that no model gave, and say what is generated besides."""
+    from pitstop.trainers import evaluating
+    from pitstop.trainers.tasks import ner
+
+    ner.greedy_answers = lambda examples, scoring: ["- aspirin", "- pain"]  # type: ignore[assignment]
+    answer_ids = evaluating.answer_ids
+
+    def telling(opened: Any, prompts: Any, *more: Any) -> Any:
+        print(f"generated anew: {len(prompts)} of run")
+        return answer_ids(opened, prompts, *more)
+
+    evaluating.answer_ids = telling
 
 
 def test_other_data_other_splits_and_a_limit(pitstop: Callable[..., Ended], trained: Path, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Scoring:
     """What a scorer computes with.
 
     ``gather`` gives each process's bytes in rank order; every process calls it equally often. ``give_up`` is asked between
-    batches where one process decides alone; where it says so, the scorer raises ``Interrupted``.
+    batches where one process decides alone; where it says so, the scorer raises ``Interrupted``. ``hear`` is given the answers
+    to the first examples by a scorer that generates some.
     """
 
     model: Any
@@ -59,6 +60,7 @@ class Scoring:
     world_size: int = 1
     gather: Callable[[bytes], list[bytes]] = lambda data: [data]
     give_up: Callable[[], bool] = lambda: False
+    hear: Callable[[list[str]], None] = lambda answers: None
 
     def check(self) -> None:
         """Raise ``Interrupted`` where a signal wants the evaluation to end."""

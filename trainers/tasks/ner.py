@@ -169,7 +169,9 @@ class NerTask(TextTask):
     def score(self, evaluation: Dataset, scoring: Scoring) -> dict[str, float]:
         """Generate greedily and compare sets of entities. Raises ``Interrupted``."""
         examples = evaluation.examples[: scoring.limit]
-        return scores_of(examples, greedy_answers(examples, scoring)).as_metrics()
+        answers = greedy_answers(examples, scoring)
+        scoring.hear(answers)
+        return scores_of(examples, answers).as_metrics()
 
 
 def scores_of(examples: Sequence[Example], answers: Sequence[str]) -> NerScores:
