@@ -70,6 +70,19 @@ def lost_peer(error: BaseException) -> ResourceError | None:
     )
 
 
+def neighbour_is_gone() -> bool:
+    """Whether one of the processes that the launcher started beside this one has ended. Torch elastic then ends the others by SIGTERM."""
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if started == 1:
+        return False
+    import psutil
+
+    try:
+        return len(psutil.Process(os.getppid()).children()) < started
+    except psutil.Error:
+        return False
+
+
 def leave_worker(code: int) -> NoReturn:
     """End this process with exit code ``code`` as the interpreter would, but without taking the interpreter down.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from pitstop.configs.errors import EXIT_SIGINT, EXIT_SIGTERM
+from pitstop.trainers.launch import neighbour_is_gone
 
 SAVE = 1  # SIGUSR1: save and go on
 INTERRUPT = 2  # SIGINT: save and stop
@@ -67,7 +68,8 @@ class SignalFlag:
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         self.pending = TERMINATE
-        self._say("SIGTERM: saving a checkpoint at the end of this step, then stopping.")
+        if not neighbour_is_gone():  # else nothing can be saved, and the cause is what has to be said
+            self._say("SIGTERM: saving a checkpoint at the end of this step, then stopping.")
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.pending >= INTERRUPT:

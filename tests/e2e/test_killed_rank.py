@@ -83,7 +83,11 @@ def test_a_rank_killed_during_a_save_leaves_valid_checkpoints_and_no_hang(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_launcher_says_which_process_was_killed(trainings: Trainings, rank: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("first_to_notice", ["the process", "the launcher"])
+def test_the_launcher_says_which_process_was_killed(
+    trainings: Trainings, rank: int, first_to_notice: str, tmp_path: Path
+) -> None:
+    """The launcher ends the other process by SIGTERM, which that one may meet before it notices that it is alone."""
     words = arguments(trainings.model, trainings.home, tmp_path / "runs", **{**SETTINGS, "epochs": 500})
     command = [sys.executable, "-m", "pitstop.cli", *map(str, words)]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -92,9 +96,13 @@ def test_the_launcher_says_which_process_was_killed(trainings: Trainings, rank: 
         while not (tmp_path / "runs/run_001/lora_weights/checkpoint-2").is_dir():
             assert time.monotonic() < deadline and launcher.poll() is None
             time.sleep(0.05)
-        for process in psutil.Process(launcher.pid).children():
-            if process.environ().get("RANK") == str(rank):
-                process.kill()
+        by_rank = {process.environ().get("RANK"): process for process in psutil.Process(launcher.pid).children()}
+        if first_to_notice == "the launcher":
+            by_rank[str(1 - rank)].suspend()
+        by_rank[str(rank)].kill()
+        if first_to_notice == "the launcher":
+            time.sleep(1)
+            by_rank[str(1 - rank)].resume()
         output, _ = launcher.communicate(timeout=SECONDS_TO_NOTICE)
     finally:
         for process in [*psutil.Process(launcher.pid).children(), launcher] if launcher.poll() is None else []:

@@ -91,3 +91,35 @@ def test_only_the_first_process_speaks(announce: bool, said: bool, capfd: pytest
     with SignalFlag(announce=announce).installed():
         _send(signal.SIGTERM)
     assert ("saving a checkpoint at the end of this step" in capfd.readouterr().err) is said
+
+
+@pytest.mark.parametrize(("neighbours", "said"), [(1, True), (0, False)])
+def test_the_sigterm_by_which_elastic_ends_the_rest_of_a_group_is_not_announced(
+    neighbours: int, said: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher with two processes, of which one may have ended; the other one is sent SIGTERM."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    launcher = os.fork()
+    if launcher == 0:
+        others = [_child(signal.pause) for _ in range(neighbours)]
+        os.waitpid(_child(_terminated), 0)
+        for other in others:
+            os.kill(other, signal.SIGKILL)
+        os._exit(0)
+    os.waitpid(launcher, 0)
+    assert ("saving a checkpoint at the end of this step" in capfd.readouterr().err) is said
+
+
+def _child(body: Callable[[], object]) -> int:
+    child = os.fork()
+    if child == 0:
+        body()
+        os._exit(0)
+    return child
+
+
+def _terminated() -> None:
+    flag = SignalFlag()
+    with flag.installed():
+        _send(signal.SIGTERM)
+    os._exit(0 if flag.pending == TERMINATE else 1)
