@@ -71,14 +71,13 @@ def lost_peer(error: BaseException) -> ResourceError | None:
 
 
 def neighbour_is_gone() -> bool:
-    """Whether one of the processes that the launcher started beside this one has ended. Torch elastic then ends the others by SIGTERM."""
-    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if started == 1:
+    """Whether one of the processes that torch elastic started beside this one has ended. It then ends the others by SIGTERM."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
         return False
     import psutil
 
     try:
-        return len(psutil.Process(os.getppid()).children()) < started
+        return len(psutil.Process(os.getppid()).children()) < int(os.environ["LOCAL_WORLD_SIZE"])
     except psutil.Error:
         return False
 
@@ -90,13 +89,15 @@ def leave_worker(code: int) -> NoReturn:
     interpreter's lock, and before Python 3.14 a thread that asks for it during the shutdown is unwound, at which C++
     aborts: SIGABRT after a training that went well.
     """
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        for thread in threading.enumerate():
+            if not thread.daemon and thread is not threading.current_thread():
+                thread.join()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # a reader that has gone, or Ctrl+C, does not change what the process did
+        os._exit(code)
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:

@@ -98,6 +98,7 @@ def test_the_sigterm_by_which_elastic_ends_the_rest_of_a_group_is_not_announced(
     neighbours: int, said: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A launcher with two processes, of which one may have ended; the other one is sent SIGTERM."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "pitstop")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     launcher = os.fork()
     if launcher == 0:
