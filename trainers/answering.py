@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pitstop.configs.errors import DataError, ResourceError, first_line, is_out_of_memory
-from pitstop.trainers.generate import Answer, Sampling, answer_batch, batches
+from pitstop.configs.errors import DataError
+from pitstop.trainers.generate import Answer, Sampling, answer_batch, answer_in_pieces, batches
 from pitstop.trainers.inference import OpenModel
 from pitstop.trainers.prompts import room_for_prompt, tokenised
+from pitstop.trainers.sizing import Pieces
 from pitstop.trainers.tasks.base import BadRecord
 from pitstop.trainers.tasks.sft import SftTask
 
@@ -42,29 +43,13 @@ def answer_ids(
 ) -> list[Answer]:
     """As ``answer``, for prompts that are token ids already."""
     found: dict[int, Answer] = {}
+    pieces = Pieces(how.batch_size, "Ask for fewer new tokens with --max-new-tokens, or give a shorter prompt.")
+    options: dict[str, Any] = {"max_new_tokens": how.max_new_tokens, "sampling": how.sampling}
     with opened.ready() as model:
         for members in batches(ids, how.batch_size):
-            found |= _fitting(model, opened.tokenizer, {i: ids[i] for i in members}, how)
+            found |= answer_in_pieces(model, opened.tokenizer, {i: ids[i] for i in members}, pieces, **options)
             tell(len(found))
     return [found[i] for i in range(len(ids))]
-
-
-def _fitting(model: Any, tokenizer: Any, prompts: dict[int, Sequence[int]], how: Answering) -> dict[int, Answer]:
-    """A batch; where memory runs out, its halves one after the other."""
-    try:
-        return answer_batch(model, tokenizer, prompts, max_new_tokens=how.max_new_tokens, sampling=how.sampling)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = first_line(error)  # the error itself would keep the batch's tensors alive
-    if len(prompts) == 1:
-        raise ResourceError(
-            f"Out of memory: {reason}", hint="Ask for fewer new tokens with --max-new-tokens, or give a shorter prompt."
-        )
-    numbers = list(prompts)
-    halves = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
-    parts = [_fitting(model, tokenizer, {i: prompts[i] for i in half}, how) for half in halves]
-    return parts[0] | parts[1]
 
 
 def follow(opened: OpenModel, prompt: str, how: Answering, show: Callable[[str], None], *, number: int = 0) -> Answer:

@@ -81,7 +81,8 @@ def evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest) -> 
         if chosen.score_examples == 0:
             return Evaluated(metrics, [])
         answers: list[str] = []
-        scoring = replace(engine.scoring(opened.tokenizer, chosen, lambda: False), hear=answers.extend)
+        hint = "Where an example does not fit, --score-examples 0 gives the loss alone."
+        scoring = replace(engine.scoring(opened.tokenizer, chosen, lambda: False), hear=answers.extend, hint=hint)
         return Evaluated({**metrics, **opened.task.score(data, scoring)}, answers)
 
 

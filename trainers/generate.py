@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pitstop.trainers.data.records import Record
 from pitstop.trainers.models.base import quiet_libraries
+from pitstop.trainers.sizing import Pieces
 from pitstop.trainers.tasks.sft import SftTask
 
 Tokens = Callable[[Sequence[int]], None]
@@ -40,28 +41,20 @@ class Answer:
     ended: bool
 
 
-def generate(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    sampling: Sampling | None = None,
-    give_up: Callable[[], None] = lambda: None,
-) -> list[str]:
-    """The continuation of each prompt (token ids), the most likely one unless sampled, as text without special tokens."""
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "give_up": give_up}
-    found: dict[int, Answer] = {}
-    for members in batches(prompts, batch_size):
-        found |= answer_batch(model, tokenizer, {i: prompts[i] for i in members}, **options)
-    return [found[i].text for i in range(len(prompts))]
-
-
 def batches(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
     """The prompts' numbers in batches of at most ``batch_size``, those of similar length together."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def answer_in_pieces(
+    model: Any, tokenizer: Any, prompts: Mapping[int, Sequence[int]], pieces: Pieces, **options: Any
+) -> dict[int, Answer]:
+    """As ``answer_batch``, with fewer prompts at a time where memory runs out. ``ResourceError`` where it does with one."""
+    found: dict[int, Answer] = {}
+    for part in pieces.of(list(prompts), lambda some: answer_batch(model, tokenizer, {i: prompts[i] for i in some}, **options)):
+        found |= part
+    return found
 
 
 @torch.no_grad()

@@ -11,15 +11,16 @@ from typing import Any
 from pitstop.checkpointing import layout
 from pitstop.checkpointing.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import RunDirectory
-from pitstop.configs.errors import DataError, ResourceError, first_line, is_out_of_memory
+from pitstop.configs.errors import DataError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.at_evaluations import AtEvaluations
 from pitstop.trainers.engine import Engine, gather_bytes
-from pitstop.trainers.generate import answer_batch, batches
+from pitstop.trainers.generate import answer_in_pieces, batches
 from pitstop.trainers.progress import Progress
 from pitstop.trainers.prompts import read_prompts, room_for_prompt, tokenised
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.signals import SignalFlag
+from pitstop.trainers.sizing import Pieces
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.text import TextTask
 
@@ -102,22 +103,16 @@ class Samples(AtEvaluations):
         accelerator, options = self.engine.accelerator, self.settings.evaluation
         mine = batches(self.prompts.ids, options.generation_batch_size)[accelerator.process_index :: accelerator.num_processes]
         found: dict[int, str] = {}
-        try:
-            with accelerator.autocast():
-                for members in mine:
-                    chosen = {number: self.prompts.ids[number] for number in members}
-                    given = answer_batch(
-                        self.engine.model, self.tokenizer, chosen, max_new_tokens=options.max_new_tokens, give_up=give_up
-                    )
-                    found |= {number: answer.text for number, answer in given.items()}
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ResourceError(
-                f"Out of memory at the sample prompts of step {self.progress.step}: {first_line(error)}",
-                hint=f"Answer fewer at a time: --eval-generation-batch-size {max(1, options.generation_batch_size // 2)}, "
-                "or fewer new tokens: --eval-max-new-tokens.",
-            ) from error
+        pieces = Pieces(
+            options.generation_batch_size,
+            f"A sample prompt does not fit: take --eval-max-new-tokens below {options.max_new_tokens}.",
+        )
+        how: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "give_up": give_up}
+        with accelerator.autocast():
+            for members in mine:
+                chosen = {number: self.prompts.ids[number] for number in members}
+                given = answer_in_pieces(self.engine.model, self.tokenizer, chosen, pieces, **how)
+                found |= {number: answer.text for number, answer in given.items()}
         parts = gather_bytes(json.dumps(found).encode(), self.engine.device)
         whole = {int(number): text for part in parts for number, text in json.loads(part).items()}
         return [whole[number] for number in range(len(self.prompts.texts))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,69 @@ def test_an_evaluation_that_does_not_fit_is_repeated_too(tiny_model: Path, data:
     ended = pitstop(*arguments(tiny_model, data, tmp_path, **LARGE, auto_batch_size=True), prepare=prepare)
     assert ended.code == 0, ended.output
     assert metadata(tmp_path / "run_001")["batch_size_changes"][-1]["batch_size"] == [2, 1]
+
+
+def _answers_fit(prompts: int) -> Callable[[], None]:
+    """Memory holds the answers to so many prompts at once."""
+
+    def prepare() -> None:
+        import torch
+
+        from pitstop.trainers import generate
+
+        real = generate.answer_batch
+
+        def answer_batch(model: Any, tokenizer: Any, asked: dict[int, Any], **options: Any) -> Any:
+            found = real(model, tokenizer, asked, **options)
+            if len(asked) > prompts:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            return found
+
+        generate.answer_batch = answer_batch
+
+    return prepare
+
+
+@pytest.fixture
+def asking(data: Path, tmp_path: Path) -> dict[str, Any]:
+    """A training that answers prompts at its evaluations, to be scored and to be looked at."""
+    pairs = [{"prompt": f"{text}?", "completion": "- aspirin", "entity_type": "drug"} for text in ("a", "bb", "ccc", "dddd")]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    (tmp_path / "prompts.txt").write_text("a\nb\nc\n")
+    files = {"task": "ner", "dataset": tmp_path / "pairs.jsonl", "eval_dataset": tmp_path / "pairs.jsonl"}
+    return {**files, "sample_prompts": tmp_path / "prompts.txt", "eval_max_new_tokens": 4, "epochs": 1}
+
+
+def test_answers_that_do_not_fit_side_by_side_are_given_in_smaller_batches_without_being_asked(
+    tiny_model: Path, data: Path, tmp_path: Path, asking: dict[str, Any]
+) -> None:
+    ample, scarce = tmp_path / "ample", tmp_path / "scarce"
+    assert pitstop(*arguments(tiny_model, data, ample, **asking)).code == 0
+    ended = pitstop(*arguments(tiny_model, data, scarce, **asking), prepare=_answers_fit(1))
+    assert ended.code == 0, ended.output
+    assert_same_end(ample / "run_001", scarce / "run_001")
+    logs = [(base / "run_001/logs/samples.jsonl").read_text().splitlines() for base in (ample, scarce)]
+    assert logs[0] == logs[1] and len(logs[0]) == 3
+    assert "ner_f1" in rows(scarce / "run_001")[-1]
+    words = ["evaluate", 1, "--base-dir", scarce, "--score-examples", "none", "--json"]
+    assert pitstop(*words, prepare=_answers_fit(1)).json()["metrics"] == pitstop(*words).json()["metrics"]
+
+
+def test_an_answer_that_does_not_fit_alone_ends_with_code_6_and_names_what_it_depends_on(
+    tiny_model: Path, data: Path, tmp_path: Path, asking: dict[str, Any]
+) -> None:
+    runs = tmp_path / "runs"
+    ended = pitstop(*arguments(tiny_model, data, runs, **{**asking, "sample_prompts": None}), prepare=_answers_fit(0))
+    assert ended.code == 6, ended.output
+    hint = ended.output.split("hint:")[1]
+    assert "--eval-max-new-tokens" in hint and "--eval-score-examples 0" in hint and "--batch-size" not in hint
+    ended = pitstop(*arguments(tiny_model, data, runs, **asking, eval_score_examples=0), prepare=_answers_fit(0))
+    assert ended.code == 6, ended.output
+    assert "A sample prompt does not fit" in ended.output
+    assert pitstop(*arguments(tiny_model, data, runs, **asking)).code == 0
+    ended = pitstop("evaluate", 3, "--base-dir", runs, prepare=_answers_fit(0))
+    assert ended.code == 6, ended.output
+    assert "--score-examples 0" in ended.output.split("hint:")[1]
 
 
 def test_a_single_example_that_does_not_fit_is_the_end(tiny_model: Path, data: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.how import Reading
+from pitstop.trainers.sizing import Pieces
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,7 @@ class Scoring:
 
     ``gather`` gives each process's bytes in rank order; every process calls it equally often. ``give_up`` is asked between
     batches where one process decides alone; where it says so, the scorer raises ``Interrupted``. ``hear`` is given the answers
-    to the first examples by a scorer that generates some.
+    to the first examples by a scorer that generates some. ``hint`` is for whoever has no memory for a single example.
     """
 
     model: Any
@@ -61,6 +62,13 @@ class Scoring:
     gather: Callable[[bytes], list[bytes]] = lambda data: [data]
     give_up: Callable[[], bool] = lambda: False
     hear: Callable[[list[str]], None] = lambda answers: None
+    hint: str = (
+        "One example does not fit: shorter answers (--eval-max-new-tokens) take less, --eval-score-examples 0 scores none."
+    )
+
+    def pieces(self) -> Pieces:
+        """Batches that get smaller where memory runs out."""
+        return Pieces(self.batch_size, self.hint)
 
     def check(self) -> None:
         """Raise ``Interrupted`` where a signal wants the evaluation to end."""

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from pitstop.trainers.generate import Answer, Sampling, _Drawn, answer_batch, batches, end_ids, generate, nucleus
+from pitstop.trainers.generate import Answer, Sampling, _Drawn, answer_batch, answer_in_pieces, batches, end_ids, nucleus
+from pitstop.trainers.sizing import Pieces
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [5, 6]]
 
@@ -18,6 +19,13 @@ def model(tiny: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+
+
+def generate(model: Any, tokenizer: Any, prompts: list[list[int]], *, batch_size: int, **options: Any) -> list[str]:
+    """The answers' texts."""
+    numbered = dict(enumerate(prompts))
+    found = answer_in_pieces(model, tokenizer, numbered, Pieces(batch_size, "hint"), **options)
+    return [found[number].text for number in numbered]
 
 
 def greedy_by_hand(model: Any, prompt: list[int], count: int) -> list[int]:

@@ -410,6 +410,27 @@ def test_batched_answers_are_those_of_generation_by_definition_on_any_number_of_
     assert len(shares) == 2 and not shares[0] & shares[1], "no answer is generated twice"
 
 
+def test_a_batch_size_that_did_not_fit_is_not_tried_again_with_the_next_batch(
+    make_task: Callable[..., NerTask], load_tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pitstop.trainers import generate
+
+    task, model, sizes = make_task(ASPIRIN), load_tiny().eval(), list[int]()
+    examples = _examples(task, ASPIRIN) * 4
+    wanted = answers.greedy_answers(examples, _scoring(model, task.tokenizer, batch_size=4))
+    real = generate.answer_batch
+
+    def answer_batch(model: Any, tokenizer: Any, prompts: dict[int, Any], **options: Any) -> Any:
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise MemoryError
+        return real(model, tokenizer, prompts, **options)
+
+    monkeypatch.setattr(generate, "answer_batch", answer_batch)
+    assert answers.greedy_answers(examples, _scoring(model, task.tokenizer, batch_size=4)) == wanted
+    assert sizes == [4, 2, 2, 2, 2]
+
+
 def _keep(parts: list[bytes]) -> Callable[[bytes], list[bytes]]:
     def gather(data: bytes) -> list[bytes]:
         parts.append(data)

@@ -41,11 +41,13 @@ def _all_ranks(examples: Sequence[Example], scoring: Scoring, letter_ids: torch.
     starts = range(0, len(examples), scoring.batch_size)
     was_training = scoring.model.training
     scoring.model.eval()
-    mine: list[tuple[int, list[int]]] = []
+    pieces, mine = scoring.pieces(), []
     try:
         for start in starts[scoring.rank :: scoring.world_size]:
             scoring.check()
-            mine.append((start, _ranks(examples[start : start + scoring.batch_size], scoring, letter_ids)))
+            batch = examples[start : start + scoring.batch_size]
+            found = pieces.of(batch, lambda some: _ranks(some, scoring, letter_ids))
+            mine.append((start, [rank for ranks in found for rank in ranks]))
     finally:
         scoring.model.train(was_training)
     parts = [part for data in scoring.gather(json.dumps(mine).encode()) for part in json.loads(data)]

@@ -24,6 +24,7 @@ from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.optim import trainable
 from pitstop.trainers.tasks.base import Interrupted, Scoring
+from pitstop.trainers.tasks.rank import scoring
 from pitstop.trainers.tasks.rank.letters import prompt
 from pitstop.trainers.tasks.rank.scoring import retrieved_share
 from pitstop.trainers.tasks.rank.task import RankTask
@@ -354,6 +355,25 @@ def test_any_number_of_processes_finds_the_same(
     assert sum(len(ranks) for data in sent for _, ranks in json.loads(data)) == len(evaluation.examples)
     together = task.score(evaluation, _scoring(model, tokenizer, world_size=processes, gather=lambda _: sent))
     assert together == alone
+
+
+def test_users_that_do_not_fit_side_by_side_are_ranked_in_smaller_batches(
+    make_task: Callable[..., RankTask], films: Path, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, sizes = make_task(), list[int]()
+    evaluation = _load(task, films, "test")
+    ample = task.score(evaluation, _scoring(model, tokenizer))
+    real = scoring._ranks
+
+    def ranks(examples: Sequence[Example], *given: Any) -> list[int]:
+        sizes.append(len(examples))
+        if len(examples) > 1:
+            raise MemoryError
+        return real(examples, *given)
+
+    monkeypatch.setattr(scoring, "_ranks", ranks)
+    assert task.score(evaluation, _scoring(model, tokenizer, batch_size=4)) == pytest.approx(ample)
+    assert sizes[:3] == [4, 2, 1] and set(sizes[3:]) == {1}
 
 
 def test_a_limit_takes_the_first_and_the_share_is_of_all(
