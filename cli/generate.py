@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,20 @@ def generate(
     prompts: Annotated[
         str | None,
         typer.Option("--prompts", metavar="FILE", help="A prompt a line, or JSONL, JSON, CSV or Parquet with a field 'prompt'."),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="TEXT", help="A text whose entities are asked for, of a run of the task ner. Repeatable."),
+    ] = None,
+    texts: Annotated[
+        str | None,
+        typer.Option(
+            "--texts", metavar="FILE", help="Such texts: one a line, or JSONL, JSON, CSV or Parquet with a field 'text'."
+        ),
+    ] = None,
+    entity_type: Annotated[
+        list[str] | None,
+        typer.Option("--entity-type", metavar="NAME", help="Ask for this type (default: all of the training). Repeatable."),
     ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", min=1, max=65536, help="Longest answer in tokens (default: 256).")
@@ -70,7 +84,8 @@ def generate(
 
     Prompts come from --prompt, --prompts or, where it is no terminal, standard input (one a line). At a terminal, without any, a
     session begins in which /use 2@last changes to another checkpoint on the same base at once. Answers are the most likely
-    ones unless --temperature asks for sampling, which is the same for the same --seed.
+    ones unless --temperature asks for sampling, which is the same for the same --seed. Of a run of the task ner --text asks about
+    a text as training did, a question for each entity type.
 
     Examples:
 
@@ -78,6 +93,7 @@ def generate(
       pitstop generate 3@best --prompt 'List the drugs: aspirin was given.' --base
       pitstop generate 3 --prompts prompts.txt --temperature 0.7 --top-p 0.9 --seed 1 --json
       pitstop generate 3@last < prompts.txt
+      pitstop generate 3 --text 'Aspirin eased her migraine.'
       pitstop generate base_training/1 --images 64 --seed 1 --output shoes.png
     """
     of_images = {
@@ -87,9 +103,11 @@ def generate(
         "--output": output,
         "--force": force or None,
     }
+    of_ner = {"--text": text, "--texts": texts, "--entity-type": entity_type}
     of_text = {
         "--prompt": prompt,
         "--prompts": prompts,
+        **of_ner,
         "--max-new-tokens": max_new_tokens,
         "--temperature": temperature or None,
         "--top-p": top_p,
@@ -104,17 +122,23 @@ def generate(
         wanted = Wanted(images or 16, tuple(classes or ()), seed or 0, sampling_steps, batch_size, base, output, force)
         return make_images(plan, wanted, json_output=json_output)
     sampling = _sampling_values(temperature, top_p, seed)
+    if plan.settings.training.task != "ner":
+        refuse(of_ner, plan)
+    if any(value is not None for value in of_ner.values()):
+        from pitstop.cli.entities import Texts, find
+
+        _without_prompts({"--prompt": prompt, "--prompts": prompts, "--multi-turn": multi_turn or None})
+        about = Texts(tuple(text or ()), texts, tuple(entity_type or ()))
+        return find(plan, about, _how(max_new_tokens, batch_size, sampling), base=base, json_output=json_output)
     given = _given(prompt, prompts, session=multi_turn)
     if given is None and (json_output or base):
         option = "--json" if json_output else "--base"
         raise SettingsError(
             f"{option} needs prompts.", hint="Give --prompt or --prompts; in a session, /use base shows the base."
         )
-    from pitstop.trainers.answering import Answering
-    from pitstop.trainers.generate import Sampling
     from pitstop.trainers.inference import open_model
 
-    how = Answering(max_new_tokens or _MAX_NEW_TOKENS, batch_size, Sampling(*sampling) if sampling else None)
+    how = _how(max_new_tokens, batch_size, sampling)
     given = _read(given)
     opened = open_model(plan, reporter())
     if given is None:
@@ -135,6 +159,18 @@ def _sampling_values(temperature: float, top_p: float | None, seed: int | None) 
             raise SettingsError(f"{unused} means nothing without sampling.", hint="Add --temperature 0.7, say.")
         return None
     return temperature, 1.0 if top_p is None else top_p, seed or 0
+
+
+def _how(max_new_tokens: int | None, batch_size: int, sampling: tuple[float, float, int] | None) -> Answering:
+    from pitstop.trainers.answering import Answering
+    from pitstop.trainers.generate import Sampling
+
+    return Answering(max_new_tokens or _MAX_NEW_TOKENS, batch_size, Sampling(*sampling) if sampling else None)
+
+
+def _without_prompts(options: Mapping[str, Any]) -> None:
+    if given := [option for option, value in options.items() if value is not None]:
+        raise SettingsError(f"{given[0]} does not go with questions about texts.", hint="Ask about texts, or give prompts.")
 
 
 def _given(prompt: list[str] | None, prompts: str | None, *, session: bool) -> list[str] | Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pitstop.cli.output import notice, paint, say, warn
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _HELP = """\
 /use RUN@CHECKPOINT  let another checkpoint answer (3@last, run_002); the base is not loaded again
 /use base            let the base answer, without an adapter
+/text TEXT           ask for the entities in a text (of a run of the task ner)
 /new                 begin a new conversation (with --multi-turn)
 /help                this list
 /quit                leave; Ctrl+D does too
@@ -75,6 +76,8 @@ class Session:
             notice("A new conversation begins.")
         elif word == "/use":
             self._use(rest.strip())
+        elif word == "/text":
+            self._find(rest.strip())
         else:
             warn(f"There is no command {word}; /help lists them.")
         return True
@@ -93,11 +96,23 @@ class Session:
             return
         self.turns.clear()
 
+    def _find(self, text: str) -> None:
+        from pitstop.cli.entities import lines
+        from pitstop.trainers.extracting import entity_types, find_entities
+
+        if not text:
+            warn("/text needs a text behind it.")
+            return
+        with self._stoppable():
+            for found in find_entities(self.opened, [text], entity_types(self.opened), self.how):
+                for line in lines(found):
+                    say(line)
+
     def _answer(self, prompt: str) -> None:
         from pitstop.trainers.answering import follow, follow_conversation
 
         turns = [*self.turns, {"role": "user", "content": prompt}]
-        try:
+        with self._stoppable():
             if self.multi_turn:
                 given = follow_conversation(self.opened, turns, self.how, show_piece)
                 self.turns = [*turns, {"role": "assistant", "content": given.text}]
@@ -107,6 +122,12 @@ class Session:
             say()
             if not given.ended:
                 say(paint(f"(cut at {self.how.max_new_tokens} tokens)", "dim"))
+
+    @contextlib.contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Ctrl+C ends what is computed inside, and an error is told; the session goes on."""
+        try:
+            yield
         except KeyboardInterrupt:
             say()
             say(paint("(stopped)", "dim"))

@@ -1,4 +1,4 @@
-"""Prompts from a file: one a line of text, or records with a field ``prompt``."""
+"""Prompts, and texts to ask about, from a file: one a line, or records with a field that holds it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pitstop.trainers.tasks.base import BadRecord
 from pitstop.trainers.tasks.text import TextTask
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of ``path`` in order; of a text file each line that is not blank is one.
+def read_prompts(path: Path, field: str = "prompt") -> list[str]:
+    """The prompts of ``path`` in order (or texts, by another ``field``); of a text file each line that is not blank is one.
 
-    Files that end in .jsonl, .json, .csv or .parquet hold records with ``prompt``. Raises ``DataError`` for a file that is
-    missing, unreadable or empty, and names the line of a record without a prompt.
+    Files that end in .jsonl, .json, .csv or .parquet hold records with ``field``. Raises ``DataError`` for a file that is
+    missing, unreadable or empty, and names the line of a record without one.
     """
-    prompts = _records(path) if path.suffix in SUFFIXES else _lines(path)
+    prompts = _records(path, field) if path.suffix in SUFFIXES else _lines(path, field)
     if not prompts:
-        raise DataError(f"{path}: there is no prompt in it.", hint="Give a prompt a line, or JSONL records with 'prompt'.")
+        raise DataError(f"{path}: there is no {field} in it.", hint=f"Give a {field} a line, or JSONL records with '{field}'.")
     return prompts
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, field: str) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}).", hint="Convert the file to UTF-8.") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint="Check the path of the prompts.") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint=f"Check the path of the {field}s.") from error
     return lines_of(text)
 
 
@@ -39,16 +39,18 @@ def lines_of(text: str) -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
 
 
-def _records(path: Path) -> list[str]:
+def _records(path: Path, field: str) -> list[str]:
     if not path.is_file():
-        raise DataError(f"{path}: no such file.", hint="Check the path of the prompts.")
-    prompts = []
+        raise DataError(f"{path}: no such file.", hint=f"Check the path of the {field}s.")
+    found = []
     for record in read_records(str(path), BadRows(skip=False)):
-        prompt = record.fields.get("prompt")
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise DataError(f"{record.where}: 'prompt' is missing or no text.", hint="Each record needs a text under 'prompt'.")
-        prompts.append(prompt)
-    return prompts
+        value = record.fields.get(field)
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(
+                f"{record.where}: '{field}' is missing or no text.", hint=f"Each record needs a text under '{field}'."
+            )
+        found.append(value)
+    return found
 
 
 def tokenised(prompts: Sequence[str], task: TextTask, *, longest: int | None, what: str) -> list[list[int]]:

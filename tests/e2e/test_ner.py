@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from pitstop.trainers.metrics import parse_items
 from support.forked import pitstop
+from support.terminal import Terminal
 from support.training import EXACT_FILES, arguments, checkpoints, metadata, rows
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -109,3 +114,87 @@ def test_two_processes_score_what_one_does(tiny_model: Path, records: Path, tmp_
         assert code == 0, output
         figures.append({key: value for key, value in _evaluations(base / "run_001")[-1].items() if key.startswith("ner_")})
     assert figures[0] == figures[1] and len(figures[0]) == 10
+
+
+# Asking about texts -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def learnt(tiny_model: Path, records: Path, warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base directory of a run. Nobody changes it."""
+    base = tmp_path_factory.mktemp("learnt")
+    ended = pitstop(*arguments(tiny_model, records, base, **SETTINGS, epochs=3, eval_score_examples=0))
+    assert ended.code == 0, ended.output
+    return base
+
+
+TEXT = "Case 7: the patient took heparin."
+
+
+def test_a_text_is_asked_about_as_in_training(learnt: Path) -> None:
+    words = ["generate", 1, "--base-dir", learnt, "--max-new-tokens", 8]
+    asked = ["--prompt", f"chemical? {TEXT}", "--prompt", f"disease? {TEXT}", "--json"]
+    by_hand = [parse_items(row["answers"]["run_001@epoch_003"]["text"]) for row in pitstop(*words, *asked).json()["answers"]]
+    ended = pitstop(*words, "--text", TEXT)
+    assert ended.code == 0
+    assert ended.output.replace(" (cut at the limit of tokens)", "").splitlines() == [
+        f"{kind}: {', '.join(items) or '-'}" for kind, items in zip(("chemical", "disease"), by_hand, strict=True)
+    ]
+    found = pitstop(*words, "--text", TEXT, "--entity-type", "Disease", "--json").json()
+    assert found["entity_types"] == ["disease"]
+    assert found["texts"][0]["text"] == TEXT
+    assert found["texts"][0]["found"]["run_001@epoch_003"]["entities"] == {"disease": by_hand[1]}
+
+
+def test_texts_of_a_file_keep_their_order_and_the_base_answers_too(learnt: Path, records: Path, tmp_path: Path) -> None:
+    texts = [json.loads(line)["text"] for line in (records / "train.jsonl").read_text().splitlines()]
+    (tmp_path / "lines.txt").write_text("\n".join(texts))
+    words = ["generate", 1, "--base-dir", learnt, "--max-new-tokens", 2, "--batch-size", 3, "--base", "--json", "--texts"]
+    found = [pitstop(*words, path).json()["texts"] for path in (tmp_path / "lines.txt", records / "train.jsonl")]
+    assert found[0] == found[1] and [row["text"] for row in found[0]] == texts
+    assert all(set(row["found"]) == {"run_001@epoch_003", "base"} for row in found[0])
+    assert all(each["cut"] for row in found[0] for each in row["found"].values()), "two tokens are too few"
+    shown = pitstop(*[word for word in words if word != "--json"], tmp_path / "lines.txt").output
+    assert f"> {texts[0]}\nrun_001@epoch_003:\n  chemical: " in shown and "(cut at the limit of tokens)" in shown
+
+
+def test_a_session_asks_about_a_text_too(learnt: Path) -> None:
+    alone = pitstop("generate", 1, "--base-dir", learnt, "--max-new-tokens", 8, "--text", TEXT).output.splitlines()
+    terminal = Terminal("generate", 1, "--base-dir", learnt, "--max-new-tokens", 8)
+    terminal.until("run_001@epoch_003> ")
+    shown = terminal.ask(f"/text {TEXT}", "run_001@epoch_003")
+    plain = re.sub("\x1b[^m]*m", "", shown).splitlines()
+    assert [line for line in plain if line.startswith(("chemical: ", "disease: "))] == alone and len(alone) == 2
+    assert "needs a text" in terminal.ask("/text", "run_001@epoch_003")
+    os.write(terminal.descriptor, b"\x04")
+    assert terminal.close() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--text", TEXT, "--prompt", "x"], "--prompt does not go with questions about texts"),
+        (["--text", TEXT, "--texts", "y.txt"], "Both --text and --texts"),
+        (["--entity-type", "chemical"], "there is no text to ask about"),
+        (["--text", TEXT, "--entity-type", "--"], "no letter or digit"),
+        (["--text", " "], "nothing in it"),
+        (["--text", "long " * 600], "there is room for"),
+        (["--texts", "missing.jsonl"], "missing.jsonl: no such file"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_refused(learnt: Path, words: list[str], said: str) -> None:
+    ended = pitstop("generate", 1, "--base-dir", learnt, *words)
+    assert ended.code in (2, 3) and said in ended.output and "hint:" in ended.output, ended.output
+
+
+def test_where_the_training_data_is_gone_the_types_must_be_named(learnt: Path, tmp_path: Path) -> None:
+    base = tmp_path / "runs"
+    shutil.copytree(learnt, base, symlinks=True)
+    config = base / "run_001" / "config.json"
+    content = config.read_text()
+    assert content.count("train.jsonl") >= 1
+    config.write_text(content.replace("train.jsonl", "gone.jsonl"))
+    ended = pitstop("generate", 1, "--base-dir", base, "--text", TEXT)
+    assert ended.code == 3 and "--entity-type chemical" in ended.output, ended.output
+    ended = pitstop("generate", 1, "--base-dir", base, "--text", TEXT, "--entity-type", "chemical", "--max-new-tokens", 8)
+    assert ended.code == 0 and ended.output.startswith("chemical: ") and ended.output.count("\n") == 1, ended.output

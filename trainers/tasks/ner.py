@@ -143,13 +143,17 @@ class NerTask(TextTask):
 
     def _render(self, fields: Mapping[str, Any]) -> list[Row]:
         text, entities = _text(fields, "text"), _entities(fields)
-        return [(kind, prompt(text, kind, self._template), completion(entities.get(kind, ()))) for kind in self.entity_types()]
+        return [(kind, self.question(text, kind), completion(entities.get(kind, ()))) for kind in self.entity_types()]
 
     def _example(self, kind: str, question: str, answer: str, group: str) -> Example:
         example = self._sft.encode(Record({"prompt": question, "completion": answer}, ""))
         # What the answer is read back as, so that both sides of the comparison went through the same reader.
         reference = json.dumps({"type": kind, "items": parse_items(answer)}, ensure_ascii=False)
         return replace(example, reference=reference, group=group)
+
+    def question(self, text: str, kind: str) -> str:
+        """The prompt that asks for the entities of type ``kind`` in ``text``."""
+        return prompt(text, kind, self._template)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids that ``prompt``, a whole question, has in front of an answer."""

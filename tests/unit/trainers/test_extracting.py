@@ -1,0 +1,59 @@
+"""Which question an answer belongs to, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.schema import Settings
+from pitstop.trainers import extracting
+from pitstop.trainers.answering import Answering
+from pitstop.trainers.extracting import Found, entity_types, find_entities
+from pitstop.trainers.generate import Answer
+from pitstop.trainers.tasks.ner import NerTask
+from pitstop.trainers.tasks.sft import SftTask
+
+GIVEN = {
+    "Name each chemical: Aspirin eased it.": Answer("- Aspirin\n- aspirin", 5, True),
+    "Name each cell line: Aspirin eased it.": Answer("- none", 3, True),
+    "Name each chemical: HeLa cells, with and without zinc.": Answer("- zinc\n- zi", 9, False),
+    "Name each cell line: HeLa cells, with and without zinc.": Answer("- HeLa", 4, True),
+}
+
+
+@pytest.fixture
+def opened(tokenizer: Any) -> Any:
+    settings = Settings.model_validate(
+        {"training": {"task": "ner"}, "ner": {"prompt": "Name each {type}: {text}", "entity_types": ["chemical", "cell_line"]}}
+    )
+    return SimpleNamespace(task=NerTask(tokenizer, settings))
+
+
+def test_each_answer_is_read_for_its_text_and_type(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(opened: Any, prompts: Sequence[str], how: Answering, tell: Callable[[int], None]) -> list[Answer]:
+        tell(len(prompts))
+        return [GIVEN[prompt] for prompt in prompts]
+
+    monkeypatch.setattr(extracting, "answer", answer)
+    heard: list[int] = []
+    texts = ["Aspirin eased it.", "HeLa cells, with and without zinc."]
+    assert find_entities(opened, texts, entity_types(opened), Answering(), heard.append) == [
+        Found({"chemical": ["Aspirin"], "cell_line": []}, ()),
+        Found({"chemical": ["zinc", "zi"], "cell_line": ["HeLa"]}, ("chemical",)),
+    ]
+    assert heard == [4]
+
+
+def test_types_are_spelt_as_in_training_and_each_is_asked_for_once(opened: Any) -> None:
+    assert entity_types(opened, ["Cell-Line", "cell line", "Gene"]) == ("cell_line", "gene")
+    assert entity_types(opened) == ("chemical", "cell_line")
+
+
+def test_a_run_of_another_task_has_no_questions_about_texts(tokenizer: Any) -> None:
+    opened: Any = SimpleNamespace(task=SftTask(tokenizer), plan=SimpleNamespace(run=SimpleNamespace(label="run_003")))
+    with pytest.raises(SettingsError, match="run_003 is of the task sft"):
+        entity_types(opened)

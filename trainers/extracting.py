@@ -1,0 +1,70 @@
+"""The entities that an opened checkpoint of the task ner finds in texts: each is asked for each type, as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pitstop.configs.errors import DataError, SettingsError
+from pitstop.trainers.answering import Answering, answer
+from pitstop.trainers.inference import OpenModel
+from pitstop.trainers.metrics import parse_items
+from pitstop.trainers.tasks.ner import NerTask
+from pitstop.trainers.tasks.ner_text import type_name
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one text, by entity type; of the types in ``cut`` the limit ended the answer, so that some may be missing."""
+
+    entities: dict[str, list[str]]
+    cut: tuple[str, ...]
+
+
+def entity_types(opened: OpenModel, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """The types to ask for: ``wanted``, as metrics spell them, or those that training asked for.
+
+    Raises ``SettingsError`` for a run of another task and a name without a letter, and ``DataError`` where the types are those
+    of the training data, and that cannot be read.
+    """
+    task = _ner(opened)
+    if nameless := [written for written in wanted if not type_name(written)]:
+        raise SettingsError(f"--entity-type: {nameless[0]!r} has no letter or digit.", hint="For example: --entity-type disease")
+    if wanted:
+        return tuple(dict.fromkeys(type_name(written) for written in wanted))
+    try:
+        return task.entity_types()
+    except DataError as error:
+        hint = "The types that training asked for are those of its data. Name them: --entity-type chemical --entity-type disease"
+        raise type(error)(error.message, hint=hint) from error
+
+
+def find_entities(
+    opened: OpenModel,
+    texts: Sequence[str],
+    types: Sequence[str],
+    how: Answering,
+    tell: Callable[[int], None] = lambda count: None,
+) -> list[Found]:
+    """What is in use finds in ``texts``, in their order; ``tell`` hears how many questions are answered.
+
+    Raises ``DataError`` for a text that does not fit, and ``ResourceError`` where memory runs out with a single question.
+    """
+    task = _ner(opened)
+    questions = [task.question(text, kind) for text in texts for kind in types]
+    answers = iter(answer(opened, questions, how, tell))
+    found = []
+    for _ in texts:
+        given = {kind: next(answers) for kind in types}
+        cut = tuple(kind for kind, each in given.items() if not each.ended)
+        found.append(Found({kind: parse_items(each.text) for kind, each in given.items()}, cut))
+    return found
+
+
+def _ner(opened: OpenModel) -> NerTask:
+    if not isinstance(opened.task, NerTask):
+        raise SettingsError(
+            f"{opened.plan.run.label} is of the task {opened.task.name}: it was not trained to find entities in texts.",
+            hint="Give it a prompt.",
+        )
+    return opened.task
