@@ -25,15 +25,23 @@ class Texts:
     path: str | None
     types: tuple[str, ...]
 
-    def read(self) -> list[str]:
-        """The texts. Raises ``SettingsError`` and ``DataError``."""
-        from pitstop.trainers.prompts import read_prompts
+    @property
+    def wanted(self) -> bool:
+        """Whether anything of this was given."""
+        return bool(self.given or self.types) or self.path is not None
 
+    def check(self) -> None:
+        """Raises ``SettingsError`` unless there are texts, in one place."""
         if bool(self.given) == (self.path is not None):
             both = "Both --text and --texts were given." if self.given else "--entity-type: there is no text to ask about."
             raise SettingsError(both, hint="Give either --text or --texts.")
         if empty := [text for text in self.given if not text.strip()]:
             raise SettingsError(f"--text {empty[0]!r}: there is nothing in it.", hint="Give the text that is to be asked about.")
+
+    def read(self) -> list[str]:
+        """The texts. Raises ``DataError``."""
+        from pitstop.trainers.prompts import read_prompts
+
         return read_prompts(Path(self.path).expanduser(), "text") if self.path is not None else list(self.given)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pitstop.cli.base_dir import BaseDirOption, TokenFileOption
+from pitstop.cli.entities import Texts, find
 from pitstop.cli.opening import ModelIdOption, RunArgument, choose, refuse, reporter
 from pitstop.cli.output import is_terminal, notice, paint, print_json, say
 from pitstop.configs.errors import DataError, SettingsError
@@ -113,6 +114,10 @@ def generate(
         "--top-p": top_p,
         "--multi-turn": multi_turn or None,
     }
+    about = Texts(tuple(text or ()), texts, tuple(entity_type or ()))
+    if about.wanted:  # said at once, before the libraries are loaded
+        _without_prompts({"--prompt": prompt, "--prompts": prompts, "--multi-turn": multi_turn or None})
+        about.check()
     plan = choose(run, base_dir, env_file, model_id)
     makes_images = plan.settings.training.makes_images
     refuse(of_text if makes_images else of_images, plan)
@@ -124,11 +129,7 @@ def generate(
     sampling = _sampling_values(temperature, top_p, seed)
     if plan.settings.training.task != "ner":
         refuse(of_ner, plan)
-    if any(value is not None for value in of_ner.values()):
-        from pitstop.cli.entities import Texts, find
-
-        _without_prompts({"--prompt": prompt, "--prompts": prompts, "--multi-turn": multi_turn or None})
-        about = Texts(tuple(text or ()), texts, tuple(entity_type or ()))
+    if about.wanted:
         return find(plan, about, _how(max_new_tokens, batch_size, sampling), base=base, json_output=json_output)
     given = _given(prompt, prompts, session=multi_turn)
     if given is None and (json_output or base):
