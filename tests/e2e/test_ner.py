@@ -123,7 +123,7 @@ def test_two_processes_score_what_one_does(tiny_model: Path, records: Path, tmp_
 def learnt(tiny_model: Path, records: Path, warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The base directory of a run. Nobody changes it."""
     base = tmp_path_factory.mktemp("learnt")
-    ended = pitstop(*arguments(tiny_model, records, base, **SETTINGS, epochs=3, eval_score_examples=0))
+    ended = pitstop(*arguments(tiny_model, records, base, **SETTINGS, epochs=8, eval_score_examples=0))
     assert ended.code == 0, ended.output
     return base
 
@@ -134,7 +134,7 @@ TEXT = "Case 7: the patient took heparin."
 def test_a_text_is_asked_about_as_in_training(learnt: Path) -> None:
     words = ["generate", 1, "--base-dir", learnt, "--max-new-tokens", 8]
     asked = ["--prompt", f"chemical? {TEXT}", "--prompt", f"disease? {TEXT}", "--json"]
-    by_hand = [parse_items(row["answers"]["run_001@epoch_003"]["text"]) for row in pitstop(*words, *asked).json()["answers"]]
+    by_hand = [parse_items(row["answers"]["run_001@epoch_008"]["text"]) for row in pitstop(*words, *asked).json()["answers"]]
     ended = pitstop(*words, "--text", TEXT)
     assert ended.code == 0
     assert ended.output.replace(" (cut at the limit of tokens)", "").splitlines() == [
@@ -143,7 +143,9 @@ def test_a_text_is_asked_about_as_in_training(learnt: Path) -> None:
     found = pitstop(*words, "--text", TEXT, "--entity-type", "Disease", "--json").json()
     assert found["entity_types"] == ["disease"]
     assert found["texts"][0]["text"] == TEXT
-    assert found["texts"][0]["found"]["run_001@epoch_003"]["entities"] == {"disease": by_hand[1]}
+    assert found["texts"][0]["found"]["run_001@epoch_008"]["entities"] == {"disease": by_hand[1]}
+    both = pitstop(*words, "--text", TEXT, "--entity-type", "chemical", "--base", "--json").json()["texts"][0]["found"]
+    assert {label: each["entities"]["chemical"] for label, each in both.items()} == {"run_001@epoch_008": ["aspirin"], "base": []}
 
 
 def test_texts_of_a_file_keep_their_order_and_the_base_answers_too(learnt: Path, records: Path, tmp_path: Path) -> None:
@@ -152,20 +154,20 @@ def test_texts_of_a_file_keep_their_order_and_the_base_answers_too(learnt: Path,
     words = ["generate", 1, "--base-dir", learnt, "--max-new-tokens", 2, "--batch-size", 3, "--base", "--json", "--texts"]
     found = [pitstop(*words, path).json()["texts"] for path in (tmp_path / "lines.txt", records / "train.jsonl")]
     assert found[0] == found[1] and [row["text"] for row in found[0]] == texts
-    assert all(set(row["found"]) == {"run_001@epoch_003", "base"} for row in found[0])
+    assert all(set(row["found"]) == {"run_001@epoch_008", "base"} for row in found[0])
     assert all(each["cut"] for row in found[0] for each in row["found"].values()), "two tokens are too few"
     shown = pitstop(*[word for word in words if word != "--json"], tmp_path / "lines.txt").output
-    assert f"> {texts[0]}\nrun_001@epoch_003:\n  chemical: " in shown and "(cut at the limit of tokens)" in shown
+    assert f"> {texts[0]}\nrun_001@epoch_008:\n  chemical: " in shown and "(cut at the limit of tokens)" in shown
 
 
 def test_a_session_asks_about_a_text_too(learnt: Path) -> None:
     alone = pitstop("generate", 1, "--base-dir", learnt, "--max-new-tokens", 8, "--text", TEXT).output.splitlines()
     terminal = Terminal("generate", 1, "--base-dir", learnt, "--max-new-tokens", 8)
-    terminal.until("run_001@epoch_003> ")
-    shown = terminal.ask(f"/text {TEXT}", "run_001@epoch_003")
+    terminal.until("run_001@epoch_008> ")
+    shown = terminal.ask(f"/text {TEXT}", "run_001@epoch_008")
     plain = re.sub("\x1b[^m]*m", "", shown).splitlines()
     assert [line for line in plain if line.startswith(("chemical: ", "disease: "))] == alone and len(alone) == 2
-    assert "needs a text" in terminal.ask("/text", "run_001@epoch_003")
+    assert "needs a text" in terminal.ask("/text", "run_001@epoch_008")
     os.write(terminal.descriptor, b"\x04")
     assert terminal.close() == 0
 
