@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pitstop.cli.opening import reporter
-from pitstop.cli.output import notice, paint, print_json, say
+from pitstop.cli.opening import reporter, telling, who_answered
+from pitstop.cli.output import paint, print_json, say
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -53,15 +53,14 @@ def find(plan: ResumePlan, wanted: Texts, how: Answering, *, base: bool, json_ou
     texts = wanted.read()
     opened = open_model(plan, reporter())
     types = entity_types(opened, wanted.types)
-    total = len(texts) * len(types)
-    found: dict[str, list[Found]] = {}
-    for label in opened.with_base(base):
-        opened.use(label)
-        found[label] = find_entities(
-            opened, texts, types, how, lambda done: notice(f"{done} of {total} answered") if done < total else None
-        )
+    tell = telling(len(texts) * len(types))
+    found = {label: find_entities(opened, texts, types, how, tell) for label in opened.in_turn(with_base=base)}
     if json_output:
-        print_json(_report(plan, texts, types, found, how))
+        rows = [
+            {"text": text, "found": {label: asdict(each[number]) for label, each in found.items()}}
+            for number, text in enumerate(texts)
+        ]
+        print_json({**who_answered(opened, how), "entity_types": list(types), "texts": rows})
     else:
         _print(texts, found)
     return 0
@@ -90,23 +89,3 @@ def _print(texts: Sequence[str], found: Mapping[str, Sequence[Found]]) -> None:
                 say(f"  {line}" if len(found) > 1 else line)
         if not alone:
             say()
-
-
-def _report(
-    plan: ResumePlan, texts: Sequence[str], types: Sequence[str], found: Mapping[str, Sequence[Found]], how: Answering
-) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "run": plan.run.label,
-        "checkpoint": plan.info.name,
-        "step": plan.info.step,
-        "base_model": plan.settings.model.id,
-        "entity_types": list(types),
-        "max_new_tokens": how.max_new_tokens,
-        "sampling": asdict(how.sampling) if how.sampling else None,
-        "texts": [
-            {"text": text, "found": {label: asdict(each[number]) for label, each in found.items()}}
-            for number, text in enumerate(texts)
-        ],
-    }

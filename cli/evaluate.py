@@ -117,9 +117,8 @@ def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *,
     from pitstop.trainers.evaluating import evaluate as score
 
     found: dict[str, Evaluated] = {}
-    for label in opened.with_base(with_base):
+    for label in opened.in_turn(with_base=with_base):
         notice(f"evaluating {label} on {data.counts.used:,} examples …")
-        opened.use(label)
         found[label] = score(opened, data, request)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,8 @@ import typer
 
 from pitstop.cli.base_dir import BaseDirOption, TokenFileOption
 from pitstop.cli.entities import Texts, find
-from pitstop.cli.opening import ModelIdOption, RunArgument, choose, refuse, reporter
-from pitstop.cli.output import is_terminal, notice, paint, print_json, say
+from pitstop.cli.opening import ModelIdOption, RunArgument, choose, refuse, reporter, telling, who_answered
+from pitstop.cli.output import is_terminal, paint, print_json, say
 from pitstop.configs.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -218,20 +219,13 @@ def _answer_all(opened: OpenModel, prompts: Sequence[str], how: Answering, *, wi
             follow(opened, prompt, how, show_piece, number=number)
             say()
         return 0
-    answers = {}
-    for label in opened.with_base(with_base):
-        opened.use(label)
-        answers[label] = answer(opened, prompts, how, _telling(len(prompts)))
+    turns, tell = opened.in_turn(with_base=with_base), telling(len(prompts))
+    answers = {label: answer(opened, prompts, how, tell) for label in turns}
     if json_output:
         print_json(_report(opened, prompts, answers, how))
     else:
         _print(prompts, answers)
     return 0
-
-
-def _telling(total: int) -> Any:
-    """Shows how far it is where that takes a while."""
-    return lambda done: notice(f"{done} of {total} answered") if done < total else None
 
 
 def _print(prompts: Sequence[str], answers: dict[str, Any]) -> None:
@@ -248,18 +242,8 @@ def _print(prompts: Sequence[str], answers: dict[str, Any]) -> None:
 
 
 def _report(opened: OpenModel, prompts: Sequence[str], answers: dict[str, Any], how: Answering) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    plan = opened.plan
     return {
-        "run": plan.run.label,
-        "checkpoint": plan.info.name,
-        "step": plan.info.step,
-        "base_model": plan.settings.model.id,
-        "device": str(opened.hardware.device),
-        "precision": str(opened.hardware.precision.compute).removeprefix("torch."),
-        "max_new_tokens": how.max_new_tokens,
-        "sampling": asdict(how.sampling) if how.sampling else None,
+        **who_answered(opened, how),
         "answers": [
             {"prompt": prompt, "answers": {label: asdict(given[number]) for label, given in answers.items()}}
             for number, prompt in enumerate(prompts)

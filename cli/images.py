@@ -41,8 +41,7 @@ def make_images(plan: ResumePlan, wanted: Wanted, *, json_output: bool) -> int:
     opened = open_model(plan, reporter())
     told = told_classes(opened, wanted.classes)
     found = {}
-    for label in opened.with_base(wanted.base):
-        opened.use(label)
+    for label in opened.in_turn(with_base=wanted.base):
         notice(f"making {wanted.count:,} images with {label} …")
         found[label] = images_of(opened, wanted.count, told, seed=wanted.seed, steps=wanted.steps, batch_size=wanted.batch_size)
     with in_place_of(target) as temporary:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pitstop.cli.base_dir import base_directory
+from pitstop.cli.output import notice
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
+    from pitstop.trainers.answering import Answering
+    from pitstop.trainers.inference import OpenModel
     from pitstop.trainers.reporter import Reporter
     from pitstop.trainers.resuming import ResumePlan
 
@@ -34,7 +38,6 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     Raises ``RunError`` and ``CheckpointError``.
     """
     from pitstop.checkpointing.runs import locate
-    from pitstop.cli.output import notice
     from pitstop.configs.load import apply_foreign
     from pitstop.trainers import launch
 
@@ -58,6 +61,26 @@ def refuse(options: Mapping[str, Any], plan: ResumePlan) -> None:
                 f"{option}: {plan.run.label} is of the task {plan.settings.training.task}, for which it means nothing.",
                 hint="Leave it out.",
             )
+
+
+def telling(total: int) -> Callable[[int], None]:
+    """Says on stderr how many of ``total`` are answered, where that takes a while."""
+    return lambda done: notice(f"{done} of {total} answered") if done < total else None
+
+
+def who_answered(opened: OpenModel, how: Answering) -> dict[str, Any]:
+    """What a JSON report of answers begins with."""
+    plan = opened.plan
+    return {
+        "run": plan.run.label,
+        "checkpoint": plan.info.name,
+        "step": plan.info.step,
+        "base_model": plan.settings.model.id,
+        "device": str(opened.hardware.device),
+        "precision": str(opened.hardware.precision.compute).removeprefix("torch."),
+        "max_new_tokens": how.max_new_tokens,
+        "sampling": asdict(how.sampling) if how.sampling else None,
+    }
 
 
 def reporter() -> Reporter:

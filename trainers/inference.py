@@ -156,12 +156,14 @@ class OpenModel:
             self.model.set_adapter(self._adapters[label].name)
         self._current = self._latest = label
 
-    def with_base(self, wanted: bool) -> list[str]:
-        """What is in use and, where ``wanted``, the base beside it. ``RunError`` where there is none, before anything is computed."""
-        labels = [self.label, *([BASE] if wanted else [])]
+    def in_turn(self, *, with_base: bool) -> Iterator[str]:
+        """Let what is in use answer and then, ``with_base``, the base. ``RunError`` where there is none, before anybody answers."""
+        labels = [self.label, *([BASE] if with_base else [])]
         for label in reversed(labels):
             self.use(label)
-        return labels
+        for label in labels:
+            self.use(label)
+            yield label
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Any]:

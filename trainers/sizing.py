@@ -65,14 +65,12 @@ class Pieces:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = first_line(error)  # the error itself would keep the batch's tensors alive
-            else:
-                yield found
-                start += len(piece)
-                continue
-            if len(piece) == 1:
-                raise ResourceError(f"Out of memory: {reason}", hint=self.hint)
-            self.size = len(piece) // 2
+                if len(piece) == 1:
+                    raise ResourceError(f"Out of memory: {first_line(error)}", hint=self.hint) from error
+                self.size = len(piece) // 2
+                continue  # which drops the error, and with it the tensors of the batch
+            yield found
+            start += len(piece)
 
 
 _LEANER = {"full": "lora", "lora": "qlora"}

@@ -27,7 +27,7 @@ class Opened:
     def __init__(self, *, adapter: bool = True) -> None:
         self.adapter, self.label, self.current, self.asked = adapter, f"{LABEL}@epoch_002", "", []  # type: ignore[var-annotated]
 
-    with_base = inference.OpenModel.with_base
+    in_turn = inference.OpenModel.in_turn
 
     def use(self, label: str) -> None:
         if label == inference.BASE and not self.adapter:
