@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pitstop.configs.errors import DataError, SettingsError
-from pitstop.trainers.answering import Answering, answer
+from pitstop.trainers.answering import Answering, answer_ids
+from pitstop.trainers.generate import Answer
 from pitstop.trainers.inference import OpenModel
 from pitstop.trainers.metrics import parse_items
+from pitstop.trainers.prompts import room_for_prompt, tokenised
 from pitstop.trainers.tasks.ner import NerTask
 from pitstop.trainers.tasks.ner_text import type_name
 
@@ -51,14 +53,17 @@ def find_entities(
     Raises ``DataError`` for a text that does not fit, and ``ResourceError`` where memory runs out with a single question.
     """
     task = _ner(opened)
-    questions = [task.question(text, kind) for text in texts for kind in types]
-    answers = iter(answer(opened, questions, how, tell))
-    found = []
-    for _ in texts:
-        given = {kind: next(answers) for kind in types}
-        cut = tuple(kind for kind, each in given.items() if not each.ended)
-        found.append(Found({kind: parse_items(each.text) for kind, each in given.items()}, cut))
-    return found
+    room = room_for_prompt(opened.model, how.max_new_tokens)
+    questions: list[list[int]] = []
+    for kind in types:  # a type at a time, so that a text that does not fit is named by its number
+        questions += tokenised([task.question(text, kind) for text in texts], task, longest=room, what="text")
+    answers = answer_ids(opened, questions, how, tell)
+    return [_read(dict(zip(types, answers[number :: len(texts)], strict=True))) for number in range(len(texts))]
+
+
+def _read(answers: Mapping[str, Answer]) -> Found:
+    cut = tuple(kind for kind, each in answers.items() if not each.ended)
+    return Found({kind: parse_items(each.text) for kind, each in answers.items()}, cut)
 
 
 def _ner(opened: OpenModel) -> NerTask:

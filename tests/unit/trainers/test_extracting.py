@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.configs.errors import SettingsError
+from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers import extracting
 from pitstop.trainers.answering import Answering
@@ -30,15 +30,18 @@ def opened(tokenizer: Any) -> Any:
     settings = Settings.model_validate(
         {"training": {"task": "ner"}, "ner": {"prompt": "Name each {type}: {text}", "entity_types": ["chemical", "cell_line"]}}
     )
-    return SimpleNamespace(task=NerTask(tokenizer, settings))
+    limit = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=400))
+    return SimpleNamespace(task=NerTask(tokenizer, settings), model=SimpleNamespace(config=limit))
 
 
 def test_each_answer_is_read_for_its_text_and_type(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(opened: Any, prompts: Sequence[str], how: Answering, tell: Callable[[int], None]) -> list[Answer]:
-        tell(len(prompts))
-        return [GIVEN[prompt] for prompt in prompts]
+    given = {tuple(opened.task.prompt_ids(prompt)): answer for prompt, answer in GIVEN.items()}
 
-    monkeypatch.setattr(extracting, "answer", answer)
+    def answer_ids(opened: Any, ids: Sequence[Sequence[int]], how: Answering, tell: Callable[[int], None]) -> list[Answer]:
+        tell(len(ids))
+        return [given[tuple(each)] for each in ids]
+
+    monkeypatch.setattr(extracting, "answer_ids", answer_ids)
     heard: list[int] = []
     texts = ["Aspirin eased it.", "HeLa cells, with and without zinc."]
     assert find_entities(opened, texts, entity_types(opened), Answering(), heard.append) == [
@@ -46,6 +49,11 @@ def test_each_answer_is_read_for_its_text_and_type(opened: Any, monkeypatch: pyt
         Found({"chemical": ["zinc", "zi"], "cell_line": ["HeLa"]}, ("chemical",)),
     ]
     assert heard == [4]
+
+
+def test_a_text_that_does_not_fit_is_named_by_its_own_number(opened: Any) -> None:
+    with pytest.raises(DataError, match=r"^text 2: it is .* tokens long, and there is room for 144"):
+        find_entities(opened, ["Short.", "long " * 300, "Short."], ["chemical", "disease", "gene"], Answering())
 
 
 def test_types_are_spelt_as_in_training_and_each_is_asked_for_once(opened: Any) -> None:
