@@ -16,16 +16,19 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing import layout, manager_values, own_versions, summary, training_state, weights
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.nested import at, replaced
-from pitstop.checkpointing.portable import portable_settings
-from pitstop.checkpointing.runs import RunDirectory, create_run
-from pitstop.checkpointing.runs_list import list_all_runs, split_base, unfinished_run
-from pitstop.checkpointing.storage import failed_save
-from pitstop.checkpointing.store import CheckpointInfo
-from pitstop.checkpointing.training_state import Optimizers, Parts, Saved, Schedulers
+from pitstop.checkpointing import manager_values
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.dotted import at, replaced
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.disk.storage import failed_save
+from pitstop.checkpointing.runs import run_summary
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.runs_list import list_all_runs, split_base, unfinished_run
+from pitstop.checkpointing.state import training_state, versions, weights
+from pitstop.checkpointing.state.training_state import Optimizers, Parts, Saved, Schedulers
+from pitstop.checkpointing.store.portable_paths import portable_settings
+from pitstop.checkpointing.store.store import CheckpointInfo
 from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 __all__ = ["CheckpointManager", "list_all_runs", "unfinished_run"]
@@ -223,7 +226,7 @@ class CheckpointManager:
         inner = weights.unwrapped(model)
         taken = weights.take(inner, base_saved=self.has_base_model)
         parts = Parts(optimizer, scheduler, scaler, extra)
-        files = training_state.files(inner, taken, parts, self._settings(), own_versions.describe())
+        files = training_state.files(inner, taken, parts, self._settings(), versions.describe())
         with self._log_is_durable():
             info = self.run.store.write(
                 name,
@@ -233,7 +236,7 @@ class CheckpointManager:
                 metrics=manager_values.numbers(metrics or {}),
                 world_size=1,
                 fingerprints={"base": digest} if (digest := self._base_digest()) else {},
-                versions=own_versions.describe()["versions"],
+                versions=versions.describe()["versions"],
                 now=datetime.now().astimezone(),
             )
         self.run.store.repair_pointers()
@@ -261,7 +264,7 @@ class CheckpointManager:
         facts: dict[str, Any] = {"status": "running", "progress": progress}
         if weights.is_peft(model):
             facts["method"] = metadata.get("method") or "lora"
-            facts["lora_config"] = metadata.get("lora_config") or summary.adapter_config(info)
+            facts["lora_config"] = metadata.get("lora_config") or run_summary.adapter_config(info)
         return facts
 
     @contextlib.contextmanager
@@ -420,7 +423,7 @@ class CheckpointManager:
         info, self._taken_up = self._taken_up, None
         self.run.store.supersede(info.step)
         self._log.truncate_after(info.step)
-        self.run.record_resume(info, {}, environment=own_versions.describe())
+        self.run.record_resume(info, {}, environment=versions.describe())
         self.run.sync_checkpoints()
 
     # Keeping order
@@ -444,18 +447,18 @@ class CheckpointManager:
 
     def get_run_summary(self) -> str:
         """The run in a few lines of text: number, name, status, progress, checkpoints with their metrics, the best one."""
-        return summary.text(self.run)
+        return run_summary.text(self.run)
 
     def get_best_checkpoint_info(self) -> dict[str, Any] | None:
         """The best checkpoint: ``name``, ``epoch``, ``step``, ``path``, ``metrics``, and by which ``metric``, ``mode`` and ``value``.
 
         None where no checkpoint has a metric to go by.
         """
-        return summary.best(self.run)
+        return run_summary.best(self.run)
 
     def list_checkpoints(self) -> list[dict[str, Any]]:
         """The checkpoints by step: ``name``, ``epoch``, ``step``, ``path`` (relative to the base directory), ``metrics``, ``saved_at``, ``size``."""
-        return summary.checkpoints(self.run)
+        return run_summary.checkpoints(self.run)
 
     # Having it to oneself
 

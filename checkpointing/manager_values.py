@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing import layout, summary
-from pitstop.checkpointing.manifest import finite_metrics
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.manifest import finite_metrics
+from pitstop.checkpointing.runs import run_summary
 from pitstop.configs.errors import SettingsError
 
 
@@ -39,7 +40,7 @@ def config(
         "training": {**(training or {}), "checkpoint": checkpoint},
         "lora": dict(lora or {}),
     }
-    return summary.plain(config)
+    return run_summary.plain(config)
 
 
 def name(experiment_name: str | None) -> str:

@@ -91,6 +91,6 @@ def _env_file(path: Path, *, given: bool) -> Mapping[str, str | None]:
 
 def find_base_run(base_dir: str, reference: str) -> BaseRun:
     """What ``--from`` means, for ``load_settings``. ``RunError``, ``CheckpointError``."""
-    from pitstop.checkpointing.base_runs import look_up
+    from pitstop.checkpointing.runs.base_runs import look_up
 
     return look_up(base_dir, reference)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pitstop.checkpointing.runs import RunDirectory, locate
-from pitstop.checkpointing.storage import LocalStorage, atomic_write
+from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
 from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.compare_text import print_comparison
 from pitstop.cli.comparison import comparison

@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pitstop.checkpointing.disk.dotted import at
+from pitstop.checkpointing.disk.inspection import CheckpointInfo
+from pitstop.checkpointing.disk.metrics_log import read_rows
 from pitstop.checkpointing.hub.curve import Points, finite_number, points
-from pitstop.checkpointing.inspection import CheckpointInfo
-from pitstop.checkpointing.metrics_log import read_rows
-from pitstop.checkpointing.nested import at
-from pitstop.checkpointing.portable import portable_value
-from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.store import choose_best
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.portable_paths import portable_value
+from pitstop.checkpointing.store.store import choose_best
 from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.configs.secrets import is_secret_name, mask
 

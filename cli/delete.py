@@ -9,9 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from pitstop.checkpointing import layout, locking
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.housekeeping import (
+from pitstop.checkpointing.disk import layout, locking
+from pitstop.checkpointing.disk.inspection import tree_size
+from pitstop.checkpointing.hub.deletion import (
+    Client,
+    check_not_being_pushed,
+    delete_repository,
+    repository,
+    repository_to_delete,
+)
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.housekeeping import (
     delete_run,
     freed_bytes,
     left_of_deletion,
@@ -19,18 +27,10 @@ from pitstop.checkpointing.housekeeping import (
     refuse_needed,
     unused_bases,
 )
-from pitstop.checkpointing.hub.outbox import Outbox
-from pitstop.checkpointing.inspection import tree_size
-from pitstop.checkpointing.runs import RunDirectory, locate
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.runs.push_records import Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.cli.base_dir import BaseDirOption, TokenFileOption, base_directory
-from pitstop.cli.delete_on_hub import (
-    Client,
-    check_not_being_pushed,
-    delete_repository,
-    repository,
-    repository_to_delete,
-)
 from pitstop.cli.hub_client import hub_client
 from pitstop.cli.output import is_terminal, notice, print_json, say, warn
 from pitstop.configs.errors import PitstopError, ResourceError, RunError

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pitstop.checkpointing.listing import STATUSES, RunRecord
-from pitstop.checkpointing.listing import list_runs as read_runs
+from pitstop.checkpointing.runs.listing import STATUSES, RunRecord
+from pitstop.checkpointing.runs.listing import list_runs as read_runs
 from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.output import Column, is_terminal, notice, print_json
 from pitstop.cli.run_table import print_table
@@ -20,7 +20,7 @@ from pitstop.configs.text import json_safe
 from pitstop.configs.units import human_size
 
 if TYPE_CHECKING:
-    from pitstop.checkpointing.hub.standing import Standing
+    from pitstop.checkpointing.runs.push_status import Standing
 
 COLUMNS = (
     Column("Run #", "right"),

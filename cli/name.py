@@ -106,7 +106,7 @@ def _report(loaded: Loaded, now: datetime, chosen: Name) -> dict[str, Any]:
 
 
 def _save(report: Mapping[str, Any], loaded: Loaded) -> Path:
-    from pitstop.checkpointing.storage import LocalStorage, atomic_write, make_directories
+    from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write, make_directories
 
     storage = LocalStorage()
     directory = Path(loaded.settings.training.checkpoint.base_dir) / "names"

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pitstop.checkpointing.housekeeping import Item, Outcome, keep_last_n, prune_bases, prune_deleted, prune_run
-from pitstop.checkpointing.listing import list_runs
-from pitstop.checkpointing.runs import RunDirectory, locate
+from pitstop.checkpointing.runs.housekeeping import Item, Outcome, keep_last_n, prune_bases, prune_deleted, prune_run
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
 from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
 from pitstop.cli.output import Column, notice, print_json, say, short_digest, table, warn
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError

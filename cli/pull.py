@@ -72,7 +72,7 @@ def pull_run(
 ) -> Pulled:
     """Pull ``repo`` (perhaps with ``@checkpoint``) into ``base_dir``, telling on stderr how it goes. Raises ``PitstopError``."""
     client = hub_client(env_file)
-    from pitstop.checkpointing import layout
+    from pitstop.checkpointing.disk import layout
     from pitstop.checkpointing.hub import pull as pulling
 
     name, in_reference = pulling.split_reference(repo)

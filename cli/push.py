@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pitstop.checkpointing.hub.outbox import Destination, Outbox
-from pitstop.checkpointing.runs import RunDirectory, list_runs, locate
+from pitstop.checkpointing.runs.push_records import Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs, locate
 from pitstop.cli.base_dir import BaseDirOption, TokenFileOption, base_directory
 from pitstop.cli.hub_client import hub_client
 from pitstop.cli.output import notice, print_json, say, warn

@@ -158,7 +158,7 @@ def resume_run(
 
     ``arguments`` are those of the processes that are started where there are to be several; this one's unless given.
     """
-    from pitstop.checkpointing.runs import locate
+    from pitstop.checkpointing.runs.run_directory import locate
 
     reference = run if run is not None else _newest(base_dir)
     directory, _ = locate(base_dir, reference)
@@ -196,7 +196,7 @@ def resume_run(
 
 
 def _newest(base_dir: str) -> str:
-    from pitstop.checkpointing.runs import list_runs
+    from pitstop.checkpointing.runs.run_directory import list_runs
 
     records = list_runs(base_dir)
     if not records:
@@ -209,7 +209,7 @@ def _processes(config: Mapping[str, Any], flags: Mapping[str, Any]) -> int:
     asked = flags.get("training.num_processes")
     if asked is not None:
         return int(asked)
-    from pitstop.checkpointing.vetting import check_setting
+    from pitstop.checkpointing.store.vetting import check_setting
     from pitstop.configs.leaves import by_path
 
     training = config.get("training")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout, locking
-from pitstop.checkpointing.base_models import LINKED, BaseModels
-from pitstop.checkpointing.hub.standing import standing
-from pitstop.checkpointing.inspection import tree_files, tree_size
-from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.storage import read_regular_file
-from pitstop.checkpointing.store import Entry
+from pitstop.checkpointing.disk import layout, locking
+from pitstop.checkpointing.disk.inspection import tree_files, tree_size
+from pitstop.checkpointing.disk.storage import read_regular_file
+from pitstop.checkpointing.runs.base_models import LINKED, BaseModels
+from pitstop.checkpointing.runs.push_status import standing
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.store import Entry
 from pitstop.configs.errors import CheckpointError
 
 _NOT_SETTINGS = "sources"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pitstop.checkpointing.runs import locate
+from pitstop.checkpointing.runs.run_directory import locate
 from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.output import Column, paint, print_json, say, table, warn
 from pitstop.cli.run_report import report

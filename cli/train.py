@@ -134,7 +134,7 @@ class speaking_for_all:
 
 def _refuse_taken_number(loaded: Loaded) -> None:
     """``train --run-number 3`` with a run 3: say so before the model is loaded."""
-    from pitstop.checkpointing.layout import run_directory_name
+    from pitstop.checkpointing.disk.layout import run_directory_name
 
     checkpoint, group = loaded.settings.training.checkpoint, _group(loaded)
     if (
@@ -150,7 +150,7 @@ def _refuse_taken_number(loaded: Loaded) -> None:
 
 def _group(loaded: Loaded) -> str:
     """Base trainings are numbered apart."""
-    from pitstop.checkpointing.layout import BASE_TRAINING
+    from pitstop.checkpointing.disk.layout import BASE_TRAINING
 
     return BASE_TRAINING if loaded.settings.training.all_weights else ""
 

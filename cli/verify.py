@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pitstop.checkpointing.listing import list_runs
-from pitstop.checkpointing.runs import RunDirectory, locate
-from pitstop.checkpointing.verification import DAMAGED, NEWER, OK, Part, Verifier, notes
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.verification import DAMAGED, NEWER, OK, Part, Verifier, notes
 from pitstop.cli.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
 from pitstop.cli.output import Column, is_terminal, notice, print_json, say, short_digest, table
 from pitstop.configs.errors import CheckpointError

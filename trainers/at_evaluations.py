@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.configs.schema import Settings
 from pitstop.trainers.engine import Engine
 from pitstop.trainers.hooks import evaluation_due

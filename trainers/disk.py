@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pitstop.checkpointing.storage import LocalStorage
+from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.configs.errors import ResourceError
 from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_size

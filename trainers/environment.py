@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing.own_versions import COMPUTING, installed
+from pitstop.checkpointing.state.versions import COMPUTING, installed
 from pitstop.trainers.device import Precision
 
 

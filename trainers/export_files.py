@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pitstop.checkpointing.storage import LocalStorage, temporary_name, to_trash
+from pitstop.checkpointing.disk.storage import LocalStorage, temporary_name, to_trash
 from pitstop.configs.errors import ResourceError, SettingsError, first_line, is_disk_full
 from pitstop.configs.units import human_size
 

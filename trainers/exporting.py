@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing import layout, state
-from pitstop.checkpointing.forms import EMA, MODEL_CONFIG, form_of
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import read_verified, tree_size
+from pitstop.checkpointing.disk.strict_json import parse_json, read_json
 from pitstop.checkpointing.hub.card_facts import CardFacts
-from pitstop.checkpointing.inspection import read_verified, tree_size
-from pitstop.checkpointing.strict_json import parse_json, read_json
+from pitstop.checkpointing.state import state
+from pitstop.checkpointing.store.file_sets import EMA, MODEL_CONFIG, form_of
 from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.configs.load import settings_to_dict
 from pitstop.trainers import merging

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.metrics_log import MetricsLog
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.engine import Engine

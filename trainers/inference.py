@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout, state
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.runs import RunDirectory, locate
-from pitstop.checkpointing.strict_json import read_json
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.strict_json import read_json
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.state import state
 from pitstop.configs.errors import CheckpointError, ModelError, RunError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.device import Precision, choose_device

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pitstop.checkpointing import state
+from pitstop.checkpointing.state import state
 from pitstop.configs.errors import CheckpointError, ModelError, first_line
 from pitstop.trainers.device import Precision, choose_precision
 from pitstop.trainers.generate import answering_mode

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing.storage import LocalStorage
+from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.mixture import describe_shares

@@ -18,8 +18,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pitstop.checkpointing.hub.outbox import Destination, Outbox
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.push_records import Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import HubError
 from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_duration

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from pitstop.checkpointing.storage import open_regular_file
+from pitstop.checkpointing.disk.storage import open_regular_file
 from pitstop.configs.secrets import mask
 from pitstop.configs.text import printable
 

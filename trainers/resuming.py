@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing import layout, state, vetting
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.portable import portable_value
-from pitstop.checkpointing.runs import RunDirectory, locate
-from pitstop.checkpointing.store import CheckpointInfo, DamagedError, RecoveryReport
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.state import state
+from pitstop.checkpointing.store import vetting
+from pitstop.checkpointing.store.portable_paths import portable_value
+from pitstop.checkpointing.store.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, DataError, ModelError, PitstopError, RunError, SettingsError
 from pitstop.configs.leaves import by_path
 from pitstop.configs.load import Loaded, leaves, load_settings, settings_to_dict

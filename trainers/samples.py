@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import DataError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.at_evaluations import AtEvaluations

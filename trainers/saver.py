@@ -10,13 +10,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
-from pitstop.checkpointing import state, vetting
-from pitstop.checkpointing.housekeeping import freed_by_prune
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.snapshot import AverageBuffer, Snapshot, StateBuffers
-from pitstop.checkpointing.storage import failed_save
-from pitstop.checkpointing.store import CheckpointInfo
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.disk.storage import failed_save
+from pitstop.checkpointing.runs.housekeeping import freed_by_prune
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.state import state
+from pitstop.checkpointing.state.snapshot import AverageBuffer, Snapshot, StateBuffers
+from pitstop.checkpointing.store import vetting
+from pitstop.checkpointing.store.store import CheckpointInfo
 from pitstop.configs.errors import ResourceError, first_line, is_disk_full
 from pitstop.configs.schema import Settings
 from pitstop.configs.units import human_size

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pitstop.checkpointing import state
-from pitstop.checkpointing.base_models import BaseModels
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.state import state
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.device import Precision, choose_device, choose_precision, make_deterministic

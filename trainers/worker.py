@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.base_runs import FROM
-from pitstop.checkpointing.forms import group_of
-from pitstop.checkpointing.hub.outbox import Outbox
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.portable import portable_settings
-from pitstop.checkpointing.runs import RunDirectory, create_run
-from pitstop.checkpointing.store import CheckpointInfo
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.base_runs import FROM
+from pitstop.checkpointing.runs.push_records import Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.store.file_sets import group_of
+from pitstop.checkpointing.store.portable_paths import portable_settings
+from pitstop.checkpointing.store.store import CheckpointInfo
 from pitstop.configs.errors import CheckpointError, PitstopError, ResourceError, SettingsError, first_line, is_out_of_memory
 from pitstop.configs.load import Loaded, settings_to_dict
 from pitstop.configs.schema import Settings

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.logs import rows, speed
 from benchmarks.vs_trl.sides import environment
-from pitstop.checkpointing.tensor_headers import read_header
+from pitstop.checkpointing.disk.tensor_headers import read_header
 
 BATCH = 32
 FOOTWEAR = ("sandal", "sneaker", "ankle boot")

@@ -71,7 +71,7 @@ def score(job: Job, trained: Trained, validation: Path) -> dict[str, dict[str, d
     import torch
 
     from benchmarks.scoring import open_for_scoring
-    from pitstop.checkpointing.base_models import BaseModels
+    from pitstop.checkpointing.runs.base_models import BaseModels
     from pitstop.trainers.data.reading import load_dataset
     from pitstop.trainers.tasks.answers import greedy_answers
     from pitstop.trainers.tasks.ner import NerTask, scores_of

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing import training_state, weights
 from pitstop.checkpointing.callbacks.saving import Saver, log, numbers, refuse_several_processes
 from pitstop.checkpointing.manager import CheckpointManager
-from pitstop.checkpointing.training_state import Saved
+from pitstop.checkpointing.state import training_state, weights
+from pitstop.checkpointing.state.training_state import Saved
 from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 # The library has two names; the classes of one are not those of the other, so the one in use is taken.

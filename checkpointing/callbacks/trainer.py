@@ -20,11 +20,12 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from pitstop.checkpointing import layout, training_state, weights
 from pitstop.checkpointing.callbacks.saving import Saver, log, numbers, refuse_several_processes
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.storage import TEMPORARY_PREFIX
 from pitstop.checkpointing.manager import CheckpointManager
-from pitstop.checkpointing.storage import TEMPORARY_PREFIX
-from pitstop.checkpointing.training_state import Saved
+from pitstop.checkpointing.state import training_state, weights
+from pitstop.checkpointing.state.training_state import Saved
 from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 _STATE = "trainer_state"

@@ -11,8 +11,8 @@ from typing import Any
 
 from pitstop.checkpointing.hub.card_facts import CardFacts, at, makes_images, text_at
 from pitstop.checkpointing.hub.card_usage import loading, resuming
-from pitstop.checkpointing.hub.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, Entry
 from pitstop.checkpointing.hub.markdown import escaped, quoted, table
+from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, Entry
 from pitstop.configs.leaves import leaves
 from pitstop.configs.secrets import mask
 from pitstop.configs.units import human_size

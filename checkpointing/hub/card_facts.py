@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pitstop.checkpointing.hub.inventory import Entry
 from pitstop.checkpointing.hub.markdown import clean
+from pitstop.checkpointing.runs.inventory import Entry
 from pitstop.configs.datasets import without_weight
 from pitstop.configs.files import read_preset
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pitstop.checkpointing.hub.card_facts import CardFacts, at
-from pitstop.checkpointing.hub.inventory import BASE_DIRECTORY
 from pitstop.checkpointing.hub.markdown import quoted
+from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY
 
 _PLACEHOLDER = "path/to/the/base"
 _COPY = "path"

@@ -14,12 +14,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
-from pitstop.checkpointing.forms import form_of
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import CheckpointInfo
+from pitstop.checkpointing.disk.manifest import own_version
+from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.disk.storage import FileRecord, read_regular_file
 from pitstop.checkpointing.hub import card, curve
 from pitstop.checkpointing.hub.card_facts import CardFacts
-from pitstop.checkpointing.hub.inventory import (
+from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
+from pitstop.checkpointing.runs.inventory import (
     BASE_DIRECTORY,
     CARD,
     CURVE,
@@ -29,14 +32,11 @@ from pitstop.checkpointing.hub.inventory import (
     Entry,
     Inventory,
 )
-from pitstop.checkpointing.hub.outbox import Destination
-from pitstop.checkpointing.inspection import CheckpointInfo
-from pitstop.checkpointing.manifest import own_version
-from pitstop.checkpointing.metrics_log import read_rows
-from pitstop.checkpointing.portable import portable, portable_settings
-from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.storage import FileRecord, read_regular_file
-from pitstop.checkpointing.store import choose_best
+from pitstop.checkpointing.runs.push_records import Destination
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.file_sets import form_of
+from pitstop.checkpointing.store.portable_paths import portable, portable_settings
+from pitstop.checkpointing.store.store import choose_best
 from pitstop.configs.datasets import without_weight
 from pitstop.configs.errors import CheckpointError, HubError
 from pitstop.configs.secrets import mask

@@ -24,7 +24,7 @@ from pitstop.checkpointing.hub.pacing import Backoff
 from pitstop.checkpointing.hub.priority import come_forward, stand_back
 from pitstop.checkpointing.hub.pump import pump
 from pitstop.checkpointing.hub.uploader import Pacing, Pushed, Spoilt, Uploader
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import PitstopError
 from pitstop.configs.secrets import mask
 

@@ -18,17 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pitstop.checkpointing import forms, inspection, layout, locking, vetting
-from pitstop.checkpointing.base_models import LINKED, BaseModels, read_base_manifest
-from pitstop.checkpointing.hub import remote_check
-from pitstop.checkpointing.hub.client import NotThere, Offline, RemoteFile, Unavailable
-from pitstop.checkpointing.hub.inventory import BASE_DIRECTORY, INVENTORY, RUN_DIRECTORY, Entry, Inventory, parse_inventory
-from pitstop.checkpointing.hub.outbox import Arrived, Destination, Outbox
-from pitstop.checkpointing.hub.remote_check import Unfit
-from pitstop.checkpointing.listing import list_runs
-from pitstop.checkpointing.manifest import MAX_BYTES, Manifest, parse_manifest
-from pitstop.checkpointing.runs import RunDirectory, install_run
-from pitstop.checkpointing.storage import (
+from pitstop.checkpointing.disk import inspection, layout, locking
+from pitstop.checkpointing.disk.manifest import MAX_BYTES, Manifest, parse_manifest
+from pitstop.checkpointing.disk.storage import (
     DIRECTORY_MODE,
     FILE_MODE,
     TEMPORARY_PREFIX,
@@ -40,7 +32,16 @@ from pitstop.checkpointing.storage import (
     make_directories,
     read_regular_file,
 )
-from pitstop.checkpointing.store import choose_best
+from pitstop.checkpointing.hub import remote_check
+from pitstop.checkpointing.hub.client import NotThere, Offline, RemoteFile, Unavailable
+from pitstop.checkpointing.hub.remote_check import Unfit
+from pitstop.checkpointing.runs.base_models import LINKED, BaseModels, read_base_manifest
+from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, INVENTORY, RUN_DIRECTORY, Entry, Inventory, parse_inventory
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, install_run
+from pitstop.checkpointing.store import file_sets, vetting
+from pitstop.checkpointing.store.store import choose_best
 from pitstop.configs.errors import CheckpointError, HubError, ResourceError, RunError, is_disk_full
 from pitstop.configs.units import human_size
 
@@ -221,14 +222,14 @@ class _Pull:
         inventory = self._inventory()
         content = self._run_files(inventory)
         config = remote_check.parse_config(content[layout.CONFIG])
-        self.group = forms.group_of(config)
+        self.group = file_sets.group_of(config)
         self._refuse_taken(number)
-        remote_check.check_root(self.hub.files, forms.form_of(config))
+        remote_check.check_root(self.hub.files, file_sets.form_of(config))
         metadata = remote_check.parse_metadata(content[layout.METADATA], inventory)
         entry = _choose(inventory, self.which, config, self.hub.repo)
         rows = remote_check.rows_up_to(content.get(layout.METRICS, b""), entry.step)
         self._take_up(entry)
-        manifest = self._manifest(entry, forms.form_of(config))
+        manifest = self._manifest(entry, file_sets.form_of(config))
         base = self._base_files(inventory, manifest)
         self._fetch(inventory, entry, manifest, base)
         staged = self._build(entry, inventory, content[layout.CONFIG], rows, has_base=bool(base))
@@ -266,7 +267,7 @@ class _Pull:
         if number is not None and os.path.lexists(self.base / self.group / layout.run_directory_name(number)):
             raise RunError(f"run {number} exists in {self.base}", hint="leave --run-number out for the next free number")
 
-    def _manifest(self, entry: Entry, form: forms.Form) -> Manifest:
+    def _manifest(self, entry: Entry, form: file_sets.Form) -> Manifest:
         name = f"{entry.directory}/{layout.MANIFEST}"
         if name not in self.hub.files:
             raise Unfit(name, f"{INVENTORY} lists the checkpoint and it is missing")

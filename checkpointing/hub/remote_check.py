@@ -12,10 +12,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from pitstop.checkpointing import layout, vetting
-from pitstop.checkpointing.forms import Form, is_model_file
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.manifest import MAX_TOTAL_SIZE, Manifest, check_file_names
+from pitstop.checkpointing.disk.storage import FileRecord
+from pitstop.checkpointing.disk.strict_json import parse_json
 from pitstop.checkpointing.hub.client import RemoteFile
-from pitstop.checkpointing.hub.inventory import (
+from pitstop.checkpointing.runs.inventory import (
     BASE_DIRECTORY,
     INVENTORY,
     MAX_BYTES,
@@ -25,9 +27,8 @@ from pitstop.checkpointing.hub.inventory import (
     Entry,
     Inventory,
 )
-from pitstop.checkpointing.manifest import MAX_TOTAL_SIZE, Manifest, check_file_names
-from pitstop.checkpointing.storage import FileRecord
-from pitstop.checkpointing.strict_json import parse_json
+from pitstop.checkpointing.store import vetting
+from pitstop.checkpointing.store.file_sets import Form, is_model_file
 from pitstop.configs.errors import CheckpointError, HubError
 
 MAX_FILES = 100_000

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import inspection
-from pitstop.checkpointing.hub import contents, outbox
+from pitstop.checkpointing.disk import inspection
+from pitstop.checkpointing.disk.inspection import CheckpointInfo
+from pitstop.checkpointing.disk.manifest import ManifestError
+from pitstop.checkpointing.disk.storage import read_regular_file
+from pitstop.checkpointing.hub import contents
 from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, RemoteFile, Unavailable
-from pitstop.checkpointing.hub.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Entry, Inventory, parse_inventory
-from pitstop.checkpointing.hub.outbox import Arrived, Destination, Outbox
 from pitstop.checkpointing.hub.pacing import CommitBudget
-from pitstop.checkpointing.inspection import CheckpointInfo
-from pitstop.checkpointing.manifest import ManifestError
-from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.storage import read_regular_file
+from pitstop.checkpointing.runs import push_records
+from pitstop.checkpointing.runs.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Entry, Inventory, parse_inventory
+from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError
 from pitstop.naming.names import hub_id, unique
 
@@ -94,7 +95,7 @@ class Uploader:
         """The run's checkpoints that are not on the Hub, oldest first; without those found damaged."""
         infos = contents.local_checkpoints(self.run)
         checkpoints = [(info.name, info.step, info.saved_at.isoformat()) for info in infos]
-        names = set(outbox.behind(self.arrived, checkpoints, self.destination().keep_last_n))
+        names = set(push_records.behind(self.arrived, checkpoints, self.destination().keep_last_n))
         return [info for info in infos if info.name in names - self._spoilt]
 
     def is_done(self, *, finished: bool) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.runs import RunDirectory, create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
 from pitstop.cli.compare_text import blocks, cut
 from pitstop.cli.comparison import best_of, direction, distinct_labels
 from pitstop.configs.leaves import leaves

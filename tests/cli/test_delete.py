@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.runs import RunDirectory, list_runs
-from pitstop.checkpointing.storage import LocalStorage
+from pitstop.checkpointing.disk.storage import LocalStorage
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
 from support.cli import Cli
 from support.housekeeping import DIGEST, checkpoints, litter, make_run, names
 from support.stores import failing

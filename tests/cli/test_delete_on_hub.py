@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.checkpointing.hub.client import Account, Conflict, HubClient, NotThere, Offline, Refused, RemoteFile, Unavailable
-from pitstop.checkpointing.hub.inventory import INVENTORY, Inventory
-from pitstop.checkpointing.hub.outbox import Destination, Outbox
-from pitstop.checkpointing.runs import RunDirectory, list_runs
-from pitstop.checkpointing.storage import LocalStorage
+from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory
+from pitstop.checkpointing.runs.push_records import Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
 from pitstop.cli import delete as command
 from support.cli import Cli
 from support.housekeeping import make_run

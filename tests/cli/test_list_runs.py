@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.runs import RunDirectory, create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
 from support.cli import Cli
 from support.hub_records import pushed
 from support.stores import ForgetfulStorage, save

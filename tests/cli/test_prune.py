@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.runs import RunDirectory, list_runs
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
 from support.cli import Cli
 from support.housekeeping import DIGEST, UNUSED, checkpoints, litter, make_run, names, place_base
 from support.stores import failing
@@ -180,7 +180,7 @@ def test_damage_leaves_that_run_out_and_the_others_are_done(pitstop: Cli, run: R
 
 
 def test_what_refuses_to_go_is_named_and_the_rest_goes(pitstop: Cli, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pitstop.checkpointing.storage import LocalStorage
+    from pitstop.checkpointing.disk.storage import LocalStorage
 
     real = LocalStorage.rename
 

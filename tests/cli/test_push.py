@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.hub.outbox import Destination, Outbox
+from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.cli import push as command
 from support.cli import Cli
 from support.housekeeping import make_run

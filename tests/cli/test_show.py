@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.runs import RunDirectory, create_run
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
 from support.cli import Cli
 from support.hub_records import pushed
 from support.stores import ForgetfulStorage, save

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import inspection, verification
-from pitstop.checkpointing.manifest import sealed, unsealed
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.disk import inspection
+from pitstop.checkpointing.disk.manifest import sealed, unsealed
+from pitstop.checkpointing.runs import verification
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.cli import Cli
 from support.housekeeping import DIGEST, checkpoints, make_run
 

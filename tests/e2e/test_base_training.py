@@ -302,7 +302,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("attack", HOSTILE)
 def test_a_whole_model_that_was_tampered_with_is_refused_by_name(family: Family, tmp_path: Path, attack: str) -> None:
     """Under a manifest that fits. Checked as a pull and a resume do, before anything is built."""
-    from pitstop.checkpointing import inspection, vetting
+    from pitstop.checkpointing.disk import inspection
+    from pitstop.checkpointing.store import vetting
     from pitstop.configs.errors import CheckpointError
 
     change, culprit = HOSTILE[attack]

@@ -143,7 +143,7 @@ def test_starting_anew_in_a_run_with_checkpoints_is_refused(tiny: Path) -> None:
 
 def test_a_full_disk_costs_checkpoints_and_not_the_training(tiny: Path, whole: dict[str, Any]) -> None:
     def train() -> dict[str, Any]:
-        from pitstop.checkpointing.storage import LocalStorage
+        from pitstop.checkpointing.disk.storage import LocalStorage
 
         enough, count = LocalStorage.free_space, iter(range(100))
         LocalStorage.free_space = lambda self, path: 0 if next(count) in (1, 2) else enough(self, path)  # type: ignore[method-assign]

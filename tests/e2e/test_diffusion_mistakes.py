@@ -96,7 +96,7 @@ def test_a_broken_image_is_named_and_may_be_left_out(home: Path) -> None:
 
 def test_no_room_for_a_checkpoint_is_said_before_training(home: Path) -> None:
     def prepare() -> None:
-        from pitstop.checkpointing.storage import LocalStorage
+        from pitstop.checkpointing.disk.storage import LocalStorage
 
         LocalStorage.free_space = lambda self, path: 1000  # type: ignore[method-assign]
 

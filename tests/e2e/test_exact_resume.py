@@ -126,7 +126,7 @@ def test_a_row_made_up_for_by_a_process_that_died_is_not_logged_twice(tiny_model
     assert pitstop(*arguments(tiny_model, data, broken, **settings), prepare=terminated).code == 143
 
     def die_in_the_save() -> None:
-        from pitstop.checkpointing.store import CheckpointStore
+        from pitstop.checkpointing.store.store import CheckpointStore
 
         CheckpointStore._commit = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
 

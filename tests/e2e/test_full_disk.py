@@ -17,7 +17,7 @@ def _full_for(saves: range) -> Callable[[], None]:
     """The disk has no room at the given saves, counted from 1."""
 
     def prepare() -> None:
-        from pitstop.checkpointing.storage import LocalStorage
+        from pitstop.checkpointing.disk.storage import LocalStorage
 
         asked = 0
 
@@ -57,7 +57,7 @@ def test_no_room_for_a_single_checkpoint_is_said_before_training_and_no_run_is_m
     tiny_model: Path, data: Path, tmp_path: Path
 ) -> None:
     def prepare() -> None:
-        from pitstop.checkpointing.storage import LocalStorage
+        from pitstop.checkpointing.disk.storage import LocalStorage
 
         LocalStorage.free_space = lambda self, path: 1000  # type: ignore[method-assign]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.store.store import CheckpointStore
 from support.fault_matrix import Matrix
 from support.forked import Ended, pitstop
 from support.interruptions import wrap
@@ -83,7 +83,7 @@ class Ballast:
 
     def prepare(self) -> None:
         """Patch this process, a forked training."""
-        from pitstop.checkpointing.storage import LocalStorage
+        from pitstop.checkpointing.disk.storage import LocalStorage
         from pitstop.trainers.loop import Loop
 
         def stepping(original: Callable[..., Any], loop: Any) -> None:

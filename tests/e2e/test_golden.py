@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.manifest import FORMAT_VERSION, sealed, unsealed
-from pitstop.checkpointing.runs import RunDirectory, list_runs
+from pitstop.checkpointing.disk.manifest import FORMAT_VERSION, sealed, unsealed
+from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
 from support.fault_matrix import Matrix
 from support.forked import pitstop
 from support.training import checkpoints, rows

@@ -203,7 +203,7 @@ def test_odd_metadata_does_not_stop_a_resume(runs: Path, resumes: Any) -> None:
 
 def test_code_in_the_saved_base_is_refused_before_it_is_read(runs: Path, tmp_path: Path) -> None:
     """The base's own manifest is forged too; its hash is not in the checkpoint, so looking at the content has to do."""
-    from pitstop.checkpointing.base_models import BaseModels
+    from pitstop.checkpointing.runs.base_models import BaseModels
 
     base = runs / "run_001/base_model"
     digest = json.loads((base / "BASE_MANIFEST.json").read_text())["digest_of_base"]

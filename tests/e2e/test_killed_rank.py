@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.store.store import CheckpointStore
 from support.fault_matrix import Matrix
 from support.forked import two_ranks
 from support.interruptions import LONGEST_SAVE, SAVING, Interruption

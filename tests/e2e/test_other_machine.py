@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.manifest import sealed, unsealed
-from pitstop.checkpointing.portable import portable_settings, portable_value
+from pitstop.checkpointing.disk.manifest import sealed, unsealed
+from pitstop.checkpointing.store.portable_paths import portable_settings, portable_value
 from pitstop.configs.paths import PATHS
 from support.forked import kill_at_step, pitstop
 from support.tiny_model import write_data, write_records

@@ -39,7 +39,7 @@ def recorded_training(words: list[str], root: Path) -> Recorder:
     """Train in this process, a forked one, with everything below ``root`` on record and every "saved" acknowledged."""
     import torch
 
-    from pitstop.checkpointing.storage import LocalStorage
+    from pitstop.checkpointing.disk.storage import LocalStorage
     from pitstop.cli.main import main
     from pitstop.trainers.reporter import Reporter
 

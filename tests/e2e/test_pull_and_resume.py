@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.forked import kill_at_step, pitstop
 from support.repositories import REPO, FakeHub, Files, push
 from support.training import arguments, assert_same_end, checkpoints, metadata

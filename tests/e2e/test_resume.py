@@ -258,7 +258,7 @@ def test_fallback_new_is_not_taken_where_a_checkpoint_can_be_used(runs: Path) ->
 
 def _reseal(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change trainer_state.json and write a manifest that fits, as a run on another machine would have."""
-    from pitstop.checkpointing.manifest import sealed, unsealed
+    from pitstop.checkpointing.disk.manifest import sealed, unsealed
 
     path, manifest = checkpoint / "trainer_state.json", checkpoint / "MANIFEST.json"
     content = json.loads(path.read_text())

@@ -185,8 +185,8 @@ def test_samples_are_as_durable_as_the_checkpoint_they_come_before(home: Path, t
     """At the moment a checkpoint gets its name, the samples up to its step have been synced."""
 
     def watch() -> None:
-        from pitstop.checkpointing.metrics_log import MetricsLog
-        from pitstop.checkpointing.store import CheckpointStore
+        from pitstop.checkpointing.disk.metrics_log import MetricsLog
+        from pitstop.checkpointing.store.store import CheckpointStore
 
         synced: list[str] = []
         sync, write = MetricsLog.sync, CheckpointStore.write

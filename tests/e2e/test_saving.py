@@ -24,7 +24,7 @@ def _slow_disk(seconds: float) -> Callable[[], None]:
     """Each manifest takes so long to reach the disk."""
 
     def prepare() -> None:
-        from pitstop.checkpointing.storage import LocalStorage
+        from pitstop.checkpointing.disk.storage import LocalStorage
 
         real = LocalStorage.write_file
 

@@ -339,7 +339,7 @@ def test_a_damaged_base_is_taken_from_its_source_if_that_is_what_it_was(runs: Pa
 def test_using_a_run_leaves_it_as_it_is_even_while_it_is_locked(
     pitstop: Callable[..., Ended], trained: Path, tmp_path: Path
 ) -> None:
-    from pitstop.checkpointing.runs import RunDirectory
+    from pitstop.checkpointing.runs.run_directory import RunDirectory
 
     def state() -> list[tuple[str, int]]:
         return sorted((str(path), path.lstat().st_mtime_ns) for path in (trained / "runs").rglob("*") if path.name != ".lock")

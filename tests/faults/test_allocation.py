@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import by_name, locking, runs
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.runs import RunDirectory, create_run, list_runs
+from pitstop.checkpointing.disk import locking
+from pitstop.checkpointing.runs import name_links, run_directory
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, list_runs
 from pitstop.configs.errors import RunError
 from pitstop.naming.names import unique
 from support.fault_matrix import Matrix, is_caught
@@ -111,8 +112,8 @@ def counts_up(storage: Any, directory: Path, number: int | None) -> Path:
 
 def asks_before_it_takes(storage: Any, by_name: Path, name: str, target: str) -> Path:
     """Looks for a free name and then takes it in another step, in place of whoever was quicker."""
-    path = by_name / unique(name, lambda candidate: os.path.lexists(by_name / candidate))
-    temporary = by_name / f".{os.getpid()}-{time.monotonic_ns()}"
+    path = name_links / unique(name, lambda candidate: os.path.lexists(name_links / candidate))
+    temporary = name_links / f".{os.getpid()}-{time.monotonic_ns()}"
     temporary.symlink_to(target)
     time.sleep(WINDOW_S)
     temporary.replace(path)
@@ -128,7 +129,7 @@ def without_the_lock(base: Path) -> Iterator[None]:
 def test_numbers_and_names_are_each_taken_in_one_step_that_needs_no_lock(
     tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(by_name, "alone", without_the_lock)
+    monkeypatch.setattr(name_links, "alone", without_the_lock)
     with matrix("16 processes allocate runs").trial("without a lock"):
         assert not start_runs(tmp_path, PROCESSES, 10)
 
@@ -138,9 +139,9 @@ def test_an_allocation_that_looks_before_it_leaps_is_caught(
     part: str, mutant: object, tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        by_name, "alone", without_the_lock
+        name_links, "alone", without_the_lock
     )  # which would cover it on this machine, though not on every filesystem
-    monkeypatch.setattr(runs, part, mutant)
+    monkeypatch.setattr(run_directory, part, mutant)
     with matrix("mutants of the protocol").trial(part):
         problems = [start_runs(tmp_path / str(attempt), PROCESSES, 5) for attempt in range(5)]
         assert any(problems)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.storage import Storage
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.storage import Storage
+from pitstop.checkpointing.store.store import CheckpointStore
 from support.crashes import CRASHED, crash_everywhere, crashing
 from support.fault_matrix import Matrix
 from support.stores import ForgetfulStorage, in_child, leftovers, save

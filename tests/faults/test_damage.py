@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.inspection import DamagedError
-from pitstop.checkpointing.manifest import ManifestError, parse_manifest
-from pitstop.checkpointing.store import CheckpointInfo, CheckpointStore, Entry, RecoveryReport
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import DamagedError
+from pitstop.checkpointing.disk.manifest import ManifestError, parse_manifest
+from pitstop.checkpointing.store.store import CheckpointInfo, CheckpointStore, Entry, RecoveryReport
 from pitstop.configs.errors import CheckpointError
 from support.fault_matrix import Matrix, is_caught
 from support.stores import FILES, ForgetfulStorage, save

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.runs import create_run, list_runs
-from pitstop.checkpointing.storage import FileRecord
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.storage import FileRecord
+from pitstop.checkpointing.runs.run_directory import create_run, list_runs
+from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import PitstopError, ResourceError
 from support.fault_matrix import Matrix, is_caught
 from support.stores import Counter, ForgetfulStorage, HookedStorage, failing, leftovers, save

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import layout, manifest, strict_json, tensor_headers, vetting
-from pitstop.checkpointing.inspection import DamagedError
-from pitstop.checkpointing.manifest import ManifestError, parse_manifest, sealed, unsealed
-from pitstop.checkpointing.store import CheckpointInfo, CheckpointStore
+from pitstop.checkpointing.disk import layout, manifest, strict_json, tensor_headers
+from pitstop.checkpointing.disk.inspection import DamagedError
+from pitstop.checkpointing.disk.manifest import ManifestError, parse_manifest, sealed, unsealed
+from pitstop.checkpointing.store import vetting
+from pitstop.checkpointing.store.store import CheckpointInfo, CheckpointStore
 from pitstop.configs.errors import CheckpointError
 from support.forging import CONFIG, STEP, change_json, commit, deep_directory, pickled, raw_tensors, reseal, snapshot, sound_files
 from support.stores import ForgetfulStorage

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pitstop.checkpointing import layout, locking
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.listing import list_runs
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.runs import RunDirectory, create_run, find_run
+from pitstop.checkpointing.disk import layout, locking
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run
 from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.configs.text import json_safe, printable
 from pitstop.trainers.reporter import NoDisplay, Reporter
@@ -214,7 +214,7 @@ def test_a_base_model_of_another_digest_is_not_the_runs(run: RunDirectory) -> No
     ],
 )
 def test_a_base_manifest_is_read_as_strictly_and_a_bad_one_set_aside(run: RunDirectory, change: Callable[[Any], object]) -> None:
-    from pitstop.checkpointing.manifest import sealed, unsealed
+    from pitstop.checkpointing.disk.manifest import sealed, unsealed
 
     bases = BaseModels(run.base_dir, ForgetfulStorage())
     write = lambda directory: (directory / "config.json").write_text("{}") and None  # noqa: E731
@@ -464,7 +464,7 @@ def test_runs_are_private_whatever_the_umask(tmp_path: Path) -> None:
 
 def test_a_run_is_not_made_through_a_link_for_a_new_file(base: Path, tmp_path: Path) -> None:
     """The storage layer makes files anew: a link that waits under a temporary or final name is an error."""
-    from pitstop.checkpointing.storage import LocalStorage
+    from pitstop.checkpointing.disk.storage import LocalStorage
 
     (base / "planted").symlink_to(tmp_path / "outside/mine.txt")
     with pytest.raises(OSError):
@@ -474,7 +474,7 @@ def test_a_run_is_not_made_through_a_link_for_a_new_file(base: Path, tmp_path: P
 
 
 def test_a_tree_deeper_than_the_stack_is_measured_and_shown(run: RunDirectory) -> None:
-    from pitstop.checkpointing.inspection import tree_files, tree_size
+    from pitstop.checkpointing.disk.inspection import tree_files, tree_size
 
     deep_directory(run.logs_dir)
     try:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import by_name, housekeeping, locking
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.housekeeping import (
+from pitstop.checkpointing.disk import locking
+from pitstop.checkpointing.disk.storage import Storage
+from pitstop.checkpointing.runs import housekeeping, name_links
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.housekeeping import (
     Outcome,
     delete_run,
     keep_last_n,
@@ -23,8 +25,7 @@ from pitstop.checkpointing.housekeeping import (
     prune_deleted,
     prune_run,
 )
-from pitstop.checkpointing.runs import RunDirectory, create_run, find_run, list_runs
-from pitstop.checkpointing.storage import Storage
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run, list_runs
 from pitstop.configs.errors import PitstopError, ResourceError, RunError
 from support.crashes import crash_everywhere
 from support.disk_model import Recorder
@@ -93,7 +94,7 @@ def check_a_new_run_is_itself(base: Path, whole: bool) -> None:
     assert len({record.name for record in records}) == len(records)
     for record in records:
         assert find_run(base, record.name).label == record.run
-    assert {path.name for path in by_name.listed(base)} - {path.name for path in by_name.dangling(base)} == {
+    assert {path.name for path in name_links.listed(base)} - {path.name for path in name_links.dangling(base)} == {
         record.name for record in records
     }
     delete_run(run)
@@ -111,7 +112,7 @@ def finish(base: Path) -> None:
 def check_finished(base: Path) -> None:
     assert not check_whole_or_gone(base)
     assert litter(base) == []
-    assert [path.name for path in by_name.listed(base)] == ["kept"]
+    assert [path.name for path in name_links.listed(base)] == ["kept"]
     assert not left_of_deletion(base, "2")
 
 
@@ -199,7 +200,7 @@ def check_pruned(base: Path) -> None:
     assert [entry["name"] for entry in find_run(base, "doomed").metadata()["checkpoints"]] == checkpoints(2, 3, 5)
     assert BaseModels(base).digests() == [DIGEST]
     assert litter(base) == []
-    assert sorted(path.name for path in by_name.listed(base)) == ["doomed", "kept"]
+    assert sorted(path.name for path in name_links.listed(base)) == ["doomed", "kept"]
 
 
 def test_dying_before_any_operation_of_pruning_costs_nothing_that_is_kept(base: Path, matrix: Matrix) -> None:
@@ -282,7 +283,7 @@ def broken_deletion(base: Path, scratch: Path, mutate: Callable[[Any], None] = l
     for count, image in images(recorder, scratch, made):
         try:
             whole = check_whole_or_gone(image)
-            assert count < recorder.count or not (whole or by_name.dangling(image)), "it came back"
+            assert count < recorder.count or not (whole or name_links.dangling(image)), "it came back"
             check_a_new_run_is_itself(image, whole)
             finish(image)
             check_finished(image)
@@ -388,7 +389,7 @@ def test_runs_that_start_while_others_are_deleted_never_share_a_number_or_a_name
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 6
     records = list_runs(base)
     assert records and len({record.name for record in records}) == len(records)
-    assert {path.name: by_name.target(path) for path in by_name.listed(base)} == {
+    assert {path.name: name_links.target(path) for path in name_links.listed(base)} == {
         record.name: f"../{record.run}" for record in records
     }
     assert litter(base) == []

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.metrics_log import MetricsLog, read_rows
-from pitstop.checkpointing.runs import RunDirectory, create_run, find_run
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.metrics_log import MetricsLog, read_rows
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run
+from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import CheckpointError, ResourceError
 from support.disk_model import Recorder
 from support.fault_matrix import Matrix, Row

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.hub.outbox import Outbox
-from pitstop.checkpointing.runs import RunDirectory, create_run
+from pitstop.checkpointing.runs.push_records import Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
 from support.fake_hub import add, send_to
 from support.fault_matrix import Matrix, Row
 from support.forging import CONFIG

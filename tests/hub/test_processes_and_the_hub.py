@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.hub.inventory import INVENTORY, parse_inventory
+from pitstop.checkpointing.runs.inventory import INVENTORY, parse_inventory
 from support.forked import two_ranks
 from support.hub import Hub
 from support.hub.machine import Machine

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import layout, locking
-from pitstop.checkpointing.base_models import BaseModels
+from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.hub import pull as pulling
 from pitstop.checkpointing.hub.client import NotThere, Offline, Unavailable
-from pitstop.checkpointing.hub.outbox import Destination, Outbox
 from pitstop.checkpointing.hub.pull import Patience, Pulled, pull, split_reference
-from pitstop.checkpointing.runs import create_run, find_run, list_runs
-from pitstop.checkpointing.verification import Verifier
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.push_records import Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import create_run, find_run, list_runs
+from pitstop.checkpointing.runs.verification import Verifier
 from pitstop.configs.errors import HubError, ResourceError, RunError
 from support.forging import CONFIG
 from support.repositories import BASE_DIGEST, REPO, UID, FakeHub, Files, repository

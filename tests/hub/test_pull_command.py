@@ -10,7 +10,7 @@ import pytest
 
 from pitstop.checkpointing.hub import client, pull
 from pitstop.checkpointing.hub.client import Offline, Unavailable
-from pitstop.checkpointing.runs import create_run, list_runs
+from pitstop.checkpointing.runs.run_directory import create_run, list_runs
 from support.cli import Cli
 from support.repositories import REPO, FakeHub, Files, repository
 

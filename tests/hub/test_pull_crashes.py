@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import by_name
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.housekeeping import prune_deleted
-from pitstop.checkpointing.hub.outbox import Outbox
+from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.disk.storage import Storage
 from pitstop.checkpointing.hub.pull import pull
-from pitstop.checkpointing.metrics_log import read_rows
-from pitstop.checkpointing.runs import RunDirectory, create_run, find_run, list_runs
-from pitstop.checkpointing.storage import Storage
-from pitstop.checkpointing.verification import Verifier
+from pitstop.checkpointing.runs import name_links
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.housekeeping import prune_deleted
+from pitstop.checkpointing.runs.push_records import Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run, list_runs
+from pitstop.checkpointing.runs.verification import Verifier
 from pitstop.configs.errors import PitstopError, ResourceError, RunError
 from support.crashes import CRASHED, crash_everywhere, crashing
 from support.disk_model import Recorder
@@ -93,7 +93,7 @@ def finished(base: Path, files: Files) -> None:
     assert whole(base, files)
     prune_deleted(base, storage=ForgetfulStorage())
     assert litter(base) == []
-    assert sorted(path.name for path in by_name.listed(base)) == ["a-run", "a-run-2"]
+    assert sorted(path.name for path in name_links.listed(base)) == ["a-run", "a-run-2"]
 
 
 def test_dying_before_any_operation_of_a_pull_leaves_no_run_or_the_whole_run(files: Files, base: Path, matrix: Matrix) -> None:
@@ -135,7 +135,7 @@ def test_a_failing_disk_costs_the_pull_and_nothing_else(number: int, files: File
         except (ResourceError, RunError) as error:
             assert str(error)
             assert not whole(base, files), "it failed, so it is not there"
-            assert by_name.dangling(base) == []
+            assert name_links.dangling(base) == []
         if counter.seen <= at:
             break
         finished(base, files)

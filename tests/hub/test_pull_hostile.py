@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import layout, vetting
+from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.hub import pull as pulling
 from pitstop.checkpointing.hub import remote_check
-from pitstop.checkpointing.hub.inventory import INVENTORY
 from pitstop.checkpointing.hub.pull import pull
 from pitstop.checkpointing.hub.remote_check import Unfit
+from pitstop.checkpointing.runs.inventory import INVENTORY
+from pitstop.checkpointing.store import vetting
 from support.fault_matrix import Matrix
 from support.forging import pickled, raw_tensors
 from support.repositories import REPO, FakeHub, Files, fit_inventory, fit_manifest, forge, repository

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.locking import is_locked
+from pitstop.checkpointing.disk.locking import is_locked
 from support.forked import Child
 from support.hub import Hub
 from support.hub.access import User

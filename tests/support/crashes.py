@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from pitstop.checkpointing.storage import Storage
+from pitstop.checkpointing.disk.storage import Storage
 from support.fault_matrix import Row
 from support.stores import Counter, HookedStorage, in_child
 

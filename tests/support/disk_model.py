@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.storage import LocalStorage
+from pitstop.checkpointing.disk.storage import LocalStorage
 from support.stores import OPERATIONS, HookedStorage
 
 

@@ -10,15 +10,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.hub import client
 from pitstop.checkpointing.hub.client import Account, Conflict, NotThere, RemoteFile, Unavailable
 from pitstop.checkpointing.hub.contents import blob_sha1
-from pitstop.checkpointing.hub.inventory import INVENTORY, Inventory, parse_inventory
-from pitstop.checkpointing.hub.outbox import Destination, Outbox
 from pitstop.checkpointing.hub.uploader import Pacing, Uploader
-from pitstop.checkpointing.inspection import CheckpointInfo
-from pitstop.checkpointing.runs import RunDirectory, create_run
+from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory, parse_inventory
+from pitstop.checkpointing.runs.push_records import Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
 from support.forging import CONFIG, sound_files
 from support.stores import START, ForgetfulStorage
 

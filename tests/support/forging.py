@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.manifest import sealed, unsealed
-from pitstop.checkpointing.store import CheckpointInfo, CheckpointStore
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.manifest import sealed, unsealed
+from pitstop.checkpointing.store.store import CheckpointInfo, CheckpointStore
 from pitstop.configs.load import load_settings, settings_to_dict
 from support.stores import START, ForgetfulStorage
 

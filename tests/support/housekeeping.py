@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.base_models import BaseModels
-from pitstop.checkpointing.runs import RunDirectory, create_run
-from pitstop.checkpointing.storage import Storage
+from pitstop.checkpointing.disk.storage import Storage
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
 from support.stores import ForgetfulStorage, save
 
 DIGEST = "shared-base-0001"

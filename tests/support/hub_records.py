@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pitstop.checkpointing.hub.inventory import Entry
-from pitstop.checkpointing.hub.outbox import Arrived, Destination, Outbox
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.inventory import Entry
+from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.stores import ForgetfulStorage
 
 REPO = "user/a-run"

@@ -89,8 +89,8 @@ class _Armed:
                 os.kill(os.getpid(), number)
 
     def patch(self) -> None:
-        from pitstop.checkpointing.metrics_log import MetricsLog
-        from pitstop.checkpointing.storage import LocalStorage
+        from pitstop.checkpointing.disk.metrics_log import MetricsLog
+        from pitstop.checkpointing.disk.storage import LocalStorage
         from pitstop.trainers.engine import Engine
         from pitstop.trainers.loop import Loop
         from pitstop.trainers.loss import TokenObjective

@@ -10,14 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.base_models import BaseModels
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.manifest import sealed, unsealed
+from pitstop.checkpointing.disk.storage import FileRecord, Storage
 from pitstop.checkpointing.hub.client import NotThere, RemoteFile
-from pitstop.checkpointing.hub.inventory import INVENTORY, Entry, Inventory
-from pitstop.checkpointing.manifest import sealed, unsealed
-from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.storage import FileRecord, Storage
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.inventory import INVENTORY, Entry, Inventory
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.store import CheckpointStore
 from support.forging import CONFIG, sound_files
 from support.stores import START, ForgetfulStorage
 

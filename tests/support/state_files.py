@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pitstop.checkpointing.snapshot import AdapterBuffer, OptimizerBuffer, Snapshot
+from pitstop.checkpointing.state.snapshot import AdapterBuffer, OptimizerBuffer, Snapshot
 
 
 def adapter_files(model: Any) -> dict[str, bytes]:

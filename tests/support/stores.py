@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.storage import LocalStorage
-from pitstop.checkpointing.store import CheckpointInfo, CheckpointStore
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.storage import LocalStorage
+from pitstop.checkpointing.store.store import CheckpointInfo, CheckpointStore
 
 FILES: dict[str, bytes] = {
     "adapter_model.safetensors": b"weights" * 300,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.metrics_log import read_rows
-from pitstop.checkpointing.runs import RunDirectory
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import CheckpointError
 from support.stores import ForgetfulStorage, leftovers
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.store import CheckpointStore
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.store.store import CheckpointStore
 from support.forked import Ended, pitstop
 from support.image_training import image_arguments
 from support.interruptions import Interruption, note_batches, read_batches, slow_saves

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pitstop.checkpointing import locking
-from pitstop.checkpointing.storage import LocalStorage, atomic_write
-from pitstop.checkpointing.strict_json import read_json
+from pitstop.checkpointing.disk import locking
+from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write
+from pitstop.checkpointing.disk.strict_json import read_json
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError, is_disk_full
 from pitstop.trainers.data.dataset import Counts
 from pitstop.trainers.data.examples import Examples

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from pitstop.checkpointing.manifest import sealed, unsealed
-from pitstop.checkpointing.storage import open_regular_file, read_regular_file
+from pitstop.checkpointing.disk.manifest import sealed, unsealed
+from pitstop.checkpointing.disk.storage import open_regular_file, read_regular_file
 from pitstop.trainers.data.dataset import Counts
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples

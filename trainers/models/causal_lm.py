@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pitstop.checkpointing import forms
+from pitstop.checkpointing.store import file_sets
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Sequences
@@ -137,9 +137,9 @@ class CausalLM:
                 whole.set_attn_implementation(implementation)
             tokenizer.save_pretrained(directory)
             check_stored(directory)
-            weights = {forms.WEIGHTS, forms.WEIGHTS_INDEX}
+            weights = {file_sets.WEIGHTS, file_sets.WEIGHTS_INDEX}
             files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
-            if unknown := sorted(name for name in files if not forms.is_model_file(name)):
+            if unknown := sorted(name for name in files if not file_sets.is_model_file(name)):
                 raise ModelError(
                     f"The tokenizer is saved with {', '.join(unknown)}, which no checkpoint of Pitstop holds.",
                     hint="Train with --method lora, which keeps the tokenizer beside the base.",

@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.model_files import CODE_KEYS, MAX_BYTES, names_a_kernel, pairs
-from pitstop.checkpointing.storage import read_regular_file
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.storage import read_regular_file
+from pitstop.checkpointing.store.model_files import CODE_KEYS, MAX_BYTES, names_a_kernel, pairs
 from pitstop.configs.errors import ModelError
 
 _STORED_ENDINGS = {".safetensors", ".json", ".jinja", ".model", ".txt"}

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.model_files import CODE_KEYS, MAX_BYTES, names_a_kernel, pairs
-from pitstop.checkpointing.storage import read_regular_file
+from pitstop.checkpointing.disk.storage import read_regular_file
+from pitstop.checkpointing.store.model_files import CODE_KEYS, MAX_BYTES, names_a_kernel, pairs
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.trainers.models.foreign_code import needs_code
 

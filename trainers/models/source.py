@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.base_models import file_sha256
-from pitstop.checkpointing.base_runs import BaseCheckpoint, find_base_checkpoint
+from pitstop.checkpointing.runs.base_models import file_sha256
+from pitstop.checkpointing.runs.base_runs import BaseCheckpoint, find_base_checkpoint
 from pitstop.configs.errors import CheckpointError, ModelError, RunError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.launch import rank

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from pitstop.checkpointing import forms, layout, state
-from pitstop.checkpointing.model_files import check_model
-from pitstop.checkpointing.snapshot import AdapterBuffer, Buffer, ModelBuffer
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.state import state
+from pitstop.checkpointing.state.snapshot import AdapterBuffer, Buffer, ModelBuffer
+from pitstop.checkpointing.store import file_sets
+from pitstop.checkpointing.store.model_files import check_model
 from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.trainers.models.family import Family
 
@@ -91,13 +93,13 @@ class WholeModel:
     def restore(self, directory: Path) -> None:
         """The model was loaded from this directory: make sure that every tensor came back bit for bit, and nothing else did."""
         names = [path.name for path in directory.iterdir()]
-        state.check_loaded(self.tensors(), directory, forms.Form(whole=True).weights(names))
+        state.check_loaded(self.tensors(), directory, file_sets.Form(whole=True).weights(names))
 
 
 def stored_descriptions(directory: Path) -> dict[str, bytes]:
     """The files beside the weights in a checkpoint of a whole model, which all later ones of the run repeat byte for byte."""
-    weights = {forms.WEIGHTS_INDEX, *forms.Form(whole=True).weights([path.name for path in directory.iterdir()])}
-    paths = [path for path in sorted(directory.iterdir()) if forms.is_model_file(path.name) and path.name not in weights]
+    weights = {file_sets.WEIGHTS_INDEX, *file_sets.Form(whole=True).weights([path.name for path in directory.iterdir()])}
+    paths = [path for path in sorted(directory.iterdir()) if file_sets.is_model_file(path.name) and path.name not in weights]
     return {path.name: path.read_bytes() for path in paths}
 
 
@@ -113,21 +115,23 @@ def parameter_counts(model: Any) -> tuple[int, int]:
 def check_size(directory: Path, model: nn.Module) -> None:
     """The weights in ``directory`` must be as many numbers as ``model`` (without weights) has, before memory is taken for them."""
     names = [path.name for path in directory.iterdir()]
-    entries = check_model(directory, [name for name in names if forms.is_model_file(name)])
+    entries = check_model(directory, [name for name in names if file_sets.is_model_file(name)])
     there = sum(math.prod(entry.shape) for entry in entries.values())
     saved = set(model.state_dict())
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     wanted = sum({id(tensor): tensor.numel() for name, tensor in named if name in saved}.values())
     if there != wanted:
-        raise CheckpointError(f"{directory}: its weights are {there:,} numbers, its {forms.MODEL_CONFIG} describes {wanted:,}")
+        raise CheckpointError(
+            f"{directory}: its weights are {there:,} numbers, its {file_sets.MODEL_CONFIG} describes {wanted:,}"
+        )
 
 
 def evaluated_files(path: Path) -> dict[str, Path]:
     """The files of a model by the names that they are looked for under; of a checkpoint with an average that stands for the weights."""
     names = [each.name for each in path.iterdir()]
-    if not ((path / forms.EMA).is_file() and (path / layout.MANIFEST).is_file()):
+    if not ((path / file_sets.EMA).is_file() and (path / layout.MANIFEST).is_file()):
         return {name: path / name for name in names}
-    return {name: path / file for name, file in forms.Form(whole=True, ema=True).served(names).items()}
+    return {name: path / file for name, file in file_sets.Form(whole=True, ema=True).served(names).items()}
 
 
 @contextlib.contextmanager

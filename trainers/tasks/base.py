@@ -20,7 +20,7 @@ from pitstop.trainers.sizing import Pieces
 if TYPE_CHECKING:
     import torch
 
-    from pitstop.checkpointing.runs import RunDirectory
+    from pitstop.checkpointing.runs.run_directory import RunDirectory
     from pitstop.trainers.at_evaluations import AtEvaluations
     from pitstop.trainers.data.cache import DataCache
     from pitstop.trainers.data.dataset import Sequences

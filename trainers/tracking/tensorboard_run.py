@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.storage import LocalStorage, make_directories
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.storage import LocalStorage, make_directories
 from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker
 
 

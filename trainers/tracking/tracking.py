@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.metrics_log import read_rows
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import SettingsError, first_line
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.schema import Settings

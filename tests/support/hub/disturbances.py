@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pitstop.checkpointing import layout
-from pitstop.checkpointing.hub.inventory import INVENTORY, ROOT_ADAPTER, parse_inventory
-from pitstop.checkpointing.manifest import parse_manifest
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.manifest import parse_manifest
+from pitstop.checkpointing.runs.inventory import INVENTORY, ROOT_ADAPTER, parse_inventory
 from support.hub.server import Hub
 
 KINDS: dict[str, dict[str, str]] = {

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.hub.inventory import INVENTORY, ROOT_ADAPTER, parse_inventory
-from pitstop.checkpointing.manifest import parse_manifest
+from pitstop.checkpointing.disk.manifest import parse_manifest
+from pitstop.checkpointing.runs.inventory import INVENTORY, ROOT_ADAPTER, parse_inventory
 from support.forked import Child, Ended
 from support.hub.server import Hub
 from support.interruptions import slow_saves

@@ -13,7 +13,7 @@ from pitstop.checkpointing.hub.client import HubClient
 from pitstop.checkpointing.hub.pacing import Backoff
 from pitstop.checkpointing.hub.pump import pump
 from pitstop.checkpointing.hub.uploader import Pacing, Uploader
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.stores import ForgetfulStorage
 
 RETRY_S = 0.01

@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pitstop.checkpointing.layout import parse_run_ref
+from pitstop.checkpointing.disk.layout import parse_run_ref
 from pitstop.naming.names import MAX_LENGTH, NameInputs, clean, hub_id, model_part, name_from, task_part, unique
 
 # What Windows refuses, or changes behind one's back.

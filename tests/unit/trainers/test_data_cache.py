@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pitstop.checkpointing import locking
+from pitstop.checkpointing.disk import locking
 from pitstop.configs.errors import DataError, ResourceError
 from pitstop.trainers.data import content, entry
 from pitstop.trainers.data.cache import DataCache

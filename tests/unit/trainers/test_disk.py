@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.storage import LocalStorage
+from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.configs.errors import ResourceError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.disk import check_room, checkpoint_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.storage import LocalStorage
+from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.configs.errors import ResourceError, SettingsError
 from pitstop.trainers.export_files import MARKER, check_room, check_target, in_place_of
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.state import to_json
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.state.state import to_json
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.order import BatchShape

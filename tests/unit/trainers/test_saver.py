@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from pitstop.checkpointing import state
-from pitstop.checkpointing.hub.outbox import Destination, Outbox
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.runs import RunDirectory, create_run
-from pitstop.checkpointing.snapshot import Snapshot
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.push_records import Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.state import state
+from pitstop.checkpointing.state.snapshot import Snapshot
 from pitstop.configs.errors import ResourceError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.order import BatchShape

@@ -15,8 +15,8 @@ import pytest
 import torch
 from accelerate.tracking import GeneralTracker
 
-from pitstop.checkpointing.metrics_log import MetricsLog
-from pitstop.checkpointing.runs import RunDirectory, create_run
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
 from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.configs.load import load_settings
 from pitstop.configs.schema import TRACKERS as NAMES

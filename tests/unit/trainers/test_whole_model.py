@@ -11,9 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from pitstop.checkpointing import forms, layout, state
-from pitstop.checkpointing.forms import Form
-from pitstop.checkpointing.snapshot import ModelBuffer, shards
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.state import state
+from pitstop.checkpointing.state.snapshot import ModelBuffer, shards
+from pitstop.checkpointing.store import file_sets
+from pitstop.checkpointing.store.file_sets import Form
 from pitstop.configs.errors import CheckpointError, ModelError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.disk import checkpoint_bytes
@@ -42,7 +44,7 @@ def written(model: Any, tokenizer: Any, tmp_path: Path) -> Path:
     for name, content in buffer.take().files().items():
         (directory / name).write_bytes(content)  # type: ignore[arg-type]
     zeros = {name: torch.zeros_like(tensor) for name, tensor in CausalLM().tensors(model).items()}
-    safetensors.torch.save_file(zeros, directory / forms.EMA, metadata={"format": "pt"})
+    safetensors.torch.save_file(zeros, directory / file_sets.EMA, metadata={"format": "pt"})
     (directory / layout.MANIFEST).write_text("{}")
     return directory
 
@@ -56,11 +58,11 @@ def test_all_parameters_are_trained_in_float32_and_the_files_are_those_of_save_p
     model.save_pretrained(plain, max_shard_size=200_000)
     tokenizer.save_pretrained(plain)
     wanted = {path.name for path in plain.iterdir()}
-    assert wanted == {path.name for path in written.iterdir()} - {forms.EMA, layout.MANIFEST}
+    assert wanted == {path.name for path in written.iterdir()} - {file_sets.EMA, layout.MANIFEST}
     for path in plain.glob("*.safetensors"):
         one, other = safetensors.torch.load_file(path), safetensors.torch.load_file(written / path.name)
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    indices = [json.loads((each / forms.WEIGHTS_INDEX).read_text()) for each in (plain, written)]
+    indices = [json.loads((each / file_sets.WEIGHTS_INDEX).read_text()) for each in (plain, written)]
     assert indices[0] == indices[1]
 
 
@@ -111,9 +113,9 @@ def test_an_average_is_refused_where_it_could_not_be_put_back(model: Any) -> Non
 def test_an_average_that_does_not_fit_changes_nothing(written: Path, model: Any) -> None:
     live = dict(CausalLM().tensors(model))
     before = {name: tensor.clone() for name, tensor in live.items()}
-    state_of = safetensors.torch.load_file(written / forms.EMA)
+    state_of = safetensors.torch.load_file(written / file_sets.EMA)
     del state_of["lm_head.weight"]
-    safetensors.torch.save_file(state_of, written / forms.EMA)
+    safetensors.torch.save_file(state_of, written / file_sets.EMA)
     with pytest.raises(CheckpointError, match=r"lm_head\.weight is missing"):
         state.load_average(live, written)
     assert all(torch.equal(live[name], before[name]) for name in live)

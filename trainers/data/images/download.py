@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitstop.checkpointing.storage import LocalStorage, make_directories, put_in_place
+from pitstop.checkpointing.disk.storage import LocalStorage, make_directories, put_in_place
 from pitstop.configs.errors import DataError, ResourceError, first_line, is_disk_full
 
 _CHUNK = 1 << 20

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pitstop.checkpointing.storage import LocalStorage, atomic_write
+from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write
 from pitstop.trainers.data.images.image_set import Images
 
 if TYPE_CHECKING:

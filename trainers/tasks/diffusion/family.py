@@ -14,10 +14,11 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from pitstop.checkpointing import forms, state
-from pitstop.checkpointing.model_files import MAX_BYTES
-from pitstop.checkpointing.storage import read_regular_file
-from pitstop.checkpointing.tensor_headers import read_header
+from pitstop.checkpointing.disk.storage import read_regular_file
+from pitstop.checkpointing.disk.tensor_headers import read_header
+from pitstop.checkpointing.state import state
+from pitstop.checkpointing.store import file_sets
+from pitstop.checkpointing.store.model_files import MAX_BYTES
 from pitstop.configs.errors import CheckpointError, ModelError, SettingsError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Sequences
@@ -54,18 +55,18 @@ class DiffiTFamily:
     def load(self, path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool) -> nn.Module:
         """Read config.json and the safetensors; of a checkpoint that another run starts from the average, if it has one."""
         del recipe, flash
-        config = _config_in(path / forms.MODEL_CONFIG)
+        config = _config_in(path / file_sets.MODEL_CONFIG)
         if stored and not frozen:
             check_size(path, _on_meta(config))
         files = {each.name: each for each in path.iterdir()} if stored else evaluated_files(path)
-        weights = _weights(path, [files[name] for name in forms.Form(whole=True).weights(files)], config)
+        weights = _weights(path, [files[name] for name in file_sets.Form(whole=True).weights(files)], config)
         with torch.random.fork_rng(devices=[]):  # building draws weights, which these replace
             model = DiffiT(config)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise ModelError(
-                f"{path}: its weights are not those that its {forms.MODEL_CONFIG} describes: {first_line(error)}",
+                f"{path}: its weights are not those that its {file_sets.MODEL_CONFIG} describes: {first_line(error)}",
                 hint="Take both from the same model.",
             ) from error
         return model.to(device).requires_grad_(not frozen)
@@ -133,7 +134,7 @@ class DiffiTFamily:
         for name, content in self.descriptions(model, tokenizer).items():
             (directory / name).write_bytes(content)
         tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in self.tensors(model).items()}
-        safetensors.torch.save_file(tensors, directory / forms.WEIGHTS, metadata={"format": "pt"})
+        safetensors.torch.save_file(tensors, directory / file_sets.WEIGHTS, metadata={"format": "pt"})
 
     def tensors(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
         """As ``state_dict`` names them; none is shared."""
@@ -142,13 +143,13 @@ class DiffiTFamily:
     def descriptions(self, model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
         """The configuration."""
         del tokenizer
-        return {forms.MODEL_CONFIG: (json.dumps(_bare(model).config.to_json(), indent=2) + "\n").encode()}
+        return {file_sets.MODEL_CONFIG: (json.dumps(_bare(model).config.to_json(), indent=2) + "\n").encode()}
 
 
 def read_config(source: ModelSource) -> DiffiTConfig:
     """The configuration of a model. ``ModelError`` says what is wrong with it, and of a checkpoint or copy of ours ``CheckpointError``."""
     try:
-        config = _config_in(source.config or source.path / forms.MODEL_CONFIG)
+        config = _config_in(source.config or source.path / file_sets.MODEL_CONFIG)
     except ModelError as error:
         if source.is_copy:
             raise CheckpointError(error.message, hint="Go on from another checkpoint of the run with --checkpoint.") from error
@@ -197,7 +198,7 @@ def _weights(path: Path, files: Sequence[Path], config: DiffiTConfig) -> dict[st
     except CheckpointError as error:
         raise ModelError(error.message, hint="Take weights that are safetensors.") from error
     raise ModelError(
-        f"{path}: its weights are {there:,} numbers, its {forms.MODEL_CONFIG} describes {config.parameters:,}.",
+        f"{path}: its weights are {there:,} numbers, its {file_sets.MODEL_CONFIG} describes {config.parameters:,}.",
         hint="Take both from the same model.",
     )
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pitstop.checkpointing.hub import contents
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.fake_hub import FakeHub, new_run
 
 

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from pitstop.checkpointing.hub.card import CardFacts, model_card
 from pitstop.checkpointing.hub.card_facts import is_hub_id
-from pitstop.checkpointing.hub.inventory import Entry
+from pitstop.checkpointing.runs.inventory import Entry
 from pitstop.configs.load import load_settings, settings_to_dict
 
 BASE, COMMIT = "some-owner/Base-1B", "0123456789abcdef0123456789abcdef01234567"

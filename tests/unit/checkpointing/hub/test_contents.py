@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing import layout
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.hub import contents
 from pitstop.checkpointing.hub.contents import Commit, Look, SecretFound
-from pitstop.checkpointing.hub.inventory import Inventory, parse_inventory
-from pitstop.checkpointing.hub.outbox import Destination
-from pitstop.checkpointing.inspection import CheckpointInfo
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.inventory import Inventory, parse_inventory
+from pitstop.checkpointing.runs.push_records import Destination
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError
 from support.fake_hub import REPO, add, new_run
 from support.housekeeping import DIGEST, place_base

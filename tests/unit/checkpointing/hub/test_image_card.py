@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pitstop.checkpointing.hub.card import CardFacts, model_card
-from pitstop.checkpointing.hub.inventory import Entry
+from pitstop.checkpointing.runs.inventory import Entry
 from pitstop.configs.load import load_settings, settings_to_dict
 
 LOADED = "from pitstop.trainers.tasks.diffusion.loading import load_sampler"

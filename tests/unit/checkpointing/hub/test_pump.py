@@ -9,7 +9,7 @@ from pitstop.checkpointing.hub.client import Conflict, Offline, Refused, Unavail
 from pitstop.checkpointing.hub.pacing import Backoff
 from pitstop.checkpointing.hub.pump import pump
 from pitstop.checkpointing.hub.uploader import Pushed, Spoilt
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import PitstopError
 from support.fake_hub import REPO, Clock, FakeHub, Nth, add, lost, new_run, raising, uploader
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.hub.client import Conflict, Refused, Unavailable
-from pitstop.checkpointing.hub.inventory import INVENTORY, Inventory, parse_inventory
 from pitstop.checkpointing.hub.uploader import Spoilt
-from pitstop.checkpointing.runs import RunDirectory
+from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory, parse_inventory
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError
 from support.fake_hub import REPO, Clock, FakeHub, Nth, add, lost, new_run, push_all, raising, send_to, uploader
 

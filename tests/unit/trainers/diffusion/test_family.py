@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pitstop.checkpointing import forms, layout
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.store import file_sets
 from pitstop.configs.errors import CheckpointError, ModelError
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.source import ModelSource
@@ -42,10 +43,10 @@ def saved(tmp_path: Path) -> Path:
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(path / forms.WEIGHTS)
+    return safetensors.torch.load_file(path / file_sets.WEIGHTS)
 
 
-def _write(path: Path, weights: dict[str, torch.Tensor], name: str = forms.WEIGHTS) -> None:
+def _write(path: Path, weights: dict[str, torch.Tensor], name: str = file_sets.WEIGHTS) -> None:
     safetensors.torch.save_file(weights, path / name, metadata={"format": "pt"})
 
 
@@ -82,7 +83,7 @@ def test_reading_does_not_disturb_training_s_generator(saved: Path) -> None:
 
 def test_of_a_checkpoint_with_an_average_another_run_starts_from_that(saved: Path) -> None:
     average = {name: tensor + 1 for name, tensor in _weights(saved).items()}
-    _write(saved, average, forms.EMA)
+    _write(saved, average, file_sets.EMA)
     assert torch.equal(_load(saved).state_dict()["conv_in.bias"], _weights(saved)["conv_in.bias"])  # no checkpoint yet
     (saved / layout.MANIFEST).write_text("{}")
     assert torch.equal(_load(saved).state_dict()["conv_in.bias"], average["conv_in.bias"])
@@ -108,16 +109,16 @@ def _one_short(path: Path) -> None:
 
 
 def _truncated(path: Path) -> None:
-    content = (path / forms.WEIGHTS).read_bytes()
-    (path / forms.WEIGHTS).write_bytes(content[: len(content) // 2])
+    content = (path / file_sets.WEIGHTS).read_bytes()
+    (path / file_sets.WEIGHTS).write_bytes(content[: len(content) // 2])
 
 
 def _garbage(path: Path) -> None:
-    (path / forms.WEIGHTS).write_bytes(b"\x80\x04pickle" * 9)
+    (path / file_sets.WEIGHTS).write_bytes(b"\x80\x04pickle" * 9)
 
 
 def _missing(path: Path) -> None:
-    (path / forms.WEIGHTS).unlink()
+    (path / file_sets.WEIGHTS).unlink()
 
 
 @pytest.mark.parametrize("damage", [_renamed, _turned, _one_short, _truncated, _garbage, _missing])
@@ -149,7 +150,7 @@ def test_another_size_of_the_network_is_refused_before_memory_is_taken(saved: Pa
     content = {**json.loads((saved / "config.json").read_text()), "widths": [2048] * 2}
     (saved / "config.json").write_text(json.dumps(content))
     made: list[Any] = []
-    monkeypatch.setattr("pitstop.checkpointing.state.read_tensors", made.append)
+    monkeypatch.setattr("pitstop.checkpointing.state.state.read_tensors", made.append)
     with pytest.raises(ModelError, match="numbers"):
         _load(saved)
     assert not made

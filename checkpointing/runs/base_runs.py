@@ -1,0 +1,107 @@
+"""Runs that stand on a base training: which checkpoint of it they mean, and which checkpoints others need."""
+
+# Abspath keeps links as the user named them, which resolve() does not.
+# ruff: noqa: PTH100
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.dotted import at
+from pitstop.checkpointing.disk.inspection import CheckpointInfo
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.store import file_sets
+from pitstop.checkpointing.store.model_files import check_model
+from pitstop.configs.errors import CheckpointError, RunError
+
+if TYPE_CHECKING:
+    from pitstop.configs.load import BaseRun
+
+FROM = "from"
+"""Key in a run's ``base_model`` of metadata.json: the run and checkpoint that it stands on."""
+
+
+@dataclass(frozen=True)
+class BaseCheckpoint:
+    """A checkpoint of a base training, looked up and not hashed."""
+
+    run: RunDirectory
+    info: CheckpointInfo
+
+    @property
+    def path(self) -> Path:
+        return self.info.path
+
+    def verify(self) -> None:
+        """Hash every file, and make sure that they are those of a model. ``CheckpointError``."""
+        self.run.store.verify(self.info.name)
+        names = self.info.manifest.files.keys()
+        missing, foreign = file_sets.form_of(self.run.config()).problems(names, self.info.manifest.world_size)
+        if missing or foreign:
+            raise CheckpointError(f"{self.path}: {', '.join([*missing, *foreign][:5])} is missing or no file of a checkpoint")
+        check_model(self.path, names)
+
+    def model_hashes(self) -> list[tuple[str, str]]:
+        """What makes the model what it is: names and SHA-256 of config and weights, of the average where there is one."""
+        files = self.info.manifest.files
+        served = file_sets.form_of(self.run.config()).served(files.keys())
+        wanted = {name: file for name, file in served.items() if name == file_sets.MODEL_CONFIG or name.endswith(".safetensors")}
+        return sorted((name, files[file].sha256) for name, file in wanted.items())
+
+    def record(self) -> dict[str, Any]:
+        """What metadata.json of a run that stands on it says."""
+        return {"run": self.run.label, "name": self.run.name, "checkpoint": self.info.name, "step": self.info.step}
+
+
+def find_base_checkpoint(base_dir: Path | str, reference: str) -> BaseCheckpoint:
+    """The checkpoint of a base training that ``reference`` means, its best where it picks none.
+
+    Raises:
+        RunError: no such run, or one that trained an adapter.
+        CheckpointError: the run has no such checkpoint.
+    """
+    run, which = locate(base_dir, reference)
+    if not file_sets.form_of(run.config()).whole:
+        raise RunError(
+            f"{run.label} trained an adapter, not a model to stand on", hint="give a base training, such as base_training/1@best"
+        )
+    return BaseCheckpoint(run, run.store.resolve(which or layout.BEST))
+
+
+def look_up(base_dir: str, reference: str) -> BaseRun:
+    """What settings make of a base training. Raises as ``find_base_checkpoint``."""
+    from pitstop.configs.load import BaseRun  # with the schema, which commands that only read runs do without
+
+    found = find_base_checkpoint(base_dir, reference)
+    here = found.run.base_dir == Path(os.path.abspath(base_dir))
+    run = found.run.label if here else str(found.run.path)
+    values = {"model.id": found.run.name, "training.task": at(found.run.config(), "training.task")}
+    return BaseRun(
+        f"{run}@{found.info.name}", found.run.label, {path: value for path, value in values.items() if value is not None}
+    )
+
+
+def users_of(run: RunDirectory) -> dict[str, list[str]]:
+    """The runs beside ``run`` that stand on one of its checkpoints: checkpoint → their labels, in the order of the listing."""
+    found: dict[str, list[str]] = {}
+    for label, record in _standing(run.base_dir):
+        checkpoint = record.get("checkpoint")
+        # The name too: a number that was freed may belong to another run now.
+        if record.get("run") == run.label and record.get("name") == run.name and isinstance(checkpoint, str):
+            found.setdefault(checkpoint, []).append(label)
+    return found
+
+
+def _standing(base_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for listed in list_runs(base_dir):
+        try:
+            record = at(RunDirectory(Path(listed.path)).metadata(), f"base_model.{FROM}")
+        except CheckpointError:
+            continue
+        if isinstance(record, dict):
+            yield listed.run, record

@@ -1,0 +1,237 @@
+"""Whether the files of a checkpoint say what Pitstop would have written, before anything is built or changed after them.
+
+Hashes tell damage from what was committed. A manifest can be forged along with the files, though, and a pulled checkpoint was
+written by someone else: so its files must be the ones that a checkpoint has, each of the right form, and agree with each
+other, with the manifest and with the run. Everything that does not is a ``CheckpointError`` that names the file.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import CheckpointInfo
+from pitstop.checkpointing.disk.strict_json import read_json
+from pitstop.checkpointing.disk.tensor_headers import read_header, read_scalar
+from pitstop.checkpointing.store import file_sets
+from pitstop.checkpointing.store.model_files import check_model
+from pitstop.configs.errors import CheckpointError
+from pitstop.configs.leaves import Leaf, by_path, groups
+from pitstop.configs.values import Unfit, parse
+
+STATE_VERSION = 1
+"""Newest version of trainer_state.json that is read."""
+
+_STATE_KEYS = {"format_version", "global_step", "epoch", "progress", "settings", "environment", "scaler"}
+_OPTIMIZER_KEYS = {"class", "groups", "scalars", "tensors"}
+_SCALER_KEYS = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
+_STEP_SUFFIX = "::step"
+_HINT = "resume from another checkpoint of the run with --checkpoint, or copy this one again from where it came from"
+
+Fixed = Callable[[str], bool]
+
+
+def check_checkpoint(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fixed) -> dict[str, Any]:
+    """The content of a verified checkpoint's trainer_state.json, once all files are found to be what they must be.
+
+    ``config`` is the run's config.json, with which those settings must agree that ``fixed`` says can never change.
+    """
+    form = file_sets.form_of(config)
+    try:
+        _check_names(info, form)
+        content = _check_state(info, config, fixed)
+        if form.whole:
+            check_model(info.path, info.manifest.files.keys())
+        else:
+            _check_adapter(info, content["settings"])
+        if form.ema:
+            _check_average(info, form)
+        _check_optimizer(info, content["scaler"] is not None)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, hint=error.hint or _HINT) from None
+    return content
+
+
+def _check_names(info: CheckpointInfo, form: file_sets.Form) -> None:
+    missing, foreign = form.problems(info.manifest.files.keys(), info.manifest.world_size)
+    if missing:
+        raise CheckpointError(f"{info.path}: {', '.join(missing[:5])} is missing")
+    if foreign:
+        raise CheckpointError(f"{info.path}: {', '.join(foreign[:5])} is no file of a checkpoint, so nothing of it is read")
+
+
+def _check_state(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fixed) -> dict[str, Any]:
+    path = info.path / layout.TRAINER_STATE
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: a JSON object is expected")
+    version = content.get("format_version")
+    if type(version) is int and version > STATE_VERSION:
+        raise CheckpointError(f"{path}: written in format {reprlib.repr(version)}; this version reads {STATE_VERSION}")
+    if version != STATE_VERSION or type(version) is not int:
+        raise CheckpointError(f"{path}: it has no format version")
+    _check_keys(path, content, _STATE_KEYS)
+    progress = content["progress"] if isinstance(content["progress"], dict) else {}
+    for name, value in (("global_step", content["global_step"]), ("progress.step", progress.get("step"))):
+        if type(value) is not int or value != info.step:
+            raise CheckpointError(f"{path}: {name} is {reprlib.repr(value)}, the manifest says step {info.step}")
+    epoch = progress.get("epoch")
+    if type(epoch) is not int or content["epoch"] != epoch or not epoch <= info.epoch <= epoch + 1:
+        raise CheckpointError(f"{path}: epoch {reprlib.repr(epoch)} does not go with the manifest's {info.epoch}")
+    _check_environment(path, content["environment"])
+    _check_scaler(path, content["scaler"])
+    check_settings(content["settings"], str(path), config, fixed)
+    return content
+
+
+def _check_keys(path: Path, content: Mapping[str, Any], wanted: set[str]) -> None:
+    if missing := sorted(wanted - content.keys()):
+        raise CheckpointError(f"{path}: {', '.join(missing)} is missing")
+    if unknown := sorted(content.keys() - wanted):
+        raise CheckpointError(f"{path}: {reprlib.repr(unknown[0])} is no part of a training state")
+
+
+def _check_environment(path: Path, environment: Any) -> None:
+    versions = environment.get("versions") if isinstance(environment, dict) else None
+    if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
+        raise CheckpointError(f"{path}: it does not say what it was saved with")
+    if not all(value is None or type(value) in (str, int, float) for key, value in environment.items() if key != "versions"):
+        raise CheckpointError(f"{path}: it does not say what it was saved with")
+
+
+def _check_scaler(path: Path, scaler: Any) -> None:
+    if scaler is None or scaler == {}:
+        return
+    if not isinstance(scaler, dict) or scaler.keys() != _SCALER_KEYS or not all(_positive(value) for value in scaler.values()):
+        raise CheckpointError(f"{path}: its loss scale is none")
+    if scaler["scale"] == 0 or type(scaler["growth_interval"]) is not int or type(scaler["_growth_tracker"]) is not int:
+        raise CheckpointError(f"{path}: its loss scale is none")
+
+
+def _positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e300
+
+
+# Settings
+
+
+def check_settings(settings: Any, where: str, config: Mapping[str, Any] | None = None, fixed: Fixed | None = None) -> None:
+    """Settings in a file of a run: known ones, each of the type that is written, and no secrets. ``CheckpointError``.
+
+    With ``config`` (config.json) they must also be as many, and the ``fixed`` ones equal.
+    """
+    found = dict(_walk_settings(settings, where))
+    for path, value in found.items():
+        check_setting(by_path()[path], value, where)
+    if config is None:
+        return
+    started = {key: value for key, value in config.items() if key != "sources"}
+    for path, value in _walk_settings(started, layout.CONFIG):
+        if path not in found:
+            raise CheckpointError(f"{where}: the setting {path} is missing")
+        if fixed is not None and fixed(path) and found[path] != value:
+            raise CheckpointError(
+                f"{where}: {path} is {reprlib.repr(found[path])}, the run was started with {reprlib.repr(value)} ({layout.CONFIG})"
+            )
+
+
+def _walk_settings(nested: Any, where: str, group: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(nested, Mapping):
+        raise CheckpointError(f"{where}: {group or 'it'} holds no settings")
+    for key, value in nested.items():
+        path = f"{group}.{key}" if group else key
+        if path in by_path():
+            yield path, value
+        elif path in groups() and path:
+            yield from _walk_settings(value, where, path)
+        else:
+            raise CheckpointError(f"{where}: {reprlib.repr(path)} is not a setting")
+
+
+def check_setting(leaf: Leaf, value: Any, where: str) -> None:
+    """One setting as ``settings_to_dict`` writes it. ``CheckpointError``."""
+    if leaf.secret:
+        raise CheckpointError(f"{where}: {leaf.path} is a secret, which no run may hold", hint="remove it there")
+    if not _written_as(leaf, value):
+        raise CheckpointError(f"{where}: {leaf.path} is {reprlib.repr(value)}")
+    try:
+        parse(leaf, value)
+    except Unfit as error:
+        raise CheckpointError(f"{where}: {leaf.path}: {error}") from None
+
+
+def _written_as(leaf: Leaf, value: Any) -> bool:
+    if value is None:
+        return leaf.optional
+    if leaf.kind == "list":
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    types = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,), "choice": (str,)}
+    return type(value) in types[leaf.kind]
+
+
+# Adapter and optimizer
+
+
+def _check_adapter(info: CheckpointInfo, settings: Mapping[str, Any]) -> None:
+    path = info.path / layout.ADAPTER_CONFIG
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: a JSON object is expected")
+    base, model = config.get("base_model_name_or_path"), settings.get("model", {}).get("id")
+    if base != model:
+        raise CheckpointError(
+            f"{path}: it is for the base {reprlib.repr(base)}, the checkpoint was trained on {reprlib.repr(model)}"
+        )
+    read_header(info.path / layout.ADAPTER_WEIGHTS)
+
+
+def _check_average(info: CheckpointInfo, form: file_sets.Form) -> None:
+    """The average must be of the weights: the same tensors, each of the same type and shape."""
+    trained = {
+        name: (entry.dtype, entry.shape)
+        for file in form.weights(info.manifest.files.keys())
+        for name, entry in read_header(info.path / file).items()
+    }
+    average = {name: (entry.dtype, entry.shape) for name, entry in read_header(info.path / file_sets.EMA).items()}
+    if different := sorted(name for name in trained.keys() | average.keys() if trained.get(name) != average.get(name)):
+        raise CheckpointError(
+            f"{info.path / file_sets.EMA} is no average of the weights: {different[0][:200]} is not as it is there"
+        )
+
+
+def _check_optimizer(info: CheckpointInfo, scaled: bool) -> None:
+    """The form of the optimizer's files, and that its own count of steps is one that the run can have taken."""
+    path, weights = info.path / layout.OPTIMIZER_META, info.path / layout.OPTIMIZER
+    meta = check_optimizer_meta(read_json(path), path)
+    entries = read_header(weights)
+    if sorted(entries) != meta["tensors"]:
+        raise CheckpointError(f"{weights} does not hold the tensors that {layout.OPTIMIZER_META} lists.")
+    if info.step > 0 and not entries and not scaled:  # a loss scale that is too large makes the optimizer leave out steps
+        raise CheckpointError(f"{weights}: no optimizer state at step {info.step}")
+    for name, entry in entries.items():
+        if name.endswith(_STEP_SUFFIX):
+            _check_step(read_scalar(weights, entry), f"{weights}: {name}", info.step)
+    for name, values in meta["scalars"].items():
+        _check_step(values.get("step", 0), f"{path}: step of {name}", info.step)
+
+
+def check_optimizer_meta(meta: Any, path: Path) -> dict[str, Any]:
+    """The content of optimizer.json if that is what it must be. ``CheckpointError``."""
+    if not isinstance(meta, dict) or meta.keys() != _OPTIMIZER_KEYS or not isinstance(meta["class"], str):
+        raise CheckpointError(f"{path} does not describe an optimizer.")
+    tensors, scalars, parts = meta["tensors"], meta["scalars"], meta["groups"]
+    fits = isinstance(tensors, list) and all(isinstance(name, str) for name in tensors)
+    fits = fits and isinstance(scalars, dict) and all(isinstance(values, dict) for values in scalars.values())
+    if not fits or not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise CheckpointError(f"{path} does not describe an optimizer.")
+    return meta
+
+
+def _check_step(value: Any, where: str, most: int) -> None:
+    number = value if type(value) in (int, float) else math.nan
+    if not 0 <= number <= most or number != int(number):
+        raise CheckpointError(f"{where} is {reprlib.repr(value)}, the checkpoint is of step {most}")
