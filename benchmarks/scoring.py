@@ -26,10 +26,10 @@ def open_for_scoring(
     """Load the base in ``base`` (``stored``: a copy that a run keeps) in the form of ``settings``, and put ``adapter`` on it."""
     import torch
 
-    from pitstop.trainers.device import choose_precision
-    from pitstop.trainers.merging import expand
+    from pitstop.trainers.machine.device import choose_precision
     from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries
     from pitstop.trainers.tasks.base import Scoring
+    from pitstop.trainers.using.merging import expand
 
     precision = choose_precision(settings, device)
     tokenizer = load_tokenizer(base)

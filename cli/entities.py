@@ -12,9 +12,9 @@ from pitstop.cli.output import paint, print_json, say
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pitstop.trainers.answering import Answering
-    from pitstop.trainers.extracting import Found
-    from pitstop.trainers.resuming import ResumePlan
+    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.using.answering import Answering
+    from pitstop.trainers.using.entities import Found
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class Texts:
 
     def read(self) -> list[str]:
         """The texts. Raises ``DataError``."""
-        from pitstop.trainers.prompts import read_prompts
+        from pitstop.trainers.data.prompts import read_prompts
 
         return read_prompts(Path(self.path).expanduser(), "text") if self.path is not None else list(self.given)
 
 
 def find(plan: ResumePlan, wanted: Texts, how: Answering, *, base: bool, json_output: bool) -> int:
     """Ask the checkpoint, and with ``base`` the base too, for the entities in the texts, and print them."""
-    from pitstop.trainers.extracting import entity_types, find_entities
-    from pitstop.trainers.inference import open_model
+    from pitstop.trainers.using.entities import entity_types, find_entities
+    from pitstop.trainers.using.opened import open_model
 
     texts = wanted.read()
     opened = open_model(plan, reporter())

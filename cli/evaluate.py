@@ -16,8 +16,8 @@ from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
     from pitstop.trainers.data.dataset import Dataset, Sequences
-    from pitstop.trainers.evaluating import Evaluated, EvaluationRequest
-    from pitstop.trainers.inference import OpenModel
+    from pitstop.trainers.using.evaluating import Evaluated, EvaluationRequest
+    from pitstop.trainers.using.opened import OpenModel
 
 _SPLITS = ("validation", "test", "train")
 
@@ -69,9 +69,9 @@ def evaluate(
     plan = choose(run, base_dir, env_file, model_id)
     if plan.settings.training.makes_images:  # its models answer nothing
         refuse({"--output": output, "--score-examples": score_examples}, plan)
-    from pitstop.trainers.evaluating import EvaluationRequest, check_room, is_recorded_data, read_evaluation
-    from pitstop.trainers.export_files import check_target
-    from pitstop.trainers.inference import open_model
+    from pitstop.trainers.using.evaluating import EvaluationRequest, check_room, is_recorded_data, read_evaluation
+    from pitstop.trainers.using.export_files import check_target
+    from pitstop.trainers.using.opened import open_model
 
     request = EvaluationRequest(split, tuple(dataset or ()), limit, scored)
     target = Path(output).expanduser() if output is not None else None
@@ -114,7 +114,7 @@ def _score_examples(text: str | None) -> int | str | None:
 
 def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *, with_base: bool) -> dict[str, Evaluated]:
     """What was found, by label."""
-    from pitstop.trainers.evaluating import evaluate as score
+    from pitstop.trainers.using.evaluating import evaluate as score
 
     found: dict[str, Evaluated] = {}
     for label in opened.in_turn(with_base=with_base):
@@ -127,7 +127,7 @@ def _content(
     opened: OpenModel, data: Sequences, request: EvaluationRequest, found: Mapping[str, Evaluated], *, comparable: bool
 ) -> dict[str, Any]:
     """What ``--json`` prints; ``comparable`` says whether training evaluated on the same data."""
-    from pitstop.trainers.evaluating import scored as scoring_of
+    from pitstop.trainers.using.evaluating import scored as scoring_of
 
     plan = opened.plan
     recorded = {name: value for name, value in plan.info.metrics.items() if name != "train_loss"}
@@ -153,8 +153,8 @@ def _content(
 
 
 def _write(opened: OpenModel, data: Dataset, found: Mapping[str, Evaluated], target: Path) -> Path:
-    from pitstop.trainers.evaluating import predictions
-    from pitstop.trainers.export_files import in_place_of
+    from pitstop.trainers.using.evaluating import predictions
+    from pitstop.trainers.using.export_files import in_place_of
 
     total = data.counts.used
     with in_place_of(target) as temporary, temporary.open("x", encoding="utf-8") as file:

@@ -51,9 +51,9 @@ def export(
     _check(form, max_shard_size, base_id)
     target = Path(output).expanduser()
     plan = choose(run, base_dir, env_file, model_id)
-    from pitstop.trainers.exporting import ExportRequest, as_json
-    from pitstop.trainers.exporting import export as write
-    from pitstop.trainers.signals import leaving_on_sigterm
+    from pitstop.trainers.machine.signals import leaving_on_sigterm
+    from pitstop.trainers.using.exporting import ExportRequest, as_json
+    from pitstop.trainers.using.exporting import export as write
 
     request = ExportRequest(target, form, max_shard_size or "5GB", base_id, force)
     with leaving_on_sigterm():

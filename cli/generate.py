@@ -17,8 +17,8 @@ from pitstop.cli.output import is_terminal, paint, print_json, say
 from pitstop.configs.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
-    from pitstop.trainers.answering import Answering
-    from pitstop.trainers.inference import OpenModel
+    from pitstop.trainers.using.answering import Answering
+    from pitstop.trainers.using.opened import OpenModel
 
 
 _MAX_NEW_TOKENS = 256
@@ -138,7 +138,7 @@ def generate(
         raise SettingsError(
             f"{option} needs prompts.", hint="Give --prompt or --prompts; in a session, /use base shows the base."
         )
-    from pitstop.trainers.inference import open_model
+    from pitstop.trainers.using.opened import open_model
 
     how = _how(max_new_tokens, batch_size, sampling)
     given = _read(given)
@@ -164,8 +164,8 @@ def _sampling_values(temperature: float, top_p: float | None, seed: int | None) 
 
 
 def _how(max_new_tokens: int | None, batch_size: int, sampling: tuple[float, float, int] | None) -> Answering:
-    from pitstop.trainers.answering import Answering
-    from pitstop.trainers.generate import Sampling
+    from pitstop.trainers.models.generation import Sampling
+    from pitstop.trainers.using.answering import Answering
 
     return Answering(max_new_tokens or _MAX_NEW_TOKENS, batch_size, Sampling(*sampling) if sampling else None)
 
@@ -188,7 +188,7 @@ def _given(prompt: list[str] | None, prompts: str | None, *, session: bool) -> l
 
 
 def _from_stdin() -> list[str]:
-    from pitstop.trainers.prompts import lines_of
+    from pitstop.trainers.data.prompts import lines_of
 
     try:
         found = lines_of(sys.stdin.read())
@@ -202,13 +202,13 @@ def _from_stdin() -> list[str]:
 
 
 def _read(given: list[str] | Path | None) -> list[str] | None:
-    from pitstop.trainers.prompts import read_prompts
+    from pitstop.trainers.data.prompts import read_prompts
 
     return read_prompts(given) if isinstance(given, Path) else given
 
 
 def _answer_all(opened: OpenModel, prompts: Sequence[str], how: Answering, *, with_base: bool, json_output: bool) -> int:
-    from pitstop.trainers.answering import answer, follow
+    from pitstop.trainers.using.answering import answer, follow
 
     if not json_output and not with_base and is_terminal():
         from pitstop.cli.session import show_piece

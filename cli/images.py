@@ -11,7 +11,7 @@ from pitstop.cli.output import notice, print_json, say
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pitstop.trainers.resuming import ResumePlan
+    from pitstop.trainers.training.resuming import ResumePlan
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Wanted:
 
 def make_images(plan: ResumePlan, wanted: Wanted, *, json_output: bool) -> int:
     """Make the images and write the grid; with ``base`` those of the base below those of the adapter, from the same noise."""
-    from pitstop.trainers.export_files import check_target, in_place_of
-    from pitstop.trainers.inference import open_model
-    from pitstop.trainers.tasks.diffusion.answers import grid_of, images_of, told_classes
+    from pitstop.trainers.using.export_files import check_target, in_place_of
+    from pitstop.trainers.using.images import grid_of, images_of, told_classes
+    from pitstop.trainers.using.opened import open_model
 
     target = Path(wanted.output or f"{plan.run.label.replace('/', '-')}-{plan.info.name}.png").expanduser()
     if target.suffix.lower() != ".png":

@@ -10,7 +10,7 @@ import typer
 
 from pitstop.cli.boundary import run_guarded
 from pitstop.cli.lazy import CommandEntry, finish, lazy_group
-from pitstop.trainers.launch import is_worker, leave_worker
+from pitstop.trainers.machine.launch import is_worker, leave_worker
 
 TRAINING, USE, RUNS, SETUP = "Training", "Use", "Runs", "Setup"
 

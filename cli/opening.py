@@ -15,10 +15,10 @@ from pitstop.cli.output import notice
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pitstop.trainers.answering import Answering
-    from pitstop.trainers.inference import OpenModel
     from pitstop.trainers.reporter import Reporter
-    from pitstop.trainers.resuming import ResumePlan
+    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.using.answering import Answering
+    from pitstop.trainers.using.opened import OpenModel
 
 RunArgument = Annotated[
     str,
@@ -39,7 +39,7 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     """
     from pitstop.checkpointing.runs.run_directory import locate
     from pitstop.configs.load import apply_foreign
-    from pitstop.trainers import launch
+    from pitstop.trainers.machine import launch
 
     file = Path(env_file) if env_file else None
     base = base_directory(base_dir, file)
@@ -48,9 +48,9 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     launch.prepare_environment()
     if "torch" not in sys.modules:
         notice("Loading libraries …")
-    from pitstop.trainers import inference
+    from pitstop.trainers.using import opened
 
-    return inference.choose(base, run, model_id=model_id, env_file=file)
+    return opened.choose(base, run, model_id=model_id, env_file=file)
 
 
 def refuse(options: Mapping[str, Any], plan: ResumePlan) -> None:

@@ -17,12 +17,12 @@ def show_plan(loaded: Loaded, *, json_output: bool) -> int:
     from datetime import datetime
 
     from pitstop.naming.names import run_name
-    from pitstop.trainers.launch import prepare_environment
+    from pitstop.trainers.machine.launch import prepare_environment
 
     prepare_environment()
     notice("Loading libraries …")
-    from pitstop.trainers.planning import forecast
     from pitstop.trainers.reporter import Reporter
+    from pitstop.trainers.training.planning import forecast
 
     for note in loaded.notes:
         notice(note)

@@ -106,7 +106,7 @@ def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
 
 
 def _refuse_two_runs(from_hub: str, wanted: str | None) -> None:
-    from pitstop.trainers import launch
+    from pitstop.trainers.machine import launch
 
     if wanted is not None:
         raise RunError(
@@ -165,7 +165,7 @@ def resume_run(
     directory.check_made_by_train("resume", f"start that program again with run_number={directory.number}")
     apply_foreign(env_file)
     processes = _processes(directory.config(), flags)
-    from pitstop.trainers import launch
+    from pitstop.trainers.machine import launch
 
     launch.prepare_environment()
     if processes > 1 and not launch.is_worker():
@@ -175,8 +175,8 @@ def resume_run(
 
     if launch.rank() == 0:
         display.line("Loading libraries …")
-    from pitstop.trainers.resuming import ResumeRequest
-    from pitstop.trainers.worker import resume as resume_here
+    from pitstop.trainers.training.resuming import ResumeRequest
+    from pitstop.trainers.training.worker import resume as resume_here
 
     request = ResumeRequest(
         base_dir=base_dir,

@@ -12,9 +12,9 @@ from pitstop.configs.errors import PitstopError
 from pitstop.configs.text import printable
 
 if TYPE_CHECKING:
-    from pitstop.trainers.answering import Answering, Turn
-    from pitstop.trainers.inference import OpenModel
-    from pitstop.trainers.resuming import ResumePlan
+    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.using.answering import Answering, Turn
+    from pitstop.trainers.using.opened import OpenModel
 
 _HELP = """\
 /use RUN@CHECKPOINT  let another checkpoint answer (3@last, run_002); the base is not loaded again
@@ -83,7 +83,7 @@ class Session:
         return True
 
     def _use(self, reference: str) -> None:
-        from pitstop.trainers.inference import BASE
+        from pitstop.trainers.using.opened import BASE
 
         if not reference:
             notice(f"Loaded: {', '.join(self.opened.labels)}. /use 2@last takes another one.")
@@ -98,7 +98,7 @@ class Session:
 
     def _find(self, text: str) -> None:
         from pitstop.cli.entities import lines
-        from pitstop.trainers.extracting import entity_types, find_entities
+        from pitstop.trainers.using.entities import entity_types, find_entities
 
         if not text:
             warn("/text needs a text behind it.")
@@ -109,7 +109,7 @@ class Session:
                     say(line)
 
     def _answer(self, prompt: str) -> None:
-        from pitstop.trainers.answering import follow, follow_conversation
+        from pitstop.trainers.using.answering import follow, follow_conversation
 
         turns = [*self.turns, {"role": "user", "content": prompt}]
         with self._stoppable():

@@ -95,7 +95,7 @@ def plan(
 
 def run_processes(loaded: Loaded, *, json_output: bool, quiet: bool) -> int:
     """Train in this process, or in as many as NUM_PROCESSES says; returns the exit code."""
-    from pitstop.trainers import launch
+    from pitstop.trainers.machine import launch
 
     launch.prepare_environment()
     processes = loaded.settings.training.num_processes
@@ -104,7 +104,7 @@ def run_processes(loaded: Loaded, *, json_output: bool, quiet: bool) -> int:
     display = make_display(quiet=quiet, json_output=json_output)
     if launch.rank() == 0:
         display.line("Loading libraries …")
-    from pitstop.trainers.worker import train as train_here
+    from pitstop.trainers.training.worker import train as train_here
 
     with speaking_for_all():
         result = train_here(loaded, now=datetime.now().astimezone(), display=display)
@@ -121,7 +121,7 @@ class speaking_for_all:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Turn the other processes' user errors into silent exits with the same code; say it where one of them died."""
-        from pitstop.trainers import launch
+        from pitstop.trainers.machine import launch
 
         shown = launch.lost_peer(error) if error is not None else None
         if launch.rank() > 0 and shown is not None:

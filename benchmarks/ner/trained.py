@@ -65,7 +65,7 @@ def tokens_per_s(job: Job, lines: list[str], work: Path, steps: int = 5) -> floa
 
 def score(job: Job, trained: Trained, validation: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Return metrics by ``before`` and ``after`` and then by ``all`` and ``first``, from greedy answers."""
-    from pitstop.trainers.launch import prepare_environment
+    from pitstop.trainers.machine.launch import prepare_environment
 
     prepare_environment()
     import torch
@@ -73,8 +73,8 @@ def score(job: Job, trained: Trained, validation: Path) -> dict[str, dict[str, d
     from benchmarks.scoring import open_for_scoring
     from pitstop.checkpointing.runs.base_models import BaseModels
     from pitstop.trainers.data.reading import load_dataset
-    from pitstop.trainers.tasks.answers import greedy_answers
-    from pitstop.trainers.tasks.ner import NerTask, scores_of
+    from pitstop.trainers.tasks.ner.greedy import greedy_answers
+    from pitstop.trainers.tasks.ner.task import NerTask, scores_of
 
     settings = job.settings(validation)
     scoring = open_for_scoring(

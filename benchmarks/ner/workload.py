@@ -9,7 +9,7 @@ from pathlib import Path
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.records import BadRows, read_records
 from pitstop.trainers.models.base import load_tokenizer
-from pitstop.trainers.tasks.ner import NerTask
+from pitstop.trainers.tasks.ner.task import NerTask
 
 TYPES = ["chemical", "disease"]
 PROMPT = 'List each {type} in the text, one per line after a dash, or "- none".\n\nText: {text}'

@@ -107,7 +107,7 @@ def score(job: Job, adapter: Path | None, split: str) -> tuple[dict[str, float],
     """The model's metrics on a split, bare or with an adapter, and how many seconds that took."""
     from benchmarks.scoring import open_for_scoring
     from pitstop.trainers.data.reading import load_dataset
-    from pitstop.trainers.device import choose_device
+    from pitstop.trainers.machine.device import choose_device
     from pitstop.trainers.tasks.registry import make_task
 
     settings = job.settings()

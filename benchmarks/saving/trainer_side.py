@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 from pitstop.configs.schema import Settings
-from pitstop.trainers.device import choose_precision
+from pitstop.trainers.machine.device import choose_precision
 
 IGNORED = -100  # the label of a token without loss
 

@@ -74,14 +74,14 @@ def _checkpoints(run: int) -> str:
 
 def _score(run: Path) -> None:
     """Print generated entities and F1 of the base model and of the best checkpoint."""
-    from pitstop.trainers.launch import prepare_environment
+    from pitstop.trainers.machine.launch import prepare_environment
 
     prepare_environment()
     from pitstop.cli.progress import make_display
-    from pitstop.trainers.answering import Answering, answer
-    from pitstop.trainers.inference import BASE, choose, open_model
-    from pitstop.trainers.metrics import score_completions
     from pitstop.trainers.reporter import Reporter
+    from pitstop.trainers.tasks.ner.scores import score_completions
+    from pitstop.trainers.using.answering import Answering, answer
+    from pitstop.trainers.using.opened import BASE, choose, open_model
 
     rows = [
         json.loads(line) for line in (resources.files("pitstop.examples") / "medical_ner/held_out.jsonl").read_text().splitlines()
@@ -104,7 +104,7 @@ def _score(run: Path) -> None:
 
 
 def _show_examples(rows: Sequence[dict[str, str]], before: Sequence[str], after: Sequence[str]) -> None:
-    from pitstop.trainers.metrics import parse_items
+    from pitstop.trainers.tasks.ner.scores import parse_items
 
     for row, old, new in list(zip(rows, before, after, strict=True))[:SHOWN]:
         print(f"  {row['prompt'].split('Text: ', 1)[1]}")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pitstop.trainers.tasks.ner_text import completion, prompt
+from pitstop.trainers.tasks.ner.wording import completion, prompt
 
 ENTITY_TYPES = ("chemical", "disease")
 PAIRS_FROM_RECORDS = {"train.jsonl": "records_train.jsonl", "held_out.jsonl": "records_held_out.jsonl"}

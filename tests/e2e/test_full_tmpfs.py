@@ -84,7 +84,7 @@ class Ballast:
     def prepare(self) -> None:
         """Patch this process, a forked training."""
         from pitstop.checkpointing.disk.storage import LocalStorage
-        from pitstop.trainers.loop import Loop
+        from pitstop.trainers.loop.loop import Loop
 
         def stepping(original: Callable[..., Any], loop: Any) -> None:
             original(loop)

@@ -30,8 +30,8 @@ def _fits(examples: int, *, from_step: int = 0) -> Callable[[], None]:
     def prepare() -> None:
         import torch
 
-        from pitstop.trainers.loop import Loop
-        from pitstop.trainers.loss import TokenObjective
+        from pitstop.trainers.loop.loop import Loop
+        from pitstop.trainers.models.loss import TokenObjective
 
         real, real_step, step = TokenObjective.losses, Loop._step, 0
 
@@ -105,7 +105,7 @@ def test_a_run_that_shrank_in_the_middle_is_resumed_exactly(tiny_model: Path, da
 def test_an_evaluation_that_does_not_fit_is_repeated_too(tiny_model: Path, data: Path, tmp_path: Path) -> None:
     def prepare() -> None:
 
-        from pitstop.trainers.loss import TokenObjective
+        from pitstop.trainers.models.loss import TokenObjective
 
         real = TokenObjective.evaluated
 
@@ -127,9 +127,9 @@ def _answers_fit(prompts: int) -> Callable[[], None]:
     def prepare() -> None:
         import torch
 
-        from pitstop.trainers import generate
+        from pitstop.trainers.models import generation
 
-        real = generate.answer_batch
+        real = generation.answer_batch
 
         def answer_batch(model: Any, tokenizer: Any, asked: dict[int, Any], **options: Any) -> Any:
             found = real(model, tokenizer, asked, **options)
@@ -137,7 +137,7 @@ def _answers_fit(prompts: int) -> Callable[[], None]:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
             return found
 
-        generate.answer_batch = answer_batch
+        generation.answer_batch = answer_batch
 
     return prepare
 
@@ -197,7 +197,7 @@ def test_the_kernel_refusing_memory_is_out_of_memory(tiny_model: Path, data: Pat
     def prepare() -> None:
         import resource
 
-        from pitstop.trainers.loop import Loop
+        from pitstop.trainers.loop.loop import Loop
 
         real = Loop._step
 

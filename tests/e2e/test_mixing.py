@@ -48,7 +48,7 @@ def _words(model: Path, sources: Path, base_dir: Path, weights: tuple[str, str] 
 
 def _large() -> None:
     """In the child: take any data for too large for memory."""
-    from pitstop.trainers.data import content
+    from pitstop.trainers.data.cache import content
 
     content.SMALL_BYTES = 0
 

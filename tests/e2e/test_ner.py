@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.trainers.metrics import parse_items
+from pitstop.trainers.tasks.ner.scores import parse_items
 from support.forked import pitstop
 from support.terminal import Terminal
 from support.training import EXACT_FILES, arguments, checkpoints, metadata, rows

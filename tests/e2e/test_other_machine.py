@@ -165,10 +165,10 @@ def test_a_base_made_where_another_type_is_computed_in_is_known_by_its_files(mac
     def other_precision() -> None:
         import torch
 
-        from pitstop.trainers import session
-        from pitstop.trainers.device import Precision
+        from pitstop.trainers.machine.device import Precision
+        from pitstop.trainers.training import prepare
 
-        session.choose_precision = lambda settings, device: Precision(torch.float16, "no")  # type: ignore[assignment]
+        prepare.choose_precision = lambda settings, device: Precision(torch.float16, "no")  # type: ignore[assignment]
 
     ended = pitstop("resume", 1, "--base-dir", machine.runs, "--model-id", model, prepare=other_precision)
     assert ended.code == 0, ended.output
@@ -225,7 +225,7 @@ def test_giving_the_new_places_is_no_wish_to_train_on_after_an_early_stop(machin
     def killed_after_the_last_save() -> None:
         import os
 
-        from pitstop.trainers.worker import _Training
+        from pitstop.trainers.training.worker import _Training
 
         _Training._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
 

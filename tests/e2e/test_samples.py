@@ -99,7 +99,7 @@ def test_a_signal_during_the_samples_puts_them_off_with_their_evaluation(whole: 
         import os
         import signal
 
-        from pitstop.trainers import generate as module
+        from pitstop.trainers.models import generation as module
 
         real, calls = module.answer_batch, []
 

@@ -44,7 +44,7 @@ def kill_when_all_is_sent(step: int) -> Callable[[], None]:
     """The child kills itself at the end of ``step``, before that is logged, and when the trackers have what was."""
 
     def prepare() -> None:
-        from pitstop.trainers.loop import Loop
+        from pitstop.trainers.loop.loop import Loop
         from pitstop.trainers.tracking.channel import Channel
 
         channels: list[Channel] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.trainers.device import processor_computes_bfloat16
+from pitstop.trainers.machine.device import processor_computes_bfloat16
 from support.forked import Child, kill_at_step, pitstop
 from support.training import arguments, checkpoints, metadata, rows
 
@@ -71,7 +71,7 @@ def test_adapter_loads_with_plain_peft_and_gives_the_same_logits(
     def keep_logits() -> None:
         import torch
 
-        from pitstop.trainers.loop import Loop
+        from pitstop.trainers.loop.loop import Loop
 
         original = Loop.run
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.trainers.device import processor_computes_bfloat16
+from pitstop.trainers.machine.device import processor_computes_bfloat16
 from support.forked import Child, Ended
 from support.forked import pitstop as forked
 from support.terminal import Terminal
@@ -103,10 +103,10 @@ def test_a_tasks_own_scores_are_those_of_training_too(tiny_model: Path, tmp_path
 
 def _score_fixed_answers() -> None:
     """Let the scorer of entities find two answers that no model gave, and say what is generated besides."""
-    from pitstop.trainers import evaluating
-    from pitstop.trainers.tasks import ner
+    from pitstop.trainers.tasks.ner import task
+    from pitstop.trainers.using import evaluating
 
-    ner.greedy_answers = lambda examples, scoring: ["- aspirin", "- pain"]  # type: ignore[assignment]
+    task.greedy_answers = lambda examples, scoring: ["- aspirin", "- pain"]  # type: ignore[assignment]
     answer_ids = evaluating.answer_ids
 
     def telling(opened: Any, prompts: Any, *more: Any) -> Any:
@@ -212,8 +212,8 @@ def test_a_session_answers_changes_adapters_and_stops_when_told(trained: Path) -
         mark.unlink(missing_ok=True)
 
     def count_loads_and_slow_down() -> None:
-        from pitstop.trainers import answering
         from pitstop.trainers.models import causal_lm
+        from pitstop.trainers.using import answering
 
         real, generate = causal_lm.load_base, answering.answer_batch
 
@@ -267,9 +267,9 @@ def test_adapters_beside_each_other_are_those_of_a_model_of_their_own(trained: P
         import torch
 
         from pitstop.configs.errors import RunError
-        from pitstop.trainers.inference import BASE, OpenModel, choose, open_model
-        from pitstop.trainers.merging import logits
         from pitstop.trainers.reporter import NoDisplay, Reporter
+        from pitstop.trainers.using.merging import logits
+        from pitstop.trainers.using.opened import BASE, OpenModel, choose, open_model
 
         base_dir, said = trained / "runs", Reporter(NoDisplay())
 
@@ -374,9 +374,9 @@ def test_a_merged_model_loads_plainly_and_answers_as_base_and_adapter(
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from pitstop.trainers.inference import choose, open_model
-        from pitstop.trainers.merging import logits
         from pitstop.trainers.reporter import NoDisplay, Reporter
+        from pitstop.trainers.using.merging import logits
+        from pitstop.trainers.using.opened import choose, open_model
 
         ids = AutoTokenizer.from_pretrained(out)("the patient took aspirin")["input_ids"]
         opened = open_model(choose(trained / "runs", reference), Reporter(NoDisplay()))
@@ -434,9 +434,9 @@ def test_a_ckpt_is_read_without_pickle_and_goes_on_training_elsewhere(
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM
 
-        from pitstop.trainers.inference import choose, open_model
-        from pitstop.trainers.merging import logits
         from pitstop.trainers.reporter import NoDisplay, Reporter
+        from pitstop.trainers.using.merging import logits
+        from pitstop.trainers.using.opened import choose, open_model
 
         content = torch.load(out, weights_only=True)
         assert (content["epoch"], content["global_step"]) == (2.0, 12)
@@ -482,7 +482,7 @@ def test_an_interrupted_export_leaves_nothing(trained: Path, tmp_path: Path, num
     out.mkdir()
 
     def slow_comparison() -> None:
-        from pitstop.trainers import merging
+        from pitstop.trainers.using import merging
 
         merging.compare_saved = lambda *given: time.sleep(60)  # type: ignore[assignment]
 

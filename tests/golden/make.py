@@ -43,7 +43,7 @@ def main(name: str) -> None:
 
 def _train() -> None:
     from pitstop.cli.main import main as pitstop
-    from pitstop.trainers import environment
+    from pitstop.trainers.machine import environment
 
     environment._processor = lambda: "golden"
     words = [str(word) for flag, value in SETTINGS.items() for word in (flag, value)]

@@ -157,7 +157,7 @@ def test_it_is_pulled_once_for_several_processes(
         started.append((processes, arguments))
         return 0
 
-    monkeypatch.setattr("pitstop.trainers.launch.launch", launch)
+    monkeypatch.setattr("pitstop.trainers.machine.launch.launch", launch)
     line = ["resume", *words, "--epochs", "9", "--num-processes", "2", "--base-dir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["pitstop", *line])
     assert pitstop(*line).code == 0

@@ -26,7 +26,7 @@ def machine(hub: Hub, tiny_model: Path, tmp_path: Path) -> Machine:
 
 def in_a_hurry() -> None:
     """In a forked child: after a signal the Hub has a second."""
-    from pitstop.trainers import worker
+    from pitstop.trainers.training import worker
 
     worker.AFTER_SIGNAL_S = 1.0
 

@@ -125,7 +125,7 @@ def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL, *, saved: b
     """
 
     def prepare() -> None:
-        from pitstop.trainers.loop import Loop
+        from pitstop.trainers.loop.loop import Loop
 
         original = Loop._step
 

@@ -91,11 +91,11 @@ class _Armed:
     def patch(self) -> None:
         from pitstop.checkpointing.disk.metrics_log import MetricsLog
         from pitstop.checkpointing.disk.storage import LocalStorage
-        from pitstop.trainers.engine import Engine
-        from pitstop.trainers.loop import Loop
-        from pitstop.trainers.loss import TokenObjective
-        from pitstop.trainers.saver import Saver
+        from pitstop.trainers.loop.engine import Engine
+        from pitstop.trainers.loop.loop import Loop
+        from pitstop.trainers.models.loss import TokenObjective
         from pitstop.trainers.tasks.diffusion.objective import DenoisingObjective
+        from pitstop.trainers.training.saver import Saver
 
         step = self.plan.step
         wrap(Loop, "_step", self._stepping)
@@ -159,7 +159,7 @@ def wrap(kind: type, name: str, around: Callable[..., Any]) -> None:
 
 def slow_saves(delay_s: float) -> None:
     """Let each save begin to write only after ``delay_s``, when training beside it has gone on and changed everything."""
-    from pitstop.trainers.saver import Saver
+    from pitstop.trainers.training.saver import Saver
 
     def committing(original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         time.sleep(delay_s)
@@ -171,8 +171,8 @@ def slow_saves(delay_s: float) -> None:
 def note_batches(path: Path) -> None:
     """Append a line for each batch trained on to ``path``: step, ids of its sequences, and a digest of their tokens or pixels."""
     from pitstop.trainers.data.images.data import ImageData
-    from pitstop.trainers.engine import Engine
-    from pitstop.trainers.loop import Loop
+    from pitstop.trainers.loop.engine import Engine
+    from pitstop.trainers.loop.loop import Loop
 
     under_way = {"step": 0}
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

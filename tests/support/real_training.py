@@ -40,7 +40,7 @@ def warm() -> None:
     get_checkpoint_conversion_mapping("llama")  # a table that takes a fifth of a second to build, and is kept
 
     import pitstop.trainers.tasks.diffusion.family
-    import pitstop.trainers.worker  # noqa: F401
+    import pitstop.trainers.training.worker  # noqa: F401
 
 
 @pytest.fixture(scope="session")

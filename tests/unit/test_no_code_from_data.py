@@ -22,7 +22,7 @@ ALLOWED = {
     ("trainers/models/family.py", "importlib.import_module"),  # of the families in FAMILIES
     ("trainers/tasks/registry.py", "importlib.import_module"),  # of the tasks in TASKS
     # The .ckpt file that a user asks for: tensors and plain values, written for others and never read here.
-    ("trainers/exporting.py", "torch.save"),
+    ("trainers/using/exporting.py", "torch.save"),
 }
 LOADERS = {"from_pretrained", "from_config", "load_dataset"}
 

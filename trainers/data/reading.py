@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pitstop.configs.datasets import DataSource, source_names
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.cache import DataCache
-from pitstop.trainers.data.content import is_large
+from pitstop.trainers.data.cache.cache import DataCache
+from pitstop.trainers.data.cache.content import is_large
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, InMemory
@@ -66,7 +66,7 @@ def _examples(spec: str, task: TextTask, how: Reading, large: bool, cache: DataC
         return examples, _counted(spec, examples, too_long, bad_rows, how)
     if cache is not None and (key := _key(spec, task, how, cache)) is not None:
         return cache.get(key, spec, partial(_fill, spec, task, how))
-    from pitstop.trainers.data.table import TableExamples, TableWriter
+    from pitstop.trainers.data.cache.table import TableExamples, TableWriter
 
     table = TableWriter()
     bad_rows, too_long = _read(spec, task, how, table.add)

@@ -16,7 +16,7 @@ from torch import nn
 
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.configs.schema import Settings
-from pitstop.trainers.device import Precision
+from pitstop.trainers.machine.device import Precision
 from pitstop.trainers.models import attention
 from pitstop.trainers.models.foreign_code import check_stored, forget_code, needs_code
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pitstop.trainers.models.adapter import AdapterForm
     from pitstop.trainers.models.base import BaseRecipe
     from pitstop.trainers.models.cost import Cost
+    from pitstop.trainers.models.objective import Objective
     from pitstop.trainers.models.source import KnownBase, ModelSource
-    from pitstop.trainers.objective import Objective
 
 
 class Family(Protocol):

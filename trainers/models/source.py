@@ -13,7 +13,7 @@ from pitstop.checkpointing.runs.base_models import file_sha256
 from pitstop.checkpointing.runs.base_runs import BaseCheckpoint, find_base_checkpoint
 from pitstop.configs.errors import CheckpointError, ModelError, RunError
 from pitstop.configs.schema import Settings
-from pitstop.trainers.launch import rank
+from pitstop.trainers.machine.launch import rank
 from pitstop.trainers.models.demo_model import DEMO_MODEL_ID, demo_model_path
 from pitstop.trainers.models.foreign_code import check_source, check_stored
 from pitstop.trainers.models.scratch import config_digest

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.how import Reading
-from pitstop.trainers.sizing import Pieces
+from pitstop.trainers.loop.sizing import Pieces
 
 if TYPE_CHECKING:
     import torch
 
     from pitstop.checkpointing.runs.run_directory import RunDirectory
-    from pitstop.trainers.at_evaluations import AtEvaluations
-    from pitstop.trainers.data.cache import DataCache
+    from pitstop.trainers.data.cache.cache import DataCache
     from pitstop.trainers.data.dataset import Sequences
-    from pitstop.trainers.engine import Engine
-    from pitstop.trainers.progress import Progress
+    from pitstop.trainers.loop.engine import Engine
+    from pitstop.trainers.loop.progress import Progress
+    from pitstop.trainers.loop.sample_hook import AtEvaluations
+    from pitstop.trainers.machine.signals import SignalFlag
     from pitstop.trainers.reporter import Reporter
-    from pitstop.trainers.signals import SignalFlag
     from pitstop.trainers.tracking.tracking import Tracking
 
 Direction = Literal["min", "max"]

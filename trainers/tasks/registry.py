@@ -10,7 +10,7 @@ from pitstop.trainers.tasks.base import Task
 
 TASKS = {
     "sft": "pitstop.trainers.tasks.sft:SftTask",
-    "ner": "pitstop.trainers.tasks.ner:NerTask",
+    "ner": "pitstop.trainers.tasks.ner.task:NerTask",
     "rank": "pitstop.trainers.tasks.rank.task:RankTask",
     "diffusion": "pitstop.trainers.tasks.diffusion.task:DiffusionTask",
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.load import settings_to_dict
-from pitstop.trainers.data.content import identify
+from pitstop.trainers.data.cache.content import identify
 from pitstop.trainers.data.dataset import hold_out
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.how import Reading
@@ -17,7 +17,7 @@ from pitstop.trainers.data.records import EXAMPLE_SCHEME, BadRows, Record, read_
 from pitstop.trainers.tasks.base import BadRecord, Direction, Task
 
 if TYPE_CHECKING:
-    from pitstop.trainers.data.cache import DataCache
+    from pitstop.trainers.data.cache.cache import DataCache
     from pitstop.trainers.data.dataset import Dataset
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pitstop.configs.leaves import leaves
 from pitstop.configs.load import load_settings
-from pitstop.trainers.metrics import score_completions
+from pitstop.trainers.tasks.ner.scores import score_completions
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -76,7 +76,7 @@ def forecast(monkeypatch: pytest.MonkeyPatch) -> None:
         time_s=1.0,
         to_dict=lambda: figures,
     )
-    monkeypatch.setattr("pitstop.trainers.planning.forecast", lambda settings, reporter: plan)
+    monkeypatch.setattr("pitstop.trainers.training.planning.forecast", lambda settings, reporter: plan)
 
 
 @pytest.mark.usefixtures("forecast")

@@ -14,8 +14,7 @@ from PIL import Image
 from pitstop.cli import generate as command
 from pitstop.configs.errors import RunError
 from pitstop.configs.schema import TrainingSettings
-from pitstop.trainers import inference
-from pitstop.trainers.tasks.diffusion import answers
+from pitstop.trainers.using import images, opened
 from support.cli import Cli
 
 LABEL = "base_training/run_001"
@@ -27,10 +26,10 @@ class Opened:
     def __init__(self, *, adapter: bool = True) -> None:
         self.adapter, self.label, self.current, self.asked = adapter, f"{LABEL}@epoch_002", "", []  # type: ignore[var-annotated]
 
-    in_turn = inference.OpenModel.in_turn
+    in_turn = opened.OpenModel.in_turn
 
     def use(self, label: str) -> None:
-        if label == inference.BASE and not self.adapter:
+        if label == opened.BASE and not self.adapter:
             raise RunError("there is no base")
         self.current = label
 
@@ -53,16 +52,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
         def images_of(opened: Opened, count: int, told: Any, **how: Any) -> Any:
             opened.asked.append((opened.current, count, how))
-            return np.full((count, 3, 4, 4), 0 if opened.current == inference.BASE else 128, dtype=np.uint8)
+            return np.full((count, 3, 4, 4), 0 if opened.current == opened.BASE else 128, dtype=np.uint8)
 
         def told_classes(opened: Opened, wanted: Any) -> Any:
             opened.asked.append(wanted)
             return told
 
         monkeypatch.setattr(command, "choose", lambda *given: plan)
-        monkeypatch.setattr(inference, "open_model", lambda plan, reporter: opened)
-        monkeypatch.setattr(answers, "images_of", images_of)
-        monkeypatch.setattr(answers, "told_classes", told_classes)
+        monkeypatch.setattr(opened, "open_model", lambda plan, reporter: opened)
+        monkeypatch.setattr(images, "images_of", images_of)
+        monkeypatch.setattr(images, "told_classes", told_classes)
         return opened
 
     return start

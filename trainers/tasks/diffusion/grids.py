@@ -9,12 +9,12 @@ import numpy as np
 
 from pitstop.configs.errors import ResourceError, first_line, is_out_of_memory
 from pitstop.configs.schema import Settings
-from pitstop.trainers.at_evaluations import AtEvaluations
 from pitstop.trainers.data.images.grid import save_grid
-from pitstop.trainers.engine import Engine
-from pitstop.trainers.progress import Progress
+from pitstop.trainers.loop.engine import Engine
+from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.loop.sample_hook import AtEvaluations
+from pitstop.trainers.machine.signals import SignalFlag
 from pitstop.trainers.reporter import Reporter
-from pitstop.trainers.signals import SignalFlag
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 from pitstop.trainers.tasks.diffusion.sampling import Sampler
 

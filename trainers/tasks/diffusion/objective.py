@@ -10,7 +10,7 @@ import torch
 
 from pitstop.trainers.data.images.data import ImageData
 from pitstop.trainers.data.images.grid import from_uint8
-from pitstop.trainers.objective import Losses
+from pitstop.trainers.models.objective import Losses
 from pitstop.trainers.tasks.diffusion import edm
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 from pitstop.trainers.tasks.diffusion.noise import evaluation_noise

@@ -21,7 +21,7 @@ from pitstop.trainers.tasks.diffusion.fid import check_available, fid
 from pitstop.trainers.tasks.diffusion.grids import DIRECTORY, Grids
 
 if TYPE_CHECKING:
-    from pitstop.trainers.data.cache import DataCache
+    from pitstop.trainers.data.cache.cache import DataCache
     from pitstop.trainers.data.dataset import Sequences
 
 

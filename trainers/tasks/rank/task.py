@@ -140,9 +140,9 @@ class RankTask(TextTask):
 
     def _shared(self, sequences: Sequences) -> Retrieved:
         """The first process finds them and the others get its bytes: they would not find the very same on another machine."""
-        from pitstop.trainers.device import choose_device
-        from pitstop.trainers.engine import gather_bytes
-        from pitstop.trainers.launch import rank
+        from pitstop.trainers.loop.engine import gather_bytes
+        from pitstop.trainers.machine.device import choose_device
+        from pitstop.trainers.machine.launch import rank
 
         data = b""
         if rank() == 0:

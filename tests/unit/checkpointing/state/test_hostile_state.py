@@ -19,8 +19,8 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.state import state
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.schema import LoraSettings, TrainingSettings
+from pitstop.trainers.loop.optim import build_optimizer, trainable
 from pitstop.trainers.models.adapter import add_adapter
-from pitstop.trainers.optim import build_optimizer, trainable
 from support.forging import change_json, pickled
 from support.state_files import adapter_files, optimizer_files
 

@@ -14,8 +14,8 @@ from torch import nn
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.state.snapshot import AdapterBuffer, OptimizerBuffer, StateBuffers, TensorFile
 from pitstop.configs.schema import LoraSettings, TrainingSettings
+from pitstop.trainers.loop.optim import build_optimizer, trainable
 from pitstop.trainers.models.adapter import add_adapter
-from pitstop.trainers.optim import build_optimizer, trainable
 
 CPU = torch.device("cpu")
 

@@ -18,8 +18,8 @@ from torch import nn
 from pitstop.checkpointing.state import state
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.schema import LoraSettings, TrainingSettings
+from pitstop.trainers.loop.optim import build_optimizer, trainable
 from pitstop.trainers.models.adapter import add_adapter
-from pitstop.trainers.optim import build_optimizer, trainable
 from support.state_files import adapter_files, optimizer_files
 
 CPU = torch.device("cpu")

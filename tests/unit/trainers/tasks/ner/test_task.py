@@ -1,0 +1,497 @@
+"""The task ner: what a record asks and teaches, which records belong together, and scores worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pitstop.configs.errors import DataError, SettingsError
+from pitstop.configs.schema import Settings
+from pitstop.examples.medical_ner.render import render
+from pitstop.trainers.data.dataset import Dataset, hold_out
+from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.reading import load_dataset
+from pitstop.trainers.data.records import Record, read_records
+from pitstop.trainers.tasks.base import BadRecord, Scoring
+from pitstop.trainers.tasks.ner import greedy, task
+from pitstop.trainers.tasks.ner.scores import parse_items
+from pitstop.trainers.tasks.ner.task import NerTask
+from pitstop.trainers.tasks.ner.wording import UnusableItem, completion, distinct, prompt, type_name
+from pitstop.trainers.tasks.sft import SftTask
+
+ROOT = Path(__file__).resolve().parents[3]
+CORPUS = Path(os.environ.get("BC5CDR_DIR", ROOT.parent / "shared" / "data" / "bc5cdr"))
+ASPIRIN = {"id": "1", "text": "Aspirin eased her pain.", "entities": {"chemical": ["Aspirin"], "disease": ["pain"]}}
+
+
+def _settings(train: Sequence[str | Path] = (), **groups: Any) -> Settings:
+    data = {"train": [str(spec) for spec in train], **groups.pop("data", {})}
+    return Settings.model_validate({"data": data, **groups})
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def make_task(tokenizer: Any, tmp_path: Path) -> Callable[..., NerTask]:
+    """A task whose training data are the given records, in a file."""
+
+    def make(*rows: dict[str, Any], **groups: Any) -> NerTask:
+        return NerTask(tokenizer, _settings([_write(tmp_path / "train.jsonl", rows)], **groups))
+
+    return make
+
+
+def _examples(task: NerTask, fields: dict[str, Any]) -> list[Example]:
+    return task.examples(Record(fields, "here"))
+
+
+def _texts(task: NerTask, example: Example) -> tuple[str, str]:
+    learnt = example.input_ids[example.supervised]
+    return task.tokenizer.decode(example.prompt), task.tokenizer.decode(learnt)
+
+
+def _load(task: NerTask, *specs: Path, **options: Any) -> Dataset:
+    options = {"max_length": 512, "packing": False, **options}
+    return load_dataset([str(spec) for spec in specs], task, **options)
+
+
+# Words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("Chemical", "chemical"),
+        ("Cell-Line", "cell_line"),
+        ("cell line", "cell_line"),
+        ("X_y ", "x_y"),
+        ("Ärzte", "ärzte"),
+        ("-", ""),
+    ],
+)
+def test_a_type_has_one_name_however_it_is_spelt(written: str, name: str) -> None:
+    assert type_name(written) == name
+
+
+def test_a_known_type_is_explained_and_another_is_named() -> None:
+    assert "every disease (illness, injury, symptom or side effect) that the text names" in prompt("t", "disease")
+    assert prompt("t", "cell_line").startswith("List every cell line that the text names")
+
+
+def test_a_template_is_filled_in_once_and_keeps_other_braces() -> None:
+    assert prompt("a {type} {x}", "cell_line", "{type}|{text}|{other}") == "cell line|a {type} {x}|{other}"
+
+
+@given(st.lists(st.text()))
+def test_whatever_can_be_named_is_read_back_from_the_answer(items: list[str]) -> None:
+    nameable = []
+    for item in items:
+        try:
+            nameable += distinct([item])
+        except UnusableItem:
+            assert parse_items(f"- {' '.join(item.split())}") == []
+    kept = distinct(nameable)
+    assert len({item.casefold() for item in kept}) == len(kept) and set(kept) <= set(nameable)
+    read = parse_items(completion(kept))
+    assert len(read) <= len(kept) and (len(read) > 0) == (len(kept) > 0)
+    assert parse_items(completion(read)) == read
+
+
+# Examples ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_asks_once_for_each_type(make_task: Callable[..., NerTask]) -> None:
+    task = make_task(ASPIRIN)
+    chemical, disease = _examples(task, ASPIRIN)
+    question, answer = _texts(task, chemical)
+    assert question == f"<|start|>user\n{prompt(ASPIRIN['text'], 'chemical')}<|end|>\n<|start|>assistant\n"
+    assert answer == "- Aspirin<|end|>"
+    assert _texts(task, disease)[1] == "- pain<|end|>"
+    assert json.loads(disease.reference) == {"type": "disease", "items": ["pain"]}
+    assert chemical.prompt.tolist() == task.prompt_ids(prompt(ASPIRIN["text"], "chemical"))
+
+
+def test_the_shipped_records_give_the_tokens_of_the_shipped_pairs(tokenizer: Any) -> None:
+    spec = "example:medical_ner/records_train.jsonl"
+    ours = load_dataset([spec], NerTask(tokenizer, _settings([spec])), max_length=2048, packing=True)
+    pairs = load_dataset(["example:medical_ner/train.jsonl"], SftTask(tokenizer), max_length=2048, packing=True)
+    assert ours.fingerprint == pairs.fingerprint
+
+
+def test_what_the_text_does_not_name_is_answered_with_none(make_task: Callable[..., NerTask]) -> None:
+    task = make_task(ASPIRIN)
+    for entities in ({"chemical": [], "disease": []}, {}, {"chemical": None}):
+        assert [_texts(task, e)[1] for e in _examples(task, {"text": "x", "entities": entities})] == ["- none<|end|>"] * 2
+
+
+def test_entities_are_named_in_their_order_and_once(make_task: Callable[..., NerTask]) -> None:
+    task = make_task({"text": "t", "entities": {"d": []}})
+    items = ["Pain", "fever", "pain", "back  pain", "PAIN"]
+    (example,) = _examples(task, {"text": "t", "entities": {"D": items}})
+    assert _texts(task, example)[1] == "- Pain\n- fever\n- back pain<|end|>"
+
+
+def test_spellings_of_one_type_are_one_type(make_task: Callable[..., NerTask]) -> None:
+    record = {"text": "t", "entities": {"Cell-Line": ["HeLa"], "cell line": ["CHO"]}}
+    task = make_task(record)
+    assert task.entity_types() == ("cell_line",)
+    assert _texts(task, _examples(task, record)[0])[1] == "- HeLa\n- CHO<|end|>"
+
+
+def test_types_are_those_of_all_the_training_data_and_evaluation_asks_for_the_same(tokenizer: Any, tmp_path: Path) -> None:
+    one = _write(tmp_path / "a.jsonl", [{"text": "t", "entities": {"gene": ["g"]}}])
+    (tmp_path / "b.pubtator").write_text("1|t|Pain.\n1\t0\t4\tPain\tDisease\n")
+    held_out = _write(tmp_path / "c.jsonl", [{"text": "t", "entities": {"species": ["mouse"], "gene": ["h"]}}])
+    task = NerTask(tokenizer, _settings([one, tmp_path / "b.pubtator"]))
+    train = _load(task, one, tmp_path / "b.pubtator")
+    evaluation = _load(task, held_out, split="validation")
+    asked = [[json.loads(e.reference)["type"] for e in data.examples] for data in (train, evaluation)]
+    assert asked == [["disease", "gene"] * 2, ["disease", "gene"]]
+
+
+def test_named_types_are_asked_for_in_their_order_and_no_others(make_task: Callable[..., NerTask]) -> None:
+    task = make_task(ASPIRIN, ner={"entity_types": ["Disease", "chemical", "disease"]})
+    assert [json.loads(e.reference)["type"] for e in _examples(task, ASPIRIN)] == ["disease", "chemical"]
+    only = make_task(ASPIRIN, ner={"entity_types": ["chemical"]})
+    assert len(_examples(only, ASPIRIN)) == 1
+    assert _examples(only, {"prompt": "q", "completion": "- pain", "entity_type": "disease"}) == []
+
+
+def test_named_types_need_no_training_data(tokenizer: Any, tmp_path: Path) -> None:
+    elsewhere = _write(tmp_path / "test.jsonl", [ASPIRIN])
+    task = NerTask(tokenizer, _settings(["/gone.jsonl"], ner={"entity_types": ["disease"]}))
+    assert len(_load(task, elsewhere).examples) == 1
+    with pytest.raises(DataError, match="The entity types to ask for are those of the training data") as caught:
+        _load(NerTask(tokenizer, _settings(["/gone.jsonl"])), elsewhere)
+    assert "--ner-entity-types" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("types", "hint"), [(["chemicals"], "Did you mean 'chemical'?"), (["gene"], "It has: chemical, disease.")]
+)
+def test_a_named_type_that_the_training_data_does_not_have_is_refused(
+    make_task: Callable[..., NerTask], types: list[str], hint: str
+) -> None:
+    task = make_task(ASPIRIN, ner={"entity_types": types})
+    with pytest.raises(SettingsError, match=f"the training data has no entity type '{types[0]}'") as caught:
+        _load(task, *map(Path, task.settings.data.train))
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"prompt": "no text here {type}"}, "NER_PROMPT must hold"),
+        ({"prompt": "what is in {text}"}, "NER_PROMPT must hold"),
+        ({"entity_types": ["chemical", "--"]}, "NER_ENTITY_TYPES: '--' has no letter"),
+    ],
+)
+def test_settings_that_ask_for_nothing_are_refused(tokenizer: Any, group: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        NerTask(tokenizer, _settings(ner=group))
+
+
+def test_a_question_of_ones_own(make_task: Callable[..., NerTask]) -> None:
+    task = make_task(ASPIRIN, ner={"prompt": "{text}\n{type}?"})
+    assert task.tokenizer.decode(_examples(task, ASPIRIN)[1].prompt).startswith(
+        "<|start|>user\nAspirin eased her pain.\ndisease?<"
+    )
+
+
+def test_ready_pairs_are_taken_as_they_are(make_task: Callable[..., NerTask]) -> None:
+    pair = {"prompt": "Name the drugs: A.", "completion": "These:\n* Aspirin.", "entity_type": "Chemical"}
+    task = make_task(pair, {"prompt": "q", "completion": "- None"})
+    (example,) = _examples(task, pair)
+    assert _texts(task, example) == (
+        "<|start|>user\nName the drugs: A.<|end|>\n<|start|>assistant\n",
+        "These:\n* Aspirin.<|end|>",
+    )
+    assert json.loads(example.reference) == {"type": "chemical", "items": ["Aspirin"]}
+    assert json.loads(_examples(task, {"prompt": "q", "completion": "- None"})[0].reference) == {"type": "entity", "items": []}
+
+
+def test_csv_holds_entities_as_json(make_task: Callable[..., NerTask]) -> None:
+    task = make_task(ASPIRIN)
+    assert [e.reference for e in _examples(task, {**ASPIRIN, "entities": json.dumps(ASPIRIN["entities"])})] == [
+        e.reference for e in _examples(task, ASPIRIN)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"text": "t"}, "wanted 'text' and 'entities'.*its fields: text"),
+        ({"text": "t", "entities": ["a"]}, "wanted 'text' and 'entities'"),
+        ({"text": "t", "entities": "{oops"}, "'entities' is text but not JSON: .* at column 2"),
+        ({"text": "t", "entities": {"d": "pain"}}, "the entities of type 'd' are not a list of texts"),
+        ({"text": "t", "entities": {"d": [3]}}, "the entities of type 'd' are not a list of texts"),
+        ({"text": "t", "entities": {"?": []}}, "the entity type '\\?' has no letter or digit"),
+        ({"text": "t", "entities": {"d": ["none"]}}, "an answer cannot name the entity 'none'"),
+        ({"text": "t", "entities": {"d": [" "]}}, "an answer cannot name the entity ' '"),
+        ({"text": " ", "entities": {"d": []}}, "'text' is empty"),
+        ({"entities": {"d": []}}, "'text' is not text"),
+        ({"prompt": "q", "completion": "aspirin"}, "the completion has neither '- item' lines nor '- none'"),
+        ({"prompt": "q", "completion": " "}, "'completion' is empty"),
+    ],
+)
+def test_what_cannot_be_used_says_why(make_task: Callable[..., NerTask], fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadRecord, match=reason):
+        _examples(make_task({"text": "t", "entities": {"d": []}}), fields)
+
+
+def test_bad_rows_are_named_or_counted(make_task: Callable[..., NerTask]) -> None:
+    task = make_task(ASPIRIN, {"text": "t", "entities": {"disease": ["none"]}})
+    (spec,) = map(Path, task.settings.data.train)
+    with pytest.raises(DataError, match=r"train\.jsonl line 2: an answer cannot name"):
+        _load(task, spec)
+    counts = _load(task, spec, skip_bad_rows=True).counts
+    assert (counts.used, counts.bad) == (2, 1)
+
+
+# Articles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "group"),
+    [
+        ({"id": "bc5cdr-0001"}, "bc5cdr-0001"),
+        ({"id": "record_12"}, "record_12"),
+        ({"id": "patients-3"}, "patients-3"),
+        ({"id": "2024-0012"}, "2024-0012"),
+        ({"id": "article7-sentence-3"}, "article7"),
+        ({"id": "article7_s12"}, "article7"),
+        ({"id": "x:chunk4"}, "x"),
+        ({"id": "8701013_4"}, "8701013"),
+        ({"id": "8701013:4"}, "8701013"),
+        ({"id": "PMC77-4"}, "PMC77"),
+        ({"id": "8701013"}, "8701013"),
+        ({"id": "a-1", "pmid": 8701013}, "8701013"),
+        ({"id": "a-1", "doc_id": "d", "article": "e"}, "e"),
+        ({"id": "mner-001-disease", "entity_type": "disease"}, "mner-001"),
+        ({}, "here"),
+    ],
+)
+def test_the_article_of_a_record(make_task: Callable[..., NerTask], fields: dict[str, Any], group: str) -> None:
+    record = {"prompt": "q", "completion": "- none"} | fields if "entity_type" in fields else {**ASPIRIN, "id": None, **fields}
+    task = make_task(ASPIRIN)
+    found = {example.group for example in _examples(task, record)}
+    assert found == {group}
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.floats(0.05, 0.5), st.integers(0, 2**32 - 1))
+def test_an_article_never_stands_on_both_sides_of_a_split(sentences: list[int], fraction: float, seed: int) -> None:
+    ids = [f"1234{article}-s{number}" for article, count in enumerate(sentences) for number in range(count)]
+    groups = [task._group(Record({"id": identifier}, "")) for identifier in ids for _ in ("chemical", "disease")]
+    examples = [_tiny_example(number, group) for number, group in enumerate(groups)]
+    parts = hold_out(_dataset(examples), fraction, seed=seed, max_length=8, packing=False)
+    sides = [{example.group for example in part.examples} for part in parts]
+    assert sides[0] and sides[1] and not sides[0] & sides[1]
+    assert sum(len(part.examples) for part in parts) == len(examples)
+
+
+def _tiny_example(number: int, group: str, reference: str = "") -> Example:
+    import numpy as np
+
+    return Example(np.array([1, 5 + number, 2], dtype=np.int32), np.array([False, False, True]), reference, group)
+
+
+def _dataset(examples: Sequence[Example]) -> Dataset:
+    from pitstop.trainers.data.dataset import Counts
+
+    counts = Counts(len(examples), len(examples), 0, 0, (), 3 * len(examples), len(examples))
+    return Dataset(examples, max_length=8, packing=False, counts=counts)
+
+
+# Scores -----------------------------------------------------------------------------------------------------------
+
+
+def _scored(
+    task: NerTask, monkeypatch: pytest.MonkeyPatch, rows: Sequence[tuple[str, list[str], str]], limit: int | None = None
+) -> dict[str, float]:
+    """The metrics of answers: (type, gold, answer) rows."""
+    examples = [_tiny_example(i, "", json.dumps({"type": kind, "items": gold})) for i, (kind, gold, _) in enumerate(rows)]
+    monkeypatch.setattr(task, "greedy_answers", lambda chosen, scoring: [rows[int(e.input_ids[1]) - 5][2] for e in chosen])
+    scoring = Scoring(None, task.tokenizer, None, lambda: None, batch_size=2, max_new_tokens=8, limit=limit)  # type: ignore[arg-type,return-value]
+    return task.score(_dataset(examples), scoring)
+
+
+def test_the_oracle(make_task: Callable[..., NerTask], monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = _scored(make_task(ASPIRIN), monkeypatch, [("chemical", ["a", "b", "c"], "- a\n- b")])
+    for prefix in ("ner", "ner_chemical"):
+        figures = [scores[f"{prefix}_{ratio}"] for ratio in ("precision", "recall", "f1")]
+        assert figures == pytest.approx([1.0, 2 / 3, 0.8])
+    assert scores["ner_exact_match"] == 0.0
+
+
+def test_types_are_scored_apart_and_counts_are_added_before_they_are_divided(
+    make_task: Callable[..., NerTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        ("chemical", ["a", "b", "c"], "- a\n- b"),  # 2 right of 2, 3 wanted
+        ("disease", ["x"], "- X\n- y\n- z"),  # 1 of 3, 1 wanted
+        ("disease", [], "- none"),  # right, and nothing to count
+        ("disease", ["w"], "no list"),  # 0 of 0, 1 wanted
+    ]
+    scores = _scored(make_task(ASPIRIN), monkeypatch, rows)
+    assert scores["ner_chemical_f1"] == pytest.approx(0.8)
+    assert scores["ner_disease_precision"] == pytest.approx(1 / 3) and scores["ner_disease_recall"] == pytest.approx(1 / 2)
+    assert scores["ner_disease_f1"] == pytest.approx(2 / 5)
+    assert scores["ner_precision"] == scores["ner_recall"] == scores["ner_f1"] == pytest.approx(3 / 5)
+    assert scores["ner_exact_match"] == pytest.approx(1 / 4)
+    assert _scored(make_task(ASPIRIN), monkeypatch, rows, limit=1)["ner_f1"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("limit", [None, 1, 3, 0])
+def test_the_metrics_promised_are_the_metrics_given(
+    make_task: Callable[..., NerTask], monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    rows = [("chemical", ["a"], "- a"), ("chemical", ["a"], "- a"), ("disease", ["x"], "- none")]
+    task = make_task(ASPIRIN, evaluation={"score_examples": limit})
+    examples = [_tiny_example(i, "", json.dumps({"type": kind, "items": gold})) for i, (kind, gold, _) in enumerate(rows)]
+    promised = task.metrics(_dataset(examples))
+    assert set(promised.values()) == {"max"}
+    assert list(promised) == [*_scored(task, monkeypatch, rows, limit=limit or None)]
+
+
+# Generation -------------------------------------------------------------------------------------------------------
+
+
+def _scoring(model: Any, tokenizer: Any, **changes: Any) -> Scoring:
+    import contextlib
+
+    import torch
+
+    options = {"batch_size": 2, "max_new_tokens": 6, **changes}
+    return Scoring(model, tokenizer, torch.device("cpu"), contextlib.nullcontext, **options)
+
+
+def _one_by_one(model: Any, ids: list[int], count: int, ends: set[int]) -> list[int]:
+    """Greedy generation by its definition: no batch, no cache, no padding."""
+    import torch
+
+    new: list[int] = []
+    with torch.no_grad():
+        while len(new) < count and not (new and new[-1] in ends):
+            row = torch.tensor([ids + new])
+            new.append(int(model(row, doc_lengths=(row.shape[1],)).logits[0, -1].argmax()))
+    return new
+
+
+def test_batched_answers_are_those_of_generation_by_definition_on_any_number_of_processes(
+    make_task: Callable[..., NerTask], load_tiny: Callable[..., Any]
+) -> None:
+    task, model = make_task(ASPIRIN), load_tiny().eval()
+    texts = ["Aspirin.", "Metformin is used to treat diabetes.", "Pain and fever, " * 4, "x"]
+    examples = [e for text in texts for e in _examples(task, {**ASPIRIN, "text": text})][:7]
+    end = int(examples[0].input_ids[-1])
+    expected = [
+        task.tokenizer.decode(_one_by_one(model, e.prompt.tolist(), 6, {end}), skip_special_tokens=True) for e in examples
+    ]
+    assert len(set(expected)) > 1, "the answers must differ for their order to matter"
+    assert greedy.greedy_answers(examples, _scoring(model, task.tokenizer)) == expected
+
+    parts: list[bytes] = []
+    with pytest.raises(KeyError):  # alone it has only its share
+        greedy.greedy_answers(examples, _scoring(model, task.tokenizer, rank=1, world_size=2, gather=_keep(parts)))
+    both = _scoring(model, task.tokenizer, rank=0, world_size=2, gather=lambda data: parts + _keep(parts)(data))
+    assert greedy.greedy_answers(examples, both) == expected
+    shares = [{index for index, _ in json.loads(part)} for part in parts]
+    assert len(shares) == 2 and not shares[0] & shares[1], "no answer is generated twice"
+
+
+def test_a_batch_size_that_did_not_fit_is_not_tried_again_with_the_next_batch(
+    make_task: Callable[..., NerTask], load_tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pitstop.trainers.models import generation
+
+    task, model, sizes = make_task(ASPIRIN), load_tiny().eval(), list[int]()
+    examples = _examples(task, ASPIRIN) * 4
+    wanted = greedy.greedy_answers(examples, _scoring(model, task.tokenizer, batch_size=4))
+    real = generation.answer_batch
+
+    def answer_batch(model: Any, tokenizer: Any, prompts: dict[int, Any], **options: Any) -> Any:
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise MemoryError
+        return real(model, tokenizer, prompts, **options)
+
+    monkeypatch.setattr(generation, "answer_batch", answer_batch)
+    assert greedy.greedy_answers(examples, _scoring(model, task.tokenizer, batch_size=4)) == wanted
+    assert sizes == [4, 2, 2, 2, 2]
+
+
+def _keep(parts: list[bytes]) -> Callable[[bytes], list[bytes]]:
+    def gather(data: bytes) -> list[bytes]:
+        parts.append(data)
+        return [data]
+
+    return gather
+
+
+def test_a_signal_is_looked_for_between_batches(make_task: Callable[..., NerTask], load_tiny: Callable[..., Any]) -> None:
+    from pitstop.trainers.tasks.base import Interrupted
+
+    task, model = make_task(ASPIRIN), load_tiny()
+    asked: list[int] = []
+
+    def give_up() -> bool:
+        asked.append(1)
+        return len(asked) == 2
+
+    with pytest.raises(Interrupted):
+        task.score(_dataset_of(_examples(task, ASPIRIN)), _scoring(model, task.tokenizer, batch_size=1, give_up=give_up))
+    assert len(asked) == 2
+
+
+def _dataset_of(examples: Sequence[Example]) -> Dataset:
+    dataset = _dataset(examples[:0])
+    dataset.examples = list(examples)
+    return dataset
+
+
+def test_scoring_leaves_model_and_generators_as_they_were(
+    make_task: Callable[..., NerTask], load_tiny: Callable[..., Any]
+) -> None:
+    import torch
+
+    task, model = make_task(ASPIRIN), load_tiny()
+    model.train()
+    before = (torch.get_rng_state(), model.config._attn_implementation, {n: p.clone() for n, p in model.named_parameters()})
+    task.score(_dataset_of(_examples(task, ASPIRIN)), _scoring(model, task.tokenizer))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert model.config._attn_implementation == before[1]
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(p, before[2][n]) for n, p in model.named_parameters())
+
+
+# Real data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not (CORPUS / "train.jsonl").is_file(), reason="the BC5CDR records are not beside the project")
+def test_bc5cdr_gives_two_examples_a_record_with_the_entities_in_their_order(make_task: Callable[..., NerTask]) -> None:
+    from pitstop.trainers.data.records import BadRows
+
+    task = make_task(ASPIRIN)
+    records = list(read_records(str(CORPUS / "validation.jsonl"), BadRows(False)))
+    for record in records[:50]:
+        chemical, disease = task.examples(record)
+        assert chemical.group == disease.group == record.fields["id"]
+        for example, kind in ((chemical, "chemical"), (disease, "disease")):
+            pair = next(pair for pair in render(record.fields) if pair["entity_type"] == kind)
+            assert _texts(task, example)[1] == pair["completion"] + "<|end|>"
+            assert json.loads(example.reference)["items"] == parse_items(pair["completion"])
+
+
+def test_the_shipped_records_are_package_data() -> None:
+    assert (files("pitstop.examples.medical_ner") / "records_train.jsonl").is_file()

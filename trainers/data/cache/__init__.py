@@ -1,0 +1,1 @@
+"""Tokenised data kept on disk: what identifies it, how it is laid out, and when it goes."""

@@ -1,0 +1,1 @@
+"""The task ner: its records in all their formats, the wording of questions, and the scores."""

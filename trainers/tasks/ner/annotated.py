@@ -1,0 +1,56 @@
+"""Texts with marked entities: which of the two formats a file has, and how both become records.
+
+A record is ``{"id", "doc_id", "text", "entities": {type: [mention, …]}}``, mentions in the order of the text. Files are read
+block by block, a block being the lines between two blank ones: an article of a PubTator file, a sentence of an IOB file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pitstop.configs.errors import DataError
+from pitstop.trainers.data.records import ANNOTATED_SUFFIXES, BadRows, Format, Record
+from pitstop.trainers.tasks.ner import iob, pubtator
+from pitstop.trainers.tasks.ner.blocks import blocks
+
+_PUBTATOR_ENDINGS = (".pubtator",)
+_TOLD_BY_CONTENT = (".txt", ".tsv")
+_LOOKED_AT = 50  # lines; a file of either format shows itself in the first two
+
+
+def _read(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    reader = _reader_of(path)
+    if reader is None:
+        raise DataError(
+            f"{name}: neither PubTator nor IOB text.",
+            hint="PubTator starts with 'PMID|t|title'; IOB lines end in a tag such as O or B-Disease.",
+        )
+    yield from reader.read_blocks(blocks(path), name, bad_rows)
+
+
+def _reader_of(path: Path) -> pubtator.Reader | iob.Reader | None:
+    if path.suffix in _PUBTATOR_ENDINGS:
+        return pubtator.Reader()
+    if path.suffix not in _TOLD_BY_CONTENT:
+        return iob.Reader()
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for _, line in zip(range(_LOOKED_AT), file, strict=False):
+            if pubtator.begins(line):
+                return pubtator.Reader()
+            if iob.begins(line):
+                return iob.Reader()
+            if line.strip():
+                return None
+    return None
+
+
+def _recognised(path: Path) -> bool:
+    try:
+        return path.suffix != ".txt" or _reader_of(path) is not None
+    except OSError:
+        return True  # the reader says what is wrong with it
+
+
+ANNOTATED = dict.fromkeys(ANNOTATED_SUFFIXES, Format(_read, _recognised))
+"""The formats by ending, for ``read_records``. In a directory a ``.txt`` file that is neither (a licence, say) is passed over."""

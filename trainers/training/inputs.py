@@ -1,0 +1,261 @@
+"""Everything that training reads before it spends anything: base model files, tokenizer, data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from pitstop.configs.cache import cache_directory
+from pitstop.configs.datasets import parse_sources
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.cache.cache import DataCache
+from pitstop.trainers.data.cache.content import is_large
+from pitstop.trainers.data.cache.surroundings import surroundings
+from pitstop.trainers.data.dataset import Sequences
+from pitstop.trainers.data.how import Reading
+from pitstop.trainers.data.mixture import Mixture
+from pitstop.trainers.models.family import family_of
+from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.base import Task
+from pitstop.trainers.tasks.registry import make_task
+from pitstop.trainers.tasks.text import TextTask
+
+_LONGEST_TOKENISING = timedelta(days=2)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The base model's files, its tokenizer, the task and its data."""
+
+    source: ModelSource
+    tokenizer: Any
+    task: Task
+    train: Sequences
+    eval: Sequences | None
+
+    def data_record(self) -> dict[str, Any]:
+        """What the run's metadata says about the data."""
+        return {**_record(self.train), **({"eval": _record(self.eval)} if self.eval is not None else {})}
+
+
+def _record(data: Sequences) -> dict[str, Any]:
+    return {"fingerprint": data.fingerprint, "sequences": len(data), **data.described(), **_sources(data)}
+
+
+def _sources(data: Sequences) -> dict[str, Any]:
+    """The counts of each of several data sets; ``sequences_per_epoch`` is what its weight gives it."""
+    if not isinstance(data, Mixture):
+        return {}
+    parts = zip(data.names, data.parts, data.share, strict=True)
+    return {
+        "sources": [
+            {"name": name, "sequences": len(part), "sequences_per_epoch": share, **part.described()}
+            for name, part, share in parts
+        ]
+    }
+
+
+def read_inputs(
+    settings: Settings,
+    reporter: Reporter,
+    known: KnownBase | None = None,
+    *,
+    own_copy: Callable[[], ModelSource | None] = lambda: None,
+    source: ModelSource | None = None,
+    packing: bool = True,
+) -> Inputs:
+    """Find the model and read the data, cheapest mistakes first.
+
+    ``known`` is what a resumed run recorded of its base, and ``own_copy`` gives the run's own copy of it, which is taken where
+    the model is not found; ``source`` is a model that is found already. ``packing`` is false for models that cannot keep documents
+    of one row apart. Raises ``ModelError``, ``DataError`` and ``SettingsError`` (a monitored metric that there will not be).
+    """
+    if source is None:
+        with main_process_first():
+            source = _find(settings, known, own_copy, reporter)
+    tokenizer = family_of(settings).tokenizer(source)
+    task = make_task(settings, tokenizer)
+    task.say = reporter.line
+    train, evaluation = read_data(settings, task, reporter, packing=packing, model=source.path)
+    _check_monitor(settings, task, evaluation)
+    return Inputs(source, tokenizer, task, train, evaluation)
+
+
+def _find(
+    settings: Settings, known: KnownBase | None, own_copy: Callable[[], ModelSource | None], reporter: Reporter
+) -> ModelSource:
+    try:
+        return family_of(settings).find(settings, known)
+    except NoModel:
+        copy = own_copy()
+        if copy is None:
+            raise
+    reporter.line(f"{copy.model_id} is not found from here: the run's own copy of it is used.")
+    return copy
+
+
+def read_data(
+    settings: Settings, task: Task, reporter: Reporter, *, packing: bool, model: Path
+) -> tuple[Sequences, Sequences | None]:
+    """The training and, if there is any, the evaluation data; ``model`` is the directory that the tokenizer is from.
+
+    Where there is much of it the first process reads it alone, and the others map into memory what that has kept.
+    """
+    data = settings.data
+    reading = _Reading.of(settings, task, reporter, packing=packing, model=model)
+    with reading.taking_turns():
+        train = reading.load(data.train, "train", "Training data")
+        if data.eval or task.splits_itself():
+            return train, reading.evaluation()
+        return reading.held_out(train) if data.eval_fraction > 0 else (train, None)
+
+
+def read_split(
+    settings: Settings, task: Task, reporter: Reporter, *, packing: bool, model: Path, split: str, specs: Sequence[str] = ()
+) -> Sequences:
+    """One split as training reads it: ``train``, ``validation`` or ``test``; of ``specs`` instead of the run's own data if given.
+
+    A test split is there where the task makes it or data comes from the Hub. Raises ``SettingsError`` where there is no such split.
+    """
+    data = settings.data
+    reading = _Reading.of(settings, task, reporter, specs, packing=packing, model=model)
+    if specs:
+        return reading.load(specs, split, "Data")
+    if split == "test":
+        if not task.has_test_split(parse_sources(data.eval or data.train)):
+            raise SettingsError("The run's data are files, which have no test split.", hint="Give the test data with --dataset.")
+        return reading.load(data.eval or data.train, split, "Test data")
+    if split == "validation" and (data.eval or task.splits_itself()):
+        return reading.evaluation()
+    train = reading.load(data.train, "train", "Training data")
+    if data.eval or task.splits_itself() or data.eval_fraction == 0:
+        if split == "validation":
+            raise SettingsError("The run has no evaluation data.", hint="Give some with --dataset, or --split train.")
+        return train
+    return reading.held_out(train)[split == "validation"]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the data of one run is read."""
+
+    settings: Settings
+    task: Task
+    reporter: Reporter
+    packing: bool
+    cache: DataCache | None
+
+    @classmethod
+    def of(
+        cls, settings: Settings, task: Task, reporter: Reporter, specs: Sequence[str] = (), *, packing: bool, model: Path
+    ) -> _Reading:
+        """With a cache where there is much data in ``specs``, without them in the run's own."""
+        lists = [specs] if specs else [settings.data.train, settings.data.eval]
+        large = (
+            isinstance(task, TextTask)
+            and settings.data.cache
+            and is_large([source.spec for each in lists for source in parse_sources(each)])
+        )
+        return cls(settings, task, reporter, packing, _cache(settings, task, model, reporter) if large else None)
+
+    def taking_turns(self) -> contextlib.AbstractContextManager[None]:
+        """Let the first process fill the cache, or fetch images, before the others look for them."""
+        alone = self.cache is not None or not isinstance(self.task, TextTask)
+        return main_process_first(_LONGEST_TOKENISING) if alone else contextlib.nullcontext()
+
+    def load(self, specs: Sequence[str], split: str, name: str) -> Sequences:
+        """Read, and say what was left out."""
+        dataset = self.task.load(parse_sources(specs), self._how(split), self.cache)
+        _report_losses(dataset, name, self.settings, self.reporter, self.task.unit)
+        return dataset
+
+    def _how(self, split: str) -> Reading:
+        data, hub = self.settings.data, self.settings.hub
+        return Reading(
+            data.max_length,
+            data.packing and self.packing,
+            data.skip_bad_rows,
+            split,
+            hub.token.get_secret_value() if hub.token else None,
+        )
+
+    def evaluation(self) -> Sequences:
+        """The evaluation data, where it is not held out from the training data."""
+        return self.load(self.settings.data.eval or self.settings.data.train, "validation", "Evaluation data")
+
+    def held_out(self, train: Sequences) -> tuple[Sequences, Sequences]:
+        """The training data without the examples that are held out, and these."""
+        return self.task.hold_out(train, self.settings.data.eval_fraction, self._how("train"))
+
+
+def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> DataCache:
+    return DataCache(
+        cache_directory() / "data",
+        surroundings=surroundings(task.tokenizer, model),
+        limit_bytes=round(settings.data.cache_gb * 10**9),
+        tell=reporter.line,
+        warn=reporter.warn,
+    )
+
+
+def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Reporter, task_unit: str) -> None:
+    counts = data.counts
+    if counts.too_long:
+        reporter.warn(
+            f"{name}: {counts.too_long:,} of {counts.records:,} records are longer than MAX_LENGTH = {settings.data.max_length} tokens and were left out."
+        )
+    if counts.cut:
+        reporter.warn(
+            f"{name}: the prompts of {counts.cut:,} of {counts.used:,} examples were cut from the left to fit MAX_LENGTH = {settings.data.max_length} tokens."
+        )
+    if counts.bad:
+        reporter.warn(
+            f"{name}: {counts.bad:,} malformed {'rows' if task_unit == 'tokens' else 'images'} were left out, among them: {'; '.join(counts.bad_reasons)}."
+        )
+
+
+def _check_monitor(settings: Settings, task: Task, evaluation: Sequences | None) -> None:
+    monitor, mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
+    if evaluation is None and monitor not in ("val_loss", "train_loss"):
+        raise SettingsError(f"MONITOR = {monitor} needs evaluation data.", hint="Give --eval-dataset or --eval-fraction.")
+    scores = task.metrics(evaluation) if evaluation is not None else {}
+    better: dict[str, str] = {**task.always, "train_loss": "min", **scores}
+    if evaluation is not None:
+        better |= {f"val_loss_{name}": "min" for name in evaluation.names}
+    if monitor not in better:
+        raise SettingsError(f"MONITOR = {monitor}: there is no such metric.", hint=f"Known: {', '.join(better)}.")
+    if better[monitor] == "max" and mode == "min":  # the default; who says max of a loss means it
+        raise SettingsError(
+            f"MONITOR = {monitor} with MODE = {mode} would keep the worst checkpoint.", hint=f"Give --mode {better[monitor]}."
+        )
+    if monitor in scores and settings.evaluation.score_examples == 0:
+        raise SettingsError(
+            f"MONITOR = {monitor} is not computed with EVAL_SCORE_EXAMPLES = 0.", hint="Give --eval-score-examples 100, say."
+        )
+
+
+@contextlib.contextmanager
+def main_process_first(longest: timedelta | None = None) -> Iterator[None]:
+    """Let the first process run the body before the others, so that a download happens once.
+
+    With ``longest`` the others wait so long for it, and not as long as for a step.
+    """
+    if not dist.is_initialized():
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=longest) if longest else None
+    if dist.get_rank() > 0:
+        dist.barrier(group)
+    yield
+    if dist.get_rank() == 0:
+        dist.barrier(group)
+    if group is not None:
+        dist.destroy_process_group(group)

@@ -1,0 +1,144 @@
+"""Answers to a few fixed prompts at every evaluation, in ``logs/samples.jsonl``: how the model writes as training goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.configs.errors import DataError
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.prompts import read_prompts, room_for_prompt, tokenised
+from pitstop.trainers.loop.engine import Engine, gather_bytes
+from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.loop.sample_hook import AtEvaluations
+from pitstop.trainers.loop.sizing import Pieces
+from pitstop.trainers.machine.signals import SignalFlag
+from pitstop.trainers.models.generation import answer_in_pieces, batches
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.base import Task
+from pitstop.trainers.tasks.text import TextTask
+
+TextListener = Callable[[str, str, int], None]
+"""Is told the name of a text, the text and the optimizer step it is of: a tracker's ``log_text``."""
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class SamplePrompts:
+    """The prompts as text and as the token ids that generation starts from."""
+
+    texts: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+
+    def check_room(self, model: Any, max_new_tokens: int) -> None:
+        """Raises ``DataError`` for a prompt that leaves the model no room for ``max_new_tokens`` new tokens."""
+        room = room_for_prompt(model, max_new_tokens)
+        for number, ids in enumerate(self.ids, start=1):
+            if room is not None and len(ids) > room:
+                raise DataError(
+                    f"SAMPLE_PROMPTS: prompt {number} is {len(ids):,} tokens long, and the model has room for {room:,} beside "
+                    f"{max_new_tokens:,} new ones.",
+                    hint="Shorten it, or ask for fewer with --eval-max-new-tokens.",
+                )
+
+
+def read_samples(settings: Settings, task: Task) -> SamplePrompts | None:
+    """The prompts that SAMPLE_PROMPTS names, None without. Raises ``DataError`` for a file or prompt that cannot be used."""
+    path = settings.evaluation.sample_prompts
+    if path is None or not isinstance(task, TextTask):
+        return None
+    try:
+        texts = read_prompts(Path(path).expanduser())
+        ids = tokenised(texts, task, longest=settings.data.max_length, what=f"{path}: prompt")
+    except DataError as error:
+        again = "--sample-prompts FILE names another file, --sample-prompts none does without."
+        raise DataError(f"SAMPLE_PROMPTS: {error.message}", hint=" ".join(filter(None, [error.hint, again]))) from error
+    return SamplePrompts(tuple(texts), tuple(tuple(each) for each in ids))
+
+
+def samples_log(run: RunDirectory) -> MetricsLog:
+    """The log of the run's samples; after a resume it is cut like ``metrics.jsonl``."""
+    return MetricsLog(run.logs_dir / layout.SAMPLES)
+
+
+class Samples(AtEvaluations):
+    """Writes greedy answers. Every process answers some of the batches, which do not depend on how many processes there are, and the
+    first writes: only that one has ``log``.
+    """
+
+    def __init__(
+        self,
+        prompts: SamplePrompts,
+        engine: Engine,
+        tokenizer: Any,
+        settings: Settings,
+        progress: Progress,
+        signals: SignalFlag,
+        reporter: Reporter,
+        log: MetricsLog | None,
+        listeners: Sequence[TextListener] = (),
+    ) -> None:
+        super().__init__(engine, settings, progress, signals)
+        self.prompts, self.tokenizer, self.reporter, self.log, self.listeners = prompts, tokenizer, reporter, log, listeners
+        self._refused = False
+
+    def make(self, step: int, give_up: Callable[[], None]) -> None:
+        """Answer the prompts."""
+        self.reporter.display.status("answering the sample prompts")
+        answers = self._answers(give_up)
+        if self.log is None:
+            return
+        for prompt, answer in zip(self.prompts.texts, answers, strict=True):
+            self._append({"step": step, "prompt": prompt, "answer": answer})
+        self._tell(step, answers)
+
+    def _answers(self, give_up: Callable[[], None]) -> list[str]:
+        accelerator, options = self.engine.accelerator, self.settings.evaluation
+        mine = batches(self.prompts.ids, options.generation_batch_size)[accelerator.process_index :: accelerator.num_processes]
+        found: dict[int, str] = {}
+        pieces = Pieces(
+            options.generation_batch_size,
+            f"A sample prompt does not fit: take --eval-max-new-tokens below {options.max_new_tokens}.",
+        )
+        how: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "give_up": give_up}
+        with accelerator.autocast():
+            for members in mine:
+                chosen = {number: self.prompts.ids[number] for number in members}
+                given = answer_in_pieces(self.engine.model, self.tokenizer, chosen, pieces, **how)
+                found |= {number: answer.text for number, answer in given.items()}
+        parts = gather_bytes(json.dumps(found).encode(), self.engine.device)
+        whole = {int(number): text for part in parts for number, text in json.loads(part).items()}
+        return [whole[number] for number in range(len(self.prompts.texts))]
+
+    def _append(self, row: dict[str, Any]) -> None:
+        assert self.log is not None
+        try:
+            self.log.append(row)
+        except OSError as error:
+            if not self._refused:  # once, not at every row
+                self.reporter.warn(
+                    f"{self.log.path} cannot be written ({error.strerror or error}); its rows are kept until it can."
+                )
+            self._refused = True
+        else:
+            self._refused = False
+
+    def _tell(self, step: int, answers: Sequence[str]) -> None:
+        count = "one sample" if len(answers) == 1 else f"{len(answers)} samples"
+        first = f"{_short(self.prompts.texts[0])} → {_short(answers[0])}"
+        self.reporter.line(f"step {step}: {count} in {layout.LOGS}/{layout.SAMPLES}, the first: {first}")
+        for number, (prompt, answer) in enumerate(zip(self.prompts.texts, answers, strict=True), start=1):
+            for listener in self.listeners:
+                listener(f"samples/{number}", f"{prompt}\n\n{answer}", step)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return f"“{line}”" if len(line) <= _SHOWN else f"“{line[: _SHOWN - 1]}…”"

@@ -1,0 +1,105 @@
+"""Answers of opened checkpoints to prompts: many at a time, or one that is followed as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pitstop.configs.errors import DataError
+from pitstop.trainers.data.prompts import room_for_prompt, tokenised
+from pitstop.trainers.loop.sizing import Pieces
+from pitstop.trainers.models.generation import Answer, Sampling, answer_batch, answer_in_pieces, batches
+from pitstop.trainers.tasks.base import BadRecord
+from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.using.opened import OpenModel
+
+Turn = dict[str, str]
+"""A message of a conversation: ``role`` and ``content``."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How to answer; greedy without ``sampling``."""
+
+    max_new_tokens: int = 256
+    batch_size: int = 8
+    sampling: Sampling | None = None
+
+
+def answer(
+    opened: OpenModel, prompts: Sequence[str], how: Answering, tell: Callable[[int], None] = lambda count: None
+) -> list[Answer]:
+    """Answers in the order of ``prompts``; ``tell`` hears how many are done. ``DataError`` for a prompt that does not fit.
+
+    Raises ``ResourceError`` where memory runs out with a batch of one.
+    """
+    ids = tokenised(prompts, opened.task, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")
+    return answer_ids(opened, ids, how, tell)
+
+
+def answer_ids(
+    opened: OpenModel, ids: Sequence[Sequence[int]], how: Answering, tell: Callable[[int], None] = lambda count: None
+) -> list[Answer]:
+    """As ``answer``, for prompts that are token ids already."""
+    found: dict[int, Answer] = {}
+    pieces = Pieces(how.batch_size, "Ask for fewer new tokens with --max-new-tokens, or give a shorter prompt.")
+    options: dict[str, Any] = {"max_new_tokens": how.max_new_tokens, "sampling": how.sampling}
+    with opened.ready() as model:
+        for members in batches(ids, how.batch_size):
+            found |= answer_in_pieces(model, opened.tokenizer, {i: ids[i] for i in members}, pieces, **options)
+            tell(len(found))
+    return [found[i] for i in range(len(ids))]
+
+
+def follow(opened: OpenModel, prompt: str, how: Answering, show: Callable[[str], None], *, number: int = 0) -> Answer:
+    """Answer one prompt and give ``show`` each piece of the text as soon as it is certain."""
+    ids = tokenised([prompt], opened.task, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")[0]
+    return _follow(opened, ids, how, show, number)
+
+
+def follow_conversation(opened: OpenModel, turns: Sequence[Turn], how: Answering, show: Callable[[str], None]) -> Answer:
+    """As ``follow``, for a conversation that ends with the user's turn. ``DataError`` where it does not fit or cannot be rendered."""
+    try:
+        ids = SftTask(opened.tokenizer).conversation_ids(turns)
+    except BadRecord as error:
+        raise DataError(f"{error}.", hint="Without --multi-turn each prompt stands by itself.") from error
+    longest = room_for_prompt(opened.model, how.max_new_tokens)
+    if longest is not None and len(ids) > longest:
+        raise DataError(
+            f"The conversation is {len(ids):,} tokens long, and there is room for {longest:,}.", hint="/new begins another one."
+        )
+    return _follow(opened, ids, how, show, len(turns))
+
+
+def _follow(opened: OpenModel, ids: Sequence[int], how: Answering, show: Callable[[str], None], number: int) -> Answer:
+    text = _GrowingText(opened.tokenizer, show)
+    with opened.ready() as model:
+        given = answer_batch(
+            model, opened.tokenizer, {number: ids}, max_new_tokens=how.max_new_tokens, sampling=how.sampling, watch=text.extend
+        )[number]
+    text.finish(given.text)
+    return given
+
+
+class _GrowingText:
+    """The part of an answer's text that later tokens cannot change, shown as it grows."""
+
+    def __init__(self, tokenizer: Any, show: Callable[[str], None]) -> None:
+        self.tokenizer, self.show, self.shown = tokenizer, show, ""
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Show what is certain of ``ids``: not a character whose bytes are not all there, nor spaces that might be dropped."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd").rstrip()
+        if text.startswith(self.shown):
+            self._show(text)
+
+    def finish(self, text: str) -> None:
+        """Show the rest of the whole text."""
+        if text.startswith(self.shown):
+            self._show(text)
+
+    def _show(self, text: str) -> None:
+        if len(text) > len(self.shown):
+            self.show(text[len(self.shown) :])
+            self.shown = text

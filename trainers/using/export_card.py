@@ -1,0 +1,109 @@
+"""The README.md of an exported adapter or merged model, and the facts that an export keeps of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pitstop.checkpointing.disk.manifest import own_version
+from pitstop.checkpointing.hub.card import shown_settings, shown_value
+from pitstop.checkpointing.hub.card_facts import CardFacts
+from pitstop.checkpointing.hub.markdown import escaped, quoted, table
+from pitstop.checkpointing.store.portable_paths import portable_settings, portable_value
+from pitstop.configs.load import settings_to_dict
+from pitstop.configs.secrets import mask
+from pitstop.trainers.training.resuming import ResumePlan
+
+_PLACEHOLDER = "path/to/the/base"
+
+
+def facts_of(plan: ResumePlan) -> dict[str, Any]:
+    """What an export says of where it comes from: JSON-able, without secrets and without this machine's directories."""
+    info = plan.info
+    return {
+        "run": plan.run.label,
+        "name": plan.run.name,
+        "checkpoint": info.name,
+        "step": info.step,
+        "epoch": info.epoch,
+        "metrics": dict(info.metrics),
+        "saved_at": info.saved_at.isoformat(),
+        "base_model": {
+            "id": portable_value(plan.settings.model.id),
+            "revision": plan.known_base.revision if plan.known_base else None,
+            "digest": info.manifest.fingerprints.get("base"),
+        },
+        "settings": portable_settings(settings_to_dict(plan.settings)),
+        "pitstop_version": own_version(),
+    }
+
+
+def export_card(plan: ResumePlan, facts: Mapping[str, Any], base_id: str | None, *, merged: bool) -> str:
+    """The card as Markdown with YAML front matter. ``base_id`` is the base's id on the Hub, None where it is not known."""
+    revision = facts["base_model"]["revision"]
+    card = CardFacts(repo="", name=facts["name"], settings=facts["settings"], metadata={"base_model": {"revision": revision}})
+    kind = _kind(card, merged=merged)
+    sections = [
+        _front_matter(card, base_id, merged=merged),
+        [f"# {escaped(facts['name'])}"],
+        [
+            f"A {kind} for {escaped(base_id or card.base)}, trained with Pitstop: {escaped(facts['checkpoint'])}, step {facts['step']:,}."
+        ],
+        _metrics(facts["metrics"]),
+        ["## Settings", "", *table(["Setting", "Value"], _settings(facts["settings"]))],
+        _making_images(base_id, merged=merged) if card.makes_images else _loading(base_id, revision, merged=merged),
+    ]
+    return mask("\n\n".join("\n".join(lines) for lines in sections if lines) + "\n")
+
+
+def _kind(card: CardFacts, *, merged: bool) -> str:
+    if not merged:
+        return "LoRA adapter"
+    return f"model (base and adapter in one, {'float32' if card.makes_images else 'bfloat16'})"
+
+
+def _front_matter(card: CardFacts, base_id: str | None, *, merged: bool) -> list[str]:
+    lines = ["---", f"library_name: {'pitstop' if card.makes_images else 'transformers' if merged else 'peft'}"]
+    lines += [f"base_model: {quoted(base_id)}"] if base_id else []
+    pipeline = "unconditional-image-generation" if card.makes_images else "text-generation"
+    lines += [f"pipeline_tag: {pipeline}", "tags:", "- lora", "- pitstop"]
+    if card.datasets_on_hub:
+        lines += ["datasets:", *(f"- {quoted(name)}" for name in card.datasets_on_hub)]
+    return [*lines, "---"]
+
+
+def _metrics(metrics: Mapping[str, float | None]) -> list[str]:
+    rows = [[escaped(name), f"{value:.6g}"] for name, value in metrics.items() if value is not None]
+    return ["## Metrics", "", *table(["Metric", "Value"], rows, right=[1])] if rows else []
+
+
+def _settings(settings: Mapping[str, Any]) -> list[list[str]]:
+    return [[f"`{path}`", escaped(shown_value(value))] for path, value in shown_settings(settings)]
+
+
+def _making_images(base_id: str | None, *, merged: bool) -> list[str]:
+    given = '"."' if merged else f'{quoted(base_id or _PLACEHOLDER)}, adapter="."'
+    return [
+        "## Make images",
+        "",
+        "```python",
+        "from pitstop.trainers.tasks.diffusion.loading import load_sampler",
+        "",
+        f"images = load_sampler({given}).made(16, seed=0)  # uint8, (16, channels, height, width); . is this directory",
+        "```",
+    ]
+
+
+def _loading(base_id: str | None, revision: str | None, *, merged: bool) -> list[str]:
+    if merged:
+        code = ['path = "."  # this directory', 'model = AutoModelForCausalLM.from_pretrained(path, dtype="auto")']
+    else:
+        where = quoted(base_id or _PLACEHOLDER) + (f", revision={quoted(revision)}" if base_id and revision else "")
+        code = [
+            'path = "."  # this directory',
+            f'base = AutoModelForCausalLM.from_pretrained({where}, dtype="auto")',
+            "model = PeftModel.from_pretrained(base, path)",
+        ]
+    imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    imports = imports if merged else ["from peft import PeftModel", *imports]
+    return ["## Load it", "", "```python", *imports, "", *code, "tokenizer = AutoTokenizer.from_pretrained(path)", "```"]
