@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pitstop.cli.output import notice, paint
+from pitstop.cli.terminal.output import notice, paint
 from pitstop.configs.errors import (
     EXIT_BUG,
     EXIT_RESOURCES,

@@ -16,24 +16,28 @@ TRAINING, USE, RUNS, SETUP = "Training", "Use", "Runs", "Setup"
 
 # A new command is one file in this package and one line here.
 COMMANDS: dict[str, CommandEntry] = {
-    "train": CommandEntry("pitstop.cli.train", "train", "Start a new fine-tuning run.", TRAINING),
-    "resume": CommandEntry("pitstop.cli.resume", "resume", "Continue a run from a checkpoint, exactly.", TRAINING),
-    "plan": CommandEntry("pitstop.cli.train", "plan", "Show what train would do, and start nothing.", TRAINING),
-    "list-runs": CommandEntry("pitstop.cli.list_runs", "list_runs", "List runs with their progress and best checkpoint.", RUNS),
-    "show": CommandEntry("pitstop.cli.show", "show", "Show one run: settings, checkpoints, disk use, resumes.", RUNS),
-    "compare": CommandEntry("pitstop.cli.compare", "compare", "Compare runs: settings, metrics, loss curves.", RUNS),
-    "verify": CommandEntry("pitstop.cli.verify", "verify", "Hash checkpoints and base models again.", RUNS),
-    "prune": CommandEntry("pitstop.cli.prune", "prune", "Delete old checkpoints and what crashes left behind.", RUNS),
-    "push": CommandEntry("pitstop.cli.push", "push", "Push a run's checkpoints to the Hub.", RUNS),
-    "delete": CommandEntry("pitstop.cli.delete", "delete", "Delete a whole run.", RUNS),
-    "pull": CommandEntry("pitstop.cli.pull", "pull", "Get a run back from the Hugging Face Hub.", RUNS),
-    "generate": CommandEntry("pitstop.cli.generate", "generate", "Let a checkpoint answer prompts, or chat with it.", USE),
-    "evaluate": CommandEntry("pitstop.cli.evaluate", "evaluate", "Score a checkpoint as its training did.", USE),
-    "export": CommandEntry("pitstop.cli.export", "export", "Write a checkpoint in a form that others read.", USE),
-    "name": CommandEntry("pitstop.cli.name", "name", "Preview the names that a run would get.", RUNS),
-    "config": CommandEntry("pitstop.cli.config", "app", "Show or validate every setting with its source.", SETUP),
-    "doctor": CommandEntry("pitstop.cli.doctor", "doctor", "Check what this machine can do.", SETUP),
-    "fetch-demo": CommandEntry("pitstop.cli.fetch_demo", "fetch_demo", "Put the demo model into the cache.", SETUP),
+    "train": CommandEntry("pitstop.cli.commands.train", "train", "Start a new fine-tuning run.", TRAINING),
+    "resume": CommandEntry("pitstop.cli.commands.resume", "resume", "Continue a run from a checkpoint, exactly.", TRAINING),
+    "plan": CommandEntry("pitstop.cli.commands.train", "plan", "Show what train would do, and start nothing.", TRAINING),
+    "list-runs": CommandEntry(
+        "pitstop.cli.commands.list_runs", "list_runs", "List runs with their progress and best checkpoint.", RUNS
+    ),
+    "show": CommandEntry("pitstop.cli.commands.show", "show", "Show one run: settings, checkpoints, disk use, resumes.", RUNS),
+    "compare": CommandEntry("pitstop.cli.commands.compare", "compare", "Compare runs: settings, metrics, loss curves.", RUNS),
+    "verify": CommandEntry("pitstop.cli.commands.verify", "verify", "Hash checkpoints and base models again.", RUNS),
+    "prune": CommandEntry("pitstop.cli.commands.prune", "prune", "Delete old checkpoints and what crashes left behind.", RUNS),
+    "push": CommandEntry("pitstop.cli.commands.push", "push", "Push a run's checkpoints to the Hub.", RUNS),
+    "delete": CommandEntry("pitstop.cli.commands.delete", "delete", "Delete a whole run.", RUNS),
+    "pull": CommandEntry("pitstop.cli.commands.pull", "pull", "Get a run back from the Hugging Face Hub.", RUNS),
+    "generate": CommandEntry(
+        "pitstop.cli.commands.generate", "generate", "Let a checkpoint answer prompts, or chat with it.", USE
+    ),
+    "evaluate": CommandEntry("pitstop.cli.commands.evaluate", "evaluate", "Score a checkpoint as its training did.", USE),
+    "export": CommandEntry("pitstop.cli.commands.export", "export", "Write a checkpoint in a form that others read.", USE),
+    "name": CommandEntry("pitstop.cli.commands.name", "name", "Preview the names that a run would get.", RUNS),
+    "config": CommandEntry("pitstop.cli.commands.config", "app", "Show or validate every setting with its source.", SETUP),
+    "doctor": CommandEntry("pitstop.cli.commands.doctor", "doctor", "Check what this machine can do.", SETUP),
+    "fetch-demo": CommandEntry("pitstop.cli.commands.fetch_demo", "fetch_demo", "Put the demo model into the cache.", SETUP),
 }
 
 app = typer.Typer(

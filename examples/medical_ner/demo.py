@@ -77,7 +77,7 @@ def _score(run: Path) -> None:
     from pitstop.trainers.machine.launch import prepare_environment
 
     prepare_environment()
-    from pitstop.cli.progress import make_display
+    from pitstop.cli.terminal.progress import make_display
     from pitstop.trainers.reporter import Reporter
     from pitstop.trainers.tasks.ner.scores import score_completions
     from pitstop.trainers.using.answering import Answering, answer

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
-from pitstop.cli.compare_text import blocks, cut
-from pitstop.cli.comparison import best_of, direction, distinct_labels
+from pitstop.cli.reports.compare_text import blocks, cut
+from pitstop.cli.reports.comparison import best_of, direction, distinct_labels
 from pitstop.configs.leaves import leaves
 from pitstop.configs.secrets import is_secret_name
 from support.cli import Cli
@@ -488,7 +488,7 @@ def test_files_are_never_written_over_what_is_no_file(pitstop: Cli) -> None:
 def test_a_file_that_cannot_be_written_is_one_message(pitstop: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from pitstop.cli import compare
+    from pitstop.cli.commands import compare
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

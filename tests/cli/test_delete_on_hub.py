@@ -12,7 +12,7 @@ from pitstop.checkpointing.hub.client import Account, Conflict, HubClient, NotTh
 from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
-from pitstop.cli import delete as command
+from pitstop.cli.commands import delete as command
 from support.cli import Cli
 from support.housekeeping import make_run
 from support.hub_records import REPO, pushed

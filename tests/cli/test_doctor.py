@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.cli import doctor
+from pitstop.cli.commands import doctor
 from support.cli import Cli
 
 USAGE = namedtuple("USAGE", "total used free")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
-from pitstop.cli import push as command
+from pitstop.cli.commands import push as command
 from support.cli import Cli
 from support.housekeeping import make_run
 

@@ -368,8 +368,8 @@ def test_names_that_would_control_the_terminal_are_spelt_out(
 
 
 def test_on_a_terminal_only_our_own_colours_are_written(base: Path, pitstop: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pitstop.cli.output.is_terminal", lambda stream=None: True)
-    monkeypatch.setattr("pitstop.cli.run_table.is_terminal", lambda: True)
+    monkeypatch.setattr("pitstop.cli.terminal.output.is_terminal", lambda stream=None: True)
+    monkeypatch.setattr("pitstop.cli.terminal.tables.is_terminal", lambda: True)
     change_json(base / "run_001/metadata.json", lambda content: content.update(name=EVIL, status=EVIL, status_reason=EVIL))
     for arguments in (("list-runs",), ("show", 1)):
         result = pitstop(*arguments, "--base-dir", base)

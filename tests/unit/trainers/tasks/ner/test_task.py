@@ -21,13 +21,14 @@ from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.reading import load_dataset
 from pitstop.trainers.data.records import Record, read_records
 from pitstop.trainers.tasks.base import BadRecord, Scoring
-from pitstop.trainers.tasks.ner import greedy, task
+from pitstop.trainers.tasks.ner import greedy
+from pitstop.trainers.tasks.ner import task as ner_task
 from pitstop.trainers.tasks.ner.scores import parse_items
 from pitstop.trainers.tasks.ner.task import NerTask
 from pitstop.trainers.tasks.ner.wording import UnusableItem, completion, distinct, prompt, type_name
 from pitstop.trainers.tasks.sft import SftTask
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[5]
 CORPUS = Path(os.environ.get("BC5CDR_DIR", ROOT.parent / "shared" / "data" / "bc5cdr"))
 ASPIRIN = {"id": "1", "text": "Aspirin eased her pain.", "entities": {"chemical": ["Aspirin"], "disease": ["pain"]}}
 
@@ -321,7 +322,7 @@ def _scored(
 ) -> dict[str, float]:
     """The metrics of answers: (type, gold, answer) rows."""
     examples = [_tiny_example(i, "", json.dumps({"type": kind, "items": gold})) for i, (kind, gold, _) in enumerate(rows)]
-    monkeypatch.setattr(task, "greedy_answers", lambda chosen, scoring: [rows[int(e.input_ids[1]) - 5][2] for e in chosen])
+    monkeypatch.setattr(ner_task, "greedy_answers", lambda chosen, scoring: [rows[int(e.input_ids[1]) - 5][2] for e in chosen])
     scoring = Scoring(None, task.tokenizer, None, lambda: None, batch_size=2, max_new_tokens=8, limit=limit)  # type: ignore[arg-type,return-value]
     return task.score(_dataset(examples), scoring)
 

@@ -1,0 +1,91 @@
+"""What generate, evaluate and export share: their options, and opening a checkpoint with what is said meanwhile on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pitstop.cli.arguments.base_dir import base_directory
+from pitstop.cli.terminal.output import notice
+from pitstop.configs.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pitstop.trainers.reporter import Reporter
+    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.using.answering import Answering
+    from pitstop.trainers.using.opened import OpenModel
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="3, run_003, a run's name or a path; 3@last or 3@epoch_002 picks a checkpoint. The best one unless given.",
+    ),
+]
+ModelIdOption = Annotated[
+    str | None, typer.Option("--model-id", metavar="ID", help="Where the base is found now, if the run has no copy of it.")
+]
+
+
+def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str | None = None) -> ResumePlan:
+    """The verified checkpoint that ``run`` means. The run is looked for before the libraries are loaded, which takes seconds.
+
+    Raises ``RunError`` and ``CheckpointError``.
+    """
+    from pitstop.checkpointing.runs.run_directory import locate
+    from pitstop.configs.load import apply_foreign
+    from pitstop.trainers.machine import launch
+
+    file = Path(env_file) if env_file else None
+    base = base_directory(base_dir, file)
+    locate(base, run)
+    apply_foreign(file)
+    launch.prepare_environment()
+    if "torch" not in sys.modules:
+        notice("Loading libraries …")
+    from pitstop.trainers.using import opened
+
+    return opened.choose(base, run, model_id=model_id, env_file=file)
+
+
+def refuse(options: Mapping[str, Any], plan: ResumePlan) -> None:
+    """Raises ``SettingsError`` for options that were given (are not None) and mean nothing for the run's task."""
+    for option, value in options.items():
+        if value is not None:
+            raise SettingsError(
+                f"{option}: {plan.run.label} is of the task {plan.settings.training.task}, for which it means nothing.",
+                hint="Leave it out.",
+            )
+
+
+def telling(total: int) -> Callable[[int], None]:
+    """Says on stderr how many of ``total`` are answered, where that takes a while."""
+    return lambda done: notice(f"{done} of {total} answered") if done < total else None
+
+
+def who_answered(opened: OpenModel, how: Answering) -> dict[str, Any]:
+    """What a JSON report of answers begins with."""
+    plan = opened.plan
+    return {
+        "run": plan.run.label,
+        "checkpoint": plan.info.name,
+        "step": plan.info.step,
+        "base_model": plan.settings.model.id,
+        "device": str(opened.hardware.device),
+        "precision": str(opened.hardware.precision.compute).removeprefix("torch."),
+        "max_new_tokens": how.max_new_tokens,
+        "sampling": asdict(how.sampling) if how.sampling else None,
+    }
+
+
+def reporter() -> Reporter:
+    """Says what goes on while a model is opened, on stderr."""
+    from pitstop.cli.terminal.progress import make_display
+    from pitstop.trainers.reporter import Reporter
+
+    return Reporter(make_display(quiet=False, json_output=True))

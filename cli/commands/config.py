@@ -1,0 +1,102 @@
+"""``pitstop config``: every setting with its source, and whether they are all right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.cli.arguments.base_dir import find_base_run
+from pitstop.cli.arguments.options import with_settings
+from pitstop.cli.reports.settings_view import rows, sources_as_dict
+from pitstop.cli.terminal.output import Column, notice, print_json, say, table
+from pitstop.configs.load import load_settings, settings_to_dict
+from pitstop.naming.names import hub_id, run_name
+
+app = typer.Typer(
+    name="config", help="Show or validate every setting with its source.", no_args_is_help=True, add_completion=False
+)
+
+
+@app.command()
+@with_settings
+def show(
+    json_output: Annotated[bool, typer.Option("--json", help="Print settings and sources as JSON.")] = False,
+    *,
+    flags: dict[str, Any],
+    config_files: list[str],
+    env_file: Path | None,
+) -> None:
+    """Show every setting: what train would use, and where it comes from.
+
+    Flags beat the environment, the environment beats .env, .env beats --config files, those beat the defaults.
+
+    Examples:
+
+      pitstop config show
+      pitstop config show --config training/lora_finetuning --lora-rank 8
+      pitstop config show --json
+    """
+    loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, find_base_run=find_base_run)
+    for note in loaded.notes:
+        notice(note)
+    if json_output:
+        print_json({"settings": settings_to_dict(loaded.settings), "sources": sources_as_dict(loaded), "notes": loaded.notes})
+        return
+    table([Column("Setting"), Column("Value", wrap=True), Column("Source", style="dim", wrap=True)], rows(loaded))
+
+
+@app.command()
+@with_settings
+def validate(
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    *,
+    flags: dict[str, Any],
+    config_files: list[str],
+    env_file: Path | None,
+) -> None:
+    """Check every setting in every source, also those that a stronger source overrides, and the name they give.
+
+    Exits with 0 if all are right, else with 2 and what to change. Reads no model and no data.
+
+    Examples:
+
+      pitstop config validate
+      pitstop config validate --config my.yaml --env-file prod.env
+    """
+    loaded = load_settings(
+        flags=flags,
+        config_files=config_files,
+        env_file=env_file,
+        require_model_and_data=True,
+        check_overridden=True,
+        find_base_run=find_base_run,
+    )
+    name = run_name(loaded.settings, datetime.now().astimezone())
+    if loaded.settings.hub.username:
+        hub_id(loaded.settings.hub.username, name.text)
+    notes = [*loaded.notes, *name.notes]
+    kinds = Counter(source.kind for source in loaded.sources.values())
+    for note in notes:
+        notice(note)
+    if json_output:
+        print_json({"valid": True, "settings": len(loaded.sources), "from": dict(kinds), "notes": notes})
+        return
+    say(
+        f"{len(loaded.sources)} settings are valid ({', '.join(f'{count} from {_PLURAL[kind]}' for kind, count in kinds.items())})."
+    )
+
+
+_PLURAL = {
+    "flag": "flags",
+    "environment": "the environment",
+    "env-file": "the .env file",
+    "config": "--config files",
+    "preset": "presets",
+    "default": "defaults",
+    "run": "the run",
+    "base run": "the base training",
+}

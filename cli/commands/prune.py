@@ -1,0 +1,175 @@
+"""``pitstop prune``: apply retention, and take away what crashes and deletions left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.checkpointing.runs.housekeeping import Item, Outcome, keep_last_n, prune_bases, prune_deleted, prune_run
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
+from pitstop.cli.terminal.output import Column, notice, print_json, say, short_digest, table, warn
+from pitstop.configs.errors import CheckpointError, ResourceError, RunError
+from pitstop.configs.units import human_size
+
+
+@dataclass
+class _Done:
+    """What came of it: for each run its label, what it keeps and why it was left out, if it was; and all together."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=Outcome)
+    broken: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    keep: int | None
+    set_aside: bool
+    dry_run: bool
+
+
+def prune(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path. Every run unless given.")
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep-last-n", metavar="N", min=1, help="Keep this many checkpoints (default: each run's own setting)."),
+    ] = None,
+    dry_run: Annotated[
+        bool | None, typer.Option("--dry-run", help="List what would go and what that frees; delete nothing.")
+    ] = None,
+    set_aside: Annotated[
+        bool | None, typer.Option("--set-aside", help="Delete what recovery and resumes set aside too (.damaged, .superseded).")
+    ] = None,
+    base_dir: BaseDirOption = None,
+    env_file: EnvFileOption = None,
+    json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
+) -> None:
+    """Delete old checkpoints by each run's retention, and what crashes left behind.
+
+    The newest checkpoints stay, and always the best, the last and the one that the newest resume started from. Without RUN
+    the base models go too that no run uses any more. A run in use is left out.
+
+    Examples:
+
+      pitstop prune --dry-run
+      pitstop prune
+      pitstop prune 3 --keep-last-n 2
+      pitstop prune 3 --set-aside --dry-run
+    """
+    base = existing_base_directory(base_dir, Path(env_file) if env_file else None)
+    wish = _Wish(keep, bool(set_aside), bool(dry_run))
+    done = _Done()
+    if run is None:
+        _prune_all(base, wish, done)
+    else:
+        _prune_one(_whole_run(base, run), wish, done)
+    done.outcome.add(prune_deleted(base, dry_run=wish.dry_run))
+    if json_output:
+        print_json(_as_json(base, wish, done))
+    else:
+        _print(base, wish, done)
+    _raise_problems(done)
+
+
+def _whole_run(base: Path, ref: str) -> RunDirectory:
+    run, checkpoint = locate(base, ref)
+    if checkpoint is not None:
+        raise RunError(
+            f"'{ref}' is one checkpoint; prune thins the checkpoints of a whole run",
+            hint=f"pitstop prune {run.label} --keep-last-n N --dry-run shows what N would leave",
+        )
+    return run
+
+
+def _prune_all(base: Path, wish: _Wish, done: _Done) -> None:
+    for record in list_runs(base):
+        run = RunDirectory(Path(record.path))
+        try:
+            _prune_one(run, wish, done)
+        except RunError as error:
+            notice(f"left out: {error.message}")
+            done.runs.append(_entry(run, None, error.message))
+        except CheckpointError as error:
+            warn(f"left out: {error.message}" + (f"; {error.hint}" if error.hint else ""))
+            done.runs.append(_entry(run, None, error.message))
+            done.broken.append(run.label)
+    try:
+        done.outcome.add(prune_bases(base, set_aside=wish.set_aside, dry_run=wish.dry_run))
+    except RunError as error:
+        notice(f"base models are left out: {error.message}")
+
+
+def _prune_one(run: RunDirectory, wish: _Wish, done: _Done) -> None:
+    keep = wish.keep if wish.keep is not None else keep_last_n(run)
+    outcome = prune_run(run, keep, set_aside=wish.set_aside, dry_run=wish.dry_run)
+    if keep is None and len(run.store.names()) > 1:
+        notice(f"{run.label} keeps all its checkpoints (keep_last_n is none); --keep-last-n N thins it")
+    done.runs.append(_entry(run, keep, None))
+    done.outcome.add(outcome)
+
+
+def _entry(run: RunDirectory, keep: int | None, left_out: str | None) -> dict[str, Any]:
+    pins = run.pins() if left_out is None else {}
+    return {
+        "run": run.label,
+        "run_number": run.number,
+        "keep_last_n": keep,
+        "pins": {name: list(reasons) for name, reasons in pins.items()},
+        "left_out": left_out,
+    }
+
+
+def _print(base: Path, wish: _Wish, done: _Done) -> None:
+    items = done.outcome.removed
+    if not items:
+        say(f"nothing to prune in {base}")
+        return
+    columns = [Column("Run"), Column("What", wrap=True), Column("Kind"), Column("Size", "right")]
+    table(columns, [[item.run or "(shared)", short_digest(item.name), item.kind, human_size(item.size)] for item in items])
+    say(f"{'would free' if wish.dry_run else 'freed'} {human_size(done.outcome.size)}: {', '.join(_counts(items))}")
+
+
+def _counts(items: list[Item]) -> Iterator[str]:
+    for kind in dict.fromkeys(item.kind for item in items):
+        count = sum(item.kind == kind for item in items)
+        yield f"{count} {kind}{'s' if count > 1 and kind != 'set aside' else ''}"
+
+
+def _as_json(base: Path, wish: _Wish, done: _Done) -> dict[str, Any]:
+    return {
+        "base_dir": str(base),
+        "dry_run": wish.dry_run,
+        "freed_bytes": done.outcome.size,
+        "removed": [
+            {
+                "run": item.run or None,
+                "name": item.name,
+                "kind": item.kind,
+                "path": str(item.path),
+                "size_bytes": item.size,
+            }
+            for item in done.outcome.removed
+        ],
+        "failed": [{"run": item.run or None, "name": item.name, "reason": reason} for item, reason in done.outcome.failed],
+        "runs": done.runs,
+    }
+
+
+def _raise_problems(done: _Done) -> None:
+    """After the rest is done and said: what refused to go, then runs that could not be judged."""
+    if done.outcome.failed:
+        reasons = "\n".join(f"  {reason}" for _, reason in done.outcome.failed)
+        raise ResourceError(
+            f"not everything could be removed:\n{reasons}",
+            hint="what is kept is intact; check the permissions and the disk, then prune again",
+        )
+    if done.broken:
+        raise CheckpointError(f"left out: {', '.join(done.broken)} (the reasons are above)", hint="the others are done")

@@ -1,0 +1,191 @@
+"""``pitstop push``: bring what a run has to the Hub."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.checkpointing.runs.push_records import Destination, Outbox
+from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs, locate
+from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption, base_directory
+from pitstop.cli.arguments.hub_client import hub_client
+from pitstop.cli.terminal.output import notice, print_json, say, warn
+from pitstop.configs.errors import HubError, PitstopError, RunError, SettingsError
+
+
+def push(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path.")] = None,
+    everything: Annotated[bool | None, typer.Option("--all", help="What is left of every run that is pushed.")] = None,
+    hub_repo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO",
+            help="Repository, as owner/name (default: the one it has, else the account and the run's name).",
+        ),
+    ] = None,
+    public: Annotated[bool | None, typer.Option("--public", help="Make a new repository public.")] = None,
+    push_base: Annotated[bool | None, typer.Option("--push-base", help="Push the frozen base too.")] = None,
+    hub_keep_last_n: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Checkpoints kept on the Hub beside the best one (default: all).")
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="Give up after so long without a success.")] = 600.0,
+    base_dir: BaseDirOption = None,
+    env_file: TokenFileOption = None,
+    json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
+) -> int:
+    """Push a run's checkpoints to the Hub, or what is left of them.
+
+    One commit a checkpoint, oldest first; what is there already is not sent again. The repository is made if need be,
+    private unless told. A run that was pushed once goes on being pushed when it is resumed.
+
+    Examples:
+
+      pitstop push 3
+      pitstop push 3 --hub-repo my-org/medical-ner
+      pitstop push --all
+    """
+    if (run is None) == (not everything):
+        raise SettingsError("Which run?", hint="Give one (pitstop push 3), or --all for every run that is to be pushed.")
+    if everything and hub_repo is not None:
+        raise SettingsError("--hub-repo names one repository, --all means several.", hint="Push that run by itself.")
+    base = base_directory(base_dir, Path(env_file) if env_file else None)
+    wanted = {"repo": hub_repo, "private": False if public else None, "push_base": push_base, "keep_last_n": hub_keep_last_n}
+    runs = _runs_to_push(base) if everything else [_only(base, str(run))]
+    client = hub_client(Path(env_file) if env_file else None)
+    tell = notice if json_output else say
+    results = [_push(one, wanted, client, timeout, tell, keep_going=bool(everything)) for one in runs]
+    if json_output:
+        print_json(results if everything else results[0])
+    elif everything and not runs:
+        notice("no run here is to be pushed; pitstop push RUN pushes one")
+    return HubError.exit_code if any(result["problem"] for result in results) else 0
+
+
+def _only(base: Path, ref: str) -> RunDirectory:
+    run, checkpoint = locate(base, ref)
+    if checkpoint is not None:
+        raise RunError(f"'{ref}' is one checkpoint; push brings whole runs", hint=f"pitstop push {run.label}")
+    return run
+
+
+def _runs_to_push(base: Path) -> list[RunDirectory]:
+    runs = [RunDirectory(Path(record.path)) for record in list_runs(base)]
+    return [run for run in runs if _is_wanted(run)]
+
+
+def _is_wanted(run: RunDirectory) -> bool:
+    try:
+        return Outbox(run.path).destination() is not None and bool(run.store.list())
+    except PitstopError:
+        return True  # damaged records: the push says so
+
+
+def _push(
+    run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, tell: Callable[[str], None], *, keep_going: bool
+) -> dict[str, Any]:
+    """Push one run. With ``keep_going`` an error is told and returned, so that the other runs have their turn."""
+    result: dict[str, Any] = {"run": run.label, "repo": None, "commits": 0, "left": [], "problem": None}
+    try:
+        _push_here(run, wanted, client, timeout, result)
+    except PitstopError as error:
+        if not keep_going:
+            raise
+        warn(error.message if run.label in error.message else f"{run.label}: {error.message}")
+        if error.hint:
+            notice(f"hint: {error.hint}")
+        return {**result, "problem": error.message}
+    tell(f"{run.label} is on the Hub: {result['repo']}" + ("" if result["commits"] else " (all was there already)"))
+    return result
+
+
+def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, result: dict[str, Any]) -> None:
+    """Push one run and put into ``result`` how far that came. ``HubError`` where something is left."""
+    run.check_made_by_train("push", "upload the directory of a checkpoint with `hf upload`; it is an ordinary adapter or model")
+    from huggingface_hub import is_offline_mode
+
+    from pitstop.checkpointing.hub.contents import check_pushable
+    from pitstop.checkpointing.hub.pacing import Backoff
+    from pitstop.checkpointing.hub.pump import pump
+    from pitstop.checkpointing.hub.uploader import Pacing, Uploader
+    from pitstop.configs.load import load_settings
+
+    hub = load_settings(base=_settings_of(run), base_name=f"{run.label}/config.json").settings.hub
+    check_pushable(run)
+    box = Outbox(run.path)
+    with box.alone():
+        box.open(_destination(box.destination(), hub, wanted))
+        uploader = Uploader(run, client, Pacing(hub.retry_s, hub.commits_per_hour))
+        progress = _Progress(run, timeout)
+        complete = pump(uploader, Backoff(hub.retry_s), progress, progress)
+        left = run.not_on_the_hub()
+        result.update(repo=uploader.arrived.repo, commits=progress.commits, left=left)
+    if not complete and progress.problem is None:
+        progress.problem = f"the Hub could not be reached ({progress.last_trouble})"
+        if is_offline_mode():
+            progress.problem, progress.hint = progress.last_trouble, "unset HF_HUB_OFFLINE"
+    if progress.problem is not None:
+        raise HubError(f"{run.label} is not on the Hub: {progress.problem} ({_left(left)})", hint=progress.hint)
+
+
+def _left(names: Sequence[str]) -> str:
+    if len(names) > 1:
+        return f"left: {len(names)} checkpoints, {names[0]} to {names[-1]}"
+    return f"left: {names[0] if names else 'the records'}"
+
+
+def _settings_of(run: RunDirectory) -> dict[str, Any]:
+    return {key: value for key, value in run.settings().items() if key != "sources"}
+
+
+def _destination(before: Destination | None, hub: Any, wanted: Mapping[str, Any]) -> Destination:
+    """Where to: what the flags say, then where the run goes already, then its settings."""
+    given = {key: value for key, value in wanted.items() if value is not None}
+    return replace(before or Destination.of(hub), **given)
+
+
+class _Progress:
+    """Tells how it goes, and gives up after ``timeout`` seconds in which nothing went through."""
+
+    def __init__(self, run: RunDirectory, timeout: float) -> None:
+        self.run, self.timeout = run, timeout
+        self.commits = 0
+        self.problem: str | None = None
+        self.hint: str | None = f"pitstop push {run.label} goes on where this ended"
+        self.last_trouble = ""
+        self.ending = True
+        self.finished = run.status() in ("completed", "stopped")
+        self._last_success = time.monotonic()
+
+    def pushed(self, done: Any) -> None:
+        """A commit went through."""
+        self.commits += 1
+        self._last_success = time.monotonic()
+        where = f" to {done.repo}" if self.commits == 1 else ""
+        notice(f"pushed {done.what}{where} ({done.commit[:7]})")
+
+    def trouble(self, reason: str, wait_s: float) -> None:
+        """A try failed."""
+        self.last_trouble = reason
+        if wait_s:
+            notice(f"{reason}; trying again in {wait_s:.0f} s")
+
+    def spoilt(self, error: PitstopError) -> None:
+        """A checkpoint is left out; the others go on."""
+        self.problem, self.hint = error.message, error.hint
+
+    def stopped(self, error: PitstopError) -> None:
+        """Pushing has ended for good."""
+        self.problem, self.hint = error.message, error.hint or self.hint
+
+    def wait(self, seconds: float | None) -> bool:
+        """Pass the time, unless that is over."""
+        left = self._last_success + self.timeout - time.monotonic()
+        if seconds is None or left <= 0:
+            return False
+        time.sleep(min(seconds, left))
+        return True

@@ -1,0 +1,218 @@
+"""``pitstop resume``: continue a run where a checkpoint left it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.cli.arguments.base_dir import base_directory
+from pitstop.cli.arguments.options import with_settings
+from pitstop.cli.terminal.output import print_json
+from pitstop.cli.terminal.progress import make_display
+from pitstop.configs.errors import RunError, SettingsError
+from pitstop.configs.load import apply_foreign, load_settings
+
+_BASE_DIR, _RUN_NUMBER = "training.checkpoint.base_dir", "training.checkpoint.run_number"
+
+
+@with_settings(config=False, exclude=("training.checkpoint.resume_from_run",))
+def resume(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="3, run_003, a run's name or a path; 3@best picks a checkpoint. The newest run unless given."),
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="last, best, epoch_003 or checkpoint-100.")] = None,
+    from_hub: Annotated[
+        str | None,
+        typer.Option(
+            "--from-hub",
+            metavar="REPO",
+            help="Pull the run from this repository on the Hub first; owner/name@best picks a checkpoint.",
+        ),
+    ] = None,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow-changed-data", help="Go on although the training data has changed.")
+    ] = False,
+    allow_changed_base: Annotated[
+        bool, typer.Option("--allow-changed-base", help="Go on although the base model has changed.")
+    ] = False,
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            "--fallback", metavar="new", help="new: where no checkpoint can be used, start a new run with the same settings."
+        ),
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON at the end; progress goes to stderr.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")] = False,
+    *,
+    flags: dict[str, Any],
+    config_files: list[str],
+    env_file: Path | None,
+) -> int:
+    """Continue a run exactly where a checkpoint left it, in the middle of an epoch too.
+
+    The run's own settings apply; flags change them from here on, and what changes is printed and recorded. --epochs is
+    the new total.
+
+    Examples:
+
+      pitstop resume
+      pitstop resume 3
+      pitstop resume --run-number 3 --epochs 15 --learning-rate 1e-5
+      pitstop resume 3 --checkpoint best
+      pitstop resume 3@epoch_002
+      pitstop resume 3 --fallback new
+      pitstop resume --from-hub owner/name --dataset data.jsonl
+    """
+    if fallback not in (None, "new"):
+        raise SettingsError(f"--fallback: '{fallback}' is not one of: new.", hint="Leave it out, or give --fallback new.")
+    base_dir = str(base_directory(flags.get(_BASE_DIR), env_file))
+    if run is not None and _RUN_NUMBER in flags:
+        raise RunError(f"Both RUN ({run}) and --run-number were given.", hint="Give one of them.")
+    wanted = run if run is not None else _numbered(flags, env_file)
+    arguments: Sequence[str] = sys.argv[1:]
+    if from_hub is not None:
+        _refuse_two_runs(from_hub, wanted)
+        wanted = str(_pull(from_hub, checkpoint, base_dir, env_file, quiet=quiet))
+        checkpoint, arguments = None, _of_pulled(arguments, wanted)
+    return resume_run(
+        wanted,
+        base_dir=base_dir,
+        checkpoint=checkpoint,
+        flags={path: value for path, value in flags.items() if path not in (_BASE_DIR, _RUN_NUMBER)},
+        env_file=env_file,
+        allow_changed_data=allow_changed_data,
+        allow_changed_base=allow_changed_base,
+        fallback_new=fallback == "new",
+        json_output=json_output,
+        quiet=quiet,
+        arguments=arguments,
+    )
+
+
+def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
+    """The run that ``--run-number`` means; of the settings in ``.env``, which are for new runs, none counts."""
+    if _RUN_NUMBER not in flags:
+        return None
+    settings = load_settings(flags={_RUN_NUMBER: flags[_RUN_NUMBER]}, env_file=env_file, base={}).settings
+    return str(settings.training.checkpoint.run_number)
+
+
+def _refuse_two_runs(from_hub: str, wanted: str | None) -> None:
+    from pitstop.trainers.machine import launch
+
+    if wanted is not None:
+        raise RunError(
+            f"Both a run ({wanted}) and --from-hub {from_hub} were given.",
+            hint="--from-hub makes a new run here: leave the other out, or give the run alone to continue it.",
+        )
+    if launch.is_worker():  # each process would pull
+        raise SettingsError(
+            "--from-hub cannot be given to several processes that another program started.",
+            hint=f"First `pitstop pull {from_hub}`, then start the processes with the number of that run; or use --num-processes.",
+        )
+
+
+def _pull(from_hub: str, checkpoint: str | None, base_dir: str, env_file: Path | None, *, quiet: bool) -> Path:
+    from pitstop.cli.commands.pull import pull_run
+
+    return pull_run(from_hub, checkpoint, Path(base_dir), env_file, quiet=quiet).run.path
+
+
+def _of_pulled(arguments: Sequence[str], run: str) -> list[str]:
+    """The command line with the run that is here now in place of the repository, for processes that are started with it."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, given, _ = word.partition("=")
+        if option not in ("--from-hub", "--checkpoint"):
+            kept.append(word)
+        elif not given:
+            next(words, None)
+    at = kept.index("resume") + 1 if "resume" in kept else 0
+    return [*kept[:at], run, *kept[at:]]
+
+
+def resume_run(
+    run: str | None,
+    *,
+    base_dir: str,
+    flags: Mapping[str, Any],
+    env_file: Path | None,
+    checkpoint: str | None = None,
+    allow_changed_data: bool = False,
+    allow_changed_base: bool = False,
+    fallback_new: bool = False,
+    json_output: bool,
+    quiet: bool,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Resume ``run`` (the newest if ``None``); returns the exit code. Raises ``PitstopError``.
+
+    ``arguments`` are those of the processes that are started where there are to be several; this one's unless given.
+    """
+    from pitstop.checkpointing.runs.run_directory import locate
+
+    reference = run if run is not None else _newest(base_dir)
+    directory, _ = locate(base_dir, reference)
+    directory.check_made_by_train("resume", f"start that program again with run_number={directory.number}")
+    apply_foreign(env_file)
+    processes = _processes(directory.config(), flags)
+    from pitstop.trainers.machine import launch
+
+    launch.prepare_environment()
+    if processes > 1 and not launch.is_worker():
+        return launch.launch(processes, sys.argv[1:] if arguments is None else arguments)
+    display = make_display(quiet=quiet, json_output=json_output)
+    from pitstop.cli.commands.train import speaking_for_all
+
+    if launch.rank() == 0:
+        display.line("Loading libraries …")
+    from pitstop.trainers.training.resuming import ResumeRequest
+    from pitstop.trainers.training.worker import resume as resume_here
+
+    request = ResumeRequest(
+        base_dir=base_dir,
+        run=reference,
+        checkpoint=checkpoint,
+        flags=flags,
+        env_file=env_file,
+        allow_changed_data=allow_changed_data,
+        allow_changed_base=allow_changed_base,
+        fallback_new=fallback_new,
+    )
+    with speaking_for_all():
+        result = resume_here(request, now=datetime.now().astimezone(), display=display)
+    if json_output and result.summary:
+        print_json(result.summary)
+    return result.exit_code
+
+
+def _newest(base_dir: str) -> str:
+    from pitstop.checkpointing.runs.run_directory import list_runs
+
+    records = list_runs(base_dir)
+    if not records:
+        raise RunError(f"There is no run in {base_dir}.", hint="Start one with 'pitstop train', or point --base-dir at the runs.")
+    return str(max(records, key=lambda record: record.created_at or "").path)
+
+
+def _processes(config: Mapping[str, Any], flags: Mapping[str, Any]) -> int:
+    """As many as the flag says or the run started with. ``CheckpointError`` where config.json holds no such number."""
+    asked = flags.get("training.num_processes")
+    if asked is not None:
+        return int(asked)
+    from pitstop.checkpointing.store.vetting import check_setting
+    from pitstop.configs.leaves import by_path
+
+    training = config.get("training")
+    found = training.get("num_processes", 1) if isinstance(training, dict) else 1
+    check_setting(by_path()["training.num_processes"], found, "config.json of the run")
+    return int(found)

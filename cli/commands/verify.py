@@ -1,0 +1,145 @@
+"""``pitstop verify``: hash everything again and say what is not what was written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.verification import DAMAGED, NEWER, OK, Part, Verifier, notes
+from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
+from pitstop.cli.terminal.output import Column, is_terminal, notice, print_json, say, short_digest, table
+from pitstop.configs.errors import CheckpointError
+from pitstop.configs.units import human_size
+
+_NOTHING = "-"
+_NAMED = 5
+
+
+def verify(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path; 3@best that checkpoint only. All unless given."),
+    ] = None,
+    base_dir: BaseDirOption = None,
+    env_file: EnvFileOption = None,
+    json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
+) -> None:
+    """Hash every file of checkpoints and base models again, and read each run's JSON files.
+
+    Changes nothing and takes no lock, so it may run beside a training. Exit code 4 when anything is damaged, or was written
+    by a newer Pitstop.
+
+    Examples:
+
+      pitstop verify
+      pitstop verify 3
+      pitstop verify 3@best
+      pitstop verify --json | jq -r '.parts[] | select(.state != "ok") | .path'
+    """
+    base = existing_base_directory(base_dir, Path(env_file) if env_file else None)
+    parts, said = _check(base, run)
+    if json_output:
+        print_json(_as_json(base, parts, said))
+    else:
+        _print(base, parts, said)
+    _refuse_bad(parts)
+
+
+def _check(base: Path, ref: str | None) -> tuple[list[Part], list[str]]:
+    tell, done = _teller()
+    try:
+        verifier = Verifier(tell)
+        if ref is not None:
+            return _check_one(verifier, *locate(base, ref))
+        runs = [RunDirectory(Path(record.path)) for record in list_runs(base)]
+        parts = list(verifier.all(base))
+        return parts, [text for run in runs for text in notes(run)]
+    finally:
+        done()
+
+
+def _check_one(verifier: Verifier, run: RunDirectory, checkpoint: str | None) -> tuple[list[Part], list[str]]:
+    if checkpoint is None:
+        return list(verifier.run(run)), notes(run)
+    return list(verifier.checkpoint(run, run.store.resolve_name(checkpoint))), []
+
+
+def _teller() -> tuple[Any, Any]:
+    """A line on a terminal's stderr that says what is being hashed, and what takes it away again; silent elsewhere."""
+    if not is_terminal(sys.stderr):
+        return (lambda what: None), (lambda: None)
+    return (
+        lambda what: print(f"\r\x1b[Khashing {what[:60]}", end="", file=sys.stderr, flush=True),
+        lambda: print("\r\x1b[K", end="", file=sys.stderr, flush=True),
+    )
+
+
+def _print(base: Path, parts: Sequence[Part], said: Sequence[str]) -> None:
+    if not parts:
+        notice(f"nothing to verify in {base}: no run, no base model")
+        return
+    columns = [Column("Run"), Column("What"), Column("State"), Column("Size", "right")]
+    table(columns, [[part.run or "(shared)", short_digest(part.what), part.state, _size(part.size)] for part in parts])
+    for part in parts:
+        if part.problem:
+            say(f"{part.state}: {part.problem}")
+    for text in said:
+        say(f"note: {text}")
+    if all(part.state == OK for part in parts):
+        notice(f"{len(parts)} checked, all as written")
+
+
+def _size(size: int | None) -> str:
+    return _NOTHING if size is None else human_size(size)
+
+
+def _as_json(base: Path, parts: Sequence[Part], said: Sequence[str]) -> dict[str, Any]:
+    return {
+        "base_dir": str(base),
+        "ok": all(part.state == OK for part in parts),
+        "checked": len(parts),
+        "damaged": sum(part.state == DAMAGED for part in parts),
+        "newer": sum(part.state == NEWER for part in parts),
+        "parts": [
+            {
+                "run": part.run or None,
+                "what": part.what,
+                "path": str(part.path),
+                "state": part.state,
+                "size_bytes": part.size,
+                "problem": part.problem,
+            }
+            for part in parts
+        ],
+        "notes": list(said),
+    }
+
+
+def _refuse_bad(parts: Sequence[Part]) -> None:
+    damaged = [part for part in parts if part.state == DAMAGED]
+    newer = [part for part in parts if part.state == NEWER]
+    if damaged:
+        raise CheckpointError(
+            f"{len(damaged)} of {len(parts)} are damaged: {_names(damaged)}",
+            hint="nothing was changed; `pitstop resume` sets damaged checkpoints aside and goes on from the newest whole one",
+        )
+    if newer:
+        raise CheckpointError(
+            f"{len(newer)} of {len(parts)} were written by a newer pitstop: {_names(newer)}",
+            hint="upgrade: pip install --upgrade pitstop",
+        )
+
+
+def _names(parts: Sequence[Part]) -> str:
+    more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
+    return ", ".join(_listed(parts[:_NAMED])) + more
+
+
+def _listed(parts: Sequence[Part]) -> Iterator[str]:
+    return (f"{part.run} {short_digest(part.what)}".strip() for part in parts)

@@ -1,0 +1,1 @@
+"""What pitstop generate does besides answering prompts: entities, images, and a chat at the terminal."""

@@ -1,0 +1,94 @@
+"""The curves of several runs in one picture."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pitstop.checkpointing.hub.curve import is_steep
+from pitstop.checkpointing.hub.markdown import clean
+from pitstop.cli.reports.compare_text import cut
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#2f6fb5", "#d1495b", "#3a8f5c", "#c77f1a", "#7a4fb0", "#1f9aa6", "#8a5a3c", "#555555")
+"""By number of the run; as many as can be compared."""
+
+_INCHES, _DOTS_PER_INCH = (9.0, 5.0), 120
+_LONGEST_LABEL = 60
+_FEW = 60
+"""Up to so many points of a curve are marked one by one; validation is marked always, since it is sparse."""
+
+
+def picture(content: Mapping[str, Any]) -> bytes | None:
+    """A PNG of the curves in ``content``, as ``comparison`` gives it; None where no run has a point.
+
+    White on every page; validation is dashed. Needs no display, and imports matplotlib only here.
+    """
+    curves = content["curves"]
+    if not any(one["points"] or one["validation_points"] for one in curves["series"]):
+        return None
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with style.context("default"), warnings.catch_warnings():  # whatever a matplotlibrc lying about here says
+        warnings.simplefilter("ignore")  # a name may hold letters that the font has not
+        figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, facecolor="white", layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        _draw(axes, content)
+        _dress(axes, curves)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def _draw(axes: Axes, content: Mapping[str, Any]) -> None:
+    curves = content["curves"]
+    lines, labels = [], []
+    for number, (run, one) in enumerate(zip(content["runs"], curves["series"], strict=True)):
+        who = _short(f"{run['run']} {run['name']}")
+        for key, metric in (("points", curves["metric"]), ("validation_points", curves["validation_metric"])):
+            if not one[key]:
+                continue
+            dashed = key == "validation_points"
+            steps, values = zip(*one[key], strict=True)
+            marker = "o" if dashed or len(steps) <= _FEW else ""
+            lines += axes.plot(
+                steps,
+                values,
+                color=COLOURS[number % len(COLOURS)],
+                linestyle="--" if dashed else "-",
+                linewidth=1.5,
+                marker=marker,
+                markersize=4.0 if dashed else 2.5,
+            )
+            labels.append(f"{_short(metric)}   {who}")
+    # A label that begins with an underscore would be left out, and one with dollars be read as a formula.
+    legend = axes.legend(lines, ["-"] * len(lines), frameon=False, fontsize=8)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)
+
+
+def _dress(axes: Axes, curves: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    if is_steep([value for one in curves["series"] for _, value in [*one["points"], *one["validation_points"]]]):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(_short(curves["metric"]), parse_math=False)
+    axes.grid(True, color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _short(text: str) -> str:
+    return cut(clean(text), _LONGEST_LABEL)

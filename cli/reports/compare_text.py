@@ -1,0 +1,214 @@
+"""A comparison as text: tables no wider than the terminal, and curves in plain characters."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pitstop.checkpointing.hub.curve import is_steep
+from pitstop.cli.terminal.output import is_terminal, paint, plain_lines, say, use_color
+from pitstop.cli.terminal.plot import MARKS, Curve, Look, plot
+from pitstop.configs.text import printable
+
+NOTHING = "-"
+_SHORT_DIGEST = 10
+_VALUE_WIDTHS = (40, 32, 24, 18)
+"""On a terminal no value takes more; less, where that keeps the runs beside each other. A pipe, --html and --json have all of it."""
+
+_LEAST_VALUE = 12
+_COLOURS = ("cyan", "yellow", "green", "red", "magenta", "blue")
+_HEIGHT = 12
+
+Row = tuple[str, list[str]]
+
+
+def print_comparison(content: Mapping[str, Any], *, plotted: bool, complete: bool) -> None:
+    """Print ``content`` on stdout; ``plotted`` with the curves, ``complete`` when it holds all settings."""
+    labels = [run["run"] for run in content["runs"]]
+    _heading("Runs", first=True)
+    for number, run in enumerate(content["runs"]):
+        name = printable(run["name"])
+        if is_terminal():
+            name = cut(name, max(_LEAST_VALUE, shutil.get_terminal_size().columns - len(printable(run["run"])) - 2))
+        say(f"{_painted(run['run'], number)}  {name}")
+    _heading("Settings" if complete else "Settings that differ")
+    rows = [(row["setting"], [setting_text(value) for value in row["values"]]) for row in content["settings"]]
+    if rows:
+        _print_table(labels, rows)
+    else:
+        say("none: these runs have the same settings")
+    _heading("Metrics")
+    _print_table(labels, list(metric_rows(content, star())), right=True)
+    for note in content["notes"]:
+        say(printable(note))
+    if plotted:
+        _print_plot(content["curves"])
+
+
+def star() -> str:
+    """The mark of the best value, as stdout can show it."""
+    return "★" if _is_unicode() else "*"
+
+
+def metric_rows(content: Mapping[str, Any], mark: str) -> Iterator[Row]:
+    """The rows of the table of metrics: what it is called, and a text for each run."""
+    runs = content["runs"]
+    yield "status", [run["status"] for run in runs]
+    yield "steps", [_steps(run) for run in runs]
+    units = [unit for unit in ("tokens", "images") if any(run[unit] is not None for run in runs)] or ["tokens"]
+    for unit in units:
+        yield unit, [count_text(run[unit]) for run in runs]
+    bests = [run["best_checkpoint"] for run in runs]
+    yield "best checkpoint", [best["name"] if best else NOTHING for best in bests]
+    yield "chosen by", [f"{best['metric']} ({best['mode']})" if best else NOTHING for best in bests]
+    for metric in content["metrics"]:
+        cells = [number_text(value) for value in metric["values"]]
+        yield metric["metric"], [f"{cell} {mark}" if index in metric["best"] else cell for index, cell in enumerate(cells)]
+    yield "last logged loss", [number_text(run["last_loss"]) for run in runs]
+    for unit in units:
+        yield f"{unit}/s (median)", [number_text(run[f"{unit}_per_s"]) for run in runs]
+    for title, kind in (("training data", "data"), ("evaluation data", "eval_data"), ("base model", "base")):
+        yield title, _identities([run["identity"][kind] for run in runs], content["same"][kind])
+
+
+def _steps(run: Mapping[str, Any]) -> str:
+    if run["step"] is None:
+        return NOTHING
+    return f"{run['step']:,}/{run['total_steps']:,}" if run["total_steps"] else f"{run['step']:,}"
+
+
+def _identities(values: Sequence[str | None], same: bool | None) -> list[str]:
+    """``same`` for all, or the beginning of each digest."""
+    return ["same" if same else NOTHING if value is None else value[:_SHORT_DIGEST] for value in values]
+
+
+def number_text(value: float | None) -> str:
+    """Four digits; a dash where nothing is known, ``nan`` where it was not finite."""
+    return NOTHING if value is None else f"{value:.4g}"
+
+
+def count_text(value: float | None) -> str:
+    """A whole number with its thousands set apart."""
+    return number_text(value) if value is None or math.isnan(value) else f"{value:,.0f}"
+
+
+def setting_text(value: Any) -> str:
+    """A setting as it would be given; a dash where it is not set."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return str(value).lower()
+    return (",".join(map(setting_text, value)) or "none") if isinstance(value, list) else str(value)
+
+
+# Tables
+
+
+def _print_table(labels: Sequence[str], rows: Sequence[Row], *, right: bool = False) -> None:
+    shown = [(printable(title), [printable(cell) for cell in cells]) for title, cells in rows]
+    labels = [printable(label) for label in labels]
+    if not is_terminal():
+        _print_block(["", *labels], [[title, *cells] for title, cells in shown], right=right)
+        return
+    width = shutil.get_terminal_size().columns
+    head = max(len(title) for title, _ in shown)
+    for number, (block, widest) in enumerate(blocks(labels, shown, width - head)):
+        if number:
+            say()
+        cells = [[title, *(cut(values[index], widest) for index in block)] for title, values in shown]
+        _print_block(["", *(labels[index] for index in block)], cells, right=right)
+
+
+def blocks(labels: Sequence[str], rows: Sequence[Row], room: int) -> list[tuple[list[int], int]]:
+    """Which runs stand beside each other in ``room`` characters, the rest below, and how long values may be there.
+
+    Values are cut before runs are parted; each block has at least one run.
+    """
+    most = [max(_LEAST_VALUE, min(width, room - 2)) for width in _VALUE_WIDTHS]
+    widths = {widest: [_width(index, label, rows, widest) for index, label in enumerate(labels)] for widest in most}
+    widest = next((widest for widest in most if sum(widths[widest]) <= room), most[-2])
+    found: list[list[int]] = []
+    left = 0
+    for index, width in enumerate(widths[widest]):
+        if not found or width > left:
+            found.append([])
+            left = room
+        found[-1].append(index)
+        left -= width
+    return [(block, widest) for block in found]
+
+
+def _width(index: int, label: str, rows: Sequence[Row], widest: int) -> int:
+    return 2 + max([len(label), *(min(len(cells[index]), widest) for _, cells in rows)])
+
+
+def cut(text: str, room: int) -> str:
+    """``text`` with its middle left out where it is longer than ``room``: both ends tell values apart."""
+    if len(text) <= room:
+        return text
+    tail = (room - 1) // 2
+    return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def _print_block(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool) -> None:
+    aligns = ["left", *("right" if right else "left" for _ in titles[1:])]
+    heading, *lines = plain_lines([titles, *rows], aligns)
+    say(paint(heading, "bold"))
+    for line in lines:
+        say(_starred(line))
+
+
+def _starred(line: str) -> str:
+    if not use_color():
+        return line
+    mark = star()
+    return paint(mark, "green").join(line.split(mark)) if mark != "*" else line
+
+
+# Curves
+
+
+def _print_plot(curves: Mapping[str, Any]) -> None:
+    series = curves["series"]
+    values = [value for one in series for _, value in [*one["points"], *one["validation_points"]]]
+    metric, validation = printable(curves["metric"]), printable(curves["validation_metric"])
+    logarithmic = is_steep(values)
+    _heading(f"{metric} by step{', logarithmic' if logarithmic else ''}")
+    if not values:
+        say("nothing is logged yet")
+        return
+    drawn = [Curve(number, one["points"]) for number, one in enumerate(series)]
+    drawn += [Curve(number, one["validation_points"], dashed=True) for number, one in enumerate(series)]
+    unicode, coloured = _is_unicode(), use_color()
+    look = Look(braille=unicode and coloured and len(series) <= len(_COLOURS), lines=unicode)
+    width = shutil.get_terminal_size().columns
+    lines = plot(drawn, width=width, height=_HEIGHT, logarithmic=logarithmic, look=look, paint=_painted)
+    sys.stdout.write("\n".join(lines) + "\n")
+    for number, one in enumerate(series):
+        if one["points"] or one["validation_points"]:
+            _legend(number, one, metric, validation, braille=look.braille)
+
+
+def _legend(number: int, one: Mapping[str, Any], metric: str, validation: str, *, braille: bool) -> None:
+    mark = "⠒" if braille else MARKS[number % len(MARKS)]
+    parts = [f"{_painted(mark * 5, number)} {metric}"] if one["points"] else []
+    if one["validation_points"]:
+        parts.append(f"{_painted(f'{mark * 2} {mark * 2}', number)} {validation}")
+    say(f"  {one['run']}  {'  '.join(parts)}")
+
+
+def _painted(text: str, number: int) -> str:
+    return paint(text, _COLOURS[number % len(_COLOURS)])
+
+
+def _is_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _heading(text: str, *, first: bool = False) -> None:
+    if not first:
+        say()
+    say(paint(text, "bold"))
