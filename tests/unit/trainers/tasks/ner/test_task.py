@@ -293,7 +293,7 @@ def test_the_article_of_a_record(make_task: Callable[..., NerTask], fields: dict
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.floats(0.05, 0.5), st.integers(0, 2**32 - 1))
 def test_an_article_never_stands_on_both_sides_of_a_split(sentences: list[int], fraction: float, seed: int) -> None:
     ids = [f"1234{article}-s{number}" for article, count in enumerate(sentences) for number in range(count)]
-    groups = [task._group(Record({"id": identifier}, "")) for identifier in ids for _ in ("chemical", "disease")]
+    groups = [ner_task._group(Record({"id": identifier}, "")) for identifier in ids for _ in ("chemical", "disease")]
     examples = [_tiny_example(number, group) for number, group in enumerate(groups)]
     parts = hold_out(_dataset(examples), fraction, seed=seed, max_length=8, packing=False)
     sides = [{example.group for example in part.examples} for part in parts]
