@@ -74,6 +74,34 @@ def test_a_golden_run_is_gone_on_with_from_its_end_and_from_its_middle(golden: P
         assert rows(run)[8]["loss"] == pytest.approx(before[8]["loss"], rel=0.05)
 
 
+def test_a_run_of_the_version_before_is_gone_on_with_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the processor and the libraries are those that it was made on; elsewhere the resume says that they are not, and comes close."""
+    shutil.copytree(GOLDEN / "exact-1", tmp_path / "home", symlinks=True)
+    monkeypatch.chdir(tmp_path / "home")
+    run = tmp_path / "home/runs/run_001"
+    before, weights = rows(run), run / "lora_weights"
+    expected = {path.name: path.read_bytes() for path in (weights / "epoch_002").iterdir() if path.suffix == ".safetensors"}
+    assert len(expected) == 3, "adapter, optimizer and average"
+    ended = pitstop("resume", "1@checkpoint-3", "--base-dir", "runs", prepare=_one_thread)
+    assert ended.code == 0, ended.output
+    assert [row["step"] for row in rows(run)] == list(range(1, 13))
+    if "not bit for bit" in ended.output:
+        assert [row["loss"] for row in rows(run)] == pytest.approx([row["loss"] for row in before], rel=0.05)
+        return
+    assert {name: (weights / "epoch_002" / name).read_bytes() for name in expected} == expected
+    timed = {"step_s", "tokens_per_s"}
+    assert [{key: row[key] for key in row.keys() - timed} for row in rows(run)] == [
+        {key: row[key] for key in row.keys() - timed} for row in before
+    ]
+
+
+def _one_thread() -> None:
+    """As it was made: the number of threads is part of what the bits depend on."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def test_a_checkpoint_of_a_later_format_is_refused_by_name_and_left_alone(golden: Path, matrix: Matrix) -> None:
     manifest = golden / "runs/run_001/lora_weights/epoch_002/MANIFEST.json"
     content = unsealed(manifest.read_bytes(), "there")
