@@ -26,7 +26,7 @@ from pitstop.configs.errors import (
     is_out_of_memory,
 )
 from pitstop.configs.secrets import mask
-from pitstop.configs.text import printable
+from pitstop.configs.shown import printable
 
 _MEMORY_HINT = (
     "use less memory: --batch-size 1 with more --gradient-accumulation-steps, a smaller --max-length, "
@@ -114,7 +114,7 @@ def _bug(error: BaseException, arguments: Sequence[str]) -> int:
 
 def save_traceback(error: BaseException, arguments: Sequence[str]) -> Path:
     """Write the traceback of ``error`` to a new private file in the cache and return its path; raises OSError."""
-    from pitstop.configs.cache import cache_directory
+    from pitstop.configs.paths import cache_directory
 
     directory = cache_directory() / "tracebacks"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)

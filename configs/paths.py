@@ -1,4 +1,9 @@
-"""Which settings may be paths. Plain data: commands that only list runs need it, and neither the schema nor pydantic."""
+"""Places on this machine: the settings that may hold one, and the cache directory. Imports neither the schema nor a library."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
 
 PATHS = (
     "model.id",
@@ -12,3 +17,13 @@ PATHS = (
     "training.checkpoint.base_dir",
 )
 """Dotted paths of the settings that may hold a place on this machine."""
+
+
+def cache_directory() -> Path:
+    """``$XDG_CACHE_HOME/pitstop``, or ``~/.cache/pitstop``; the directory may not exist yet.
+
+    As the XDG specification asks, a relative ``XDG_CACHE_HOME`` is ignored.
+    """
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    base = configured if configured.is_absolute() else Path.home() / ".cache"
+    return base / "pitstop"

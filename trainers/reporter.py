@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pitstop.checkpointing.disk.storage import open_regular_file
 from pitstop.configs.secrets import mask
-from pitstop.configs.text import printable
+from pitstop.configs.shown import printable
 
 
 class Display(Protocol):

@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from pitstop.configs.cache import cache_directory
+from pitstop.configs.paths import cache_directory
 
 PROJECT, VERSION = "recbole", "1.2.1"
 SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"

@@ -14,7 +14,7 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.manifest import MAX_BYTES, Manifest, ManifestError, parse_manifest
 from pitstop.checkpointing.disk.storage import FileRecord, file_sha256, read_regular_file
 from pitstop.configs.errors import CheckpointError
-from pitstop.configs.text import printable
+from pitstop.configs.shown import printable
 
 _SYSTEM_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """Files that a file browser leaves in any directory it shows; they are no sign of damage."""

@@ -19,7 +19,7 @@ from pitstop.checkpointing.disk.storage import (
     open_regular_file,
     read_regular_file,
 )
-from pitstop.configs.jsonable import finite
+from pitstop.configs.shown import finite
 
 SUPERSEDED_SUFFIX = ".superseded.jsonl"
 

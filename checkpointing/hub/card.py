@@ -15,7 +15,7 @@ from pitstop.checkpointing.hub.markdown import escaped, quoted, table
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, Entry
 from pitstop.configs.leaves import leaves
 from pitstop.configs.secrets import mask
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 __all__ = ["CardFacts", "model_card", "shown_settings", "shown_value"]
 

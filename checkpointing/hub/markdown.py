@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from pitstop.configs.secrets import mask
-from pitstop.configs.text import printable
+from pitstop.configs.shown import printable
 
 LONGEST = 300
 """No cell, name or path is shown longer than this."""

@@ -43,7 +43,7 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory, install_run
 from pitstop.checkpointing.store import file_sets, vetting
 from pitstop.checkpointing.store.store import choose_best
 from pitstop.configs.errors import CheckpointError, HubError, ResourceError, RunError, is_disk_full
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 RESERVE_BYTES = 16 * 1024 * 1024
 """Kept free beside the files that are fetched: records, directories, and what the client puts beside a download."""

@@ -10,7 +10,7 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, SettingsError
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 
 def checkpoints(run: RunDirectory) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption, base_
 from pitstop.cli.arguments.hub_client import hub_client
 from pitstop.cli.terminal.output import is_terminal, notice, print_json, say, warn
 from pitstop.configs.errors import PitstopError, ResourceError, RunError
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 
 def delete(

@@ -17,7 +17,7 @@ import typer
 
 from pitstop.cli.terminal.output import paint, print_json, say
 from pitstop.configs.errors import EXIT_USAGE
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 Status = Literal["ok", "warn", "fail"]
 

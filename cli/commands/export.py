@@ -12,7 +12,7 @@ from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption
 from pitstop.cli.arguments.opening import ModelIdOption, RunArgument, choose, reporter
 from pitstop.cli.terminal.output import print_json, say, warn
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 _FORMATS = ("adapter", "merged", "ckpt")
 _SIZE = re.compile(r"[1-9][0-9]*(?:KB|MB|GB|TB|KiB|MiB|GiB|TiB)", re.IGNORECASE)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pitstop.cli.terminal.output import notice, print_json, say
-from pitstop.configs.units import human_duration
+from pitstop.configs.shown import human_duration
 
 
 def fetch_demo(

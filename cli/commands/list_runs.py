@@ -16,8 +16,7 @@ from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, base_di
 from pitstop.cli.terminal.output import Column, is_terminal, notice, print_json
 from pitstop.cli.terminal.tables import print_table
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.text import json_safe
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size, json_safe
 
 if TYPE_CHECKING:
     from pitstop.checkpointing.runs.push_status import Standing

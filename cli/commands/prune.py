@@ -15,7 +15,7 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
 from pitstop.cli.terminal.output import Column, notice, print_json, say, short_digest, table, warn
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pitstop.checkpointing.runs.run_directory import locate
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.reports.run_report import report
 from pitstop.cli.terminal.output import Column, paint, print_json, say, table, warn
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 _NOTHING = "-"
 _SHOWN_METRICS = 4

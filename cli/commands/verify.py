@@ -15,7 +15,7 @@ from pitstop.checkpointing.runs.verification import DAMAGED, NEWER, OK, Part, Ve
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
 from pitstop.cli.terminal.output import Column, is_terminal, notice, print_json, say, short_digest, table
 from pitstop.configs.errors import CheckpointError
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 _NOTHING = "-"
 _NAMED = 5

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pitstop.cli.terminal.output import notice, paint, say, warn
 from pitstop.configs.errors import PitstopError
-from pitstop.configs.text import printable
+from pitstop.configs.shown import printable
 
 if TYPE_CHECKING:
     from pitstop.trainers.training.resuming import ResumePlan

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from pitstop.cli.reports.compare_text import metric_rows, setting_text
-from pitstop.configs.text import printable
+from pitstop.configs.shown import printable
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }

@@ -11,7 +11,7 @@ from typing import Any
 from pitstop.checkpointing.hub.curve import is_steep
 from pitstop.cli.terminal.output import is_terminal, paint, plain_lines, say, use_color
 from pitstop.cli.terminal.plot import MARKS, Curve, Look, plot
-from pitstop.configs.text import printable
+from pitstop.configs.shown import printable
 
 NOTHING = "-"
 _SHORT_DIGEST = 10

@@ -9,7 +9,7 @@ from pitstop.cli.reports.settings_view import rows, sources_as_dict
 from pitstop.cli.terminal.output import Column, notice, print_json, say, table, warn
 from pitstop.cli.terminal.progress import PlainDisplay
 from pitstop.configs.load import Loaded, settings_to_dict
-from pitstop.configs.units import human_duration, human_size
+from pitstop.configs.shown import human_duration, human_size
 
 
 def show_plan(loaded: Loaded, *, json_output: bool) -> int:

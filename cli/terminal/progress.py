@@ -7,7 +7,7 @@ import time
 from typing import IO, Any
 
 from pitstop.cli.terminal.output import is_terminal, use_color, warn
-from pitstop.configs.units import human_duration, human_size
+from pitstop.configs.shown import human_duration, human_size
 from pitstop.trainers.reporter import Display, NoDisplay
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from pitstop.cli.terminal.output import Column, is_terminal, notice, paint, plain_lines, use_color
-from pitstop.configs.text import printable
+from pitstop.configs.shown import printable
 
 RICH_ROWS = 60
 SHORTEST = 16

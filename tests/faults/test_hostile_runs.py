@@ -20,7 +20,7 @@ from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run
 from pitstop.configs.errors import CheckpointError, RunError
-from pitstop.configs.text import json_safe, printable
+from pitstop.configs.shown import json_safe, printable
 from pitstop.trainers.reporter import NoDisplay, Reporter
 from support.cli import Cli
 from support.forging import CONFIG, change_json, commit, deep_directory, snapshot, sound_files

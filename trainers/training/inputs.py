@@ -11,9 +11,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from pitstop.configs.cache import cache_directory
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
+from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.content import is_large

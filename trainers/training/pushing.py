@@ -22,7 +22,7 @@ from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import HubError
 from pitstop.configs.schema import Settings
-from pitstop.configs.units import human_duration
+from pitstop.configs.shown import human_duration
 from pitstop.trainers.reporter import Reporter
 
 VERDICT_TIMEOUT_S = 30.0

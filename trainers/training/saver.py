@@ -20,7 +20,7 @@ from pitstop.checkpointing.store import vetting
 from pitstop.checkpointing.store.store import CheckpointInfo
 from pitstop.configs.errors import ResourceError, first_line, is_disk_full
 from pitstop.configs.schema import Settings
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.engine import Engine, agree, gather_bytes
 from pitstop.trainers.loop.loop import Boundary, Plan

@@ -24,7 +24,7 @@ from pitstop.checkpointing.store.store import CheckpointInfo
 from pitstop.configs.errors import CheckpointError, PitstopError, ResourceError, SettingsError, first_line, is_out_of_memory
 from pitstop.configs.load import Loaded, settings_to_dict
 from pitstop.configs.schema import Settings
-from pitstop.configs.units import human_duration, human_size
+from pitstop.configs.shown import human_duration, human_size
 from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pitstop.checkpointing.disk.storage import LocalStorage, temporary_name, to_trash
 from pitstop.configs.errors import ResourceError, SettingsError, first_line, is_disk_full
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 
 MARKER = "pitstop_export.json"
 """What tells a directory that may be replaced from one that holds something else."""

@@ -9,7 +9,7 @@ import psutil
 from numpy.typing import NDArray
 
 from pitstop.configs.errors import DataError, ResourceError
-from pitstop.configs.units import human_size
+from pitstop.configs.shown import human_size
 from pitstop.trainers.data.images.image_set import ImageSet
 from pitstop.trainers.data.images.picture import SUFFIXES, BadImage, read_picture
 from pitstop.trainers.data.records import BadRows, NoData

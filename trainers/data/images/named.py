@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitstop.configs.cache import cache_directory
 from pitstop.configs.errors import DataError
+from pitstop.configs.paths import cache_directory
 from pitstop.trainers.data.images import cifar
 from pitstop.trainers.data.images.download import Published, download
 from pitstop.trainers.data.images.idx import has_idx_files

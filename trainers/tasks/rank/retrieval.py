@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write, make_directories
-from pitstop.configs.cache import cache_directory
+from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import RankSettings
 from pitstop.trainers.tasks.rank import retrievers
 from pitstop.trainers.tasks.rank.draws import sample

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pitstop.configs.units import human_duration
+from pitstop.configs.shown import human_duration
 from pitstop.trainers.data.order import permutation
 from pitstop.trainers.tasks.rank.draws import draws, sample
 from pitstop.trainers.tasks.rank.measures import mean_measures

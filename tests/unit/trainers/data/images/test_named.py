@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.configs.cache import cache_directory
 from pitstop.configs.errors import DataError, ResourceError
+from pitstop.configs.paths import cache_directory
 from pitstop.trainers.data.images import cifar, download, named
 from pitstop.trainers.data.images.cifar import read_cifar_archive
 from pitstop.trainers.data.images.download import Published

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pitstop.configs.cache import cache_directory
 from pitstop.configs.load import load_settings
+from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
 from pitstop.trainers.tasks.rank.sequences import Sequences
 

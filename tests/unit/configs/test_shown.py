@@ -1,10 +1,10 @@
-"""Sizes and durations as a person would say them."""
+"""Sizes and durations in words."""
 
 from __future__ import annotations
 
 import pytest
 
-from pitstop.configs.units import human_duration, human_size
+from pitstop.configs.shown import human_duration, human_size
 
 
 @pytest.mark.parametrize(
