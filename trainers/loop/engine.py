@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.order import BatchShape, micro_batches
 from pitstop.trainers.loop.ema import Ema
 from pitstop.trainers.loop.optim import trainable
+from pitstop.trainers.machine.processes import agree, gather_bytes
 from pitstop.trainers.models.objective import Objective
 from pitstop.trainers.models.trained import Trained, TrainedAdapter
 from pitstop.trainers.tasks.base import Interrupted, Scoring
@@ -255,56 +255,6 @@ def _add_by_source(sums: torch.Tensor, each: torch.Tensor, data: Sequences, ids:
     pieces = each.split(data.supervised_in(ids).tolist())
     for source, piece in zip(data.sources_of(ids).tolist(), pieces, strict=True):
         sums[1 + source] += piece.sum()
-
-
-def join_processes(device: torch.device) -> None:
-    """Join the group of processes that a launcher started; nothing happens without one."""
-    from accelerate import PartialState
-
-    PartialState(cpu=device.type == "cpu")
-
-
-def build_accelerator(mixed: str, device: torch.device) -> Any:
-    """Accelerate's entry: process group, device placement, autocast, loss scaling."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Accelerator(
-            mixed_precision=mixed,
-            cpu=device.type == "cpu",
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
-        )
-
-
-def gather_bytes(data: bytes, device: torch.device) -> list[bytes]:
-    """Each process's bytes, in rank order, on every process. Tensors carry them: nothing is pickled."""
-    if not dist.is_initialized():
-        return [data]
-    mine = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()).to(device)
-    world = dist.get_world_size()
-    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
-    dist.all_gather(lengths, torch.tensor([len(data)], dtype=torch.int64, device=device))
-    width = max(int(length) for length in lengths)
-    padded = torch.zeros(width, dtype=torch.uint8, device=device)
-    padded[: len(data)] = mine
-    parts = [torch.zeros(width, dtype=torch.uint8, device=device) for _ in range(world)]
-    dist.all_gather(parts, padded)
-    return [bytes(part[: int(length)].cpu().numpy().tobytes()) for part, length in zip(parts, lengths, strict=True)]
-
-
-def agree(flag: int, device: torch.device) -> int:
-    """The largest of all processes' flags: how they agree to act on something that one of them noticed."""
-    return agree_on([flag], device)[0]
-
-
-def agree_on(flags: Sequence[int], device: torch.device) -> list[int]:
-    """``agree`` on several flags in one exchange."""
-    if not dist.is_initialized():
-        return list(flags)
-    tensor = torch.tensor(flags, dtype=torch.int64, device=device)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return [int(flag) for flag in tensor.tolist()]
 
 
 def _generators(device: torch.device) -> list[torch.Tensor]:

@@ -12,10 +12,11 @@ import numpy as np
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.loop.engine import Engine, StepStats, agree_on
+from pitstop.trainers.loop.engine import Engine, StepStats
 from pitstop.trainers.loop.progress import Progress, SourceProgress
 from pitstop.trainers.loop.schedule import learning_rate
 from pitstop.trainers.loop.sizing import Sizing
+from pitstop.trainers.machine.processes import agree_on
 from pitstop.trainers.machine.signals import INTERRUPT, SAVE, SignalFlag
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from pitstop.trainers.data.records import Record
-from pitstop.trainers.loop.sizing import Pieces
+from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.models.base import quiet_libraries
 from pitstop.trainers.tasks.sft import SftTask
 

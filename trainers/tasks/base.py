@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.how import Reading
-from pitstop.trainers.loop.sizing import Pieces
+from pitstop.trainers.machine.memory_pieces import Pieces
 
 if TYPE_CHECKING:
     import torch

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-import torch.distributed as dist
 
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
@@ -21,6 +19,7 @@ from pitstop.trainers.data.cache.surroundings import surroundings
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.how import Reading
 from pitstop.trainers.data.mixture import Mixture
+from pitstop.trainers.machine.processes import main_process_first
 from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.reporter import Reporter
@@ -240,22 +239,3 @@ def _check_monitor(settings: Settings, task: Task, evaluation: Sequences | None)
         raise SettingsError(
             f"MONITOR = {monitor} is not computed with EVAL_SCORE_EXAMPLES = 0.", hint="Give --eval-score-examples 100, say."
         )
-
-
-@contextlib.contextmanager
-def main_process_first(longest: timedelta | None = None) -> Iterator[None]:
-    """Let the first process run the body before the others, so that a download happens once.
-
-    With ``longest`` the others wait so long for it, and not as long as for a step.
-    """
-    if not dist.is_initialized():
-        yield
-        return
-    group = dist.new_group(backend="gloo", timeout=longest) if longest else None
-    if dist.get_rank() > 0:
-        dist.barrier(group)
-    yield
-    if dist.get_rank() == 0:
-        dist.barrier(group)
-    if group is not None:
-        dist.destroy_process_group(group)

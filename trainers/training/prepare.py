@@ -15,10 +15,11 @@ from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.state import state
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.loop.engine import Engine, build_accelerator, join_processes
+from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.optim import build_optimizer, trainable
 from pitstop.trainers.machine.device import Precision, choose_device, choose_precision, make_deterministic
 from pitstop.trainers.machine.environment import describe
+from pitstop.trainers.machine.processes import build_accelerator, join_processes
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
 from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, quiet_libraries
 from pitstop.trainers.models.family import Family, family_of

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pitstop.trainers.data.records import NoData
 from pitstop.trainers.loop.loop import ALL_DONE, Plan
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.environment import differences, in_one_line
-from pitstop.trainers.machine.launch import rank
+from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
@@ -256,35 +256,23 @@ def _refuse_fixed(changes: Mapping[str, Any], request: ResumeRequest, method: st
             )
 
 
-def open_together(
-    request: ResumeRequest, reporter: Reporter, stack: contextlib.ExitStack, send: Callable[[bytes], bytes]
-) -> ResumePlan:
+def open_together(request: ResumeRequest, reporter: Reporter, stack: contextlib.ExitStack, device: torch.device) -> ResumePlan:
     """Open the run on the first process and give every process its choice, or its error; the lock lives as long as ``stack``.
 
-    ``send`` gives every process the bytes of the first one. Raises what ``open_run`` raises, on all of them.
+    Raises what ``open_run`` raises, on all of them.
     """
-    chosen: ResumePlan | None = None
-    content: dict[str, Any] = {}
-    failure: PitstopError | None = None
-    if rank() == 0:
-        try:
-            chosen = stack.enter_context(open_run(request, reporter))
-            content = {"run": str(chosen.run.path), "checkpoint": chosen.info.name}
-        except PitstopError as error:
-            failure = error
-            content = {"error": error.message, "exit_code": error.exit_code}
-    agreed = json.loads(send(json.dumps(content).encode()))
-    if failure is not None:
-        raise failure
-    if "error" in agreed:
-        kind = CheckpointError if agreed["exit_code"] == CheckpointError.exit_code else PitstopError
-        error = kind(agreed["error"])
-        error.exit_code = agreed["exit_code"]
-        raise error
-    if chosen is not None:
-        return chosen
-    run = RunDirectory(Path(agreed["run"]))
-    return plan_from(run, run.store.resolve(agreed["checkpoint"]), request)
+    plan: ResumePlan | None = None
+
+    def choose() -> bytes:
+        nonlocal plan
+        plan = stack.enter_context(open_run(request, reporter))
+        return json.dumps({"run": str(plan.run.path), "checkpoint": plan.info.name}).encode()
+
+    choice = json.loads(from_first(choose, device))
+    if plan is not None:
+        return plan
+    run = RunDirectory(Path(choice["run"]))
+    return plan_from(run, run.store.resolve(choice["checkpoint"]), request)
 
 
 @contextlib.contextmanager

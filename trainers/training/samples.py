@@ -14,10 +14,11 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import DataError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.prompts import read_prompts, room_for_prompt, tokenised
-from pitstop.trainers.loop.engine import Engine, gather_bytes
+from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.loop.sample_hook import AtEvaluations
-from pitstop.trainers.loop.sizing import Pieces
+from pitstop.trainers.machine.memory_pieces import Pieces
+from pitstop.trainers.machine.processes import gather_bytes
 from pitstop.trainers.machine.signals import SignalFlag
 from pitstop.trainers.models.generation import answer_in_pieces, batches
 from pitstop.trainers.reporter import Reporter

@@ -22,10 +22,11 @@ from pitstop.configs.errors import ResourceError, first_line, is_disk_full
 from pitstop.configs.schema import Settings
 from pitstop.configs.shown import human_size
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.loop.engine import Engine, agree, gather_bytes
+from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.loop import Boundary, Plan
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.background import Background
+from pitstop.trainers.machine.processes import agree, gather_bytes
 from pitstop.trainers.reporter import Reporter
 
 MOST_MISSES = 3

@@ -28,7 +28,6 @@ from pitstop.configs.shown import human_duration, human_size
 from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.loop.engine import gather_bytes
 from pitstop.trainers.loop.heap import TrimHeap
 from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.loop.loop import ALL_DONE, Hook, Loop, Outcome
@@ -162,7 +161,7 @@ def _prepare_resume(
 ) -> _Training | None:
     """A training that stands where the checkpoint left it; ``None`` where none can be used and a new run shall start."""
     try:
-        plan = resuming.open_together(request, reporter, stack, lambda data: gather_bytes(data, device)[0])
+        plan = resuming.open_together(request, reporter, stack, device)
         return _take_up(plan, request, device, reporter, stack)
     except CheckpointError as error:
         if not request.fallback_new:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.prompts import room_for_prompt, tokenised
-from pitstop.trainers.loop.sizing import Pieces
+from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.models.generation import Answer, Sampling, answer_batch, answer_in_pieces, batches
 from pitstop.trainers.tasks.base import BadRecord
 from pitstop.trainers.tasks.sft import SftTask

@@ -140,14 +140,13 @@ class RankTask(TextTask):
 
     def _shared(self, sequences: Sequences) -> Retrieved:
         """The first process finds them and the others get its bytes: they would not find the very same on another machine."""
-        from pitstop.trainers.loop.engine import gather_bytes
         from pitstop.trainers.machine.device import choose_device
-        from pitstop.trainers.machine.launch import rank
+        from pitstop.trainers.machine.processes import from_first
 
-        data = b""
-        if rank() == 0:
-            data = retrieve(sequences, self.settings.rank, self.settings.training.seed, self.say).to_bytes()
-        return Retrieved.from_bytes(gather_bytes(data, choose_device())[0])
+        def retrieved() -> bytes:
+            return retrieve(sequences, self.settings.rank, self.settings.training.seed, self.say).to_bytes()
+
+        return Retrieved.from_bytes(from_first(retrieved, choose_device()))
 
     # Examples ----------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.loop.engine import Engine, agree, build_accelerator, gather_bytes
+from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.optim import trainable
+from pitstop.trainers.machine.processes import build_accelerator
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training
 from pitstop.trainers.models.loss import TokenObjective, takes_logits_to_keep, token_losses
 from pitstop.trainers.tasks.base import Interrupted
@@ -312,11 +313,6 @@ def test_names_are_those_of_the_model(make_engine: Callable[..., Engine]) -> Non
     engine = make_engine()
     assert {engine.names[id(p)] for p in engine.parameters.values()} == set(engine.parameters)
     assert all("lora_" in name for name in engine.parameters)
-
-
-def test_one_process_agrees_with_itself() -> None:
-    assert agree(3, CPU) == 3
-    assert gather_bytes(b"state", CPU) == [b"state"]
 
 
 class _WithLosses:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pitstop.trainers.loop.sizing import Pieces
+from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.models.generation import Answer, Sampling, _Drawn, answer_batch, answer_in_pieces, batches, end_ids, nucleus
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [5, 6]]
