@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def at(nested: Any, path: str) -> Any:
-    """The value at ``training.checkpoint.mode``; None where there is none."""
+def at(nested: Any, path: str, default: Any = None) -> Any:
+    """The value at ``training.checkpoint.mode``; ``default`` where something on the way is not there."""
     value = nested
     for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping) or key not in value:
+            return default
+        value = value[key]
     return value
 
 

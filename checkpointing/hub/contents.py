@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pitstop.checkpointing.card import curve, model_card
+from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.disk.manifest import own_version
 from pitstop.checkpointing.disk.metrics_log import read_rows
 from pitstop.checkpointing.disk.storage import FileRecord, read_regular_file
-from pitstop.checkpointing.hub import card, curve
-from pitstop.checkpointing.hub.card_facts import CardFacts
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.inventory import (
     BASE_DIRECTORY,
@@ -279,7 +279,7 @@ def _add_card(run: RunDirectory, inventory: Inventory, repo: str, look: Look, fi
         has_curve=look.has_curve or picture is not None,
         local=_local_names(run),
     )
-    files[CARD] = mask(card.model_card(facts)).encode()
+    files[CARD] = mask(model_card.model_card(facts)).encode()
 
 
 def _local_names(run: RunDirectory) -> list[str]:

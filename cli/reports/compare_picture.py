@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pitstop.checkpointing.hub.curve import is_steep
-from pitstop.checkpointing.hub.markdown import clean
+from pitstop.checkpointing.card.markdown import clean
+from pitstop.checkpointing.disk.metric_series import is_steep
 from pitstop.cli.reports.compare_text import cut
 
 if TYPE_CHECKING:

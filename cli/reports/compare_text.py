@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pitstop.checkpointing.hub.curve import is_steep
+from pitstop.checkpointing.disk.metric_series import is_steep
 from pitstop.cli.terminal.output import is_terminal, paint, plain_lines, say, use_color
 from pitstop.cli.terminal.plot import MARKS, Curve, Look, plot
 from pitstop.configs.shown import printable

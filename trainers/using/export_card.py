@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pitstop.checkpointing.card.facts import CardFacts
+from pitstop.checkpointing.card.markdown import escaped, quoted, table
+from pitstop.checkpointing.card.model_card import shown_settings, shown_value
 from pitstop.checkpointing.disk.manifest import own_version
-from pitstop.checkpointing.hub.card import shown_settings, shown_value
-from pitstop.checkpointing.hub.card_facts import CardFacts
-from pitstop.checkpointing.hub.markdown import escaped, quoted, table
 from pitstop.checkpointing.store.portable_paths import portable_settings, portable_value
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.secrets import mask

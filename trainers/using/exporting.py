@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import read_verified, tree_size
 from pitstop.checkpointing.disk.strict_json import parse_json, read_json
-from pitstop.checkpointing.hub.card_facts import CardFacts
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.store.file_sets import EMA, MODEL_CONFIG, form_of
 from pitstop.configs.errors import CheckpointError, RunError

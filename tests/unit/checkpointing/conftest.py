@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from pitstop.checkpointing.hub import contents
+from pitstop.checkpointing.card import curve
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.fake_hub import FakeHub, new_run
 
@@ -13,7 +12,7 @@ from support.fake_hub import FakeHub, new_run
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is not drawn for real, which takes a third of a second."""
-    monkeypatch.setattr(contents, "curve", SimpleNamespace(loss_curve=lambda rows, title: b"a picture"))
+    monkeypatch.setattr(curve, "loss_curve", lambda rows, title: b"a picture")
 
 
 @pytest.fixture

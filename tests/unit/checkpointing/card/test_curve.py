@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.hub.curve import loss_curve
+from pitstop.checkpointing.card.curve import loss_curve
 
 BLUE, RED = (0x2F, 0x6F, 0xB5), (0xD1, 0x49, 0x5B)
 
@@ -85,7 +85,7 @@ def test_any_title_is_shown_as_it_is(title: str, recwarn: pytest.WarningsRecorde
 def test_settings_of_matplotlib_that_lie_about_change_nothing_and_pyplot_is_not_imported() -> None:
     Path("matplotlibrc").write_text("text.usetex: True\nfigure.facecolor: black\nbackend: tkagg\n")
     code = (
-        "import sys\nfrom pitstop.checkpointing.hub.curve import loss_curve\n"
+        "import sys\nfrom pitstop.checkpointing.card.curve import loss_curve\n"
         "assert 'matplotlib' not in sys.modules\n"
         "picture = loss_curve([{'step': 1, 'loss': 2.5}], 'a-run')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pitstop.checkpointing.hub.markdown import clean
+from pitstop.checkpointing.card.markdown import clean
+from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.runs.inventory import Entry
 from pitstop.configs.datasets import without_weight
 from pitstop.configs.files import read_preset
@@ -47,7 +48,7 @@ class CardFacts:
     @property
     def method(self) -> str:
         """``qlora``, ``lora`` or ``full``."""
-        method = at(self.settings, "training", "method")
+        method = at(self.settings, "training.method")
         return method if method in METHODS else "lora"
 
     @property
@@ -63,22 +64,22 @@ class CardFacts:
     @property
     def from_scratch(self) -> bool:
         """Whether it began with random weights; ``base`` is then the configuration that it was made after."""
-        return at(self.settings, "model", "from_scratch") is True
+        return at(self.settings, "model.from_scratch") is True
 
     @property
     def averaged(self) -> bool:
         """Whether a moving average of the weights was kept and evaluated."""
-        return at(self.settings, "training", "ema_decay") is not None
+        return at(self.settings, "training.ema_decay") is not None
 
     @property
     def base(self) -> str:
         """What the base is called."""
-        return clean(text_at(self.settings, "model", "id") or text_at(self.metadata, "base_model", "id") or "")
+        return clean(text_at(self.settings, "model.id") or text_at(self.metadata, "base_model.id") or "")
 
     @property
     def base_revision(self) -> str | None:
         """The commit of the base on the Hub, where that is known; else the branch or tag that was asked for."""
-        recorded, asked = text_at(self.metadata, "base_model", "revision"), text_at(self.settings, "model", "revision")
+        recorded, asked = text_at(self.metadata, "base_model.revision"), text_at(self.settings, "model.revision")
         return recorded if recorded and _COMMIT.fullmatch(recorded) else asked
 
     @property
@@ -90,7 +91,7 @@ class CardFacts:
     @property
     def datasets(self) -> list[str]:
         """The training data by name."""
-        names = at(self.settings, "data", "train")
+        names = at(self.settings, "data.train")
         return [clean(without_weight(name)) for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
     @property
@@ -104,7 +105,7 @@ class CardFacts:
 
 def makes_images(settings: Mapping[str, Any]) -> bool:
     """Whether the task of nested settings is one of images."""
-    return bool(at(settings, "training", "task") == "diffusion")
+    return bool(at(settings, "training.task") == "diffusion")
 
 
 def is_hub_id(text: str) -> bool:
@@ -112,17 +113,7 @@ def is_hub_id(text: str) -> bool:
     return bool(_HUB_ID.fullmatch(text)) and "--" not in text and ".." not in text and not text.endswith(_FILES)
 
 
-def at(nested: Mapping[str, Any], *keys: str, default: Any = None) -> Any:
-    """The value at a path of ``nested``; ``default`` where something on the way is not there."""
-    value: Any = nested
-    for key in keys:
-        if not isinstance(value, Mapping) or key not in value:
-            return default
-        value = value[key]
-    return value
-
-
-def text_at(nested: Mapping[str, Any], *keys: str) -> str | None:
-    """``at``, if there is a text."""
-    value = at(nested, *keys)
+def text_at(nested: Mapping[str, Any], path: str) -> str | None:
+    """The text at a dotted path; None where there is none."""
+    value = at(nested, path)
     return value if isinstance(value, str) and value else None

@@ -9,15 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pitstop.checkpointing.hub.card_facts import CardFacts, at, makes_images, text_at
-from pitstop.checkpointing.hub.card_usage import loading, resuming
-from pitstop.checkpointing.hub.markdown import escaped, quoted, table
+from pitstop.checkpointing.card.facts import CardFacts, makes_images, text_at
+from pitstop.checkpointing.card.markdown import escaped, quoted, table
+from pitstop.checkpointing.card.usage import loading, resuming
+from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, Entry
 from pitstop.configs.leaves import leaves
 from pitstop.configs.secrets import mask
 from pitstop.configs.shown import human_size
-
-__all__ = ["CardFacts", "model_card", "shown_settings", "shown_value"]
 
 MOST_ROWS = 50
 """Of more checkpoints than this the newest are shown, and the best."""
@@ -119,18 +118,18 @@ def _is_plain(text: str | None) -> bool:
 def _data(facts: CardFacts) -> str:
     names = ", ".join(_linked(name, "datasets/", name in facts.datasets_on_hub) for name in facts.datasets)
     counted = {"used": "images"} if facts.makes_images else {"used": "records", "tokens": "tokens"}
-    counts = [(at(facts.metadata, "data", key), word) for key, word in counted.items()]
+    counts = [(at(facts.metadata, f"data.{key}"), word) for key, word in counted.items()]
     words = ", ".join(f"{count:,} {word}" for count, word in counts if type(count) is int)
     return f"{names}: {words}" if names and words else names
 
 
 def _progress(facts: CardFacts) -> str:
-    reached = at(facts.metadata, "progress", "step")
+    reached = at(facts.metadata, "progress.step")
     newest = facts.checkpoints[facts.newest].step if facts.newest else None
     step = reached if facts.finished and type(reached) is int else newest
     if step is None:
         return ""
-    total = at(facts.metadata, "progress", "total_steps")
+    total = at(facts.metadata, "progress.total_steps")
     of = f" of {total:,}" if type(total) is int else ""
     return f"training {'has ended' if facts.finished else 'goes on'}, step {step:,}{of}"
 
@@ -145,7 +144,7 @@ def _root(facts: CardFacts) -> str:
 
 
 def _versions(facts: CardFacts) -> str:
-    versions = at(facts.metadata, "environment", "versions")
+    versions = at(facts.metadata, "environment.versions")
     return ", ".join(escaped(f"{name} {version}") for name, version in versions.items()) if isinstance(versions, Mapping) else ""
 
 
@@ -169,7 +168,7 @@ def _checkpoints(facts: CardFacts) -> list[str]:
 
 def _metrics(facts: CardFacts, entries: Sequence[Entry]) -> list[str]:
     """The monitored metric, other losses, then the rest by name."""
-    monitored = text_at(facts.settings, "training", "checkpoint", "monitor")
+    monitored = text_at(facts.settings, "training.checkpoint.monitor")
     names = {name for entry in entries for name in entry.metrics}
     return sorted(names, key=lambda name: (name != monitored, "loss" not in name, name))[:MOST_METRICS]
 
@@ -203,7 +202,7 @@ def shown_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     known = {leaf.path: leaf for leaf in leaves() if not leaf.secret and not _ELSEWHERE.fullmatch(leaf.path)}
     main = [path for path in _MAIN if path != _OF_TEXT or not makes_images(settings)]
     for path in [*main, *(path for path in known if path not in _MAIN)]:
-        value = at(settings, *path.split("."), default=_ABSENT)
+        value = at(settings, path, _ABSENT)
         if value is not _ABSENT and (path in _MAIN or value != known[path].default):
             yield path, value
 

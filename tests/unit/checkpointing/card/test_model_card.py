@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 from markdown_it import MarkdownIt
 
-from pitstop.checkpointing.hub.card import CardFacts, model_card
-from pitstop.checkpointing.hub.card_facts import is_hub_id
+from pitstop.checkpointing.card.facts import CardFacts, is_hub_id
+from pitstop.checkpointing.card.model_card import model_card
 from pitstop.checkpointing.runs.inventory import Entry
 from pitstop.configs.load import load_settings, settings_to_dict
 

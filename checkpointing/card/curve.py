@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pitstop.checkpointing.hub.markdown import clean
+from pitstop.checkpointing.card.markdown import clean
+from pitstop.checkpointing.disk.metric_series import Points, is_steep, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Points = list[tuple[float, float]]
 
 _INCHES, _DOTS_PER_INCH = (8.0, 4.5), 120
 _MARGIN_INCHES = 0.12
@@ -21,11 +20,6 @@ _CURVES = (("loss", "training loss", "#2f6fb5"), ("val_loss", "validation loss",
 _FEW = 60
 """Up to so many points of a curve are marked one by one; validation is marked always, since it is sparse."""
 
-_STEEP = 30.0
-"""A loss that falls by more than this factor is drawn on a logarithmic axis, or its tail would lie on the floor."""
-
-_ABSURD = 1e100
-
 
 def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
     """A PNG of ``loss`` and ``val_loss`` over ``step`` of the rows of metrics.jsonl; None where no row has a finite one.
@@ -33,8 +27,8 @@ def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
     White on every page. The same rows give the same bytes with the same matplotlib. Needs no display, and imports
     matplotlib only here.
     """
-    kept = list(rows)
-    curves = [(label, colour, pairs) for key, label, colour in _CURVES if (pairs := points(kept, key))]
+    logged = list(rows)
+    curves = [(label, colour, pairs) for key, label, colour in _CURVES if (pairs := points(logged, key))]
     if not curves:
         return None
     from matplotlib import style
@@ -50,27 +44,10 @@ def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
         axes = figure.add_subplot()
         for label, colour, pairs in curves:
             _draw(axes, label, colour, pairs)
-        _dress(axes, _short(title), [value for _, _, pairs in curves for _, value in pairs])
+        _dress(axes, clean(title, _LONGEST_TITLE), [value for _, _, pairs in curves for _, value in pairs])
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
-
-
-def points(rows: Iterable[Mapping[str, Any]], key: str) -> Points:
-    """(step, value) in the order of steps; rows without a finite value, such as null for NaN, are left out."""
-    pairs = [(finite_number(row.get("step")), finite_number(row.get(key))) for row in rows]
-    return sorted((step, value) for step, value in pairs if step is not None and value is not None)
-
-
-def finite_number(value: Any) -> float | None:
-    """``value`` if it is a number that can be drawn; None for anything else."""
-    if type(value) not in (int, float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if abs(number) < _ABSURD else None  # false for NaN
 
 
 def _draw(axes: Axes, label: str, colour: str, pairs: Points) -> None:
@@ -96,13 +73,3 @@ def _dress(axes: Axes, title: str, values: list[float]) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-
-
-def is_steep(values: Sequence[float]) -> bool:
-    """Whether the values want a logarithmic axis."""
-    return bool(values) and min(values) > 0 and max(values) / min(values) > _STEEP
-
-
-def _short(title: str) -> str:
-    line = clean(title)
-    return line if len(line) <= _LONGEST_TITLE else f"{line[: _LONGEST_TITLE - 1]}…"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pitstop.checkpointing.hub.card import CardFacts, model_card
+from pitstop.checkpointing.card.facts import CardFacts
+from pitstop.checkpointing.card.model_card import model_card
 from pitstop.checkpointing.runs.inventory import Entry
 from pitstop.configs.load import load_settings, settings_to_dict
 

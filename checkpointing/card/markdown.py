@@ -17,10 +17,10 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#!|~&$@:])")
 _BARE_ADDRESS = re.compile(r"(?i)\bwww\.")  # becomes a link by itself
 
 
-def clean(text: str) -> str:
-    """``text`` on one line, without control characters and tokens, cut to ``LONGEST``."""
+def clean(text: str, longest: int = LONGEST) -> str:
+    """``text`` on one line, without control characters and tokens, cut to ``longest`` characters."""
     line = printable(mask(" ".join(text.split())))
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def escaped(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pitstop.checkpointing.hub.card_facts import CardFacts, at
-from pitstop.checkpointing.hub.markdown import quoted
+from pitstop.checkpointing.card.facts import CardFacts
+from pitstop.checkpointing.card.markdown import quoted
+from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY
 
 _PLACEHOLDER = "path/to/the/base"
@@ -117,8 +118,8 @@ def _how(in_4bit: bool) -> list[str]:
 
 
 def _quantization(facts: CardFacts) -> list[str]:
-    kind = at(facts.settings, "quantization", "quant_type")
-    double = at(facts.settings, "quantization", "use_double_quant")
+    kind = at(facts.settings, "quantization.quant_type")
+    double = at(facts.settings, "quantization.use_double_quant")
     return [
         "in_4bit = BitsAndBytesConfig(",
         "    load_in_4bit=True,",
@@ -131,8 +132,8 @@ def _quantization(facts: CardFacts) -> list[str]:
 
 def _compute(facts: CardFacts) -> str:
     """The type that was asked for; with ``auto`` the one that the machine chose."""
-    asked = at(facts.settings, "quantization", "compute_dtype")
-    chosen = at(facts.metadata, "environment", "precision")
+    asked = at(facts.settings, "quantization.compute_dtype")
+    chosen = at(facts.metadata, "environment.precision")
     return asked if asked in _COMPUTE else _BY_PRECISION.get(chosen if isinstance(chosen, str) else "", "float32")
 
 
