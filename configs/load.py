@@ -14,12 +14,11 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from pitstop.configs import images
-from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
-from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest, nearest_path
-from pitstop.configs.schema import TRACKERS, Group, Settings
+from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest_path
+from pitstop.configs.rules import IMAGE_TASK, Draft, check_complete, resolve
+from pitstop.configs.schema import Group, Settings
 from pitstop.configs.secrets import mask, remember
 from pitstop.configs.sources import (
     DEFAULT,
@@ -37,14 +36,9 @@ __all__ = ["Leaf", "Loaded", "Source", "apply_foreign", "describe", "leaves", "l
 
 DEMO = "demo"
 
-_MODEL, _DATA, _EVAL_DATA = "model.id", "data.train", "data.eval"
+_MODEL, _DATA = "model.id", "data.train"
 _FROM_RUN, _FROM_SCRATCH, _CONFIG, _TOKENIZER = "model.from_run", "model.from_scratch", "model.config", "model.tokenizer"
 _BASE_DIR = "training.checkpoint.base_dir"
-_EPOCHS, _BASE_TRAINING_EPOCHS = "training.epochs", 3
-_METHOD, _IN_4BIT = "training.method", "quantization.load_in_4bit"
-_ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
-_PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
-_REPORT_TO = "tracking.report_to"
 _NO_DEMO = (_MODEL, _DATA, _FROM_RUN, _FROM_SCRATCH)
 _TASK = "training.task"
 
@@ -119,18 +113,11 @@ def load_settings(
     if base is None and not _of_images(merged) and not any(_given(merged, path) for path in _NO_DEMO):
         merged = {**read_preset(DEMO), **{path: given for path, given in merged.items() if path not in (_MODEL, _DATA)}}
         notes.append(_demo_note())
-    values, sources = _parse_all(merged)
-    images.resolve(values, sources)
-    _resolve_method(values, sources)
-    _resolve_epochs(values, sources)
-    _resolve_scratch(values, sources)
-    _resolve_enabled(values, sources)
-    _check_push_base(values, sources)
-    values[_REPORT_TO] = _trackers(values[_REPORT_TO], sources[_REPORT_TO])
-    _check_data(values, sources)
+    draft = _parse_all(merged)
+    resolve(draft)
     if require_model_and_data:
-        _require_both(values)
-    return Loaded(_build(values), sources, notes)
+        check_complete(draft)
+    return Loaded(_build(draft.values), draft.sources, notes)
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
@@ -217,13 +204,13 @@ def _demo_note() -> str:
     )
 
 
-def _parse_all(merged: Layer) -> tuple[dict[str, Any], dict[str, Source]]:
+def _parse_all(merged: Layer) -> Draft:
     values, sources = {}, {}
     for leaf in leaves():
         given = merged.get(leaf.path)
         values[leaf.path] = leaf.default if given is None else _parse(leaf, given)
         sources[leaf.path] = DEFAULT if given is None else given.source
-    return values, sources
+    return Draft(values, sources)
 
 
 def _parse(leaf: Leaf, given: Given) -> Any:
@@ -235,62 +222,7 @@ def _parse(leaf: Leaf, given: Given) -> Any:
 
 def _of_images(merged: Layer) -> bool:
     """Whether the task is one that the demo's model and data are not for."""
-    return _TASK in merged and _parse(by_path()[_TASK], merged[_TASK]) == images.TASK
-
-
-def _resolve_method(values: dict[str, Any], sources: dict[str, Source]) -> None:
-    """``method`` and ``load_in_4bit`` say the same thing twice: one follows from the other."""
-    method, in_4bit = values[_METHOD], values[_IN_4BIT]
-    if method is not None and in_4bit is not None and (method == "qlora") != in_4bit:
-        method, in_4bit = _settle(method, in_4bit, sources)
-    if method is None and in_4bit is None:
-        method = "qlora"
-    if method is None:
-        method = "qlora" if in_4bit else "lora"
-        sources[_METHOD] = sources[_IN_4BIT]
-    if in_4bit is None:
-        in_4bit = method == "qlora"
-        sources[_IN_4BIT] = sources[_METHOD]
-    values[_METHOD], values[_IN_4BIT] = method, in_4bit
-
-
-def _resolve_epochs(values: dict[str, Any], sources: dict[str, Source]) -> None:
-    """Base training has a default of its own."""
-    if values[_METHOD] == "full" and sources[_EPOCHS] is DEFAULT:
-        values[_EPOCHS] = _BASE_TRAINING_EPOCHS
-        sources[_EPOCHS] = Source("default", "default of method full")
-
-
-def _resolve_scratch(values: dict[str, Any], sources: dict[str, Source]) -> None:
-    """A model from scratch goes by the name of its configuration unless it is given one. ``SettingsError``."""
-    if not values[_FROM_SCRATCH]:
-        for path in (_CONFIG, _TOKENIZER):
-            if values[path]:
-                raise SettingsError(
-                    f"{path} ({sources[path].where}) is for a model from scratch only.",
-                    hint="Add --from-scratch, or leave it out.",
-                )
-        return
-    where = sources[_FROM_SCRATCH].where
-    if values[_METHOD] != "full":
-        raise SettingsError(
-            f"{_FROM_SCRATCH} ({where}) needs method full: an adapter on random weights learns nothing.",
-            hint="Give --method full.",
-        )
-    if values[_FROM_RUN]:
-        raise SettingsError(
-            f"{_FROM_RUN} ({sources[_FROM_RUN].where}) contradicts {_FROM_SCRATCH} ({where}).", hint="Give one of the two."
-        )
-    if not values[_CONFIG]:
-        raise SettingsError(f"{_FROM_SCRATCH} ({where}) needs a configuration.", hint="Give --model-config FILE.")
-    if values[_TASK] != images.TASK and not values[_TOKENIZER] and not values[_MODEL]:
-        raise SettingsError(f"{_FROM_SCRATCH} ({where}) needs a tokenizer.", hint="Give --tokenizer, or --model-id to take its.")
-    if not values[_TOKENIZER] and values[_TASK] != images.TASK:
-        values[_TOKENIZER] = values[_MODEL]
-        sources[_TOKENIZER] = sources[_MODEL]
-    if not values[_MODEL]:
-        values[_MODEL] = values[_CONFIG]
-        sources[_MODEL] = sources[_CONFIG]
+    return _TASK in merged and _parse(by_path()[_TASK], merged[_TASK]) == IMAGE_TASK
 
 
 def _stand_on_base_run(merged: Layer, find: FindBaseRun) -> Layer:
@@ -309,90 +241,6 @@ def _stand_on_base_run(merged: Layer, find: FindBaseRun) -> Layer:
     source = Source("base run", found.label)
     values = {path: Given(value, source) for path, value in found.values.items()}
     return {**values, **merged, _FROM_RUN: Given(found.reference, given.source), _MODEL: values[_MODEL]}
-
-
-def _settle(method: str, in_4bit: bool, sources: Mapping[str, Source]) -> tuple[str | None, bool | None]:
-    """A flag beats what a resumed run recorded, where both settings stand; two wishes of a user contradict each other."""
-    if sources[_METHOD].kind == "run":
-        return None, in_4bit
-    if sources[_IN_4BIT].kind == "run":
-        return method, None
-    raise SettingsError(
-        f"training.method {method} ({sources[_METHOD].where}) contradicts "
-        f"quantization.load_in_4bit {str(in_4bit).lower()} ({sources[_IN_4BIT].where}).",
-        hint="Give one of the two: qlora stores the base in 4 bits, lora and full do not.",
-    )
-
-
-def _resolve_enabled(values: dict[str, Any], sources: dict[str, Source]) -> None:
-    if not values[_ENABLED] and values[_STRATEGY] != "no":
-        values[_STRATEGY] = "no"
-        sources[_STRATEGY] = sources[_ENABLED]
-
-
-def _check_push_base(values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
-    if values[_PUSH_BASE] and values[_METHOD] == "full":
-        raise SettingsError(
-            f"{_PUSH_BASE} ({sources[_PUSH_BASE].where}) pushes the frozen base, and method full freezes none.",
-            hint="Leave it out: each checkpoint on the Hub is a whole model.",
-        )
-    if values[_PUSH_BASE] and not values[_SAVE_BASE]:
-        raise SettingsError(
-            f"{_PUSH_BASE} ({sources[_PUSH_BASE].where}) pushes the run's copy of the base, and "
-            f"{_SAVE_BASE} ({sources[_SAVE_BASE].where}) says that there is none.",
-            hint="Leave one of the two out.",
-        )
-
-
-def _trackers(names: Sequence[str], source: Source) -> list[str]:
-    """The trackers wanted, each once. ``none``, which only stands alone, is no tracker."""
-    words = (word.strip().lower() for name in names for word in name.split(","))  # a flag may hold several, too
-    wanted = list(dict.fromkeys(word for word in words if word))
-    if wanted == ["none"]:
-        return []
-    for name in wanted:
-        if name not in TRACKERS:
-            match = nearest(name, TRACKERS)
-            raise SettingsError(
-                f"{source.where}: {mask(name)} is not a tracker." if name != "none" else f"{source.where}: none stands alone.",
-                hint=(f"Did you mean {match}? " if match else "") + f"Known: {', '.join(TRACKERS)}, or none.",
-            )
-    return wanted
-
-
-def _check_data(values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
-    train = parse_sources(values[_DATA], f"data.train ({sources[_DATA].where})")
-    if values[_TASK] == images.TASK and len(train) > 1:
-        raise SettingsError(
-            f"data.train ({sources[_DATA].where}) names {len(train)} data sets; the task diffusion trains on one.",
-            hint="Put the images into one folder.",
-        )
-    where = f"data.eval ({sources[_EVAL_DATA].where})"
-    if any(source.weight is not None for source in parse_sources(values[_EVAL_DATA], where, keep_single=True)):
-        raise SettingsError(
-            f"{where} has weights, and evaluation reads every record once.", hint="Leave the weights of the evaluation data out."
-        )
-
-
-def _require_both(values: Mapping[str, Any]) -> None:
-    if not values[_DATA] and values[_TASK] == images.TASK:
-        raise SettingsError(
-            "There are no training images.",
-            hint="Give --dataset CIFAR10, CIFAR100, or a folder with one folder of images a class.",
-        )
-    if values[_MODEL] and not values[_DATA]:
-        raise SettingsError(
-            "There is a model but no training data.", hint="Set DATASET_PATH or give --dataset FILE (--dataset can be repeated)."
-        )
-    if values[_DATA] and not values[_MODEL] and values[_TASK] == images.TASK:  # an adapter needs a base
-        raise SettingsError(
-            "There is no model for the adapter to stand on.",
-            hint="Give --from base_training/1@best, or --method full to train a base first.",
-        )
-    if values[_DATA] and not values[_MODEL]:
-        raise SettingsError(
-            "There is training data but no model.", hint="Set MODEL_ID or give --model-id with a Hub id or a directory."
-        )
 
 
 def _build(values: Mapping[str, Any]) -> Settings:

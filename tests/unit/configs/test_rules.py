@@ -205,7 +205,7 @@ def test_without_images_the_task_is_not_the_demo() -> None:
 
 def test_an_adapter_needs_a_base() -> None:
     error = _refused(training__method="lora")
-    assert "no model for the adapter to stand on" in error.message
+    assert "no base model for the adapter" in error.message
     assert "--from base_training/1@best" in str(error.hint) and "--method full" in str(error.hint)
 
 
