@@ -18,7 +18,7 @@ TRAINING, USE, RUNS, SETUP = "Training", "Use", "Runs", "Setup"
 COMMANDS: dict[str, CommandEntry] = {
     "train": CommandEntry("pitstop.cli.commands.train", "train", "Start a new fine-tuning run.", TRAINING),
     "resume": CommandEntry("pitstop.cli.commands.resume", "resume", "Continue a run from a checkpoint, exactly.", TRAINING),
-    "plan": CommandEntry("pitstop.cli.commands.train", "plan", "Show what train would do, and start nothing.", TRAINING),
+    "plan": CommandEntry("pitstop.cli.commands.plan", "plan", "Show what train would do, and start nothing.", TRAINING),
     "list-runs": CommandEntry(
         "pitstop.cli.commands.list_runs", "list_runs", "List runs with their progress and best checkpoint.", RUNS
     ),

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pitstop.cli.arguments.base_dir import base_directory
 from pitstop.cli.arguments.options import with_settings
-from pitstop.cli.terminal.output import print_json
-from pitstop.cli.terminal.progress import make_display
+from pitstop.cli.arguments.processes import start_or_join
+from pitstop.cli.commands.pull import pull_run
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import apply_foreign, load_settings
+
+if TYPE_CHECKING:
+    from pitstop.trainers.reporter import Display
+    from pitstop.trainers.training.worker import Result
 
 _BASE_DIR, _RUN_NUMBER = "training.checkpoint.base_dir", "training.checkpoint.run_number"
 
@@ -76,25 +81,21 @@ def resume(
     base_dir = str(base_directory(flags.get(_BASE_DIR), env_file))
     if run is not None and _RUN_NUMBER in flags:
         raise RunError(f"Both RUN ({run}) and --run-number were given.", hint="Give one of them.")
-    wanted = run if run is not None else _numbered(flags, env_file)
+    run = run if run is not None else _numbered(flags, env_file)
     arguments: Sequence[str] = sys.argv[1:]
     if from_hub is not None:
-        _refuse_two_runs(from_hub, wanted)
-        wanted = str(_pull(from_hub, checkpoint, base_dir, env_file, quiet=quiet))
-        checkpoint, arguments = None, _of_pulled(arguments, wanted)
-    return resume_run(
-        wanted,
-        base_dir=base_dir,
+        _refuse_two_runs(from_hub, run)
+        run = str(pull_run(from_hub, checkpoint, Path(base_dir), env_file, quiet=quiet).run.path)
+        checkpoint, arguments = None, _with_pulled_run(arguments, run)
+    options = ResumeOptions(
         checkpoint=checkpoint,
         flags={path: value for path, value in flags.items() if path not in (_BASE_DIR, _RUN_NUMBER)},
         env_file=env_file,
         allow_changed_data=allow_changed_data,
         allow_changed_base=allow_changed_base,
         fallback_new=fallback == "new",
-        json_output=json_output,
-        quiet=quiet,
-        arguments=arguments,
     )
+    return resume_run(run, base_dir, options, json_output=json_output, quiet=quiet, arguments=arguments)
 
 
 def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
@@ -105,12 +106,12 @@ def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
     return str(settings.training.checkpoint.run_number)
 
 
-def _refuse_two_runs(from_hub: str, wanted: str | None) -> None:
+def _refuse_two_runs(from_hub: str, run: str | None) -> None:
     from pitstop.trainers.machine import launch
 
-    if wanted is not None:
+    if run is not None:
         raise RunError(
-            f"Both a run ({wanted}) and --from-hub {from_hub} were given.",
+            f"Both a run ({run}) and --from-hub {from_hub} were given.",
             hint="--from-hub makes a new run here: leave the other out, or give the run alone to continue it.",
         )
     if launch.is_worker():  # each process would pull
@@ -120,79 +121,70 @@ def _refuse_two_runs(from_hub: str, wanted: str | None) -> None:
         )
 
 
-def _pull(from_hub: str, checkpoint: str | None, base_dir: str, env_file: Path | None, *, quiet: bool) -> Path:
-    from pitstop.cli.commands.pull import pull_run
-
-    return pull_run(from_hub, checkpoint, Path(base_dir), env_file, quiet=quiet).run.path
-
-
-def _of_pulled(arguments: Sequence[str], run: str) -> list[str]:
-    """The command line with the run that is here now in place of the repository, for processes that are started with it."""
-    kept: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        option, given, _ = word.partition("=")
+def _with_pulled_run(arguments: Sequence[str], run: str) -> list[str]:
+    """The command line with the run that was pulled in place of its repository, for processes that are started with it."""
+    words: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        option, equals, _ = word.partition("=")
         if option not in ("--from-hub", "--checkpoint"):
-            kept.append(word)
-        elif not given:
-            next(words, None)
-    at = kept.index("resume") + 1 if "resume" in kept else 0
-    return [*kept[:at], run, *kept[at:]]
+            words.append(word)
+        elif not equals:
+            next(rest, None)
+    position = words.index("resume") + 1 if "resume" in words else 0
+    return [*words[:position], run, *words[position:]]
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """The checkpoint that a run continues from, the flags that change its settings, and what may differ from its start."""
+
+    checkpoint: str | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    env_file: Path | None = None
+    allow_changed_data: bool = False
+    allow_changed_base: bool = False
+    fallback_new: bool = False
 
 
 def resume_run(
     run: str | None,
-    *,
     base_dir: str,
-    flags: Mapping[str, Any],
-    env_file: Path | None,
-    checkpoint: str | None = None,
-    allow_changed_data: bool = False,
-    allow_changed_base: bool = False,
-    fallback_new: bool = False,
+    options: ResumeOptions,
+    *,
     json_output: bool,
     quiet: bool,
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Resume ``run`` (the newest if ``None``); returns the exit code. Raises ``PitstopError``.
 
-    ``arguments`` are those of the processes that are started where there are to be several; this one's unless given.
+    ``arguments`` is the command line of the processes that are started where there are to be several; this one's unless given.
     """
     from pitstop.checkpointing.runs.run_directory import locate
 
     reference = run if run is not None else _newest(base_dir)
     directory, _ = locate(base_dir, reference)
     directory.check_made_by_train("resume", f"start that program again with run_number={directory.number}")
-    apply_foreign(env_file)
-    processes = _processes(directory.config(), flags)
-    from pitstop.trainers.machine import launch
+    apply_foreign(options.env_file)
 
-    launch.prepare_environment()
-    if processes > 1 and not launch.is_worker():
-        return launch.launch(processes, sys.argv[1:] if arguments is None else arguments)
-    display = make_display(quiet=quiet, json_output=json_output)
-    from pitstop.cli.commands.train import speaking_for_all
+    def training(display: Display) -> Result:
+        from pitstop.trainers.training.resuming import ResumeRequest
+        from pitstop.trainers.training.worker import resume as resume_training
 
-    if launch.rank() == 0:
-        display.line("Loading libraries …")
-    from pitstop.trainers.training.resuming import ResumeRequest
-    from pitstop.trainers.training.worker import resume as resume_here
+        request = ResumeRequest(
+            base_dir=base_dir,
+            run=reference,
+            checkpoint=options.checkpoint,
+            flags=options.flags,
+            env_file=options.env_file,
+            allow_changed_data=options.allow_changed_data,
+            allow_changed_base=options.allow_changed_base,
+            fallback_new=options.fallback_new,
+        )
+        return resume_training(request, now=datetime.now().astimezone(), display=display)
 
-    request = ResumeRequest(
-        base_dir=base_dir,
-        run=reference,
-        checkpoint=checkpoint,
-        flags=flags,
-        env_file=env_file,
-        allow_changed_data=allow_changed_data,
-        allow_changed_base=allow_changed_base,
-        fallback_new=fallback_new,
-    )
-    with speaking_for_all():
-        result = resume_here(request, now=datetime.now().astimezone(), display=display)
-    if json_output and result.summary:
-        print_json(result.summary)
-    return result.exit_code
+    processes = _processes(directory.config(), options.flags)
+    return start_or_join(processes, training, json_output=json_output, quiet=quiet, arguments=arguments)
 
 
 def _newest(base_dir: str) -> str:
@@ -206,13 +198,13 @@ def _newest(base_dir: str) -> str:
 
 def _processes(config: Mapping[str, Any], flags: Mapping[str, Any]) -> int:
     """As many as the flag says or the run started with. ``CheckpointError`` where config.json holds no such number."""
-    asked = flags.get("training.num_processes")
-    if asked is not None:
-        return int(asked)
+    flag = flags.get("training.num_processes")
+    if flag is not None:
+        return int(flag)
     from pitstop.checkpointing.store.vetting import check_setting
     from pitstop.configs.leaves import by_path
 
     training = config.get("training")
-    found = training.get("num_processes", 1) if isinstance(training, dict) else 1
-    check_setting(by_path()["training.num_processes"], found, "config.json of the run")
-    return int(found)
+    processes = training.get("num_processes", 1) if isinstance(training, dict) else 1
+    check_setting(by_path()["training.num_processes"], processes, "config.json of the run")
+    return int(processes)

@@ -1,21 +1,26 @@
-"""``pitstop train`` and ``pitstop plan``."""
+"""``pitstop train``: start a new run."""
 
 from __future__ import annotations
 
-import sys
-import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pitstop.cli.arguments.base_dir import find_base_run
 from pitstop.cli.arguments.options import with_settings
-from pitstop.cli.terminal.output import print_json
-from pitstop.cli.terminal.progress import make_display
-from pitstop.configs.errors import PitstopError, RunError, SettingsError
+from pitstop.cli.arguments.processes import start_or_join
+from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import Loaded, apply_foreign, load_settings
+
+if TYPE_CHECKING:
+    from pitstop.trainers.reporter import Display
+    from pitstop.trainers.training.worker import Result
+
+_RESUME_FROM_RUN = "training.checkpoint.resume_from_run"
+_RUN_FLAGS = ("training.checkpoint.base_dir", "training.checkpoint.run_number", _RESUME_FROM_RUN)
+"""Say which run is meant; every other flag changes its settings."""
 
 
 @with_settings
@@ -64,72 +69,13 @@ def train(
         from pitstop.cli.reports.plan import show_plan
 
         return show_plan(loaded, json_output=json_output)
-    return run_processes(loaded, json_output=json_output, quiet=quiet)
 
+    def training(display: Display) -> Result:
+        from pitstop.trainers.training import worker
 
-@with_settings
-def plan(
-    json_output: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-    *,
-    flags: dict[str, Any],
-    config_files: list[str],
-    env_file: Path | None,
-) -> int:
-    """Show what train would do, and start nothing.
+        return worker.train(loaded, now=datetime.now().astimezone(), display=display)
 
-    The resolved settings, trainable parameters, predicted peak memory, disk, steps and time. The same as train --dry-run.
-
-    Examples:
-
-      pitstop plan
-      pitstop plan --model-id ./my-model --dataset data.jsonl --json
-    """
-    from pitstop.cli.reports.plan import show_plan
-
-    loaded = load_settings(
-        flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, find_base_run=find_base_run
-    )
-    apply_foreign(env_file)
-    return show_plan(loaded, json_output=json_output)
-
-
-def run_processes(loaded: Loaded, *, json_output: bool, quiet: bool) -> int:
-    """Train in this process, or in as many as NUM_PROCESSES says; returns the exit code."""
-    from pitstop.trainers.machine import launch
-
-    launch.prepare_environment()
-    processes = loaded.settings.training.num_processes
-    if processes > 1 and not launch.is_worker():
-        return launch.launch(processes, sys.argv[1:])
-    display = make_display(quiet=quiet, json_output=json_output)
-    if launch.rank() == 0:
-        display.line("Loading libraries …")
-    from pitstop.trainers.training.worker import train as train_here
-
-    with speaking_for_all():
-        result = train_here(loaded, now=datetime.now().astimezone(), display=display)
-    if json_output and result.summary:
-        print_json(result.summary)
-    return result.exit_code
-
-
-class speaking_for_all:
-    """Of an error that every process meets (a wrong path, say) only the first process speaks."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Turn the other processes' user errors into silent exits with the same code; say it where one of them died."""
-        from pitstop.trainers.machine import launch
-
-        shown = launch.lost_peer(error) if error is not None else None
-        if launch.rank() > 0 and shown is not None:
-            time.sleep(launch.AFTER_THE_CAUSE_S)
-        if launch.rank() > 0 and isinstance(shown or error, PitstopError):
-            raise typer.Exit((shown or error).exit_code) from None  # type: ignore[union-attr]
-        if shown is not None:
-            raise shown from error
+    return start_or_join(loaded.settings.training.num_processes, training, json_output=json_output, quiet=quiet)
 
 
 def _refuse_taken_number(loaded: Loaded) -> None:
@@ -137,14 +83,15 @@ def _refuse_taken_number(loaded: Loaded) -> None:
     from pitstop.checkpointing.disk.layout import run_directory_name
 
     checkpoint, group = loaded.settings.training.checkpoint, _group(loaded)
-    if (
-        checkpoint.run_number is not None
-        and (path := Path(checkpoint.base_dir) / group / run_directory_name(checkpoint.run_number)).exists()
-    ):
-        again = f"{group}/{checkpoint.run_number}" if group else f"--run-number {checkpoint.run_number}"
+    number = checkpoint.run_number
+    if number is None:
+        return
+    path = Path(checkpoint.base_dir) / group / run_directory_name(number)
+    if path.exists():
+        run = f"{group}/{number}" if group else f"--run-number {number}"
         raise RunError(
-            f"run {checkpoint.run_number} exists: {path}",
-            hint=f"Continue it with 'pitstop resume {again}', or leave --run-number out for a new run.",
+            f"run {number} exists: {path}",
+            hint=f"Continue it with 'pitstop resume {run}', or leave --run-number out for a new run.",
         )
 
 
@@ -158,28 +105,20 @@ def _group(loaded: Loaded) -> str:
 def _resume(
     loaded: Loaded, flags: dict[str, Any], config_files: list[str], env_file: Path | None, *, json_output: bool, quiet: bool
 ) -> int:
-    from pitstop.cli.commands.resume import resume_run
+    """``train --resume`` and ``--resume-from-run`` are other ways to write ``pitstop resume``."""
+    from pitstop.cli.commands.resume import ResumeOptions, resume_run
 
-    if (
-        config_files
-        and "training.checkpoint.resume_from_run" not in flags
-        and not loaded.settings.training.checkpoint.resume_from_run
-    ):
+    checkpoint = loaded.settings.training.checkpoint
+    if config_files and _RESUME_FROM_RUN not in flags and not checkpoint.resume_from_run:
         raise SettingsError(
             "--resume takes no --config: a resumed run keeps its own settings.", hint="Give what should change as flags."
         )
-    checkpoint = loaded.settings.training.checkpoint
     number, group = checkpoint.resume_from_run or checkpoint.run_number, _group(loaded)
-    overrides = {
-        path: value
-        for path, value in flags.items()
-        if path not in ("training.checkpoint.base_dir", "training.checkpoint.run_number", "training.checkpoint.resume_from_run")
-    }
+    changes = {path: value for path, value in flags.items() if path not in _RUN_FLAGS}
     return resume_run(
         None if number is None else f"{group}/{number}" if group else str(number),
-        base_dir=checkpoint.base_dir,
-        flags=overrides,
-        env_file=env_file,
+        checkpoint.base_dir,
+        ResumeOptions(flags=changes, env_file=env_file),
         json_output=json_output,
         quiet=quiet,
     )

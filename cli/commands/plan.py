@@ -1,0 +1,37 @@
+"""``pitstop plan``: what ``train`` would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pitstop.cli.arguments.base_dir import find_base_run
+from pitstop.cli.arguments.options import with_settings
+from pitstop.cli.reports.plan import show_plan
+from pitstop.configs.load import apply_foreign, load_settings
+
+
+@with_settings
+def plan(
+    json_output: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    *,
+    flags: dict[str, Any],
+    config_files: list[str],
+    env_file: Path | None,
+) -> int:
+    """Show what train would do, and start nothing.
+
+    The resolved settings, trainable parameters, predicted peak memory, disk, steps and time. The same as train --dry-run.
+
+    Examples:
+
+      pitstop plan
+      pitstop plan --model-id ./my-model --dataset data.jsonl --json
+    """
+    loaded = load_settings(
+        flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, find_base_run=find_base_run
+    )
+    apply_foreign(env_file)
+    return show_plan(loaded, json_output=json_output)
