@@ -10,7 +10,7 @@ from pitstop.configs.schema import Settings
 if TYPE_CHECKING:
     import torch
 
-    from pitstop.trainers.tasks.base import Scoring
+    from pitstop.trainers.loop.scoring import Scoring
 
 
 def open_for_scoring(
@@ -26,9 +26,9 @@ def open_for_scoring(
     """Load the base in ``base`` (``stored``: a copy that a run keeps) in the form of ``settings``, and put ``adapter`` on it."""
     import torch
 
+    from pitstop.trainers.loop.scoring import Scoring
     from pitstop.trainers.machine.device import choose_precision
     from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries
-    from pitstop.trainers.tasks.base import Scoring
     from pitstop.trainers.using.merging import expand
 
     precision = choose_precision(settings, device)

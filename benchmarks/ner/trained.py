@@ -72,7 +72,7 @@ def score(job: Job, trained: Trained, validation: Path) -> dict[str, dict[str, d
 
     from benchmarks.scoring import open_for_scoring
     from pitstop.checkpointing.runs.base_models import BaseModels
-    from pitstop.trainers.data.reading import load_dataset
+    from pitstop.trainers.data.reading import ReadOptions, load_dataset
     from pitstop.trainers.tasks.ner.greedy import greedy_answers
     from pitstop.trainers.tasks.ner.task import NerTask, scores_of
 
@@ -86,7 +86,9 @@ def score(job: Job, trained: Trained, validation: Path) -> dict[str, dict[str, d
         batch_size=BATCH_SIZE,
         max_new_tokens=MAX_NEW_TOKENS,
     )
-    examples = load_dataset([str(validation)], NerTask(scoring.tokenizer, settings), max_length=4096, packing=False).examples
+    examples = load_dataset(
+        [str(validation)], NerTask(scoring.tokenizer, settings), ReadOptions(max_length=4096, packing=False)
+    ).examples
     first = FIRST * len(TYPES)
     with scoring.model.disable_adapter():
         answers = {"before": greedy_answers(examples, scoring)}

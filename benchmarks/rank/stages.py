@@ -106,7 +106,7 @@ def train(job: Job, base_dir: Path) -> dict[str, Any]:
 def score(job: Job, adapter: Path | None, split: str) -> tuple[dict[str, float], float]:
     """The model's metrics on a split, bare or with an adapter, and how many seconds that took."""
     from benchmarks.scoring import open_for_scoring
-    from pitstop.trainers.data.reading import load_dataset
+    from pitstop.trainers.data.reading import ReadOptions, load_dataset
     from pitstop.trainers.machine.device import choose_device
     from pitstop.trainers.tasks.registry import make_task
 
@@ -121,6 +121,6 @@ def score(job: Job, adapter: Path | None, split: str) -> tuple[dict[str, float],
         max_new_tokens=1,
     )
     task = make_task(settings, scoring.tokenizer)
-    data = load_dataset(settings.data.train, task, max_length=settings.data.max_length, packing=False, split=split)
+    data = load_dataset(settings.data.train, task, ReadOptions(max_length=settings.data.max_length, packing=False, split=split))
     started = time.monotonic()
     return task.score(data, scoring), time.monotonic() - started

@@ -147,11 +147,13 @@ def test_evaluations_are_those_of_the_average(family: Family) -> None:
         model, tokenizer = AutoModelForCausalLM.from_pretrained(last).eval(), AutoTokenizer.from_pretrained(last)
 
         def loss() -> float:
-            from pitstop.trainers.data.reading import load_dataset
+            from pitstop.trainers.data.reading import ReadOptions, load_dataset
             from pitstop.trainers.tasks.sft import SftTask
 
             spec = [str(family.home / "data/eval.jsonl")]
-            data = load_dataset(spec, SftTask(tokenizer), max_length=128, packing=False, skip_bad_rows=False, token=None)
+            data = load_dataset(
+                spec, SftTask(tokenizer), ReadOptions(max_length=128, packing=False, skip_bad_rows=False, token=None)
+            )
             total = tokens = 0.0
             for number in range(len(data)):
                 (example,) = data.sequence_examples([number])

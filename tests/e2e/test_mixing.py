@@ -48,9 +48,9 @@ def _words(model: Path, sources: Path, base_dir: Path, weights: tuple[str, str] 
 
 def _large() -> None:
     """In the child: take any data for too large for memory."""
-    from pitstop.trainers.data.cache import content
+    from pitstop.trainers.data.cache import key
 
-    content.SMALL_BYTES = 0
+    key.SMALL_BYTES = 0
 
 
 def _both(*prepare: Callable[[], None]) -> Callable[[], None]:

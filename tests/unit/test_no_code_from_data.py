@@ -19,8 +19,7 @@ CALLS = {
 ALLOWED = {
     ("cli/lazy.py", "importlib.import_module"),  # of the commands in COMMANDS
     ("trainers/tracking/tracker.py", "importlib.import_module"),  # of the packages that the trackers name
-    ("trainers/models/family.py", "importlib.import_module"),  # of the families in FAMILIES
-    ("trainers/tasks/registry.py", "importlib.import_module"),  # of the tasks in TASKS
+    ("trainers/tasks/registry.py", "importlib.import_module"),  # of TASKS and FAMILIES
     # The .ckpt file that a user asks for: tensors and plain values, written for others and never read here.
     ("trainers/using/exporting.py", "torch.save"),
 }

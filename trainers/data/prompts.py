@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.records import SUFFIXES, BadRows, read_records
-from pitstop.trainers.tasks.base import BadRecord
-from pitstop.trainers.tasks.text import TextTask
+from pitstop.trainers.data.records import SUFFIXES, BadRecord, BadRows, read_records
+
+Encode = Callable[[str], list[int]]
+"""A prompt as the token ids that generation starts from; raises ``BadRecord``."""
 
 
 def read_prompts(path: Path, field: str = "prompt") -> list[str]:
@@ -53,18 +54,18 @@ def _records(path: Path, field: str) -> list[str]:
     return found
 
 
-def tokenised(prompts: Sequence[str], task: TextTask, *, longest: int | None, what: str) -> list[list[int]]:
-    """The token ids that generation starts from, one list a prompt.
+def tokenised(prompts: Sequence[str], encode: Encode, *, longest: int | None, what: str) -> list[list[int]]:
+    """What ``encode`` makes of each prompt: a list of token ids that generation starts from.
 
-    Raises ``DataError`` that names the prompt (``what`` with its number) the task cannot render, or that has more than
+    Raises ``DataError`` that names the prompt (``what`` with its number) it cannot render, or that has more than
     ``longest`` tokens (None: any length).
     """
-    return [_ids(prompt, task, longest, f"{what} {number}") for number, prompt in enumerate(prompts, start=1)]
+    return [_ids(prompt, encode, longest, f"{what} {number}") for number, prompt in enumerate(prompts, start=1)]
 
 
-def _ids(prompt: str, task: TextTask, longest: int | None, where: str) -> list[int]:
+def _ids(prompt: str, encode: Encode, longest: int | None, where: str) -> list[int]:
     try:
-        ids = task.prompt_ids(prompt)
+        ids = encode(prompt)
     except BadRecord as error:
         raise DataError(f"{where}: {error}.", hint="Give another prompt.") from error
     if not ids:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from pitstop.configs.datasets import DataSource, source_names
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.cache.cache import DataCache
-from pitstop.trainers.data.cache.content import is_large
+from pitstop.trainers.data.cache.key import is_large
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, InMemory
-from pitstop.trainers.data.how import Reading
 from pitstop.trainers.data.mixture import mixed
-from pitstop.trainers.data.records import BadRows, Record
-from pitstop.trainers.tasks.base import BadRecord
-
-if TYPE_CHECKING:
-    from pitstop.trainers.tasks.text import TextTask
+from pitstop.trainers.data.records import BadRecord, BadRows, Record
 
 _BATCH = 512
 """Records tokenised at a time."""
@@ -28,16 +25,39 @@ FORMAT = "1"
 """Part of every key of the cache: to be raised with any change of how a record becomes tokens."""
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """The longest example in tokens, whether examples share sequences, whether bad rows are skipped, which split, the Hub's token."""
+
+    max_length: int
+    packing: bool
+    skip_bad_rows: bool = False
+    split: str = "train"
+    token: str | None = None
+
+
+class RecordEncoder(Protocol):
+    """What reading asks of a task: the records of a place, and the examples of records."""
+
+    @property
+    def name(self) -> str:
+        """Part of the cache's key, as what ``relevant_settings`` gives."""
+
+    def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
+        """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""
+
+    def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
+        """The examples of each record, or the reason why it has none."""
+
+    def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
+        """What changes with the data that ``records`` reads; ``digest`` gives the SHA-256 of a file. None where nothing tells."""
+
+    def relevant_settings(self) -> Mapping[str, Any]:
+        """The settings that examples depend on besides ``max_length``, as JSON-able values."""
+
+
 def load_dataset(
-    specs: Sequence[str | DataSource],
-    task: TextTask,
-    *,
-    max_length: int,
-    packing: bool,
-    skip_bad_rows: bool = False,
-    split: str = "train",
-    token: str | None = None,
-    cache: DataCache | None = None,
+    specs: Sequence[str | DataSource], task: RecordEncoder, options: ReadOptions, *, cache: DataCache | None = None
 ) -> Dataset:
     """Read, tokenise and pack the data of ``specs``; several are a mixture.
 
@@ -46,54 +66,55 @@ def load_dataset(
     nothing usable is left of a data set, and what the cache raises.
     """
     sources = [spec if isinstance(spec, DataSource) else DataSource(spec) for spec in specs]
-    how = Reading(max_length, packing, skip_bad_rows, split, token)
     large = is_large([source.spec for source in sources])
-    parts = [_part(source.spec, task, how, large, cache) for source in sources]
+    parts = [_part(source.spec, task, options, large, cache) for source in sources]
     weights = [source.weight for source in sources if source.weight is not None]
     return mixed(parts, source_names([source.spec for source in sources]), weights or None)
 
 
-def _part(spec: str, task: TextTask, how: Reading, large: bool, cache: DataCache | None) -> Dataset:
-    examples, counts = _examples(spec, task, how, large, cache)
-    return Dataset(examples, max_length=how.max_length, packing=how.packing, counts=counts)
+def _part(spec: str, task: RecordEncoder, options: ReadOptions, large: bool, cache: DataCache | None) -> Dataset:
+    examples, counts = _examples(spec, task, options, large, cache)
+    return Dataset(examples, max_length=options.max_length, packing=options.packing, counts=counts)
 
 
-def _examples(spec: str, task: TextTask, how: Reading, large: bool, cache: DataCache | None) -> tuple[Examples, Counts]:
+def _examples(
+    spec: str, task: RecordEncoder, options: ReadOptions, large: bool, cache: DataCache | None
+) -> tuple[Examples, Counts]:
     if not large:
         gathered: list[Example] = []
-        bad_rows, too_long = _read(spec, task, how, gathered.append)
+        bad_rows, too_long = _read(spec, task, options, gathered.append)
         examples: Examples = InMemory(gathered)
-        return examples, _counted(spec, examples, too_long, bad_rows, how)
-    if cache is not None and (key := _key(spec, task, how, cache)) is not None:
-        return cache.get(key, spec, partial(_fill, spec, task, how))
+        return examples, _counted(spec, examples, too_long, bad_rows, options)
+    if cache is not None and (key := _key(spec, task, options, cache)) is not None:
+        return cache.get(key, spec, partial(_fill, spec, task, options))
     from pitstop.trainers.data.cache.table import TableExamples, TableWriter
 
     table = TableWriter()
-    bad_rows, too_long = _read(spec, task, how, table.add)
+    bad_rows, too_long = _read(spec, task, options, table.add)
     table.close()
     examples = TableExamples(table.batches)
-    return examples, _counted(spec, examples, too_long, bad_rows, how)
+    return examples, _counted(spec, examples, too_long, bad_rows, options)
 
 
-def _fill(spec: str, task: TextTask, how: Reading, add: Callable[[Example], None]) -> Callable[[Examples], Counts]:
-    bad_rows, too_long = _read(spec, task, how, add)
-    return lambda examples: _counted(spec, examples, too_long, bad_rows, how)
+def _fill(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> Callable[[Examples], Counts]:
+    bad_rows, too_long = _read(spec, task, options, add)
+    return lambda examples: _counted(spec, examples, too_long, bad_rows, options)
 
 
-def _key(spec: str, task: TextTask, how: Reading, cache: DataCache) -> dict[str, Any] | None:
+def _key(spec: str, task: RecordEncoder, options: ReadOptions, cache: DataCache) -> dict[str, Any] | None:
     """All that the examples follow from; None where that cannot be told."""
-    content = task.content(spec, split=how.split, token=how.token, digest=cache.digest)
+    content = task.content(spec, split=options.split, token=options.token, digest=cache.digest)
     if content is None:
         return None
     return {
         "format": FORMAT,
         "content": content,
-        "split": how.split,
+        "split": options.split,
         "task": task.name,
         "settings": task.relevant_settings(),
-        "max_length": how.max_length,
-        "skip_bad_rows": how.skip_bad_rows,
-        **cache.surroundings,
+        "max_length": options.max_length,
+        "skip_bad_rows": options.skip_bad_rows,
+        **cache.tokenizer_key,
     }
 
 
@@ -117,15 +138,15 @@ class _Refused(Exception):
         self.error = error
 
 
-def _read(spec: str, task: TextTask, how: Reading, add: Callable[[Example], None]) -> tuple[BadRows, int]:
+def _read(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> tuple[BadRows, int]:
     """Give each example that fits to ``add``; returns the bad rows and how many examples were too long. ``OSError`` from ``add``."""
     try:
-        return _stream(spec, task, how, add)
+        return _stream(spec, task, options, add)
     except _Refused as refused:
         raise refused.error from None
 
 
-def _stream(spec: str, task: TextTask, how: Reading, add: Callable[[Example], None]) -> tuple[BadRows, int]:
+def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> tuple[BadRows, int]:
     waiting: list[Record] = []
     too_long = 0
 
@@ -137,7 +158,7 @@ def _stream(spec: str, task: TextTask, how: Reading, add: Callable[[Example], No
             if isinstance(found, BadRecord):
                 BadRows.report(bad_rows, record.where, str(found))
                 continue
-            fitting = [example for example in found if len(example) <= how.max_length]
+            fitting = [example for example in found if len(example) <= options.max_length]
             too_long += len(found) - len(fitting)
             try:
                 for example in fitting:
@@ -145,9 +166,9 @@ def _stream(spec: str, task: TextTask, how: Reading, add: Callable[[Example], No
             except OSError as error:
                 raise _Refused(error) from error
 
-    bad_rows = _InOrder(how.skip_bad_rows, tokenise)
+    bad_rows = _InOrder(options.skip_bad_rows, tokenise)
     try:
-        for record in task.records(spec, bad_rows, split=how.split, token=how.token):
+        for record in task.records(spec, bad_rows, split=options.split, token=options.token):
             waiting.append(record)
             if len(waiting) >= _BATCH:
                 tokenise()
@@ -158,10 +179,10 @@ def _stream(spec: str, task: TextTask, how: Reading, add: Callable[[Example], No
     return bad_rows, too_long
 
 
-def _counted(spec: str, examples: Examples, too_long: int, bad_rows: BadRows, how: Reading) -> Counts:
+def _counted(spec: str, examples: Examples, too_long: int, bad_rows: BadRows, options: ReadOptions) -> Counts:
     counts = Counts.of(examples, too_long=too_long, bad=bad_rows.count, bad_reasons=bad_rows.reasons)
     if not len(examples):
-        raise _nothing_left(spec, counts, how.max_length)
+        raise _nothing_left(spec, counts, options.max_length)
     return counts
 
 

@@ -20,12 +20,20 @@ from pitstop.configs.errors import DataError, first_line
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 ANNOTATED_SUFFIXES = (".pubtator", ".conll", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".tsv", ".txt")
-"""Endings that the task ner reads beside ``SUFFIXES``."""
+"""Endings of texts with marked entities, whose formats a task adds."""
 EXAMPLE_SCHEME = "example:"
 
 
 class NoData(DataError):
     """There is no data at the place that was given."""
+
+
+class BadRecord(ValueError):
+    """A record that the task cannot use; the message is the reason."""
+
+
+class UnknownFormat(DataError):
+    """No format is known for a file's ending."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,14 @@ class BadRows:
 
 
 @dataclass(frozen=True)
-class Format:
+class RecordFormat:
     """How files of an ending are read; ``recognises`` says which of them a directory's reader is to take."""
 
     read: Callable[[Path, str, BadRows], Iterator[Record]]
     recognises: Callable[[Path], bool] = lambda path: True
 
 
-Formats = Mapping[str, Format]
+Formats = Mapping[str, RecordFormat]
 NO_MORE: Formats = MappingProxyType({})
 
 
@@ -126,9 +134,8 @@ def _read_directory(directory: Path, bad_rows: BadRows, formats: Formats) -> Ite
 
 def _read_file(path: Path, name: str, bad_rows: BadRows, formats: Formats) -> Iterator[Record]:
     if path.suffix not in formats:
-        also = " Files with this ending are read by --task ner." if path.suffix in ANNOTATED_SUFFIXES else ""
-        raise DataError(
-            f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(formats)}.{also}"
+        raise UnknownFormat(
+            f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(formats)}."
         )
     try:
         yield from formats[path.suffix].read(path, name, bad_rows)
@@ -198,10 +205,10 @@ def _read_table(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
 
 
 _USUAL = {
-    ".jsonl": Format(_read_jsonl),
-    ".json": Format(_read_json),
-    ".csv": Format(_read_csv),
-    ".parquet": Format(_read_table),
+    ".jsonl": RecordFormat(_read_jsonl),
+    ".json": RecordFormat(_read_json),
+    ".csv": RecordFormat(_read_csv),
+    ".parquet": RecordFormat(_read_table),
 }
 
 

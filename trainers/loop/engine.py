@@ -20,10 +20,10 @@ from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.order import BatchShape, micro_batches
 from pitstop.trainers.loop.ema import Ema
 from pitstop.trainers.loop.optim import trainable
+from pitstop.trainers.loop.scoring import Interrupted, Scoring
 from pitstop.trainers.machine.processes import agree, gather_bytes
 from pitstop.trainers.models.objective import Objective
 from pitstop.trainers.models.trained import Trained, TrainedAdapter
-from pitstop.trainers.tasks.base import Interrupted, Scoring
 
 
 @dataclass(frozen=True)

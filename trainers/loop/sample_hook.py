@@ -11,8 +11,8 @@ from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.hooks import evaluation_due
 from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.machine.signals import INTERRUPT, SignalFlag
-from pitstop.trainers.tasks.base import Interrupted
 
 
 class AtEvaluations(ABC):

@@ -1,12 +1,11 @@
 """What a family of models has to know: how a model is loaded, made anew, trained on a batch, and laid out in a checkpoint.
 
 Everything else (adapters, optimizers, averages, snapshots, the commit, resuming, the Hub) deals with an ``nn.Module`` and with files
-and tensors by name. A task whose models do not come from transformers adds a class with these methods and a line to ``FAMILIES``.
+and tensors by name. A task whose models do not come from transformers adds a class with these methods and a line to ``FAMILIES`` of ``tasks/registry.py``.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -75,20 +74,3 @@ class Family(Protocol):
 
     def descriptions(self, model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
         """The files beside the weights that make a directory with both complete; names that ``forms`` allows."""
-
-
-FAMILIES = {
-    "causal-lm": "pitstop.trainers.models.causal_lm:CausalLM",
-    "diffit": "pitstop.trainers.tasks.diffusion.family:DiffiTFamily",
-}
-"""Name of a family to module and class; imported when it is used."""
-
-_FAMILY_OF_TASK = {"diffusion": "diffit"}
-"""Tasks whose models are not causal language models."""
-
-
-def family_of(settings: Settings) -> Family:
-    """The family that the task's models belong to."""
-    module, _, name = FAMILIES[_FAMILY_OF_TASK.get(settings.training.task, "causal-lm")].partition(":")
-    family: Family = getattr(importlib.import_module(module), name)()
-    return family

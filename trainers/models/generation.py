@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from pitstop.trainers.data.records import Record
+from pitstop.trainers.data.chat import ChatRenderer
 from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.models.base import quiet_libraries
-from pitstop.trainers.tasks.sft import SftTask
 
 Tokens = Callable[[Sequence[int]], None]
 """Is given the token ids of an answer so far, each time there is one more."""
@@ -108,8 +107,7 @@ def _answer(tokenizer: Any, row: Sequence[int], ends: Collection[int]) -> Answer
 
 def end_ids(tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer: the tokenizer's own, and the one that training puts behind an assistant's turn."""
-    turn = SftTask(tokenizer).encode(Record({"prompt": "x", "completion": "x"}, "")).input_ids
-    return frozenset({int(tokenizer.eos_token_id), int(turn[-1])})
+    return frozenset({int(tokenizer.eos_token_id), ChatRenderer(tokenizer).end_id})
 
 
 def _processors(sampling: Sampling | None, numbers: Sequence[int]) -> Any:

@@ -8,72 +8,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.how import Reading
-from pitstop.trainers.machine.memory_pieces import Pieces
-
-if TYPE_CHECKING:
-    import torch
-
-    from pitstop.checkpointing.runs.run_directory import RunDirectory
-    from pitstop.trainers.data.cache.cache import DataCache
-    from pitstop.trainers.data.dataset import Sequences
-    from pitstop.trainers.loop.engine import Engine
-    from pitstop.trainers.loop.progress import Progress
-    from pitstop.trainers.loop.sample_hook import AtEvaluations
-    from pitstop.trainers.machine.signals import SignalFlag
-    from pitstop.trainers.reporter import Reporter
-    from pitstop.trainers.tracking.tracking import Tracking
+from pitstop.trainers.data.cache.cache import DataCache
+from pitstop.trainers.data.dataset import Sequences
+from pitstop.trainers.data.reading import ReadOptions
+from pitstop.trainers.loop.engine import Engine
+from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.loop.sample_hook import AtEvaluations
+from pitstop.trainers.loop.scoring import Scoring
+from pitstop.trainers.machine.signals import SignalFlag
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tracking.tracking import Tracking
 
 Direction = Literal["min", "max"]
-
-
-class BadRecord(ValueError):
-    """A record that the task cannot use; the message is the reason."""
-
-
-class Interrupted(Exception):
-    """An evaluation was given up because a signal arrived."""
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What a scorer computes with.
-
-    ``gather`` gives each process's bytes in rank order; every process calls it equally often. ``give_up`` is asked between
-    batches where one process decides alone; where it says so, the scorer raises ``Interrupted``. ``hear`` is given the answers
-    to the first examples by a scorer that generates some. ``hint`` is for whoever has no memory for a single example.
-    """
-
-    model: Any
-    tokenizer: Any
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager[Any]]
-    batch_size: int
-    max_new_tokens: int
-    limit: int | None = None  # examples to score, the first ones; None is all
-    rank: int = 0
-    world_size: int = 1
-    gather: Callable[[bytes], list[bytes]] = lambda data: [data]
-    give_up: Callable[[], bool] = lambda: False
-    hear: Callable[[list[str]], None] = lambda answers: None
-    hint: str = (
-        "One example does not fit: shorter answers (--eval-max-new-tokens) take less, --eval-score-examples 0 scores none."
-    )
-
-    def pieces(self) -> Pieces:
-        """Batches that get smaller where memory runs out."""
-        return Pieces(self.batch_size, self.hint)
-
-    def check(self) -> None:
-        """Raise ``Interrupted`` where a signal wants the evaluation to end."""
-        if self.world_size == 1 and self.give_up():
-            raise Interrupted
 
 
 @dataclass(frozen=True)
@@ -106,11 +58,11 @@ class Task(ABC):
         """Tells the user what is being done with the data, a line at a time; whoever reads data may put a reporter here."""
 
     @abstractmethod
-    def load(self, sources: Sequence[DataSource], how: Reading, cache: DataCache | None) -> Sequences:
+    def load(self, sources: Sequence[DataSource], options: ReadOptions, cache: DataCache | None) -> Sequences:
         """Read data. Raises ``DataError`` for what cannot be read and where nothing usable is left, and ``SettingsError``."""
 
     @abstractmethod
-    def hold_out(self, train: Sequences, fraction: float, how: Reading) -> tuple[Sequences, Sequences]:
+    def hold_out(self, train: Sequences, fraction: float, options: ReadOptions) -> tuple[Sequences, Sequences]:
         """Split off a share for evaluation, a function of the seed: (training, evaluation). ``DataError`` where there is too little."""
 
     def splits_itself(self) -> bool:

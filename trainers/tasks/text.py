@@ -5,20 +5,28 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.load import settings_to_dict
-from pitstop.trainers.data.cache.content import identify
-from pitstop.trainers.data.dataset import hold_out
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.cache.cache import DataCache
+from pitstop.trainers.data.cache.key import identify
+from pitstop.trainers.data.chat import ChatRenderer
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.how import Reading
-from pitstop.trainers.data.records import EXAMPLE_SCHEME, BadRows, Record, read_records
-from pitstop.trainers.tasks.base import BadRecord, Direction, Task
-
-if TYPE_CHECKING:
-    from pitstop.trainers.data.cache.cache import DataCache
-    from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.reading import ReadOptions, load_dataset
+from pitstop.trainers.data.records import (
+    ANNOTATED_SUFFIXES,
+    EXAMPLE_SCHEME,
+    BadRecord,
+    BadRows,
+    Record,
+    UnknownFormat,
+    read_records,
+)
+from pitstop.trainers.data.splits import hold_out
+from pitstop.trainers.tasks.base import Direction, Task
 
 
 class TextTask(Task):
@@ -27,15 +35,17 @@ class TextTask(Task):
     unit: ClassVar[str] = "tokens"
     always: ClassVar[Mapping[str, Direction]] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
 
-    def load(self, sources: Sequence[DataSource], how: Reading, cache: DataCache | None) -> Dataset:
+    def __init__(self, tokenizer: Any, settings: Settings) -> None:
+        super().__init__(tokenizer, settings)
+        self.chat = ChatRenderer(tokenizer)
+
+    def load(self, sources: Sequence[DataSource], options: ReadOptions, cache: DataCache | None) -> Dataset:
         """Read, tokenise and pack; several data sets are a mixture."""
-        from pitstop.trainers.data.reading import load_dataset  # which asks tasks for examples
+        return load_dataset(sources, self, options, cache=cache)
 
-        return load_dataset(sources, self, **vars(how), cache=cache)
-
-    def hold_out(self, train: Dataset, fraction: float, how: Reading) -> tuple[Dataset, Dataset]:
+    def hold_out(self, train: Dataset, fraction: float, options: ReadOptions) -> tuple[Dataset, Dataset]:
         """Whole articles, where records say which they are from."""
-        return hold_out(train, fraction, seed=self.settings.training.seed, max_length=how.max_length, packing=how.packing)
+        return hold_out(train, fraction, seed=self.settings.training.seed, max_length=options.max_length, packing=options.packing)
 
     def has_test_split(self, sources: Sequence[DataSource]) -> bool:
         """Files have none, unless the task makes one of them."""
@@ -46,7 +56,12 @@ class TextTask(Task):
 
     def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
         """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""
-        return read_records(spec, bad_rows, split=split, token=token)
+        try:
+            yield from read_records(spec, bad_rows, split=split, token=token)
+        except UnknownFormat as error:
+            if not spec.endswith(ANNOTATED_SUFFIXES):
+                raise
+            raise UnknownFormat(error.message, hint=f"{error.hint} Files with this ending are read by --task ner.") from error
 
     def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
         """What changes with the data that ``records`` reads for a value, so that tokenised data can be kept by it.
@@ -79,6 +94,6 @@ class TextTask(Task):
                 found.append(error)
         return found
 
-    @abstractmethod
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids that ``prompt`` has in front of an answer: what generation starts from."""
+        return self.chat.prompt_ids(prompt)

@@ -14,17 +14,15 @@ from pitstop.configs.errors import SettingsError
 from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
-from pitstop.trainers.data.cache.content import is_large
-from pitstop.trainers.data.cache.surroundings import surroundings
+from pitstop.trainers.data.cache.key import is_large, tokenizer_key
 from pitstop.trainers.data.dataset import Sequences
-from pitstop.trainers.data.how import Reading
 from pitstop.trainers.data.mixture import Mixture
+from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.machine.processes import main_process_first
-from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
-from pitstop.trainers.tasks.registry import make_task
+from pitstop.trainers.tasks.registry import family_of, make_task
 from pitstop.trainers.tasks.text import TextTask
 
 _LONGEST_TOKENISING = timedelta(days=2)
@@ -176,9 +174,9 @@ class _Reading:
         _report_losses(dataset, name, self.settings, self.reporter, self.task.unit)
         return dataset
 
-    def _how(self, split: str) -> Reading:
+    def _how(self, split: str) -> ReadOptions:
         data, hub = self.settings.data, self.settings.hub
-        return Reading(
+        return ReadOptions(
             data.max_length,
             data.packing and self.packing,
             data.skip_bad_rows,
@@ -198,7 +196,7 @@ class _Reading:
 def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> DataCache:
     return DataCache(
         cache_directory() / "data",
-        surroundings=surroundings(task.tokenizer, model),
+        tokenizer_key=tokenizer_key(task.tokenizer, model),
         limit_bytes=round(settings.data.cache_gb * 10**9),
         tell=reporter.line,
         warn=reporter.warn,

@@ -25,9 +25,9 @@ from pitstop.trainers.machine.launch import world_size
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.models.base import quiet_libraries
 from pitstop.trainers.models.cost import frozen_linear
-from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.inputs import read_inputs
 
 _PROCESS_BYTES = {"cpu": 700 << 20, "cuda": 600 << 20, "mps": 700 << 20}  # libraries, or the CUDA context

@@ -22,10 +22,11 @@ from pitstop.trainers.machine.environment import describe
 from pitstop.trainers.machine.processes import build_accelerator, join_processes
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
 from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, quiet_libraries
-from pitstop.trainers.models.family import Family, family_of
+from pitstop.trainers.models.family import Family
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.models.trained import Trained, TrainedAdapter, WholeModel, stored_descriptions
 from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.registry import family_of
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,10 @@ from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.heap import TrimHeap
-from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
+from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints, Show
 from pitstop.trainers.loop.loop import ALL_DONE, Hook, Loop, Outcome
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.loop.sample_hook import AtEvaluations
-from pitstop.trainers.loop.showing import Show
 from pitstop.trainers.loop.sizing import Sizing, advice
 from pitstop.trainers.machine.device import peak_memory_bytes
 from pitstop.trainers.machine.disk import check_room

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pitstop.configs.errors import DataError
+from pitstop.trainers.data.chat import ChatRenderer
 from pitstop.trainers.data.prompts import room_for_prompt, tokenised
+from pitstop.trainers.data.records import BadRecord
 from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.models.generation import Answer, Sampling, answer_batch, answer_in_pieces, batches
-from pitstop.trainers.tasks.base import BadRecord
-from pitstop.trainers.tasks.sft import SftTask
 from pitstop.trainers.using.opened import OpenModel
 
 Turn = dict[str, str]
@@ -34,7 +34,7 @@ def answer(
 
     Raises ``ResourceError`` where memory runs out with a batch of one.
     """
-    ids = tokenised(prompts, opened.task, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")
+    ids = tokenised(prompts, opened.task.prompt_ids, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")
     return answer_ids(opened, ids, how, tell)
 
 
@@ -54,14 +54,14 @@ def answer_ids(
 
 def follow(opened: OpenModel, prompt: str, how: Answering, show: Callable[[str], None], *, number: int = 0) -> Answer:
     """Answer one prompt and give ``show`` each piece of the text as soon as it is certain."""
-    ids = tokenised([prompt], opened.task, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")[0]
+    ids = tokenised([prompt], opened.task.prompt_ids, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")[0]
     return _follow(opened, ids, how, show, number)
 
 
 def follow_conversation(opened: OpenModel, turns: Sequence[Turn], how: Answering, show: Callable[[str], None]) -> Answer:
     """As ``follow``, for a conversation that ends with the user's turn. ``DataError`` where it does not fit or cannot be rendered."""
     try:
-        ids = SftTask(opened.tokenizer).conversation_ids(turns)
+        ids = ChatRenderer(opened.tokenizer).conversation_ids(turns)
     except BadRecord as error:
         raise DataError(f"{error}.", hint="Without --multi-turn each prompt stands by itself.") from error
     longest = room_for_prompt(opened.model, how.max_new_tokens)

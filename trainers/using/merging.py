@@ -19,9 +19,9 @@ from pitstop.configs.errors import CheckpointError, ModelError, first_line
 from pitstop.trainers.machine.device import Precision, choose_precision
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.models.base import BaseRecipe, quiet_libraries
-from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.foreign_code import forget_code
 from pitstop.trainers.models.generation import answering_mode
+from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.prepare import BaseOnDisk
 from pitstop.trainers.training.resuming import ResumePlan
 from pitstop.trainers.using.opened import for_inference

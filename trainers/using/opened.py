@@ -24,12 +24,11 @@ from pitstop.trainers.machine.device import Precision, choose_device
 from pitstop.trainers.machine.launch import is_worker
 from pitstop.trainers.models.adapter import add_another, share_inputs_under_autocast
 from pitstop.trainers.models.base import BaseRecipe
-from pitstop.trainers.models.family import family_of
 from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
-from pitstop.trainers.tasks.registry import make_task
+from pitstop.trainers.tasks.registry import family_of, make_task
 from pitstop.trainers.training.prepare import BaseOnDisk, Hardware, build, open_hardware
 from pitstop.trainers.training.resuming import ResumePlan, ResumeRequest, is_base, plan_from, whole_model
 

@@ -37,7 +37,7 @@ _TEMPORARY = ".tmp"
 class DataCache:
     """Entries below ``directory``, together at most ``limit_bytes`` but for the one in use.
 
-    ``surroundings`` is what every key holds besides what is read: the tokenizer and the versions of libraries. ``tell`` and
+    ``tokenizer_key`` is what every key holds besides what is read: the tokenizer and the versions of libraries. ``tell`` and
     ``warn`` say what happens.
     """
 
@@ -45,12 +45,12 @@ class DataCache:
         self,
         directory: Path,
         *,
-        surroundings: Mapping[str, Any],
+        tokenizer_key: Mapping[str, Any],
         limit_bytes: int,
         tell: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
-        self.directory, self.surroundings, self.limit_bytes = directory, dict(surroundings), limit_bytes
+        self.directory, self.tokenizer_key, self.limit_bytes = directory, dict(tokenizer_key), limit_bytes
         self._tell, self._warn = tell, warn
 
     def get(self, key: Mapping[str, Any], what: str, fill: Fill) -> tuple[Examples, Counts]:

@@ -16,7 +16,7 @@ from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.images.data import ImageData
 from pitstop.trainers.data.images.image_set import Images
-from pitstop.trainers.tasks.base import Scoring
+from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 from pitstop.trainers.tasks.diffusion.sampling import Sampler
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pitstop.configs.datasets import DataSource, parse_sources
 from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.how import Reading
+from pitstop.trainers.data.cache.cache import DataCache
+from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.images.classes import choose_classes
 from pitstop.trainers.data.images.data import ImageData, hold_out
 from pitstop.trainers.data.images.reading import has_validation, read_images
-from pitstop.trainers.tasks.base import Direction, Scoring, Task, Training
+from pitstop.trainers.data.reading import ReadOptions
+from pitstop.trainers.loop.scoring import Scoring
+from pitstop.trainers.tasks.base import Direction, Task, Training
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 from pitstop.trainers.tasks.diffusion.fid import check_available, fid
 from pitstop.trainers.tasks.diffusion.grids import DIRECTORY, Grids
-
-if TYPE_CHECKING:
-    from pitstop.trainers.data.cache.cache import DataCache
-    from pitstop.trainers.data.dataset import Sequences
 
 
 class DiffusionTask(Task):
@@ -37,7 +36,7 @@ class DiffusionTask(Task):
         self.config: DiffiTConfig = tokenizer
         self._trained_on: list[tuple[int, str]] = []  # the classes that training data was found to have
 
-    def load(self, sources: Sequence[DataSource], how: Reading, cache: DataCache | None) -> ImageData:
+    def load(self, sources: Sequence[DataSource], options: ReadOptions, cache: DataCache | None) -> ImageData:
         """The images of one place."""
         del cache
         if len(sources) > 1:
@@ -47,11 +46,11 @@ class DiffusionTask(Task):
         spec, data = sources[0].spec, self.settings.data
         images = read_images(
             spec,
-            split=how.split,
+            split=options.split,
             size=self.config.image_size,
             channels=self.config.channels,
             data_root=Path(data.root).expanduser(),
-            skip_bad_rows=how.skip_bad_rows,
+            skip_bad_rows=options.skip_bad_rows,
             tell=self.say,
         )
         if data.classes:
@@ -63,13 +62,13 @@ class DiffusionTask(Task):
                 f"{spec} has {len(images.class_names)} classes, and the model is told of {self.config.classes}.",
                 hint=f"Train a model from scratch with --conditional-classes {len(images.class_names)}.",
             )
-        if how.split == "train":
+        if options.split == "train":
             self._trained_on = [(number, images.class_names[number]) for number in np.flatnonzero(images.counts()).tolist()]
         return ImageData(images)
 
-    def hold_out(self, train: Sequences, fraction: float, how: Reading) -> tuple[ImageData, ImageData]:
+    def hold_out(self, train: Sequences, fraction: float, options: ReadOptions) -> tuple[ImageData, ImageData]:
         """The same share of each class."""
-        del how
+        del options
         assert isinstance(train, ImageData)
         return hold_out(train, fraction, seed=self.settings.training.seed)
 

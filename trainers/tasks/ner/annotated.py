@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.records import ANNOTATED_SUFFIXES, BadRows, Format, Record
+from pitstop.trainers.data.records import ANNOTATED_SUFFIXES, BadRows, Record, RecordFormat
 from pitstop.trainers.tasks.ner import iob, pubtator
 from pitstop.trainers.tasks.ner.blocks import blocks
 
@@ -29,17 +29,17 @@ def _read(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     yield from reader.read_blocks(blocks(path), name, bad_rows)
 
 
-def _reader_of(path: Path) -> pubtator.Reader | iob.Reader | None:
+def _reader_of(path: Path) -> pubtator.PubtatorReader | iob.IobReader | None:
     if path.suffix in _PUBTATOR_ENDINGS:
-        return pubtator.Reader()
+        return pubtator.PubtatorReader()
     if path.suffix not in _TOLD_BY_CONTENT:
-        return iob.Reader()
+        return iob.IobReader()
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for _, line in zip(range(_LOOKED_AT), file, strict=False):
             if pubtator.begins(line):
-                return pubtator.Reader()
+                return pubtator.PubtatorReader()
             if iob.begins(line):
-                return iob.Reader()
+                return iob.IobReader()
             if line.strip():
                 return None
     return None
@@ -52,5 +52,5 @@ def _recognised(path: Path) -> bool:
         return True  # the reader says what is wrong with it
 
 
-ANNOTATED = dict.fromkeys(ANNOTATED_SUFFIXES, Format(_read, _recognised))
+ANNOTATED = dict.fromkeys(ANNOTATED_SUFFIXES, RecordFormat(_read, _recognised))
 """The formats by ending, for ``read_records``. In a directory a ``.txt`` file that is neither (a licence, say) is passed over."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.tasks.base import Scoring
+from pitstop.trainers.loop.scoring import Scoring
 
 
 def greedy_answers(examples: Sequence[Example], scoring: Scoring) -> list[str]:

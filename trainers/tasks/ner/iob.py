@@ -25,7 +25,7 @@ def begins(line: str) -> bool:
     return line.startswith(_DOCUMENT) or (len(cells) > 1 and _TAG.fullmatch(cells[-1]) is not None)
 
 
-class Reader:
+class IobReader:
     """Turns blocks of lines into records; a sentence with a bad line is left out whole, and counts as one bad row."""
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ def begins(line: str) -> bool:
     return _TEXT_LINE.match(line) is not None
 
 
-class Reader:
+class PubtatorReader:
     """Turns blocks of lines into records; an article with a bad line is left out whole, and counts as one bad row."""
 
     def read_blocks(self, blocks: Iterable[Lines], name: str, bad_rows: BadRows) -> Iterator[Record]:

@@ -14,11 +14,12 @@ from typing import Any
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.cache.content import identify
+from pitstop.trainers.data.cache.key import identify
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.records import BadRows, NoData, Record, read_records
-from pitstop.trainers.tasks.base import BadRecord, Direction, Scoring
+from pitstop.trainers.data.records import BadRecord, BadRows, NoData, Record, read_records
+from pitstop.trainers.loop.scoring import Scoring
+from pitstop.trainers.tasks.base import Direction
 from pitstop.trainers.tasks.ner.annotated import ANNOTATED
 from pitstop.trainers.tasks.ner.greedy import greedy_answers
 from pitstop.trainers.tasks.ner.scores import Answer, NerScores, parse_items, score_answers
@@ -33,7 +34,6 @@ from pitstop.trainers.tasks.ner.wording import (
     template_fields,
     type_name,
 )
-from pitstop.trainers.tasks.sft import SftTask
 from pitstop.trainers.tasks.text import TextTask
 
 ARTICLE_FIELDS = ("article", "pmid", "doc_id")
@@ -51,7 +51,7 @@ class NerTask(TextTask):
     """Asks for each entity type of each record, and scores generated answers as sets of entities.
 
     The types are those of the settings or, where these name none, all that the training data has; they are found in a first
-    pass over it and then stay, so that evaluation asks for the same. The chat template and what is learnt are ``SftTask``'s.
+    pass over it and then stay, so that evaluation asks for the same. What is learnt is the answer, as ``data.chat`` renders it.
     """
 
     name = "ner"
@@ -59,7 +59,6 @@ class NerTask(TextTask):
 
     def __init__(self, tokenizer: Any, settings: Settings) -> None:
         super().__init__(tokenizer, settings)
-        self._sft = SftTask(tokenizer, settings)
         self._types: tuple[str, ...] | None = None
         self._template = settings.ner.prompt or DEFAULT_PROMPT
         if nameless := [written for written in settings.ner.entity_types if not type_name(written)]:
@@ -146,7 +145,7 @@ class NerTask(TextTask):
         return [(kind, self.question(text, kind), completion(entities.get(kind, ()))) for kind in self.entity_types()]
 
     def _example(self, kind: str, question: str, answer: str, group: str) -> Example:
-        example = self._sft.encode(Record({"prompt": question, "completion": answer}, ""))
+        example = self.chat.encode({"prompt": question, "completion": answer})
         # What the answer is read back as, so that both sides of the comparison went through the same reader.
         reference = json.dumps({"type": kind, "items": parse_items(answer)}, ensure_ascii=False)
         return replace(example, reference=reference, group=group)
@@ -154,10 +153,6 @@ class NerTask(TextTask):
     def question(self, text: str, kind: str) -> str:
         """The prompt that asks for the entities of type ``kind`` in ``text``."""
         return prompt(text, kind, self._template)
-
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """The token ids that ``prompt``, a whole question, has in front of an answer."""
-        return self._sft.prompt_ids(prompt)
 
     # Scores ------------------------------------------------------------------------------------------------------
 

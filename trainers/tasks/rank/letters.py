@@ -8,8 +8,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from pitstop.configs.errors import ModelError
-from pitstop.trainers.data.records import Record
-from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.data.chat import ChatRenderer
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -37,13 +36,13 @@ class Letters:
     end: int
 
 
-def find_letters(tokenizer: Any, chat: SftTask, count: int) -> Letters:
+def find_letters(chat: ChatRenderer, count: int) -> Letters:
     """The first ``count`` letters as the tokenizer makes them behind a prompt, where they often differ from a bare letter's.
 
     Raises ``ModelError`` where a letter is not one token of its own there.
     """
     question = prompt(["x"], ["y", "z"])
-    frame = _frame(tokenizer, chat, question)
+    tokenizer, frame = chat.tokenizer, _frame(chat, question)
     before = question.join(frame)
     found = []
     for letter in ascii_uppercase[:count]:
@@ -56,16 +55,15 @@ def find_letters(tokenizer: Any, chat: SftTask, count: int) -> Letters:
     leads, ids = {tuple(tail[:-1]) for tail in found}, tuple(tail[-1] for tail in found)
     if len(leads) > 1 or len(set(ids)) < count:
         raise _no_letters("they are not one token each")
-    end = chat.encode(Record({"prompt": question, "completion": "A"}, "a probe")).input_ids[-1]
-    return Letters(frame, leads.pop(), ids, int(end))
+    return Letters(frame, leads.pop(), ids, chat.end_id)
 
 
-def _frame(tokenizer: Any, chat: SftTask, question: str) -> tuple[str, str]:
+def _frame(chat: ChatRenderer, question: str) -> tuple[str, str]:
     """What stands around a question: the chat template's text, or without one a line that asks for the answer.
 
     Templates cost more time than tokenising, so one is rendered once. Raises ``ModelError`` where it changes what it is given.
     """
-    if tokenizer.chat_template is None:
+    if chat.tokenizer.chat_template is None:
         return "", "\n\nAnswer:\n"
     before, found, behind = chat.turn(question, "A")[0].partition(question)
     if not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import RankSettings
 from pitstop.trainers.tasks.rank import retrievers
 from pitstop.trainers.tasks.rank.draws import sample
-from pitstop.trainers.tasks.rank.retrievers import Say
 from pitstop.trainers.tasks.rank.sequences import Sequences
 
 VERSION = 1
@@ -80,7 +79,7 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def retrieve(sequences: Sequences, settings: RankSettings, seed: int, say: Say) -> Retrieved:
+def retrieve(sequences: Sequences, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
     """The candidates of the evaluated users, from the cache or found now and put there."""
     path = cache_directory() / "rank" / f"{fingerprint(sequences, settings, seed)}.safetensors"
     found = _from_cache(path, say)
@@ -104,7 +103,7 @@ def fingerprint(sequences: Sequences, settings: RankSettings, seed: int) -> str:
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
-def find(sequences: Sequences, settings: RankSettings, seed: int, say: Say) -> Retrieved:
+def find(sequences: Sequences, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
     """Fit the retriever and take the best candidates of each evaluated user for both held-out items."""
     total = len(sequences.user_ids)
     users = sample(settings.eval_users or total, total, seed, _USERS)
@@ -116,7 +115,7 @@ def find(sequences: Sequences, settings: RankSettings, seed: int, say: Say) -> R
     return Retrieved(users, items, scores)
 
 
-def _from_cache(path: Path, say: Say) -> Retrieved | None:
+def _from_cache(path: Path, say: Callable[[str], None]) -> Retrieved | None:
     try:
         return Retrieved.from_bytes(path.read_bytes())
     except FileNotFoundError:
@@ -126,7 +125,7 @@ def _from_cache(path: Path, say: Say) -> Retrieved | None:
         return None
 
 
-def _into_cache(path: Path, found: Retrieved, say: Say) -> None:
+def _into_cache(path: Path, found: Retrieved, say: Callable[[str], None]) -> None:
     storage = LocalStorage()
     try:
         make_directories(storage, path.parent)

@@ -9,8 +9,6 @@ import numpy as np
 
 from pitstop.trainers.tasks.rank.sequences import Sequences
 
-Say = Callable[[str], None]
-
 
 class Retriever(Protocol):
     """A fitted retriever."""
@@ -74,7 +72,7 @@ class ItemNeighbours:
         return result
 
 
-def fit(name: str, sequences: Sequences, *, seed: int, epochs: int, say: Say) -> Retriever:
+def fit(name: str, sequences: Sequences, *, seed: int, epochs: int, say: Callable[[str], None]) -> Retriever:
     """Make and train the retriever that the settings name."""
     if name == "popularity":
         return Popularity(sequences)

@@ -12,9 +12,9 @@ import torch
 from pitstop.trainers.data.batch import Batch, flat_batch, padded_batch
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.models.attention import IMPLEMENTATION
 from pitstop.trainers.models.loss import supervised_logits, takes_logits_to_keep
-from pitstop.trainers.tasks.base import Scoring
 from pitstop.trainers.tasks.rank.measures import mean_measures, rank_of, report
 
 _FLASH = "flash_attention_2"

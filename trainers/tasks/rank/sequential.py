@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from pitstop.configs.shown import human_duration
 from pitstop.trainers.data.order import permutation
 from pitstop.trainers.tasks.rank.draws import draws, sample
 from pitstop.trainers.tasks.rank.measures import mean_measures
-from pitstop.trainers.tasks.rank.retrievers import Say
 from pitstop.trainers.tasks.rank.sequences import Sequences
 
 WIDTH = 64
@@ -73,7 +72,7 @@ class GruRetriever:
         return self.network.logits(states).numpy()
 
 
-def train_sequential(sequences: Sequences, *, seed: int, epochs: int, say: Say) -> GruRetriever:
+def train_sequential(sequences: Sequences, *, seed: int, epochs: int, say: Callable[[str], None]) -> GruRetriever:
     """Train for at most ``epochs`` passes and keep the pass whose NDCG@20 on validation items is best.
 
     A function of the data, the seed and the machine's arithmetic; the global generator is left as it was.

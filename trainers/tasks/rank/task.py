@@ -14,14 +14,14 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRows, Record
-from pitstop.trainers.tasks.base import Direction, Scoring
+from pitstop.trainers.loop.scoring import Scoring
+from pitstop.trainers.tasks.base import Direction
 from pitstop.trainers.tasks.rank import letters
 from pitstop.trainers.tasks.rank.draws import sample, shuffled, unseen
 from pitstop.trainers.tasks.rank.measures import NAMES
 from pitstop.trainers.tasks.rank.reading import read_ratings
 from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
 from pitstop.trainers.tasks.rank.sequences import SPLITS, Sequences, build_sequences
-from pitstop.trainers.tasks.sft import SftTask
 from pitstop.trainers.tasks.text import TextTask
 
 _ROWS, _NEGATIVES, _ORDER = 0x726F7773, 0x6E656773, 0x6F726472  # keys of the draws
@@ -43,8 +43,7 @@ class RankTask(TextTask):
 
     def __init__(self, tokenizer: Any, settings: Settings) -> None:
         super().__init__(tokenizer, settings)
-        self._chat = SftTask(tokenizer, settings)
-        self._letters = letters.find_letters(tokenizer, self._chat, settings.rank.candidates)
+        self._letters = letters.find_letters(self.chat, settings.rank.candidates)
         self._titles: dict[str, str] = {}
         self._read: dict[str, _Read] = {}
         self._retrieved: dict[str, Retrieved] = {}
@@ -177,17 +176,13 @@ class RankTask(TextTask):
         return best, len(best) <= room
 
     def _question_ids(self, history: Sequence[str], candidates: Sequence[str]) -> list[int]:
-        return self._chat.rendered_ids(letters.prompt(history, candidates).join(self._letters.frame))
+        return self.chat.opening_ids(letters.prompt(history, candidates).join(self._letters.frame))
 
     def _shortened(self, titles: Sequence[str]) -> list[str]:
         for title in titles:
             if title not in self._titles:
                 self._titles[title] = letters.shorten(self.tokenizer, title, self.settings.rank.title_tokens)
         return [self._titles[title] for title in titles]
-
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """See ``TextTask.prompt_ids``."""
-        return self._chat.prompt_ids(prompt)
 
     # Metrics -----------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.dataset import Counts, Dataset, hold_out
+from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.reading import load_dataset
+from pitstop.trainers.data.reading import ReadOptions, load_dataset
+from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.sft import SftTask
 
 Make = Callable[..., Dataset]
@@ -39,19 +40,19 @@ def task(tokenizer: Any) -> SftTask:
 
 def test_records_that_do_not_fit_are_counted_and_never_cut(task: SftTask, tmp_path: Path) -> None:
     rows = [_pair("- a" * n) for n in (1, 2, 30, 3)]
-    whole = load_dataset([_write(tmp_path / "a.jsonl", *rows)], task, max_length=500, packing=False)
+    whole = load_dataset([_write(tmp_path / "a.jsonl", *rows)], task, ReadOptions(max_length=500, packing=False))
     longest = sorted(len(e) for e in whole.examples)[-2]
-    data = load_dataset([str(tmp_path / "a.jsonl")], task, max_length=longest, packing=False)
+    data = load_dataset([str(tmp_path / "a.jsonl")], task, ReadOptions(max_length=longest, packing=False))
     assert data.counts.too_long == 1 and data.counts.used == 3 and data.counts.records == 4
     assert [e.input_ids.tolist() for e in data.examples] == [whole.examples[i].input_ids.tolist() for i in (0, 1, 3)]
-    shorter = load_dataset([str(tmp_path / "a.jsonl")], task, max_length=longest - 1, packing=False)
+    shorter = load_dataset([str(tmp_path / "a.jsonl")], task, ReadOptions(max_length=longest - 1, packing=False))
     assert shorter.counts.too_long == 2
 
 
 def test_counts(task: SftTask, tmp_path: Path) -> None:
     first = _write(tmp_path / "a.jsonl", _pair("- a"), "{", {"x": 1}, _pair("- a" * 100))
     second = _write(tmp_path / "b.jsonl", _pair("- b"))
-    data = load_dataset([first, second], task, max_length=64, packing=True, skip_bad_rows=True)
+    data = load_dataset([first, second], task, ReadOptions(max_length=64, packing=True, skip_bad_rows=True))
     lengths = [len(e) for e in data.examples]
     assert data.counts == Counts(
         records=5,
@@ -68,7 +69,7 @@ def test_counts(task: SftTask, tmp_path: Path) -> None:
 def test_a_bad_record_stops_with_file_line_and_reason(task: SftTask, tmp_path: Path) -> None:
     path = _write(tmp_path / "a.jsonl", _pair("- a"), _pair(" "))
     with pytest.raises(DataError) as caught:
-        load_dataset([path], task, max_length=64, packing=True)
+        load_dataset([path], task, ReadOptions(max_length=64, packing=True))
     assert str(caught.value) == f"{path} line 2: the completion is empty"
 
 
@@ -83,7 +84,7 @@ def test_a_bad_record_stops_with_file_line_and_reason(task: SftTask, tmp_path: P
 def test_nothing_left_to_train_on(task: SftTask, tmp_path: Path, rows: list[Any], message: str) -> None:
     path = _write(tmp_path / "a.jsonl", *rows)
     with pytest.raises(DataError) as caught:
-        load_dataset([path], task, max_length=64, packing=True, skip_bad_rows=True)
+        load_dataset([path], task, ReadOptions(max_length=64, packing=True, skip_bad_rows=True))
     assert message.replace("{path}", path) in str(caught.value)
 
 

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.dataset import Counts, Dataset, hold_out
+from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import InMemory
 from pitstop.trainers.data.mixture import Mixture, describe_shares
 from pitstop.trainers.data.order import permutation, shares, stream
+from pitstop.trainers.data.splits import hold_out
 
 Make = Callable[..., list[Example]]
 

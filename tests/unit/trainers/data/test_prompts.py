@@ -54,10 +54,10 @@ def test_a_missing_file_is_said(tmp_path: Path, name: str) -> None:
 def test_prompts_are_rendered_as_in_training_and_one_that_is_too_long_is_named(tokenizer: Any) -> None:
     task = SftTask(tokenizer)
     whole = task.encode(SimpleNamespace(fields={"prompt": "hello", "completion": "x"}, where=""))  # type: ignore[arg-type]
-    (ids,) = tokenised(["hello"], task, longest=None, what="prompt")
+    (ids,) = tokenised(["hello"], task.prompt_ids, longest=None, what="prompt")
     assert ids == whole.prompt.tolist()
     with pytest.raises(DataError, match=f"line 2: it is .* and there is room for {len(ids)}"):
-        tokenised(["hello", "hello " * 9], task, longest=len(ids), what="line")
+        tokenised(["hello", "hello " * 9], task.prompt_ids, longest=len(ids), what="line")
 
 
 def test_a_conversation_is_tokenised_turn_by_turn_as_in_training(tokenizer: Any) -> None:

@@ -19,10 +19,10 @@ from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.optim import trainable
+from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.machine.processes import build_accelerator
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training
 from pitstop.trainers.models.loss import TokenObjective, takes_logits_to_keep, token_losses
-from pitstop.trainers.tasks.base import Interrupted
 
 CPU = torch.device("cpu")
 LENGTHS = [7, 12, 2, 20, 9, 5, 16, 3]

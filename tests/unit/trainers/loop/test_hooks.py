@@ -22,9 +22,9 @@ from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.loop.loop import Boundary, Plan
 from pitstop.trainers.loop.progress import LossWindow, Progress, SourceProgress
+from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.machine.signals import INTERRUPT, TERMINATE, SignalFlag
-from pitstop.trainers.tasks.base import Interrupted
 from support.stores import ForgetfulStorage
 
 NAN = float("nan")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from pitstop.trainers.loop.hooks import Show
 from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import Progress
-from pitstop.trainers.loop.showing import Show
 from pitstop.trainers.reporter import NoDisplay, Reporter
 from pitstop.trainers.training.saver import _saved
 

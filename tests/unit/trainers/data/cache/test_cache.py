@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 
 from pitstop.checkpointing.disk import locking
 from pitstop.configs.errors import DataError, ResourceError
-from pitstop.trainers.data.cache import content, entry
+from pitstop.trainers.data.cache import entry, key
 from pitstop.trainers.data.cache.cache import DataCache
-from pitstop.trainers.data.cache.surroundings import surroundings
+from pitstop.trainers.data.cache.key import tokenizer_key
 from pitstop.trainers.data.cache.table import TableExamples, TableWriter
-from pitstop.trainers.data.dataset import Dataset, hold_out
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.reading import load_dataset
+from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRows, Record
+from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.sft import SftTask
 from pitstop.trainers.tasks.text import TextTask
 
@@ -54,7 +55,7 @@ class _Reads(_Named):
 
 @pytest.fixture(autouse=True)
 def _everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, "SMALL_BYTES", 0)
+    monkeypatch.setattr(key, "SMALL_BYTES", 0)
 
 
 @pytest.fixture
@@ -75,11 +76,11 @@ def sft(tokenizer: Any) -> SftTask:
 class _Cache(DataCache):
     """A cache that remembers what it said."""
 
-    def __init__(self, directory: Path, *, limit_bytes: int = 10**12, **surroundings: Any) -> None:
+    def __init__(self, directory: Path, *, limit_bytes: int = 10**12, **tokenizer_key: Any) -> None:
         self.said: list[str] = []
         super().__init__(
             directory,
-            surroundings=surroundings,
+            tokenizer_key=tokenizer_key,
             limit_bytes=limit_bytes,
             tell=self.said.append,
             warn=lambda text: self.said.append(f"warning: {text}"),
@@ -90,7 +91,7 @@ class _Cache(DataCache):
 
 
 def _load(path: Path, task: TextTask, cache: DataCache | None, **options: Any) -> Dataset:
-    return load_dataset([str(path)], task, **{"max_length": 64, "packing": True, "cache": cache, **options})
+    return load_dataset([str(path)], task, ReadOptions(**{"max_length": 64, "packing": True, **options}), cache=cache)
 
 
 def _same(one: Dataset, other: Dataset) -> bool:
@@ -120,7 +121,7 @@ def test_small_data_in_a_table_and_in_the_cache_are_the_same(
 ) -> None:
     cache = _Cache(tmp_path / "cache")
     table, kept = _load(file, sft, None), _load(file, sft, cache)
-    monkeypatch.setattr(content, "SMALL_BYTES", 10**9)
+    monkeypatch.setattr(key, "SMALL_BYTES", 10**9)
     small = _load(file, sft, cache)
     assert type(small.examples).__name__ == "InMemory" and isinstance(table.examples, TableExamples)
     assert isinstance(kept.examples, entry.KeptExamples) and _same(small, table) and _same(small, kept)
@@ -250,20 +251,20 @@ def test_another_content_length_split_task_or_tokenizer_is_tokenised_anew(file: 
     assert entries(task=Other(sft.tokenizer)) == 8
 
 
-def test_the_surroundings_follow_from_every_file_of_the_tokenizer_its_template_and_the_libraries(
+def test_the_key_of_the_tokenizer_follows_from_every_file_of_the_tokenizer_its_template_and_the_libraries(
     tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"1")
-    found = [surroundings(tokenizer, tmp_path)]
+    found = [tokenizer_key(tokenizer, tmp_path)]
     (tmp_path / "model.safetensors").write_bytes(b"2")
-    assert surroundings(tokenizer, tmp_path) == found[0]
+    assert tokenizer_key(tokenizer, tmp_path) == found[0]
     (tmp_path / "tokenizer.json").write_text("{ }")
-    found.append(surroundings(tokenizer, tmp_path))
+    found.append(tokenizer_key(tokenizer, tmp_path))
     monkeypatch.setattr(tokenizer, "chat_template", "{{ messages }}")
-    found.append(surroundings(tokenizer, tmp_path))
+    found.append(tokenizer_key(tokenizer, tmp_path))
     monkeypatch.setattr("importlib.metadata.version", lambda name: f"9 of {name}")
-    found.append(surroundings(tokenizer, tmp_path))
+    found.append(tokenizer_key(tokenizer, tmp_path))
     assert len({json.dumps(each) for each in found}) == 4
     assert set(found[0]["versions"]) == {"pitstop", "tokenizers", "transformers", "jinja2"}
 
@@ -303,7 +304,7 @@ def test_a_hub_data_set_is_known_by_its_fingerprint(monkeypatch: pytest.MonkeyPa
         rows._fingerprint = text
         monkeypatch.setattr("datasets.load_dataset", lambda *a, rows=rows, **k: rows)
         cache = _Cache(tmp_path / "cache")
-        load_dataset(["owner/name"], sft, max_length=64, packing=True, cache=cache)
+        load_dataset(["owner/name"], sft, ReadOptions(max_length=64, packing=True), cache=cache)
     assert len(cache.entries()) == 2 and cache.said[-1] == "Data: 3 examples of owner/name from the cache"
 
 

@@ -15,7 +15,7 @@ import torch
 from pitstop.configs.errors import SettingsError
 from pitstop.trainers.data.images.data import ImageData
 from pitstop.trainers.data.images.image_set import ImageSet
-from pitstop.trainers.tasks.base import Interrupted, Scoring
+from pitstop.trainers.loop.scoring import Interrupted, Scoring
 from pitstop.trainers.tasks.diffusion import fid as module
 from pitstop.trainers.tasks.diffusion.fid import WEIGHTS, check_available, fid, weights_path
 from support.image_models import image_settings, small_network

@@ -15,9 +15,9 @@ from PIL import Image
 
 from pitstop.configs.errors import ResourceError
 from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.machine.signals import SignalFlag
 from pitstop.trainers.reporter import NoDisplay, Reporter
-from pitstop.trainers.tasks.base import Interrupted
 from pitstop.trainers.tasks.diffusion import grids as module
 from pitstop.trainers.tasks.diffusion.grids import Grids
 from support.image_models import image_settings, small_network

@@ -12,9 +12,9 @@ import pytest
 
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import DataError, SettingsError
-from pitstop.trainers.data.how import Reading
 from pitstop.trainers.data.images.data import ImageData, hold_out
-from pitstop.trainers.tasks.base import Scoring
+from pitstop.trainers.data.reading import ReadOptions
+from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.diffusion import task as module
 from pitstop.trainers.tasks.diffusion.grids import Grids
 from pitstop.trainers.tasks.diffusion.task import DiffusionTask
@@ -33,7 +33,7 @@ def _task(classes: int = 0, **flags: Any) -> DiffusionTask:
 
 
 def _load(task: DiffusionTask, *specs: object, split: str = "train", skip: bool = False) -> ImageData:
-    how = Reading(max_length=1, packing=False, skip_bad_rows=skip, split=split)
+    how = ReadOptions(max_length=1, packing=False, skip_bad_rows=skip, split=split)
     return task.load(parse_sources([str(spec) for spec in specs]), how, None)
 
 
@@ -108,7 +108,7 @@ def test_a_share_of_each_class_is_held_out_by_the_training_s_seed(folder: Path) 
     for seed in range(6):
         task = _task(training__seed=seed)
         data = _load(task, folder)
-        train, evaluation = task.hold_out(data, 0.5, Reading(1, False))
+        train, evaluation = task.hold_out(data, 0.5, ReadOptions(1, False))
         assert train.images.counts().tolist() == evaluation.images.counts().tolist() == [2, 2, 2]
         assert evaluation.fingerprint == hold_out(data, 0.5, seed=seed)[1].fingerprint
         found.append(evaluation.fingerprint)

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.examples.medical_ner.render import render
-from pitstop.trainers.data.dataset import Dataset, hold_out
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.reading import load_dataset
-from pitstop.trainers.data.records import Record, read_records
-from pitstop.trainers.tasks.base import BadRecord, Scoring
+from pitstop.trainers.data.reading import ReadOptions, load_dataset
+from pitstop.trainers.data.records import BadRecord, Record, read_records
+from pitstop.trainers.data.splits import hold_out
+from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.ner import greedy
 from pitstop.trainers.tasks.ner import task as ner_task
 from pitstop.trainers.tasks.ner.scores import parse_items
@@ -64,7 +65,7 @@ def _texts(task: NerTask, example: Example) -> tuple[str, str]:
 
 def _load(task: NerTask, *specs: Path, **options: Any) -> Dataset:
     options = {"max_length": 512, "packing": False, **options}
-    return load_dataset([str(spec) for spec in specs], task, **options)
+    return load_dataset([str(spec) for spec in specs], task, ReadOptions(**options))
 
 
 # Words ------------------------------------------------------------------------------------------------------------
@@ -125,8 +126,8 @@ def test_a_record_asks_once_for_each_type(make_task: Callable[..., NerTask]) -> 
 
 def test_the_shipped_records_give_the_tokens_of_the_shipped_pairs(tokenizer: Any) -> None:
     spec = "example:medical_ner/records_train.jsonl"
-    ours = load_dataset([spec], NerTask(tokenizer, _settings([spec])), max_length=2048, packing=True)
-    pairs = load_dataset(["example:medical_ner/train.jsonl"], SftTask(tokenizer), max_length=2048, packing=True)
+    ours = load_dataset([spec], NerTask(tokenizer, _settings([spec])), ReadOptions(max_length=2048, packing=True))
+    pairs = load_dataset(["example:medical_ner/train.jsonl"], SftTask(tokenizer), ReadOptions(max_length=2048, packing=True))
     assert ours.fingerprint == pairs.fingerprint
 
 
@@ -441,7 +442,7 @@ def _keep(parts: list[bytes]) -> Callable[[bytes], list[bytes]]:
 
 
 def test_a_signal_is_looked_for_between_batches(make_task: Callable[..., NerTask], load_tiny: Callable[..., Any]) -> None:
-    from pitstop.trainers.tasks.base import Interrupted
+    from pitstop.trainers.loop.scoring import Interrupted
 
     task, model = make_task(ASPIRIN), load_tiny()
     asked: list[int] = []

@@ -19,11 +19,11 @@ from pitstop.configs.errors import DataError, ModelError
 from pitstop.configs.schema import LoraSettings, Settings
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.reading import load_dataset
+from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.loop.optim import trainable
+from pitstop.trainers.loop.scoring import Interrupted, Scoring
 from pitstop.trainers.models.adapter import add_adapter
-from pitstop.trainers.tasks.base import Interrupted, Scoring
 from pitstop.trainers.tasks.rank import scoring
 from pitstop.trainers.tasks.rank.letters import prompt
 from pitstop.trainers.tasks.rank.scoring import retrieved_share
@@ -50,7 +50,7 @@ def _records(task: RankTask, films: Path, split: str = "train") -> list[Record]:
 
 
 def _load(task: RankTask, films: Path, split: str, **options: Any) -> Dataset:
-    return load_dataset([str(films)], task, **{"max_length": 300, "packing": False, "split": split, **options})
+    return load_dataset([str(films)], task, ReadOptions(**{"max_length": 300, "packing": False, "split": split, **options}))
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_a_signal_ends_the_scoring_between_batches(
 def test_two_data_sets_share_one_report(make_task: Callable[..., RankTask], films: Path, tmp_path: Path) -> None:
     other = write_movielens(tmp_path / "other", users=20)
     task = make_task()
-    evaluation = load_dataset([str(films), str(other)], task, max_length=300, packing=False, split="test")
+    evaluation = load_dataset([str(films), str(other)], task, ReadOptions(max_length=300, packing=False, split="test"))
     assert retrieved_share(evaluation.examples) == len(evaluation.examples) / 50
     assert retrieved_share([]) == 0.0
 

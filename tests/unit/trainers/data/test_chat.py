@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pitstop.trainers.data.chat import ChatRenderer
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.records import Record
-from pitstop.trainers.tasks.base import BadRecord
-from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.data.records import BadRecord
 from support.tiny_model import CHAT_TEMPLATE
 
 # Drops the reasoning of every turn but the last, as templates of reasoning models do.
@@ -34,7 +33,7 @@ CHAT = [
 
 
 def _encode(tokenizer: Any, **fields: Any) -> Example:
-    return SftTask(tokenizer).encode(Record(fields, "here"))
+    return ChatRenderer(tokenizer).encode(fields)
 
 
 def _text(tokenizer: Any, example: Example) -> str:
@@ -247,14 +246,14 @@ def test_generation_starts_from_the_tokens_that_training_put_before_the_answer(
         tokenizer.chat_template = None
     example = _encode(tokenizer, prompt="List the chemicals.\n", completion="- aspirin")
     first = example.supervised.tolist().index(True)
-    assert SftTask(tokenizer).prompt_ids("List the chemicals.\n") == example.input_ids[:first].tolist()
+    assert ChatRenderer(tokenizer).prompt_ids("List the chemicals.\n") == example.input_ids[:first].tolist()
 
 
 def test_they_are_the_tokens_of_the_templates_generation_prompt(tokenizer: Any) -> None:
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Aspirin?"}], add_generation_prompt=True, tokenize=True, return_dict=False
     )
-    assert SftTask(tokenizer).prompt_ids("Aspirin?") == list(ids)
+    assert ChatRenderer(tokenizer).prompt_ids("Aspirin?") == list(ids)
 
 
 # Bad records -------------------------------------------------------------------------------------------------------------

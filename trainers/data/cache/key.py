@@ -1,16 +1,22 @@
-"""What identifies data that has not been read: the bytes of files, the fingerprint of a Hub data set."""
+"""What tokens follow from: the data, which need not be read to be identified, and the tokenizer with the libraries that apply it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from pitstop.trainers.data.cache.cache import sha256_of
 from pitstop.trainers.data.records import EXAMPLE_SCHEME, load_hub, looks_like_hub_id
 
 SMALL_BYTES = 16_000_000
 """Files of at most so many bytes together are read into memory and tokenised at every start, which takes a second or two."""
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".msgpack", ".h5")
+_LIBRARIES = ("pitstop", "tokenizers", "transformers", "jinja2")
 
 
 def is_large(specs: Sequence[str]) -> bool:
@@ -54,3 +60,17 @@ def _files(path: Path) -> list[Path] | None:
         return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))  # tasks know more endings than one
     except OSError:  # which reading it will tell
         return []
+
+
+def tokenizer_key(tokenizer: Any, model: Path) -> dict[str, Any]:
+    """The tokenizer's part of every key of tokenised data, and the libraries', as JSON-able values.
+
+    All files of the model's directory ``model`` but its weights count as the tokenizer's: which of them one reads, only it knows.
+    """
+    files = sorted(file for file in model.iterdir() if file.is_file() and file.suffix not in _WEIGHTS)
+    described = [[file.name, sha256_of(file)] for file in files]
+    identity = [described, tokenizer.chat_template, type(tokenizer).__name__]
+    return {
+        "tokenizer": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        "versions": {name: metadata.version(name) for name in _LIBRARIES},
+    }
