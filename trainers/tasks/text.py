@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.load import settings_to_dict
-from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import identify
 from pitstop.trainers.data.chat import ChatRenderer
@@ -35,9 +35,10 @@ class TextTask(Task):
     unit: ClassVar[str] = "tokens"
     always: ClassVar[Mapping[str, Direction]] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
 
-    def __init__(self, tokenizer: Any, settings: Settings) -> None:
-        super().__init__(tokenizer, settings)
-        self.chat = ChatRenderer(tokenizer)
+    @cached_property
+    def chat(self) -> ChatRenderer:
+        """Renders prompts and answers by the tokenizer's chat template."""
+        return ChatRenderer(self.tokenizer)
 
     def load(self, sources: Sequence[DataSource], options: ReadOptions, cache: DataCache | None) -> Dataset:
         """Read, tokenise and pack; several data sets are a mixture."""

@@ -256,6 +256,40 @@ def test_they_are_the_tokens_of_the_templates_generation_prompt(tokenizer: Any) 
     assert ChatRenderer(tokenizer).prompt_ids("Aspirin?") == list(ids)
 
 
+def test_a_conversation_is_tokenised_turn_by_turn_as_in_training(tokenizer: Any) -> None:
+    chat = ChatRenderer(tokenizer)
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ]
+    example = chat.encode({"messages": [*messages, {"role": "assistant", "content": "four"}]})
+    ids = chat.conversation_ids(messages)
+    assert ids == example.input_ids[: len(ids)].tolist()
+    assert example.supervised[len(ids) :].all()
+    assert chat.conversation_ids(messages[:1]) == chat.prompt_ids("one")
+
+
+def test_the_end_token_is_the_templates_or_the_tokenizers(tokenizer: Any) -> None:
+    assert ChatRenderer(tokenizer).end_id == tokenizer.convert_tokens_to_ids("<|end|>")
+    tokenizer.eos_token = "<pad>"
+    assert ChatRenderer(tokenizer).end_id == tokenizer.convert_tokens_to_ids("<|end|>")
+    tokenizer.chat_template = None
+    assert ChatRenderer(tokenizer).end_id == tokenizer.convert_tokens_to_ids("<pad>")
+
+
+def test_records_rendered_together_are_as_each_alone(tokenizer: Any) -> None:
+    chat = ChatRenderer(tokenizer)
+    records: list[dict[str, Any]] = [{"prompt": "one", "completion": ""}, {"messages": CHAT}, {}, {"text": "a text"}]
+    for example, fields in zip(chat.encode_all(records), records, strict=True):
+        if isinstance(example, BadRecord):
+            assert str(example) == _reason(tokenizer, **fields)
+        else:
+            alone = _encode(tokenizer, **fields)
+            assert example.input_ids.tolist() == alone.input_ids.tolist()
+            assert example.supervised.tolist() == alone.supervised.tolist()
+
+
 # Bad records -------------------------------------------------------------------------------------------------------------
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from pitstop.configs.errors import DataError
+from pitstop.trainers.data.chat import ChatRenderer
 from pitstop.trainers.data.prompts import read_prompts, room_for_prompt, tokenised
-from pitstop.trainers.tasks.sft import SftTask
-from pitstop.trainers.using.answering import _GrowingText
 
 
 def test_each_line_that_is_not_blank_is_a_prompt(tmp_path: Path) -> None:
@@ -52,27 +51,11 @@ def test_a_missing_file_is_said(tmp_path: Path, name: str) -> None:
 
 
 def test_prompts_are_rendered_as_in_training_and_one_that_is_too_long_is_named(tokenizer: Any) -> None:
-    task = SftTask(tokenizer)
-    whole = task.encode(SimpleNamespace(fields={"prompt": "hello", "completion": "x"}, where=""))  # type: ignore[arg-type]
-    (ids,) = tokenised(["hello"], task.prompt_ids, longest=None, what="prompt")
-    assert ids == whole.prompt.tolist()
+    chat = ChatRenderer(tokenizer)
+    (ids,) = tokenised(["hello"], chat.prompt_ids, longest=None, what="prompt")
+    assert ids == chat.encode({"prompt": "hello", "completion": "x"}).prompt.tolist()
     with pytest.raises(DataError, match=f"line 2: it is .* and there is room for {len(ids)}"):
-        tokenised(["hello", "hello " * 9], task.prompt_ids, longest=len(ids), what="line")
-
-
-def test_a_conversation_is_tokenised_turn_by_turn_as_in_training(tokenizer: Any) -> None:
-    task = SftTask(tokenizer)
-    turns = [
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "two"},
-        {"role": "user", "content": "three"},
-    ]
-    record = SimpleNamespace(fields={"messages": [*turns, {"role": "assistant", "content": "four"}]}, where="")
-    example = task.encode(record)  # type: ignore[arg-type]
-    ids = task.conversation_ids(turns)
-    assert ids == example.input_ids[: len(ids)].tolist()
-    assert example.supervised[len(ids) :].all()
-    assert task.conversation_ids(turns[:1]) == task.prompt_ids("one")
+        tokenised(["hello", "hello " * 9], chat.prompt_ids, longest=len(ids), what="line")
 
 
 def test_the_room_for_a_prompt_is_what_the_new_tokens_leave() -> None:
@@ -82,14 +65,3 @@ def test_the_room_for_a_prompt_is_what_the_new_tokens_leave() -> None:
     assert room_for_prompt(model(max_position_embeddings=512), 100) == 412
     assert room_for_prompt(model(max_position_embeddings=512), 600) == 0
     assert room_for_prompt(model(), 100) is None
-
-
-def test_of_a_growing_answer_only_what_is_certain_is_shown(tokenizer: Any) -> None:
-    ids = tokenizer("naïve – ok", add_special_tokens=False)["input_ids"]
-    shown: list[str] = []
-    growing = _GrowingText(tokenizer, shown.append)
-    for count in range(1, len(ids) + 1):
-        growing.extend(ids[:count])
-        assert "\ufffd" not in "".join(shown)
-    growing.finish("naïve – ok")
-    assert "".join(shown) == "naïve – ok" and len(shown) > 3

@@ -14,6 +14,7 @@ from pitstop.configs.errors import DataError
 from pitstop.trainers.data.records import ANNOTATED_SUFFIXES, BadRows, read_records
 from pitstop.trainers.tasks.ner.annotated import ANNOTATED
 from pitstop.trainers.tasks.ner.iob import spans
+from pitstop.trainers.tasks.sft import SftTask
 
 PUBTATOR = """\
 2004|t|Naloxone reverses the effect of clonidine.
@@ -200,7 +201,7 @@ def test_text_of_neither_format_is_refused_but_passed_over_in_a_directory(tmp_pa
 def test_other_tasks_say_who_reads_such_a_file_and_similar_names_are_found(tmp_path: Path) -> None:
     (tmp_path / "train.pubtator").write_text(PUBTATOR)
     with pytest.raises(DataError) as caught:
-        list(read_records(str(tmp_path / "train.pubtator"), BadRows(False)))
+        list(SftTask(None).records(str(tmp_path / "train.pubtator"), BadRows(False), split="train", token=None))
     assert "--task ner" in str(caught.value.hint)
     for spec in (tmp_path / "trian.pubtator", Path("data/train.conll")):
         with pytest.raises(DataError, match="No data at") as caught:
