@@ -34,7 +34,7 @@ _RETRIED = {408, 409, 423, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524
 _SHA = re.compile(r"[0-9a-f]{40}")
 _XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 _NOTHING_IGNORED = "# every file is meant\n"  # instead of a .gitignore in the repository, which would leave files out silently
-_LONGEST = 300  # of what a server said
+_LONGEST = 300  # of a server's own message
 _TOKEN_ADVICE = "make a token with write access on https://huggingface.co/settings/tokens and set HF_TOKEN to it"
 _OWNER_ADVICE = f"{_TOKEN_ADVICE}; the owner must be you or an organisation of yours"
 
@@ -111,7 +111,7 @@ class HubClient:
 
     def account(self) -> Account:
         """Who we are. ``Refused`` without a token, or with one that the Hub does not know."""
-        with _sorted_out("the Hub"):
+        with _classified("the Hub"):
             self._require_token()
             answer = self._api.whoami()
         token = (answer.get("auth") or {}).get("accessToken") or {}
@@ -125,7 +125,7 @@ class HubClient:
 
     def create(self, repo: str, *, private: bool) -> bool:
         """Make the repository; False when there is one of this name already."""
-        with _sorted_out(repo, doing="make"):
+        with _classified(repo, doing="make"):
             if repo.count("/") != 1:  # the Hub would make one of the account's, which no other call finds by this name
                 raise _no_id(repo)
             self._require_token()
@@ -139,7 +139,7 @@ class HubClient:
 
     def head(self, repo: str, revision: str = "main") -> str:
         """The commit that ``revision`` (a branch, a tag or a commit) stands at now; 40 hexadecimal digits."""
-        with _sorted_out(f"{repo} at {revision}"):
+        with _classified(f"{repo} at {revision}"):
             sha = self._api.model_info(repo, revision=revision).sha
         if sha is None or not _SHA.fullmatch(sha):
             raise Unavailable(f"{repo}: the Hub's answer names no commit")
@@ -149,14 +149,14 @@ class HubClient:
         """Every file at a commit, by its path."""
         from huggingface_hub.hf_api import RepoFile
 
-        with _sorted_out(f"{repo} at {commit}"):
+        with _classified(f"{repo} at {commit}"):
             entries = list(self._api.list_repo_tree(repo, recursive=True, revision=commit))
-        found: dict[str, RemoteFile] = {}
+        files: dict[str, RemoteFile] = {}
         for entry in entries:
             if isinstance(entry, RepoFile):
                 lfs = entry.lfs.sha256 if entry.lfs is not None else None
-                found[entry.path] = RemoteFile(int(entry.size), entry.blob_id, lfs)
-        return found
+                files[entry.path] = RemoteFile(int(entry.size), entry.blob_id, lfs)
+        return files
 
     def download(self, repo: str, path: str, commit: str, directory: Path) -> Path:
         """Fetch one file of a commit into ``directory`` under its path.
@@ -166,7 +166,7 @@ class HubClient:
         """
         from huggingface_hub import hf_hub_download
 
-        with _sorted_out(f"{repo}/{path}"):
+        with _classified(f"{repo}/{path}"):
             return Path(hf_hub_download(repo, path, revision=commit, local_dir=directory, token=self._api.token))
 
     def upload(self, repo: str, files: Mapping[str, Path | bytes], hashes: Mapping[str, str]) -> list[Any]:
@@ -176,10 +176,10 @@ class HubClient:
         ``hashes`` holds the SHA-256 that a file must have: ``CheckpointError`` names one that has another, or that
         cannot be read.
         """
-        with _sorted_out(repo, doing="write to"):
+        with _classified(repo, doing="write to"):
             self._require_token()
             try:
-                additions = _additions(files, hashes)
+                additions = checked_additions(files, hashes)
             except OSError as error:
                 raise _unreadable(error) from error
             try:
@@ -190,7 +190,7 @@ class HubClient:
                 if _is_local(cause):
                     raise _unreadable(cause) from error
                 if type(cause) is ValueError:  # the storage's word on one object; it may well take it another time
-                    raise Unavailable(_said(cause)) from error
+                    raise Unavailable(_message(cause)) from error
                 raise
         return additions
 
@@ -203,18 +203,19 @@ class HubClient:
 
         # Deletions first: a directory that is replaced must lose the files that its new content does not have.
         operations = [*(CommitOperationDelete(f"{path}/", is_folder=True) for path in deletions), *additions]
-        with _sorted_out(repo, doing="write to"):
+        with _classified(repo, doing="write to"):
             self._require_token()
             return str(self._api.create_commit(repo, operations, commit_message=message, parent_commit=parent).oid)
 
     def delete(self, repo: str) -> None:
         """Delete the repository with its history."""
-        with _sorted_out(repo, doing="delete"):
+        with _classified(repo, doing="delete"):
             self._require_token()
             self._api.delete_repo(repo)
 
 
-def _additions(files: Mapping[str, Path | bytes], hashes: Mapping[str, str]) -> list[Any]:
+def checked_additions(files: Mapping[str, Path | bytes], hashes: Mapping[str, str]) -> list[Any]:
+    """The library's operations that add ``files``, each read and hashed. ``CheckpointError`` names one that is not as in ``hashes``."""
     from huggingface_hub import CommitOperationAdd
 
     additions = []
@@ -248,23 +249,25 @@ def _use_our_http() -> None:
 
     hub = httpx2.URL(constants.ENDPOINT).netloc
 
-    class Client(httpx2.Client):
+    class PromptClient(httpx2.Client):
         def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
             is_hub = request.url.netloc == hub
             try:
                 response = super().send(request, **options)
             except httpx2.TransportError as error:
                 if is_hub:
-                    raise Unavailable(f"{type(error).__name__}: {_said(error)}") from error
+                    raise Unavailable(f"{type(error).__name__}: {_message(error)}") from error
                 raise
             if _is_unavailable(response, is_hub):
                 response.close()
-                raise _unavailable(response)
+                message = response.headers.get("X-Error-Message", "")
+                reason = f"the Hub answered {response.status_code}" + (f" ({mask(message)[:_LONGEST]})" if message else "")
+                raise Unavailable(reason, _requested_wait(response.headers))
             return response
 
     def make() -> httpx2.Client:
         timeout = httpx2.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        return Client(event_hooks=hooks, follow_redirects=True, timeout=timeout)
+        return PromptClient(event_hooks=hooks, follow_redirects=True, timeout=timeout)
 
     hooks = get_session().event_hooks  # the library's own, which keep to HF_HUB_OFFLINE
     set_client_factory(make)
@@ -276,20 +279,14 @@ def _is_unavailable(response: httpx2.Response, is_hub: bool) -> bool:
         return is_hub and "application/json" in response.headers.get("Content-Type", "") and b"conflicting op" in response.read()
     if not _is_retried(response.status_code):
         return False
-    return is_hub or (_wanted_wait(response.headers) or 0.0) > PATIENCE_S
+    return is_hub or (_requested_wait(response.headers) or 0.0) > PATIENCE_S
 
 
 def _is_retried(status: int) -> bool:
     return status in _RETRIED or status >= 500
 
 
-def _unavailable(response: httpx2.Response) -> Unavailable:
-    said = response.headers.get("X-Error-Message", "")
-    reason = f"the Hub answered {response.status_code}" + (f" ({mask(said)[:_LONGEST]})" if said else "")
-    return Unavailable(reason, _wanted_wait(response.headers))
-
-
-def _wanted_wait(headers: Mapping[str, str]) -> float | None:
+def _requested_wait(headers: Mapping[str, str]) -> float | None:
     """Seconds that an answer asks us to wait, at most ``MAX_WAIT_S``."""
     limit = re.search(r"\br=0\b.*\bt=(\d+)", headers.get("RateLimit", ""))
     text = limit[1] if limit else headers.get("Retry-After", "").strip()
@@ -301,13 +298,8 @@ def _status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     if response is not None:
         return int(response.status_code)
-    told = _XET_STATUS.search(str(error)) if isinstance(error, ConnectionError) else None
-    return int(told[1]) if told else None
-
-
-def _headers(error: BaseException) -> Mapping[str, str]:
-    headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
-    return headers
+    xet_status = _XET_STATUS.search(str(error)) if isinstance(error, ConnectionError) else None
+    return int(xet_status[1]) if xet_status else None
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -325,7 +317,7 @@ def _is_local(error: BaseException) -> bool:
 
 
 @contextmanager
-def _sorted_out(what: str, *, doing: str = "read") -> Iterator[None]:
+def _classified(target: str, *, doing: str = "read") -> Iterator[None]:
     """Turn whatever the library raises into one of our four kinds; errors of this machine stay what they are."""
     from huggingface_hub import is_offline_mode
 
@@ -337,13 +329,13 @@ def _sorted_out(what: str, *, doing: str = "read") -> Iterator[None]:
         raise
     except Exception as error:
         cause = _cause(error)
-        sorted_one = _sorted(cause, what, doing)
-        if sorted_one is error:
+        classified = _classify(cause, target, doing)
+        if classified is error:
             raise
-        raise sorted_one from (None if sorted_one is cause else error)
+        raise classified from (None if classified is cause else error)
 
 
-def _sorted(error: BaseException, what: str, doing: str) -> BaseException:
+def _classify(error: BaseException, target: str, doing: str) -> BaseException:
     import httpx2
     from huggingface_hub.errors import HFValidationError
 
@@ -351,15 +343,15 @@ def _sorted(error: BaseException, what: str, doing: str) -> BaseException:
     if isinstance(error, (Unavailable, PitstopError)) or _is_local(error):
         return error
     if status is not None:
-        return _for_status(status, error, what, doing)
+        return _for_status(status, error, target, doing)
     if isinstance(error, HFValidationError):
-        return _no_id(what)
+        return _no_id(target)
     if isinstance(error, httpx2.RequestError):
-        return Unavailable(f"{type(error).__name__}: {_said(error)}")
+        return Unavailable(f"{type(error).__name__}: {_message(error)}")
     if isinstance(error, (OSError, RuntimeError)):  # the Xet client's
-        return Unavailable(_said(error))
+        return Unavailable(_message(error))
     if isinstance(error, (json.JSONDecodeError, KeyError)):  # whoever answers, it is not the Hub: a captive portal, say
-        return Unavailable(f"the Hub's answer makes no sense ({type(error).__name__}: {_said(error)})")
+        return Unavailable(f"the Hub's answer makes no sense ({type(error).__name__}: {_message(error)})")
     return error
 
 
@@ -367,29 +359,30 @@ def _no_id(repo: str) -> Refused:
     return Refused(f"{repo!r} is no repository id", hint="it reads owner/name")
 
 
-def _for_status(status: int, error: BaseException, what: str, doing: str) -> Exception:
+def _for_status(status: int, error: BaseException, target: str, doing: str) -> Exception:
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-    said = _said(error)
+    message = _message(error)
     if status == 412:
-        return Conflict(said)
+        return Conflict(message)
     if _is_retried(status):
-        return Unavailable(f"the Hub answered {status} ({said})", _wanted_wait(_headers(error)))
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        return Unavailable(f"the Hub answered {status} ({message})", _requested_wait(headers))
     if status == 404 or isinstance(error, (EntryNotFoundError, RepositoryNotFoundError)):
         hint = "check the name; a private repository needs a token of an account that may see it"
-        return NotThere(f"{what} is not on the Hub, or the token may not see it ({said})", hint=hint)
+        return NotThere(f"{target} is not on the Hub, or the token may not see it ({message})", hint=hint)
     if status == 401:
-        return Refused(f"the Hub does not accept the token ({said})", hint=_TOKEN_ADVICE)
+        return Refused(f"the Hub does not accept the token ({message})", hint=_TOKEN_ADVICE)
     if status == 402:
-        return Refused(f"the account's storage or plan does not allow it ({said})", hint="see the billing page of the account")
+        return Refused(f"the account's storage or plan does not allow it ({message})", hint="see the billing page of the account")
     if status == 403:
         hint = "use a token of an account that may, or ask the owner for access" if doing == "read" else _OWNER_ADVICE
-        return Refused(f"the token may not {doing} {what} ({said})", hint=hint)
-    return Refused(f"the Hub refused to {doing} {what}: {said}")
+        return Refused(f"the token may not {doing} {target} ({message})", hint=hint)
+    return Refused(f"the Hub refused to {doing} {target}: {message}")
 
 
-def _said(error: BaseException) -> str:
-    """What the server or library said, without the addresses and request ids around it."""
+def _message(error: BaseException) -> str:
+    """The server's or the library's own words, without the addresses and request ids around them."""
     message = getattr(error, "server_message", None)
     if message is None and type(error) is ValueError:
         message = " ".join(str(error).split())  # what the storage says stands in later lines

@@ -6,38 +6,23 @@ Only files that a manifest names are read from a run; everything else is made he
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pitstop.checkpointing.card import curve, model_card
-from pitstop.checkpointing.card.facts import CardFacts
+from pitstop.checkpointing.card.page import PageUpdate, page_files
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.disk.manifest import own_version
-from pitstop.checkpointing.disk.metrics_log import read_rows
 from pitstop.checkpointing.disk.storage import FileRecord, read_regular_file
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
-from pitstop.checkpointing.runs.inventory import (
-    BASE_DIRECTORY,
-    CARD,
-    CURVE,
-    INVENTORY,
-    METADATA_KEYS,
-    RUN_DIRECTORY,
-    Entry,
-    Inventory,
-)
+from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CARD, INVENTORY, RUN_DIRECTORY, Entry, Inventory
+from pitstop.checkpointing.runs.portable_run import portable_files
 from pitstop.checkpointing.runs.push_records import Destination
+from pitstop.checkpointing.runs.push_retention import best_entry, expendable, superseded
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.file_sets import form_of
-from pitstop.checkpointing.store.portable_paths import portable, portable_settings
-from pitstop.checkpointing.store.store import choose_best
-from pitstop.configs.datasets import without_weight
 from pitstop.configs.errors import CheckpointError, HubError
 from pitstop.configs.secrets import mask
 
@@ -65,18 +50,6 @@ class Commit:
         return blob_sha1(content) if isinstance(content, bytes) else None
 
 
-@dataclass(frozen=True)
-class Look:
-    """What of the page of the repository a commit renews: the model card, and the picture of the loss (``draw``).
-
-    ``has_curve``: there is a picture already. Drawing takes a second of a processor that the training may want.
-    """
-
-    card: bool = True
-    draw: bool = True
-    has_curve: bool = False
-
-
 def blob_sha1(content: bytes) -> str:
     """Git's name of a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -87,83 +60,71 @@ def entry_of(info: CheckpointInfo) -> Entry:
     return Entry.of(info, hashlib.sha256(read_regular_file(info.path / layout.MANIFEST)).hexdigest())
 
 
-def superseded(run: RunDirectory, entries: Iterable[Entry]) -> list[Entry]:
-    """Those of ``entries`` that belong to a line of the run which a later resume from an older checkpoint left."""
-    resumes = [(datetime.fromisoformat(resume["at"]), resume["step"]) for resume in _resumes(run)]
-    return [entry for entry in entries if any(at > entry.order[1] and entry.step > step for at, step in resumes)]
-
-
-def _resumes(run: RunDirectory) -> list[dict[str, Any]]:
-    found = run.metadata().get("resumes")
-    return [item for item in found or [] if isinstance(item, dict) and {"at", "step"} <= item.keys()]
-
-
-def expendable(run: RunDirectory, entries: Sequence[Entry], keep_last_n: int | None) -> list[Entry]:
-    """Those of ``entries`` that retention on the Hub takes away: all but the newest ``keep_last_n`` and the best."""
-    if keep_last_n is None:
-        return []
-    newest = sorted(entries, key=lambda entry: entry.order)[-keep_last_n:]
-    best = best_of(run, entries)
-    return [entry for entry in entries if entry not in newest and entry != best]
-
-
-def best_of(run: RunDirectory, entries: Sequence[Entry]) -> Entry | None:
-    """The best of ``entries`` by the run's own metric; None where none has a metric."""
-    chosen = choose_best(entries, run.store.monitor, run.store.mode)
-    return chosen[0] if chosen else None
-
-
 def build(
     run: RunDirectory,
     infos: Sequence[CheckpointInfo],
-    before: Inventory,
+    remote: Inventory,
     destination: Destination,
     *,
     repo: str,
     finished: bool,
-    look: Look,
+    page: PageUpdate,
 ) -> Commit:
-    """The commit that brings ``infos`` to a repository that holds ``before``.
+    """The commit that brings ``infos`` to a repository that holds ``remote``.
 
     ``finished``: the root gets the best adapter or model instead of the newest, where the run still has it. ``CheckpointError`` for a
     checkpoint that is damaged, ``SecretFound`` for one that holds a token.
     """
-    added = [entry_of(info) for info in infos]
-    gone = superseded(run, before.checkpoints.values())
-    kept = {entry.directory: entry for entry in before.checkpoints.values() if entry not in gone}
-    entries = {**kept, **{entry.directory: entry for entry in added}}
+    additions = {entry.directory: entry for entry in map(entry_of, infos)}
+    outdated = superseded(run, remote.checkpoints.values())
+    entries = {directory: entry for directory, entry in remote.checkpoints.items() if entry not in outdated} | additions
     dropped = expendable(run, list(entries.values()), destination.keep_last_n)
     entries = {directory: entry for directory, entry in entries.items() if entry not in dropped}
-    files: dict[str, Path | bytes] = {}
-    hashes: dict[str, str] = {}
+    content = _Content()
     for info in infos:
         if layout.step_name(info.step) in entries:
-            _add_checkpoint(info, files, hashes)
-    root = _add_root(run, entries, before, finished, files, hashes)
-    base = _add_base(run, before.base, destination, files, hashes)
-    inventory = Inventory(before.uid, run.name, entries, {}, base, root, finished)
-    inventory = _add_run_files(run, inventory, files)
-    _add_card(run, inventory, repo, look, files)
-    files[INVENTORY] = inventory.to_bytes(own_version())
-    replaced = [entry.directory for entry in added if entry.directory in before.checkpoints]
-    deletions = sorted({*replaced, *(before.checkpoints.keys() - entries.keys())})
-    return Commit(_message(added, run, finished), files, hashes, deletions, inventory)
+            content.add_checkpoint(info)
+    root = _add_root(run, entries, remote, finished, content)
+    base = _add_base(run, remote.base, destination, content)
+    newest = max((entry.step for entry in entries.values()), default=-1)
+    records = content.add_run_files(portable_files(run, newest))
+    inventory = Inventory(remote.uid, run.name, entries, records, base, root, finished)
+    content.files.update(page_files(run, inventory, repo, page))
+    content.files[INVENTORY] = inventory.to_bytes(own_version())
+    replaced = additions.keys() & remote.checkpoints.keys()
+    deletions = sorted(replaced | (remote.checkpoints.keys() - entries.keys()))
+    return Commit(_message(list(additions.values()), run, finished), content.files, content.hashes, deletions, inventory)
 
 
-def _message(added: Sequence[Entry], run: RunDirectory, finished: bool) -> str:
-    if not added:
+def _message(additions: Sequence[Entry], run: RunDirectory, finished: bool) -> str:
+    if not additions:
         return f"{run.name}: {'the end of training' if finished else 'records'}"
-    steps = ", ".join(str(entry.step) for entry in added)
-    return f"{run.name}: checkpoint{'s' if len(added) > 1 else ''} of step {steps}"[:200]
+    steps = ", ".join(str(entry.step) for entry in additions)
+    return f"{run.name}: checkpoint{'s' if len(additions) > 1 else ''} of step {steps}"[:200]
 
 
-def _add_checkpoint(info: CheckpointInfo, files: dict[str, Path | bytes], hashes: dict[str, str]) -> None:
-    directory = layout.step_name(info.step)
-    for name, record in info.manifest.files.items():
-        _check_text(info.path / name)
-        files[f"{directory}/{name}"] = info.path / name
-        hashes[f"{directory}/{name}"] = record.sha256
-    files[f"{directory}/{layout.MANIFEST}"] = info.manifest.to_bytes()
+class _Content:
+    """The files of a commit in the making, as ``Commit`` has them."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Path | bytes] = {}
+        self.hashes: dict[str, str] = {}
+
+    def add_file(self, name: str, path: Path, record: FileRecord) -> None:
+        self.files[name] = path
+        self.hashes[name] = record.sha256
+
+    def add_checkpoint(self, info: CheckpointInfo) -> None:
+        directory = layout.step_name(info.step)
+        for name, record in info.manifest.files.items():
+            _check_text(info.path / name)
+            self.add_file(f"{directory}/{name}", info.path / name, record)
+        self.files[f"{directory}/{layout.MANIFEST}"] = info.manifest.to_bytes()
+
+    def add_run_files(self, documents: Mapping[str, bytes]) -> dict[str, FileRecord]:
+        """Their records for the inventory."""
+        self.files.update({f"{RUN_DIRECTORY}/{name}": document for name, document in documents.items()})
+        return {name: FileRecord(len(document), hashlib.sha256(document).hexdigest()) for name, document in documents.items()}
 
 
 def _check_text(path: Path) -> None:
@@ -177,118 +138,34 @@ def _check_text(path: Path) -> None:
 
 
 def _add_root(
-    run: RunDirectory,
-    entries: Mapping[str, Entry],
-    before: Inventory,
-    finished: bool,
-    files: dict[str, Path | bytes],
-    hashes: dict[str, str],
+    run: RunDirectory, entries: Mapping[str, Entry], remote: Inventory, finished: bool, content: _Content
 ) -> str | None:
     """Put adapter or model of the newest checkpoint, at the end of the best one, at the root; returns whose lies there."""
     newest = max(entries.values(), key=lambda entry: entry.order, default=None)
-    wanted = (best_of(run, list(entries.values())) if finished else None) or newest
-    if wanted is None:
+    chosen = (best_entry(run, list(entries.values())) if finished else None) or newest
+    if chosen is None:
         return None
-    if before.root is not None and before.checkpoints[before.root] == wanted:  # not only another one of the same step
-        return before.root
+    if remote.root is not None and remote.checkpoints[remote.root] == chosen:  # not only another one of the same step
+        return remote.root
     local = {(info.name, info.saved_at.isoformat()): info for info in run.store.list()}
-    info = local.get((wanted.name, wanted.saved_at)) or (local.get((newest.name, newest.saved_at)) if newest else None)
+    info = local.get((chosen.name, chosen.saved_at)) or (local.get((newest.name, newest.saved_at)) if newest else None)
     if info is None:
-        return before.root if before.root in entries else None
+        return remote.root if remote.root in entries else None
     for name, file in form_of(run.config()).served(info.manifest.files.keys()).items():
-        files[name] = info.path / file
-        hashes[name] = info.manifest.files[file].sha256
+        content.add_file(name, info.path / file, info.manifest.files[file])
     return layout.step_name(info.step)
 
 
-def _add_base(
-    run: RunDirectory,
-    before: str | None,
-    destination: Destination,
-    files: dict[str, Path | bytes],
-    hashes: dict[str, str],
-) -> str | None:
-    if not destination.push_base or before is not None or form_of(run.config()).whole:
-        return before
+def _add_base(run: RunDirectory, pushed: str | None, destination: Destination, content: _Content) -> str | None:
+    """Put the run's base there, where that is asked for and none was ``pushed``; returns the digest of the one there."""
+    if not destination.push_base or pushed is not None or form_of(run.config()).whole:
+        return pushed
     location = BaseModels(run.base_dir).base_path(run.path)
     digest, records = read_base_manifest(location)
     for name, record in records.items():
-        files[f"{BASE_DIRECTORY}/{name}"] = location / name
-        hashes[f"{BASE_DIRECTORY}/{name}"] = record.sha256
-    files[f"{BASE_DIRECTORY}/{BASE_MANIFEST}"] = read_regular_file(location / BASE_MANIFEST)
+        content.add_file(f"{BASE_DIRECTORY}/{name}", location / name, record)
+    content.files[f"{BASE_DIRECTORY}/{BASE_MANIFEST}"] = read_regular_file(location / BASE_MANIFEST)
     return digest
-
-
-def _add_run_files(run: RunDirectory, inventory: Inventory, files: dict[str, Path | bytes]) -> Inventory:
-    newest = inventory.newest()
-    rows = [row for row in _rows(run) if newest is not None and row["step"] <= newest.step]
-    contents = {
-        layout.CONFIG: _json(config_of(run)),
-        layout.METADATA: _json(metadata_of(run)),
-        layout.METRICS: "".join(json.dumps(row) + "\n" for row in rows).encode(),
-    }
-    records = {name: FileRecord(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
-    files.update({f"{RUN_DIRECTORY}/{name}": data for name, data in contents.items()})
-    return replace(inventory, files=records)
-
-
-def _rows(run: RunDirectory) -> list[dict[str, Any]]:
-    return [row for row in read_rows(run.metrics_path) if type(row.get("step")) is int]
-
-
-def config_of(run: RunDirectory) -> dict[str, Any]:
-    """config.json as others may see it: without where its values came from, and without machine paths."""
-    return portable_settings({key: value for key, value in run.config().items() if key != "sources"})
-
-
-def metadata_of(run: RunDirectory) -> dict[str, Any]:
-    """The part of metadata.json that another machine needs, without machine paths."""
-    metadata = run.metadata()
-    return {key: _without_paths(metadata.get(key)) for key in METADATA_KEYS}
-
-
-def _without_paths(value: Any) -> Any:
-    if isinstance(value, str):
-        return portable(value)
-    if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
-    return [_without_paths(item) for item in value] if isinstance(value, list) else value
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return mask(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _add_card(run: RunDirectory, inventory: Inventory, repo: str, look: Look, files: dict[str, Path | bytes]) -> None:
-    picture = curve.loss_curve(_rows(run), run.name) if look.draw else None
-    if picture is not None:
-        files[CURVE] = picture
-    if not look.card:
-        return
-    best = best_of(run, list(inventory.checkpoints.values()))
-    facts = CardFacts(
-        repo=repo,
-        name=run.name,
-        checkpoints=inventory.checkpoints,
-        settings=config_of(run),
-        metadata=metadata_of(run),
-        root=inventory.root,
-        best=best.directory if best else None,
-        finished=inventory.finished,
-        base_pushed=inventory.base is not None,
-        has_curve=look.has_curve or picture is not None,
-        local=_local_names(run),
-    )
-    files[CARD] = mask(model_card.model_card(facts)).encode()
-
-
-def _local_names(run: RunDirectory) -> list[str]:
-    """Relative paths of this machine among the settings, which may read like ids on the Hub (``data/train``)."""
-    config = run.config()
-    data = config.get("data") or {}
-    names = [(config.get("model") or {}).get("id"), *(data.get("train") or []), *(data.get("eval") or [])]
-    places = [place for name in names if isinstance(name, str) for place in {name, without_weight(name)}]
-    return [place for place in places if Path(place).exists()]
 
 
 def local_checkpoints(run: RunDirectory) -> list[CheckpointInfo]:

@@ -17,8 +17,8 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, HubError, RunError
 
 
-class Client(Protocol):
-    """What is asked of the Hub here; see ``HubClient``."""
+class RepositoryDeleter(Protocol):
+    """The part of ``HubClient`` that deleting a repository needs."""
 
     def account(self) -> Account: ...
     def head(self, repo: str) -> str: ...
@@ -58,7 +58,7 @@ def check_not_being_pushed(run: RunDirectory) -> None:
         raise locking.in_use(outbox.directory / layout.LOCK, f"the push of {run.label}")
 
 
-def delete_repository(client: Client, run: RunDirectory) -> bool:
+def delete_repository(client: RepositoryDeleter, run: RunDirectory) -> bool:
     """Delete the run's repository with its history; False where it was gone already.
 
     Raises:
@@ -81,7 +81,7 @@ def delete_repository(client: Client, run: RunDirectory) -> bool:
     return True
 
 
-def _is_gone(client: Client, repo: str) -> bool:
+def _is_gone(client: RepositoryDeleter, repo: str) -> bool:
     try:
         client.head(repo)
     except NotThere:
@@ -90,7 +90,7 @@ def _is_gone(client: Client, repo: str) -> bool:
     return False
 
 
-def _check_is_ours(client: Client, repo: str, uid: str) -> None:
+def _check_is_ours(client: RepositoryDeleter, repo: str, uid: str) -> None:
     head = client.head(repo)
     record = client.files(repo, head).get(INVENTORY)
     if record is None or record.size > MAX_BYTES:
@@ -105,7 +105,7 @@ def _check_is_ours(client: Client, repo: str, uid: str) -> None:
         raise HubError(f"{repo} holds another run ({inventory.name})", hint=_by_hand(repo))
 
 
-def _check_would_be_seen(client: Client, repo: str) -> None:
+def _check_would_be_seen(client: RepositoryDeleter, repo: str) -> None:
     """The Hub answers "not there" to whoever may not see a repository, too: believe it only to the one whose it is."""
     account, owner = client.account(), repo.partition("/")[0]
     if owner not in (account.name, *account.organisations):

@@ -37,24 +37,24 @@ class CommitBudget:
     def __init__(self, per_hour: int) -> None:
         self.per_hour = per_hour
 
-    def recent(self, commits_at: Sequence[float], now: float) -> list[float]:
-        """The commits of the last hour; times ahead of ``now`` (a clock that was set back) count as of now."""
-        return [min(moment, now) for moment in commits_at if moment > now - HOUR_S]
+    def recent(self, commits_at: Sequence[float], time_s: float) -> list[float]:
+        """The commits of the last hour; times ahead of ``time_s`` (the clock was set back) count as of then."""
+        return [min(moment, time_s) for moment in commits_at if moment > time_s - HOUR_S]
 
-    def wait_s(self, commits_at: Sequence[float], now: float) -> float:
+    def wait_s(self, commits_at: Sequence[float], time_s: float) -> float:
         """Seconds until the next commit may be made."""
-        recent = self.recent(commits_at, now)
+        recent = self.recent(commits_at, time_s)
         if not self._is_short(recent):
             return 0.0
-        left = self.per_hour - len(recent)
-        if left <= 0:  # more than allowed, perhaps: the limit may have been another one
-            return recent[-self.per_hour] + HOUR_S - now
-        until_oldest_leaves = recent[0] + HOUR_S - now
-        return max(0.0, recent[-1] + until_oldest_leaves / left - now)
+        remaining = self.per_hour - len(recent)
+        if remaining <= 0:  # more than allowed, perhaps: the limit may have been another one
+            return recent[-self.per_hour] + HOUR_S - time_s
+        until_oldest_leaves = recent[0] + HOUR_S - time_s
+        return max(0.0, recent[-1] + until_oldest_leaves / remaining - time_s)
 
-    def together(self, waiting: int, commits_at: Sequence[float], now: float) -> int:
+    def together(self, waiting: int, commits_at: Sequence[float], time_s: float) -> int:
         """How many of the ``waiting`` checkpoints go in the next commit: one each, unless they come faster than we may commit."""
-        recent = self.recent(commits_at, now)
+        recent = self.recent(commits_at, time_s)
         if self._is_short(recent) or waiting > self.per_hour - len(recent):
             return min(waiting, MOST_TOGETHER)
         return min(waiting, 1)

@@ -79,17 +79,17 @@ class Commands:
 class Events:
     """Tells the training what happens. The ``Listener`` of the pump."""
 
-    def tell(self, kind: str, **more: Any) -> None:
+    def tell(self, kind: str, **values: Any) -> None:
         """One line; whoever read them may be gone."""
         try:
-            sys.stdout.write(mask(json.dumps({"event": kind, **more})) + "\n")
+            sys.stdout.write(mask(json.dumps({"event": kind, **values})) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
             os._exit(0)
 
-    def pushed(self, done: Pushed) -> None:
+    def pushed(self, commit: Pushed) -> None:
         """A commit went through."""
-        self.tell("pushed", names=list(done.names), what=done.what, repo=done.repo, commit=done.commit)
+        self.tell("pushed", names=list(commit.names), what=commit.description, repo=commit.repo, commit=commit.commit)
 
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed."""

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from pitstop.checkpointing.disk import inspection, layout, locking
 from pitstop.checkpointing.disk.manifest import MAX_BYTES, Manifest, parse_manifest
@@ -33,8 +31,9 @@ from pitstop.checkpointing.disk.storage import (
     read_regular_file,
 )
 from pitstop.checkpointing.hub import remote_check
-from pitstop.checkpointing.hub.client import NotThere, Offline, RemoteFile, Unavailable
-from pitstop.checkpointing.hub.remote_check import Unfit
+from pitstop.checkpointing.hub.client import NotThere
+from pitstop.checkpointing.hub.remote_check import InvalidRepository
+from pitstop.checkpointing.hub.remote_repository import RemoteRepository
 from pitstop.checkpointing.runs.base_models import LINKED, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, INVENTORY, RUN_DIRECTORY, Entry, Inventory, parse_inventory
 from pitstop.checkpointing.runs.listing import list_runs
@@ -42,40 +41,14 @@ from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory, install_run
 from pitstop.checkpointing.store import file_sets, vetting
 from pitstop.checkpointing.store.store import choose_best
-from pitstop.configs.errors import CheckpointError, HubError, ResourceError, RunError, is_disk_full
+from pitstop.configs.errors import CheckpointError, ResourceError, RunError
 from pitstop.configs.shown import human_size
 
 RESERVE_BYTES = 16 * 1024 * 1024
 """Kept free beside the files that are fetched: records, directories, and what the client puts beside a download."""
 
-_REPO = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 _TRIES = 2  # a line may garble a file; twice in a row it is the file
 _STAGED, _FETCHED = "run", "files"
-
-Tell = Callable[[str], object]
-"""Is told, in one line each, what goes on."""
-
-Result = TypeVar("Result")
-
-
-class Reader(Protocol):
-    """What of ``HubClient`` a pull needs."""
-
-    def head(self, repo: str, revision: str = "main") -> str: ...
-
-    def files(self, repo: str, commit: str) -> dict[str, RemoteFile]: ...
-
-    def download(self, repo: str, path: str, commit: str, directory: Path) -> Path: ...
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a Hub that fails is waited for, in seconds: at first, at most between two tries, and in all for one thing."""
-
-    first_s: float = 2.0
-    longest_s: float = 30.0
-    total_s: float = 180.0
-    sleep: Callable[[float], object] = field(default=time.sleep)
 
 
 @dataclass(frozen=True)
@@ -89,53 +62,38 @@ class Pulled:
     base: bool
 
 
-def split_reference(text: str) -> tuple[str, str | None]:
-    """``owner/name@checkpoint-200`` as repository and checkpoint. ``HubError`` where it is no repository id."""
-    repo, at, checkpoint = text.strip().partition("@")
-    if not _REPO.fullmatch(repo) or (at and not checkpoint):
-        raise HubError(
-            f"{text!r:.200} names no repository", hint="it reads owner/name, perhaps with a checkpoint: owner/name@checkpoint-200"
-        )
-    return repo, checkpoint or None
-
-
 def pull(
-    client: Reader,
-    repo: str,
+    repository: RemoteRepository,
     base_dir: Path | str,
     which: str = layout.LAST,
     number: int | None = None,
     *,
-    tell: Tell = lambda line: None,
-    patience: Patience | None = None,
     storage: Storage | None = None,
 ) -> Pulled:
-    """Make the run in ``repo``, with one checkpoint of it, the next run of ``base_dir`` (or run ``number``).
+    """Make the run in ``repository``, with one checkpoint of it, the next run of ``base_dir`` (or run ``number``).
 
     ``which`` is ``last``, ``best``, a checkpoint's name in the run or the repository, or its step.
 
     Raises:
-        Unfit: the repository holds something that Pitstop did not write, or lacks something; the message names it.
+        InvalidRepository: the repository holds something that Pitstop did not write, or lacks something; the message names it.
         HubError: it cannot be reached, or is not there.
         RunError: a run here belongs to the repository already, ``number`` is taken, or another process pulls the same.
         ResourceError: there is no room, or the disk fails.
     """
-    split_reference(repo)
     disk = storage or LocalStorage()
     base = Path(os.path.abspath(base_dir))
-    _refuse_known(base, repo)
-    hub = _Hub(client, repo, patience or Patience(), tell)
-    hub.look()
-    remote_check.check_tree(hub.files)
-    staging = base / f"{TEMPORARY_PREFIX}pull-{repo.replace('/', '--')}-{hub.head[:12]}"
+    _refuse_known(base, repository.repo)
+    repository.look()
+    remote_check.check_tree(repository.files)
+    staging = base / f"{TEMPORARY_PREFIX}pull-{repository.repo.replace('/', '--')}-{repository.head[:12]}"
     try:
         make_directories(disk, staging)
     except OSError as error:
         raise failed_save(staging, error) from error
-    with locking.exclusive(staging / layout.LOCK, f"the pull of {repo}"):
+    with locking.exclusive(staging / layout.LOCK, f"the pull of {repository.repo}"):
         try:
-            pulled = _Pull(hub, base, staging, which, disk, tell).into_run(number)
-        except Unfit:  # there is nothing to go on with
+            pulled = _Pull(repository, base, staging, which, disk).into_run(number)
+        except InvalidRepository:  # there is nothing to go on with
             _remove(disk, staging)
             raise
         except OSError as error:
@@ -165,54 +123,11 @@ def _refuse_known(base: Path, repo: str, uid: str | None = None) -> None:
             )
 
 
-class _Hub:
-    """One repository at one commit, with patience."""
-
-    def __init__(self, client: Reader, repo: str, patience: Patience, tell: Tell) -> None:
-        self.repo = repo
-        self.head = ""
-        self.files: Mapping[str, RemoteFile] = {}
-        self._client, self._patience, self._tell = client, patience, tell
-
-    def look(self) -> None:
-        """See where the repository stands and what it holds there. Everything after goes by that commit."""
-        self.head = self._patiently(lambda: self._client.head(self.repo))
-        self.files = self._patiently(lambda: self._client.files(self.repo, self.head))
-
-    def download(self, name: str, directory: Path) -> None:
-        """Fetch one file into ``directory`` under its name in the repository."""
-        self._patiently(lambda: self._client.download(self.repo, name, self.head, directory))
-
-    def _patiently(self, call: Callable[[], Result]) -> Result:
-        started, waited, pause = time.monotonic(), 0.0, self._patience.first_s
-        while True:
-            try:
-                return call()
-            except Offline as error:
-                raise HubError(f"{self.repo} cannot be pulled: {error.reason}", hint="unset it to use the Hub") from error
-            except Unavailable as error:
-                if error.__cause__ is not None and is_disk_full(error.__cause__):
-                    raise ResourceError(
-                        f"{self.repo} cannot be pulled: the disk is full ({error.reason})",
-                        hint="free some space; what was fetched is kept, and the same command goes on from there",
-                    ) from error
-                wait = max(pause, error.wait_s or 0.0)
-                if max(waited, time.monotonic() - started) + wait > self._patience.total_s:
-                    raise HubError(
-                        f"{self.repo} cannot be pulled: {error.reason}",
-                        hint="check the connection; what was fetched is kept, and the same command goes on from there",
-                    ) from error
-                self._tell(f"the Hub fails ({error.reason}); next try in {wait:.0f} s")
-                self._patience.sleep(wait)
-                waited += wait
-                pause = min(2 * pause, self._patience.longest_s)
-
-
 class _Pull:
     """One pull into the directory ``staging``, which this process has locked."""
 
-    def __init__(self, hub: _Hub, base: Path, staging: Path, which: str, disk: Storage, tell: Tell) -> None:
-        self.hub, self.base, self.staging, self.which, self.disk, self.tell = hub, base, staging, which, disk, tell
+    def __init__(self, repository: RemoteRepository, base: Path, staging: Path, which: str, disk: Storage) -> None:
+        self.repository, self.base, self.staging, self.which, self.disk = repository, base, staging, which, disk
         self.fetched = staging / _FETCHED
         self.group = ""  # of the run, once its settings are known
         self.models = BaseModels(base, disk)
@@ -220,13 +135,15 @@ class _Pull:
     def into_run(self, number: int | None) -> Pulled:
         """Fetch, check, build, install."""
         inventory = self._inventory()
-        content = self._run_files(inventory)
+        paths = {name: self._file(f"{RUN_DIRECTORY}/{name}", record) for name, record in inventory.files.items()}
+        content = {name: read_regular_file(path) for name, path in paths.items()}
         config = remote_check.parse_config(content[layout.CONFIG])
         self.group = file_sets.group_of(config)
-        self._refuse_taken(number)
-        remote_check.check_root(self.hub.files, file_sets.form_of(config))
+        if number is not None and os.path.lexists(self.base / self.group / layout.run_directory_name(number)):
+            raise RunError(f"run {number} exists in {self.base}", hint="leave --run-number out for the next free number")
+        remote_check.check_root(self.repository.files, file_sets.form_of(config))
         metadata = remote_check.parse_metadata(content[layout.METADATA], inventory)
-        entry = _choose(inventory, self.which, config, self.hub.repo)
+        entry = _choose(inventory, self.which, config, self.repository.repo)
         rows = remote_check.rows_up_to(content.get(layout.METRICS, b""), entry.step)
         self._take_up(entry)
         manifest = self._manifest(entry, file_sets.form_of(config))
@@ -242,10 +159,10 @@ class _Pull:
             name=inventory.name,
             metadata=metadata,
             number=number,
-            check=lambda: _refuse_known(self.base, self.hub.repo, inventory.uid),
+            check=lambda: _refuse_known(self.base, self.repository.repo, inventory.uid),
             storage=self.disk,
         )
-        return Pulled(run, entry, self.hub.repo, self.hub.head, inventory.base is not None)
+        return Pulled(run, entry, self.repository.repo, self.repository.head, inventory.base is not None)
 
     # What the repository says
 
@@ -254,33 +171,25 @@ class _Pull:
         try:
             inventory = parse_inventory(raw, INVENTORY)
         except CheckpointError as error:
-            raise _unfit(INVENTORY, error) from None
-        _refuse_known(self.base, self.hub.repo, inventory.uid)
-        remote_check.check_places(self.hub.files, inventory)
+            raise _invalid(INVENTORY, error) from None
+        _refuse_known(self.base, self.repository.repo, inventory.uid)
+        remote_check.check_places(self.repository.files, inventory)
         return inventory
-
-    def _run_files(self, inventory: Inventory) -> dict[str, bytes]:
-        paths = {name: self._file(f"{RUN_DIRECTORY}/{name}", record) for name, record in inventory.files.items()}
-        return {name: read_regular_file(path) for name, path in paths.items()}
-
-    def _refuse_taken(self, number: int | None) -> None:
-        if number is not None and os.path.lexists(self.base / self.group / layout.run_directory_name(number)):
-            raise RunError(f"run {number} exists in {self.base}", hint="leave --run-number out for the next free number")
 
     def _manifest(self, entry: Entry, form: file_sets.Form) -> Manifest:
         name = f"{entry.directory}/{layout.MANIFEST}"
-        if name not in self.hub.files:
-            raise Unfit(name, f"{INVENTORY} lists the checkpoint and it is missing")
-        size = self.hub.files[name].size
+        if name not in self.repository.files:
+            raise InvalidRepository(name, f"{INVENTORY} lists the checkpoint and it is missing")
+        size = self.repository.files[name].size
         if size > MAX_BYTES:
-            raise Unfit(name, f"longer than {MAX_BYTES:,} bytes")
+            raise InvalidRepository(name, f"longer than {MAX_BYTES:,} bytes")
         raw = read_regular_file(self._file(name, FileRecord(size, entry.manifest_sha256)))
         try:
             manifest = parse_manifest(raw, name)
         except CheckpointError as error:
-            raise _unfit(name, error) from None
+            raise _invalid(name, error) from None
         remote_check.check_manifest(manifest, entry, form)
-        remote_check.check_listed(self.hub.files, entry.directory, manifest.files, name)
+        remote_check.check_listed(self.repository.files, entry.directory, manifest.files, name)
         return manifest
 
     def _base_files(self, inventory: Inventory, manifest: Manifest) -> dict[str, FileRecord]:
@@ -288,16 +197,16 @@ class _Pull:
         name = f"{BASE_DIRECTORY}/{layout.BASE_MANIFEST}"
         if inventory.base is None:
             return {}
-        if name not in self.hub.files:
-            raise Unfit(name, "it is missing")
+        if name not in self.repository.files:
+            raise InvalidRepository(name, "it is missing")
         self._fetch_small(name)
         try:
             digest, files = read_base_manifest(self.fetched / BASE_DIRECTORY)
         except CheckpointError as error:
-            raise _unfit(name, error) from None
+            raise _invalid(name, error) from None
         if not digest == inventory.base == manifest.fingerprints.get("base"):
-            raise Unfit(name, "it is not the base that the checkpoint was trained on (its digest differs)")
-        remote_check.check_listed(self.hub.files, BASE_DIRECTORY, files, name)
+            raise InvalidRepository(name, "it is not the base that the checkpoint was trained on (its digest differs)")
+        remote_check.check_listed(self.repository.files, BASE_DIRECTORY, files, name)
         return {} if self._is_here(digest) else files
 
     def _is_here(self, digest: str) -> bool:
@@ -311,67 +220,67 @@ class _Pull:
 
     def _fetch(self, inventory: Inventory, entry: Entry, manifest: Manifest, base: Mapping[str, FileRecord]) -> None:
         parts = {entry.directory: manifest.files, BASE_DIRECTORY: base}
-        wanted = {f"{part}/{name}": record for part, files in parts.items() for name, record in files.items()}
-        missing = sum(record.size for name, record in wanted.items() if not _is(self.fetched / name, record))
+        records = {f"{part}/{name}": record for part, files in parts.items() for name, record in files.items()}
+        missing = sum(record.size for name, record in records.items() if not _is(self.fetched / name, record))
         self._check_room(missing)
-        total = sum(record.size for record in wanted.values())
+        total = sum(record.size for record in records.values())
         already = f", {human_size(total - missing)} of it here already" if missing < total else ""
-        self.tell(
-            f"Pulling {inventory.name} from {self.hub.repo} at {self.hub.head[:12]}: {entry.name}, {human_size(total)}{already}"
+        self.repository.tell(
+            f"Pulling {inventory.name} from {self.repository.repo} at {self.repository.head[:12]}: {entry.name}, {human_size(total)}{already}"
         )
-        for what, part in ((entry.name, entry.directory), ("the base model", BASE_DIRECTORY)):
+        for title, part in ((entry.name, entry.directory), ("the base model", BASE_DIRECTORY)):
             for name, record in parts[part].items():
                 self._file(f"{part}/{name}", record)
             if parts[part]:
                 size = sum(record.size for record in parts[part].values())
-                self.tell(f"fetched and verified {what} ({len(parts[part])} files, {human_size(size)})")
+                self.repository.tell(f"fetched and verified {title} ({len(parts[part])} files, {human_size(size)})")
 
     def _check_room(self, needed: int) -> None:
         free = self.disk.free_space(self.staging)
         if free < needed + RESERVE_BYTES:
             raise ResourceError(
-                f"{self.base}: pulling {self.hub.repo} takes {human_size(needed + RESERVE_BYTES)}, {human_size(free)} are free",
+                f"{self.base}: pulling {self.repository.repo} takes {human_size(needed + RESERVE_BYTES)}, {human_size(free)} are free",
                 hint="free some space (pitstop prune --dry-run shows what can go) or choose another disk with --base-dir",
             )
 
     def _file(self, name: str, record: FileRecord) -> Path:
         """A file of the repository with this size and hash; fetched unless it is here. Nothing has parsed it."""
         path = self.fetched / name
-        if name in self.hub.files and self.hub.files[name].size != record.size:
-            raise Unfit(name, f"it has {self.hub.files[name].size:,} bytes instead of {record.size:,}")
+        if name in self.repository.files and self.repository.files[name].size != record.size:
+            raise InvalidRepository(name, f"it has {self.repository.files[name].size:,} bytes instead of {record.size:,}")
         for _ in range(_TRIES):
             if _is(path, record):
                 return path
             self._download(name)
         if _is(path, record):
             return path
-        raise Unfit(name, "its content is not what was pushed (its SHA-256 differs)")
+        raise InvalidRepository(name, "its content is not what was pushed (its SHA-256 differs)")
 
     def _fetch_small(self, name: str) -> bytes:
         """The content of a file whose hash nobody tells, fetched anew."""
-        if self.hub.files[name].size > MAX_BYTES:
-            raise Unfit(name, f"longer than {MAX_BYTES:,} bytes")
+        if self.repository.files[name].size > MAX_BYTES:
+            raise InvalidRepository(name, f"longer than {MAX_BYTES:,} bytes")
         self._download(name)
         try:
             return read_regular_file(self.fetched / name, limit=MAX_BYTES)
         except OSError as error:
-            raise Unfit(name, f"it cannot be read ({error.strerror or error})") from error
+            raise InvalidRepository(name, f"it cannot be read ({error.strerror or error})") from error
 
     def _download(self, name: str) -> None:
         path = self.fetched / name
         if os.path.lexists(path):  # the client would take it for what it has fetched
             self.disk.unlink(path)
-        self.hub.download(name, self.fetched)
+        self.repository.download(name, self.fetched)
 
     # Building
 
     def _take_up(self, entry: Entry) -> None:
         """Put back among the fetched files what a pull that died had begun to build a run of."""
         for old in sorted((self.staging / self.group).glob(f"{_STAGED}*")):
-            for there, here in ((layout.weights_directory(old) / entry.name, entry.directory), (old / LINKED, BASE_DIRECTORY)):
-                target = self.fetched / here
-                if inspection.is_real_directory(there) and not os.path.lexists(target):
-                    self.disk.rename(there, target)
+            for source, name in ((layout.weights_directory(old) / entry.name, entry.directory), (old / LINKED, BASE_DIRECTORY)):
+                target = self.fetched / name
+                if inspection.is_real_directory(source) and not os.path.lexists(target):
+                    self.disk.rename(source, target)
             self.disk.remove_tree(old)
 
     def _build(self, entry: Entry, inventory: Inventory, config: bytes, rows: bytes, *, has_base: bool) -> Path:
@@ -398,7 +307,9 @@ class _Pull:
         try:
             vetting.check_checkpoint(inspection.inspect(directory), config, lambda setting: False)
         except CheckpointError as error:
-            raise Unfit(entry.directory, error.message.replace(f"{directory}/", "").replace(str(directory), "")) from None
+            raise InvalidRepository(
+                entry.directory, error.message.replace(f"{directory}/", "").replace(str(directory), "")
+            ) from None
 
     def _record(self, staged: Path, inventory: Inventory, hub: Mapping[str, Any]) -> None:
         pushed = {directory: entry.to_dict() for directory, entry in inventory.checkpoints.items()}
@@ -406,8 +317,8 @@ class _Pull:
         outbox.record(
             Arrived(
                 uid=inventory.uid,
-                repo=self.hub.repo,
-                head=self.hub.head,
+                repo=self.repository.repo,
+                head=self.repository.head,
                 pushed=pushed,
                 root=inventory.root,
                 base=inventory.base,
@@ -416,7 +327,7 @@ class _Pull:
         )
         outbox.open(
             Destination(
-                repo=self.hub.repo,
+                repo=self.repository.repo,
                 private=hub.get("private") is not False,
                 keep_last_n=hub.get("keep_last_n"),
                 push_base=inventory.base is not None,
@@ -436,16 +347,16 @@ def _choose(inventory: Inventory, which: str, config: Mapping[str, Any], repo: s
         chosen = choose_best(entries, checkpoint.get("monitor") or "val_loss", checkpoint.get("mode") or "min")
         if chosen is not None:
             return chosen[0]
-    for known in (lambda entry: entry.name, lambda entry: entry.directory, lambda entry: str(entry.step)):
+    for label in (lambda entry: entry.name, lambda entry: entry.directory, lambda entry: str(entry.step)):
         for entry in entries:
-            if known(entry) == name:
+            if label(entry) == name:
                 return entry
-    there = ", ".join(entry.name for entry in entries) or "none yet"
-    raise NotThere(f"{repo} has no checkpoint '{which}'", hint=f"there: {there}")
+    names = ", ".join(entry.name for entry in entries) or "none yet"
+    raise NotThere(f"{repo} has no checkpoint '{which}'", hint=f"there: {names}")
 
 
-def _unfit(name: str, error: CheckpointError) -> Unfit:
-    return Unfit(name, error.message.removeprefix(f"{name}: "), hint=error.hint)
+def _invalid(name: str, error: CheckpointError) -> InvalidRepository:
+    return InvalidRepository(name, error.message.removeprefix(f"{name}: "), hint=error.hint)
 
 
 def _is(path: Path, record: FileRecord) -> bool:

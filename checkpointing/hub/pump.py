@@ -18,7 +18,7 @@ _CONFLICTS_IN_A_ROW = 5
 class Listener(Protocol):
     """Who is told how it goes."""
 
-    def pushed(self, done: Pushed) -> None:
+    def pushed(self, commit: Pushed) -> None:
         """A commit went through."""
 
     def trouble(self, reason: str, wait_s: float) -> None:
@@ -108,12 +108,12 @@ def _push(uploader: Uploader, waiter: Waiter, listener: Listener) -> float | Non
     if pause := uploader.wait_s():
         return pause
     try:
-        done = uploader.push_next(finished=waiter.finished)
+        commit = uploader.push_next(finished=waiter.finished)
     except Spoilt as error:
         listener.spoilt(error)
         return 0.0
-    if done is None:
+    if commit is None:
         uploader.stopped(None)  # what once stood in the way may have gone without leaving anything to push
         return None
-    listener.pushed(done)
+    listener.pushed(commit)
     return 0.0

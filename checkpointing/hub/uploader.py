@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pitstop.checkpointing.card.page import PageUpdate
 from pitstop.checkpointing.disk import inspection
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.disk.manifest import ManifestError
@@ -50,7 +51,7 @@ class Pushed:
     base: bool = False
 
     @property
-    def what(self) -> str:
+    def description(self) -> str:
         """What went there, in words."""
         parts = [*self.names, *(["the base model"] if self.base else [])]
         return ", ".join(parts) or "the records and the adapter at the root"
@@ -76,7 +77,7 @@ class Uploader:
         self._arrived: Arrived | None = None
         self.made = False
         """Whether the repository is new: made here."""
-        self._known = False  # whether ``_arrived`` has been compared with the repository, and nothing uncertain came after
+        self._is_compared = False  # whether ``_arrived`` has been compared with the repository, and nothing uncertain came after
 
     @property
     def arrived(self) -> Arrived:
@@ -110,10 +111,10 @@ class Uploader:
         """Seconds until the next commit may be made; 0 where there is nothing to commit."""
         if not self.waiting():
             return 0.0
-        now = self.clock()
-        if any(moment > now for moment in self.arrived.commits_at):  # the clock was set back: they happened by now
-            self._arrived = replace(self.arrived, commits_at=tuple(self.budget.recent(self.arrived.commits_at, now)))
-        return self.budget.wait_s(self.arrived.commits_at, now)
+        time_s = self.clock()
+        if any(moment > time_s for moment in self.arrived.commits_at):  # the clock was set back: they happened by now
+            self._arrived = replace(self.arrived, commits_at=tuple(self.budget.recent(self.arrived.commits_at, time_s)))
+        return self.budget.wait_s(self.arrived.commits_at, time_s)
 
     # The repository
 
@@ -121,21 +122,18 @@ class Uploader:
         """Find or make the repository and learn what it holds; returns its id. Nothing is done twice."""
         asked_for = self.destination().repo
         if asked_for is not None and self.arrived.repo is not None and self.arrived.repo.lower() != asked_for.lower():
-            self._leave()
-        if self._known and self.arrived.repo:
+            # Start afresh: what the former repository holds does not count in the new one. It stays as it is.
+            self._arrived = Arrived(uid=self.arrived.uid, commits_at=self.arrived.commits_at)
+            self._is_compared = False
+        if self._is_compared and self.arrived.repo:
             return self.arrived.repo
         if self.arrived.repo is not None:
             self._open_ours(self.arrived.repo)
         else:
             self._choose()
-        self._known = True
+        self._is_compared = True
         assert self.arrived.repo is not None
         return self.arrived.repo
-
-    def _leave(self) -> None:
-        """Start afresh for another repository: what the one before holds does not count there. It stays as it is."""
-        self._arrived = Arrived(uid=self.arrived.uid, commits_at=self.arrived.commits_at)
-        self._known = False
 
     def _open_ours(self, repo: str) -> None:
         try:
@@ -164,12 +162,12 @@ class Uploader:
                 )
             return
         owner = destination.username or self.client.account().name
-        taken: set[str] = set()
-        while len(taken) < _MOST_NAMES:
-            name = unique(self.run.name, taken.__contains__)
+        used_names: set[str] = set()
+        while len(used_names) < _MOST_NAMES:
+            name = unique(self.run.name, used_names.__contains__)
             if self._take(hub_id(owner, name), destination):
                 return
-            taken.add(name)
+            used_names.add(name)
         raise Refused(f"{_MOST_NAMES} repositories named like {self.run.name} hold other runs", hint="give one with --hub-repo")
 
     def _take(self, repo: str, destination: Destination) -> bool:
@@ -193,13 +191,13 @@ class Uploader:
             return True
         if self.arrived.pushed or remote.name != self.run.name:
             return False
-        there = list(remote.checkpoints.values())
-        return any(contents.entry_of(info) in there for info in self.run.store.list())
+        entries = list(remote.checkpoints.values())
+        return any(contents.entry_of(info) in entries for info in self.run.store.list())
 
     def _adopt(self, repo: str, head: str, remote: Inventory | None) -> None:
         """Take what the repository says for what is there."""
-        there = self.client.files(repo, head) if remote is not None else {}
-        card = self._card_there(there, remote) if remote is not None else None
+        files = self.client.files(repo, head) if remote is not None else {}
+        card = self._remote_card(files, remote) if remote is not None else None
         if remote is None:
             remote = Inventory(self.arrived.uid, self.run.name)
         self._record(
@@ -213,19 +211,18 @@ class Uploader:
                 base=remote.base,
                 finished=remote.finished,
                 card=card,
-                curve=CURVE in there,
+                curve=CURVE in files,
             )
         )
 
-    def _card_there(self, files: Mapping[str, RemoteFile], remote: Inventory) -> str | None:
+    def _remote_card(self, files: Mapping[str, RemoteFile], remote: Inventory) -> str | None:
         """Git's hash of our model card; empty where somebody has written another one since: it stays then."""
-        there = files.get(CARD)
-        if there is None or self.arrived.card == "":
-            return self.arrived.card
-        ours = self.arrived
+        ours, card = self.arrived, files.get(CARD)
+        if card is None or ours.card == "":
+            return ours.card
         ours_was_last = (_as_recorded(remote), remote.root, remote.finished) == (ours.pushed, ours.root, ours.finished)
-        edited = ours_was_last and self.arrived.card not in (None, there.oid)
-        return "" if edited else there.oid
+        edited = ours_was_last and ours.card not in (None, card.oid)
+        return "" if edited else card.oid
 
     def _inventory(self, repo: str, head: str) -> Inventory | None:
         """What the repository says that it holds at ``head``; None where it says nothing."""
@@ -247,15 +244,17 @@ class Uploader:
         last = finished and len(batch) == len(waiting)
         if not batch and not (last and not self.arrived.finished) and not self._lacks_base():
             return None
+        arrived = self.arrived
+        entries = {directory: Entry.from_dict(dict(value)) for directory, value in arrived.pushed.items()}
         try:
             commit = contents.build(
                 self.run,
                 batch,
-                self._inventory_of_records(),
+                Inventory(arrived.uid, self.run.name, entries, {}, arrived.base, arrived.root, arrived.finished),
                 self.destination(),
                 repo=repo,
                 finished=last,
-                look=contents.Look(self.arrived.card != "", self._draws(last), self.arrived.curve),
+                page=PageUpdate(self.arrived.card != "", self._draws(last), self.arrived.curve),
             )
             return self._commit(repo, commit)
         except CheckpointError as error:
@@ -280,11 +279,6 @@ class Uploader:
         self._drawn_at = self.clock()
         return True
 
-    def _inventory_of_records(self) -> Inventory:
-        arrived = self.arrived
-        entries = {directory: Entry.from_dict(dict(value)) for directory, value in arrived.pushed.items()}
-        return Inventory(arrived.uid, self.run.name, entries, {}, arrived.base, arrived.root, arrived.finished)
-
     def _commit(self, repo: str, commit: contents.Commit) -> Pushed:
         parent = self.arrived.head
         assert parent is not None
@@ -292,14 +286,12 @@ class Uploader:
             additions = self.client.upload(repo, commit.files, commit.hashes)
             head = self.client.commit(repo, additions, commit.deletions, commit.message, parent)
         except (Unavailable, Conflict):
-            self._known = False  # it may have gone through, or somebody else has committed: look before trying again
+            self._is_compared = False  # it may have gone through, or somebody else has committed: look before trying again
             raise
         return self._pushed(repo, head, commit)
 
     def _pushed(self, repo: str, head: str, commit: contents.Commit) -> Pushed:
-        now = self.clock()
-        inventory = commit.inventory
-        before, had_base = self.arrived.pushed, self.arrived.base
+        time_s, inventory, former = self.clock(), commit.inventory, self.arrived
         self._record(
             replace(
                 self.arrived,
@@ -308,14 +300,16 @@ class Uploader:
                 root=inventory.root,
                 base=inventory.base,
                 finished=inventory.finished,
-                card=commit.card or self.arrived.card,
-                curve=self.arrived.curve or CURVE in commit.files,
+                card=commit.card or former.card,
+                curve=former.curve or CURVE in commit.files,
                 problem=None,
-                commits_at=(*self.budget.recent(self.arrived.commits_at, now), now),
+                commits_at=(*self.budget.recent(former.commits_at, time_s), time_s),
             )
         )
-        names = [entry.name for directory, entry in inventory.checkpoints.items() if before.get(directory) != entry.to_dict()]
-        return Pushed(tuple(names), repo, head, base=had_base != inventory.base)
+        names = [
+            entry.name for directory, entry in inventory.checkpoints.items() if former.pushed.get(directory) != entry.to_dict()
+        ]
+        return Pushed(tuple(names), repo, head, base=former.base != inventory.base)
 
     def _record(self, arrived: Arrived) -> None:
         self.outbox.record(arrived)

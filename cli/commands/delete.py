@@ -12,7 +12,7 @@ import typer
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.inspection import tree_size
 from pitstop.checkpointing.hub.deletion import (
-    Client,
+    RepositoryDeleter,
     check_not_being_pushed,
     delete_repository,
     repository,
@@ -139,7 +139,7 @@ def _delete(run: RunDirectory, content: dict[str, Any], *, yes: bool, dry_run: b
     _tidy(run.base_dir)
 
 
-def _delete_there(run: RunDirectory, hub: dict[str, Any], client: Client) -> None:
+def _delete_there(run: RunDirectory, hub: dict[str, Any], client: RepositoryDeleter) -> None:
     hub["deleted"] = delete_repository(client, run)
     hub["was_gone"] = not hub["deleted"]
 

@@ -73,12 +73,14 @@ def pull_run(
     """Pull ``repo`` (perhaps with ``@checkpoint``) into ``base_dir``, telling on stderr how it goes. Raises ``PitstopError``."""
     client = hub_client(env_file)
     from pitstop.checkpointing.disk import layout
-    from pitstop.checkpointing.hub import pull as pulling
+    from pitstop.checkpointing.hub.pull import pull as pull_repository
+    from pitstop.checkpointing.hub.remote_repository import RemoteRepository, split_reference
 
-    name, in_reference = pulling.split_reference(repo)
+    name, in_reference = split_reference(repo)
     if checkpoint is not None and in_reference is not None:
         raise SettingsError(
             f"Both {repo} and --checkpoint {checkpoint} pick a checkpoint.", hint="Leave --checkpoint or the part after @ out."
         )
     tell = (lambda line: None) if quiet else notice
-    return pulling.pull(client, name, base_dir, checkpoint or in_reference or layout.LAST, number, tell=tell)
+    repository = RemoteRepository(client, name, tell=tell)
+    return pull_repository(repository, base_dir, checkpoint or in_reference or layout.LAST, number)

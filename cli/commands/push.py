@@ -161,12 +161,12 @@ class _Progress:
         self.finished = run.status() in ("completed", "stopped")
         self._last_success = time.monotonic()
 
-    def pushed(self, done: Any) -> None:
+    def pushed(self, commit: Any) -> None:
         """A commit went through."""
         self.commits += 1
         self._last_success = time.monotonic()
-        where = f" to {done.repo}" if self.commits == 1 else ""
-        notice(f"pushed {done.what}{where} ({done.commit[:7]})")
+        target = f" to {commit.repo}" if self.commits == 1 else ""
+        notice(f"pushed {commit.description}{target} ({commit.commit[:7]})")
 
     def trouble(self, reason: str, wait_s: float) -> None:
         """A try failed."""

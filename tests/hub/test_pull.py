@@ -15,7 +15,8 @@ import pytest
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.hub import pull as pulling
 from pitstop.checkpointing.hub.client import NotThere, Offline, Unavailable
-from pitstop.checkpointing.hub.pull import Patience, Pulled, pull, split_reference
+from pitstop.checkpointing.hub.pull import Pulled, pull
+from pitstop.checkpointing.hub.remote_repository import Patience, RemoteRepository, split_reference
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import create_run, find_run, list_runs
@@ -42,7 +43,8 @@ def with_base(tmp_path: Path) -> Files:
 
 
 def pulled(hub: FakeHub, base: Path, *more: Any, **options: Any) -> Pulled:
-    return pull(hub, REPO, base, *more, **{"storage": ForgetfulStorage(), **options})
+    reading = {key: options.pop(key) for key in ("tell", "patience") if key in options}
+    return pull(RemoteRepository(hub, REPO, **reading), base, *more, **{"storage": ForgetfulStorage(), **options})
 
 
 def nothing_left(base: Path) -> bool:
@@ -190,7 +192,7 @@ def test_a_repository_is_pulled_once(files: Files, base: Path) -> None:
 def test_a_renamed_repository_is_known_by_its_inventory(files: Files, base: Path) -> None:
     pulled(FakeHub(files), base)
     with pytest.raises(RunError, match="run_001"):
-        pull(FakeHub(files, repo="owner/renamed"), "owner/renamed", base, storage=ForgetfulStorage())
+        pull(RemoteRepository(FakeHub(files, repo="owner/renamed"), "owner/renamed"), base, storage=ForgetfulStorage())
     assert len(list_runs(base)) == 1
 
 
@@ -242,7 +244,7 @@ def test_runs_that_start_meanwhile_never_share_a_number_or_a_name(tmp_path: Path
 
             forge(repositories[number], "run/RUN.json", lambda content: content.update(uid=f"{number:032x}"))
             repo = f"owner/run-{number}"
-            pull(FakeHub(repositories[number], repo=repo), repo, base, storage=ForgetfulStorage())
+            pull(RemoteRepository(FakeHub(repositories[number], repo=repo), repo), base, storage=ForgetfulStorage())
         else:
             for _ in range(10):
                 create_run(base, name="a-run", config={}, metadata={}, storage=ForgetfulStorage())

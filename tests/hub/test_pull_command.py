@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.hub import client, pull
+from pitstop.checkpointing.hub import client, remote_repository
 from pitstop.checkpointing.hub.client import Offline, Unavailable
 from pitstop.checkpointing.runs.run_directory import create_run, list_runs
 from support.cli import Cli
@@ -35,11 +35,11 @@ def hub(files: Files, tokens: list[str | None], monkeypatch: pytest.MonkeyPatch)
         return hub
 
     monkeypatch.setattr(client, "HubClient", connect)
-    monkeypatch.setattr(pull, "Patience", lambda: pull_patience)
+    monkeypatch.setattr(remote_repository, "Patience", lambda: pull_patience)
     return hub
 
 
-pull_patience = pull.Patience(sleep=lambda seconds: None)
+pull_patience = remote_repository.Patience(sleep=lambda seconds: None)
 
 
 def test_pull_says_what_came_and_how_to_go_on(hub: FakeHub, tmp_path: Path, pitstop: Cli) -> None:

@@ -15,6 +15,7 @@ import pytest
 from pitstop.checkpointing.disk.metrics_log import read_rows
 from pitstop.checkpointing.disk.storage import Storage
 from pitstop.checkpointing.hub.pull import pull
+from pitstop.checkpointing.hub.remote_repository import RemoteRepository
 from pitstop.checkpointing.runs import name_links
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.housekeeping import prune_deleted
@@ -79,7 +80,7 @@ def whole(base: Path, files: Files) -> bool:
 def pulled(base: Path, files: Files, storage: Storage | None = None) -> FakeHub:
     disk = storage or ForgetfulStorage()
     hub = FakeHub(files, storage=disk)
-    pull(hub, REPO, base, storage=disk)
+    pull(RemoteRepository(hub, REPO), base, storage=disk)
     return hub
 
 
@@ -131,7 +132,7 @@ def test_a_failing_disk_costs_the_pull_and_nothing_else(number: int, files: File
         counter = Counter(at, failing(number))
         disk = HookedStorage(before=counter)
         try:
-            pull(FakeHub(files), REPO, base, storage=disk)
+            pull(RemoteRepository(FakeHub(files), REPO), base, storage=disk)
         except (ResourceError, RunError) as error:
             assert str(error)
             assert not whole(base, files), "it failed, so it is not there"

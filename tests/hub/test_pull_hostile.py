@@ -15,7 +15,8 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.hub import pull as pulling
 from pitstop.checkpointing.hub import remote_check
 from pitstop.checkpointing.hub.pull import pull
-from pitstop.checkpointing.hub.remote_check import Unfit
+from pitstop.checkpointing.hub.remote_check import InvalidRepository
+from pitstop.checkpointing.hub.remote_repository import RemoteRepository
 from pitstop.checkpointing.runs.inventory import INVENTORY
 from pitstop.checkpointing.store import vetting
 from support.fault_matrix import Matrix
@@ -68,10 +69,10 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def refusal(hub: FakeHub, base: Path, which: str = "last") -> Unfit:
+def refusal(hub: FakeHub, base: Path, which: str = "last") -> InvalidRepository:
     """The refusal of a pull, which left nothing."""
-    with pytest.raises(Unfit) as caught:
-        pull(hub, REPO, base, which, storage=ForgetfulStorage())
+    with pytest.raises(InvalidRepository) as caught:
+        pull(RemoteRepository(hub, REPO), base, which, storage=ForgetfulStorage())
     assert caught.value.exit_code == 5
     assert "nothing was taken" in caught.value.message and caught.value.hint
     assert not list(base.rglob("*")), "nothing is installed, nothing is left"
@@ -203,13 +204,13 @@ def test_a_file_that_has_no_place_there_is_refused_before_the_checkpoint_is_fetc
 )
 def test_documentation_at_the_root_is_left_alone(name: str, sound: Files, base: Path) -> None:
     hub = FakeHub({**sound, name: b"text"})
-    pull(hub, REPO, base, storage=ForgetfulStorage())
+    pull(RemoteRepository(hub, REPO), base, storage=ForgetfulStorage())
     assert name not in hub.downloads
 
 
 def test_another_checkpoint_is_not_looked_into(sound: Files, base: Path) -> None:
     files = {**sound, "checkpoint-3/optimizer.safetensors": b"damaged"}
-    assert pull(FakeHub(files), REPO, base, storage=ForgetfulStorage()).checkpoint.name == "checkpoint-6"
+    assert pull(RemoteRepository(FakeHub(files), REPO), base, storage=ForgetfulStorage()).checkpoint.name == "checkpoint-6"
 
 
 def test_a_repository_that_is_none_of_ours_says_so(base: Path) -> None:
@@ -408,4 +409,4 @@ def test_what_is_forged_with_hashes_that_fit_is_refused_by_name(what: str, sound
 
 
 def test_the_table_starts_from_something_that_is_sound(sound: Files, base: Path) -> None:
-    assert pull(FakeHub(sound), REPO, base, storage=ForgetfulStorage()).run.store.names() == ["checkpoint-6"]
+    assert pull(RemoteRepository(FakeHub(sound), REPO), base, storage=ForgetfulStorage()).run.store.names() == ["checkpoint-6"]

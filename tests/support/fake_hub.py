@@ -84,7 +84,7 @@ class FakeHub:
     def upload(self, repo: str, files: Mapping[str, Path | bytes], hashes: Mapping[str, str]) -> list[Any]:
         self._begin("upload")
         self._of(repo)
-        additions = client._additions(files, hashes)
+        additions = client.checked_additions(files, hashes)
         self.after("upload")
         return [(path, content if isinstance(content, bytes) else content.read_bytes()) for path, content in files.items()][
             : len(additions)

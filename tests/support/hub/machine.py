@@ -127,7 +127,7 @@ def copied(hub: Path, to: Path) -> Iterator[Hub]:
 
 def no_patience() -> None:
     """In a forked child: a pull gives a Hub that fails up at once."""
-    from pitstop.checkpointing.hub import pull
+    from pitstop.checkpointing.hub import remote_repository
 
-    patience = pull.Patience(0.01, 0.01, 0.05)
-    pull.Patience = lambda: patience  # type: ignore[assignment, misc]
+    patience = remote_repository.Patience(0.01, 0.01, 0.05)
+    remote_repository.Patience = lambda: patience  # type: ignore[assignment, misc]

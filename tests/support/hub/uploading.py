@@ -37,7 +37,7 @@ class _Here:
         time.sleep(0.005 if seconds is None else min(seconds, 0.1))
         return True
 
-    def pushed(self, done: Any) -> None:
+    def pushed(self, commit: Any) -> None:
         pass
 
     def trouble(self, reason: str, wait_s: float) -> None:

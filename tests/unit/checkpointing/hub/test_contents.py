@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from pitstop.checkpointing.card.page import PageUpdate
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.hub import contents
-from pitstop.checkpointing.hub.contents import Commit, Look, SecretFound
+from pitstop.checkpointing.hub.contents import Commit, SecretFound
 from pitstop.checkpointing.runs.inventory import Inventory, parse_inventory
 from pitstop.checkpointing.runs.push_records import Destination
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -37,13 +38,13 @@ def build(
     *steps: int,
     before: Inventory | None = None,
     finished: bool = False,
-    look: Look | None = None,
+    page: PageUpdate | None = None,
     **destination: Any,
 ) -> Commit:
     infos = [info for info in contents.local_checkpoints(run) if info.step in steps]
-    look = look or Look(draw=False)
+    page = page or PageUpdate(draw=False)
     empty = Inventory(UID, run.name)
-    return contents.build(run, infos, before or empty, Destination(**destination), repo=REPO, finished=finished, look=look)
+    return contents.build(run, infos, before or empty, Destination(**destination), repo=REPO, finished=finished, page=page)
 
 
 def of(directory: str) -> set[str]:
@@ -192,7 +193,7 @@ def test_a_checkpoint_with_something_in_it_that_was_not_saved_is_none(run: RunDi
         place.write_text(f"HF_TOKEN={TOKEN}")
     assert [info.step for info in contents.local_checkpoints(run)] == [1, 3]
     commit = contents.build(
-        run, before, Inventory(UID, run.name), Destination(), repo=REPO, finished=False, look=Look(draw=False)
+        run, before, Inventory(UID, run.name), Destination(), repo=REPO, finished=False, page=PageUpdate(draw=False)
     )
     assert not [path for path in commit.files if path.endswith(planted)], "and nobody who listed it before sends it"
 
@@ -212,7 +213,7 @@ def test_places_of_this_machine_and_tokens_are_nowhere(tmp_path: Path, monkeypat
     config["data"]["train"] = [f"{home}/train.jsonl"]
     config["model"]["id"] = f"{home}/models/llama"
     (run.path / "config.json").write_text(json.dumps(config))
-    commit = build(run, 1, 2, 3, finished=True, look=Look())
+    commit = build(run, 1, 2, 3, finished=True, page=PageUpdate())
     for path in commit.files:
         content = read(commit, path)
         for needle in ("home-of-somebody", TOKEN, "a-key-of-this-machine"):
@@ -257,12 +258,12 @@ def test_the_base_goes_once_and_only_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_card_and_the_picture_are_left_out_when_they_are_to_stay(run: RunDirectory) -> None:
-    commit = build(run, 1, look=Look(card=False, draw=False))
+    commit = build(run, 1, page=PageUpdate(card=False, draw=False))
     assert "README.md" not in commit.files
     assert commit.card is None
     card = build(run, 1)
     assert card.card == contents.blob_sha1(read(card, "README.md"))
-    assert "loss_curve.png" in build(run, 1, look=Look(card=False, draw=True)).files
+    assert "loss_curve.png" in build(run, 1, page=PageUpdate(card=False, draw=True)).files
 
 
 def test_git_names_a_file_by_its_content() -> None:

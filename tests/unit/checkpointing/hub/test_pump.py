@@ -31,8 +31,8 @@ class Around:
         self.clock.now += seconds or 0.0
         return self.on_wait(seconds)
 
-    def pushed(self, done: Pushed) -> None:
-        self.told.append(f"pushed {','.join(done.names)}")
+    def pushed(self, commit: Pushed) -> None:
+        self.told.append(f"pushed {','.join(commit.names)}")
 
     def trouble(self, reason: str, wait_s: float) -> None:
         self.told.append(f"trouble {reason}")
