@@ -165,10 +165,10 @@ def test_a_base_made_where_another_type_is_computed_in_is_known_by_its_files(mac
     def other_precision() -> None:
         import torch
 
+        from pitstop.trainers.machine import hardware
         from pitstop.trainers.machine.device import Precision
-        from pitstop.trainers.training import prepare
 
-        prepare.choose_precision = lambda settings, device: Precision(torch.float16, "no")  # type: ignore[assignment]
+        hardware.choose_precision = lambda settings, device: Precision(torch.float16, "no")  # type: ignore[assignment]
 
     ended = pitstop("resume", 1, "--base-dir", machine.runs, "--model-id", model, prepare=other_precision)
     assert ended.code == 0, ended.output

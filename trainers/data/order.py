@@ -13,6 +13,8 @@ from math import ceil, floor
 
 import numpy as np
 
+from pitstop.configs.schema import TrainingSettings
+
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -78,6 +80,11 @@ class BatchShape:
     batch_size: int
     accumulation: int
     world_size: int
+
+    @classmethod
+    def of(cls, settings: TrainingSettings, processes: int) -> BatchShape:
+        """The shape that the settings ask for, with so many processes."""
+        return cls(settings.batch_size, settings.gradient_accumulation_steps, processes)
 
     @property
     def sequences(self) -> int:

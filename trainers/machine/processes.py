@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from pitstop.configs.errors import CheckpointError, PitstopError
+from pitstop.trainers.machine.device import choose_device
 from pitstop.trainers.machine.launch import rank
+from pitstop.trainers.machine.libraries import quiet_libraries
 
 _RESULT, _ERROR = b"r", b"e"
 
 
-def join_processes(device: torch.device) -> None:
-    """Join the group of processes that a launcher started; nothing happens without one."""
-    from accelerate import PartialState
+@contextlib.contextmanager
+def process_group() -> Iterator[torch.device]:
+    """Be in the group of the processes that a launcher started, if there are several; gives the device to compute on."""
+    device = choose_device()
+    with quiet_libraries():
+        from accelerate import PartialState
 
-    PartialState(cpu=device.type == "cpu")
-
-
-def build_accelerator(mixed: str, device: torch.device) -> Any:
-    """Accelerate's entry: process group, device placement, autocast, loss scaling."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Accelerator(
-            mixed_precision=mixed,
-            cpu=device.type == "cpu",
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
-        )
+        PartialState(cpu=device.type == "cpu")
+    try:
+        yield device
+    finally:
+        if dist.is_initialized():  # torch warns at exit of a group that nobody left
+            dist.destroy_process_group()
 
 
 def gather_bytes(data: bytes, device: torch.device) -> list[bytes]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import LoraSettings
-from pitstop.trainers.models.base import quiet_libraries
+from pitstop.trainers.machine.libraries import quiet_libraries
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ from torch import nn
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.machine.device import Precision
+from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models import attention
 from pitstop.trainers.models.foreign_code import check_stored, forget_code, needs_code
 
@@ -172,24 +169,3 @@ def has_flash_attention(device: torch.device) -> bool:
     from transformers.utils import is_flash_attn_2_available
 
     return device.type == "cuda" and bool(is_flash_attn_2_available())
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep progress bars and advice meant for library authors off the user's terminal; errors still come through."""
-    from transformers.utils import logging as transformers_logging
-
-    bars = transformers_logging.is_progress_bar_enabled()
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    transformers_logging.disable_progress_bar()
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -15,9 +15,10 @@ from pitstop.checkpointing.store import file_sets
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Sequences
+from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models import attention
 from pitstop.trainers.models.adapter import AdapterForm
-from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, quiet_libraries, save_base
+from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, save_base
 from pitstop.trainers.models.cost import Cost, of_causal_lm
 from pitstop.trainers.models.foreign_code import check_stored, forget_code
 from pitstop.trainers.models.loss import TokenObjective, takes_logits_to_keep

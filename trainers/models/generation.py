@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from pitstop.trainers.data.chat import ChatRenderer
+from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.machine.memory_pieces import Pieces
-from pitstop.trainers.models.base import quiet_libraries
 
 Tokens = Callable[[Sequence[int]], None]
 """Is given the token ids of an answer so far, each time there is one more."""

@@ -22,8 +22,8 @@ from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.device import choose_device, choose_precision
 from pitstop.trainers.machine.disk import OPTIMIZER_BYTES, checkpoint_bytes
 from pitstop.trainers.machine.launch import world_size
+from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models.adapter import add_adapter
-from pitstop.trainers.models.base import quiet_libraries
 from pitstop.trainers.models.cost import frozen_linear
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
@@ -71,7 +71,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     precision = choose_precision(settings, device)
     inputs = read_inputs(settings, reporter)
     training = settings.training
-    shape = BatchShape(training.batch_size, training.gradient_accumulation_steps, max(training.num_processes, world_size()))
+    shape = BatchShape.of(training, max(training.num_processes, world_size()))
     plan = Plan.from_here(Progress(), len(inputs.train), shape, training)
     model = _without_weights(settings, inputs.source)
     sizes = _Sizes.of(model, settings)

@@ -2,73 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.state import state
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.optim import build_optimizer, trainable
-from pitstop.trainers.machine.device import Precision, choose_device, choose_precision, make_deterministic
-from pitstop.trainers.machine.environment import describe
-from pitstop.trainers.machine.processes import build_accelerator, join_processes
+from pitstop.trainers.machine.hardware import Hardware
+from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
-from pitstop.trainers.models.base import BaseRecipe, has_flash_attention, quiet_libraries
+from pitstop.trainers.models.base import BaseRecipe, has_flash_attention
 from pitstop.trainers.models.family import Family
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.models.trained import Trained, TrainedAdapter, WholeModel, stored_descriptions
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.registry import family_of
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """The device, its precision, Accelerate's handle on the processes, and what is to be on record of all this."""
-
-    device: torch.device
-    precision: Precision
-    accelerator: Any
-    environment: Mapping[str, Any]
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process owns the run directory and speaks for all."""
-        return bool(self.accelerator.is_main_process)
-
-    def batch_shape(self, settings: Settings) -> BatchShape:
-        """How one optimizer step is cut up here."""
-        training = settings.training
-        return BatchShape(training.batch_size, training.gradient_accumulation_steps, self.accelerator.num_processes)
-
-
-@contextlib.contextmanager
-def process_group() -> Iterator[torch.device]:
-    """Be in the process group while inside, if there are several processes; gives the device to compute on."""
-    device = choose_device()
-    with quiet_libraries():
-        join_processes(device)
-    try:
-        yield device
-    finally:
-        if dist.is_initialized():  # torch warns at exit of a group that nobody left
-            dist.destroy_process_group()
-
-
-def open_hardware(settings: Settings, device: torch.device) -> Hardware:
-    """Prepare computing on ``device``. Raises ``SettingsError`` for USE_FP16 off CUDA."""
-    precision = choose_precision(settings, device)
-    make_deterministic()
-    with quiet_libraries():
-        accelerator = build_accelerator(precision.mixed, device)
-    return Hardware(device, precision, accelerator, describe(device, precision, int(accelerator.num_processes)))
 
 
 @dataclass(frozen=True)

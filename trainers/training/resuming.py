@@ -30,13 +30,14 @@ from pitstop.trainers.data.records import NoData
 from pitstop.trainers.loop.loop import ALL_DONE, Plan
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.environment import differences, in_one_line
+from pitstop.trainers.machine.hardware import Hardware
 from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.inputs import Inputs
-from pitstop.trainers.training.prepare import BaseOnDisk, Hardware, place_base
+from pitstop.trainers.training.prepare import BaseOnDisk, place_base
 from pitstop.trainers.training.samples import samples_log
 
 # Changing one of these makes another model or another run of it.

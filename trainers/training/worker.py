@@ -28,7 +28,6 @@ from pitstop.configs.shown import human_duration, human_size
 from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.loop.heap import TrimHeap
 from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints, Show
 from pitstop.trainers.loop.loop import ALL_DONE, Hook, Loop, Outcome
 from pitstop.trainers.loop.progress import Progress
@@ -36,7 +35,10 @@ from pitstop.trainers.loop.sample_hook import AtEvaluations
 from pitstop.trainers.loop.sizing import Sizing, advice
 from pitstop.trainers.machine.device import peak_memory_bytes
 from pitstop.trainers.machine.disk import check_room
+from pitstop.trainers.machine.hardware import Hardware, open_hardware
+from pitstop.trainers.machine.heap import TrimHeap
 from pitstop.trainers.machine.launch import lost_peer, rank
+from pitstop.trainers.machine.processes import process_group
 from pitstop.trainers.machine.signals import EXIT_CODES, SignalFlag, leaving_on_sigterm
 from pitstop.trainers.models.trained import parameter_counts
 from pitstop.trainers.reporter import Display, NoDisplay, Reporter
@@ -47,11 +49,8 @@ from pitstop.trainers.training.inputs import Inputs, read_data, read_inputs
 from pitstop.trainers.training.prepare import (
     BaseOnDisk,
     Built,
-    Hardware,
     build,
-    open_hardware,
     place_base,
-    process_group,
 )
 from pitstop.trainers.training.pushing import AFTER_SIGNAL_S, Pusher, is_pushed
 from pitstop.trainers.training.samples import SamplePrompts, Samples, read_samples, samples_log
@@ -357,7 +356,9 @@ class _Training:
         samples_written = self.samples.log if self.samples is not None else None
         self.saver = Saver(built.engine, progress, settings, identity, reporter, run, self.log, saved, samples_written)
         self.sizing = Sizing(
-            hardware.batch_shape(settings), automatic=settings.training.auto_batch_size, announce=self._note_shape
+            BatchShape.of(settings.training, hardware.processes),
+            automatic=settings.training.auto_batch_size,
+            announce=self._note_shape,
         )
         self.over: str | None = None  # why nothing is left to train, where an earlier process trained it all
         evaluates = inputs.eval is not None and settings.training.checkpoint.monitor != "train_loss"

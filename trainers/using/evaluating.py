@@ -13,6 +13,7 @@ from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.configs.schema import EvaluationSettings
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.data.prompts import room_for_prompt
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.reporter import Reporter
@@ -74,7 +75,7 @@ class Evaluated:
 def evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest) -> Evaluated:
     """Score what is in use."""
     settings, engine = opened.plan.settings, opened.engine
-    sizing = Sizing(opened.hardware.batch_shape(settings), automatic=True)
+    sizing = Sizing(BatchShape.of(settings.training, opened.hardware.processes), automatic=True)
     with opened.in_use():
         metrics = sizing.fit(lambda shape, recover: engine.evaluate(data, shape.batch_size, lambda: False, recover=recover))
         chosen = scored(settings.evaluation, request)

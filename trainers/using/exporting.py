@@ -20,7 +20,8 @@ from pitstop.checkpointing.store.file_sets import EMA, MODEL_CONFIG, form_of
 from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.configs.load import settings_to_dict
 from pitstop.trainers.machine.device import choose_precision
-from pitstop.trainers.models.base import load_tokenizer, quiet_libraries
+from pitstop.trainers.machine.libraries import quiet_libraries
+from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.models.foreign_code import forget_code
 from pitstop.trainers.models.trained import parameter_counts
 from pitstop.trainers.reporter import Reporter

@@ -17,8 +17,9 @@ from torch import nn
 from pitstop.checkpointing.state import state
 from pitstop.configs.errors import CheckpointError, ModelError, first_line
 from pitstop.trainers.machine.device import Precision, choose_precision
+from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models.adapter import add_adapter
-from pitstop.trainers.models.base import BaseRecipe, quiet_libraries
+from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.foreign_code import forget_code
 from pitstop.trainers.models.generation import answering_mode
 from pitstop.trainers.tasks.registry import family_of

@@ -21,6 +21,7 @@ from pitstop.configs.errors import CheckpointError, ModelError, RunError, Settin
 from pitstop.configs.schema import Settings
 from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.machine.device import Precision, choose_device
+from pitstop.trainers.machine.hardware import Hardware, open_hardware
 from pitstop.trainers.machine.launch import is_worker
 from pitstop.trainers.models.adapter import add_another, share_inputs_under_autocast
 from pitstop.trainers.models.base import BaseRecipe
@@ -29,7 +30,7 @@ from pitstop.trainers.models.source import ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import family_of, make_task
-from pitstop.trainers.training.prepare import BaseOnDisk, Hardware, build, open_hardware
+from pitstop.trainers.training.prepare import BaseOnDisk, build
 from pitstop.trainers.training.resuming import ResumePlan, ResumeRequest, is_base, plan_from, whole_model
 
 BASE = "base"

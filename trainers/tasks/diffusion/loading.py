@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from pitstop.configs.errors import ModelError
-from pitstop.trainers.models.base import BaseRecipe, quiet_libraries
+from pitstop.trainers.machine.libraries import quiet_libraries
+from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.tasks.diffusion.family import DiffiTFamily, read_config
 from pitstop.trainers.tasks.diffusion.sampling import Sampler

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pitstop.configs.errors import CheckpointError
-from pitstop.trainers.models.base import quiet_libraries
+from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.tasks.diffusion import edm
 from pitstop.trainers.tasks.diffusion.family import DiffiTFamily
 from pitstop.trainers.tasks.diffusion.loading import load_sampler

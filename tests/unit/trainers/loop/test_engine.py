@@ -20,7 +20,7 @@ from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.optim import trainable
 from pitstop.trainers.loop.scoring import Interrupted
-from pitstop.trainers.machine.processes import build_accelerator
+from pitstop.trainers.machine.hardware import build_accelerator
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training
 from pitstop.trainers.models.loss import TokenObjective, takes_logits_to_keep, token_losses
 

@@ -6,12 +6,7 @@ import sys
 
 import pytest
 
-from pitstop.trainers.loop.heap import TrimHeap
-from pitstop.trainers.loop.loop import Boundary
-
-
-def _boundary(step: int) -> Boundary:
-    return Boundary(step=step, epoch=0.0, epoch_ended=False, finished=False, learning_rate=0.0, grad_norm=0.0, step_s=0.0)
+from pitstop.trainers.machine.heap import TrimHeap
 
 
 def test_trims_only_where_memory_has_grown_by_a_fifth_since_its_least() -> None:
@@ -20,7 +15,7 @@ def test_trims_only_where_memory_has_grown_by_a_fifth_since_its_least() -> None:
     step = 0
     hook = TrimHeap(lambda: trims.append(step), lambda: next(sizes))
     for step in range(1, 7):
-        hook.at_boundary(_boundary(step))
+        hook.at_boundary(step)
     assert trims == [3, 6]
 
 
@@ -29,4 +24,4 @@ def test_finds_the_allocator_of_this_system() -> None:
     hook = TrimHeap.for_this_system()
     if hook is None:
         pytest.skip("the C library is not glibc")
-    hook.at_boundary(_boundary(1))
+    hook.at_boundary(1)

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pitstop.trainers.loop.loop import Boundary
-
 GROWTH = 1.2  # resident memory at a step's end, relative to the least seen at one, that makes a trim due
 _STATM = Path("/proc/self/statm")
 _PAGE_BYTES = 4096
@@ -34,8 +32,9 @@ class TrimHeap:
         malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         return cls(lambda: malloc_trim(0), _resident_bytes) if malloc_trim is not None else None
 
-    def at_boundary(self, boundary: Boundary) -> None:
-        """Trim if memory has grown."""
+    def at_boundary(self, boundary: object) -> None:
+        """Trim if memory has grown; called at the end of each step, whatever step it is."""
+        del boundary
         resident = self._resident()
         self._least = resident if self._least is None else min(self._least, resident)
         if resident > GROWTH * self._least:
