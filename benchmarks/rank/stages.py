@@ -17,10 +17,10 @@ from pitstop.configs.load import load_settings
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.records import BadRows
 from pitstop.trainers.tasks.rank import retrievers
+from pitstop.trainers.tasks.rank.histories import UserHistories, build_histories
 from pitstop.trainers.tasks.rank.measures import CUTOFFS, mean_measures, report
 from pitstop.trainers.tasks.rank.reading import read_ratings
 from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
-from pitstop.trainers.tasks.rank.sequences import Sequences, build_sequences
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,26 @@ class Job:
         return load_settings(flags=flags, environ={}).settings
 
 
-def sequences(data: Path, least: int = 5) -> Sequences:
+def sequences(data: Path, least: int = 5) -> UserHistories:
     """The k-core of the data, in order."""
-    return build_sequences(read_ratings(str(data), BadRows(skip=False)), min_interactions=least, name=str(data))
+    return build_histories(read_ratings(str(data), BadRows(skip=False)), min_interactions=least, name=str(data))
 
 
-def of_ranks(items: np.ndarray, users: np.ndarray, known: Sequences, split: str) -> dict[str, float]:
+def of_ranks(items: np.ndarray, users: np.ndarray, known: UserHistories, split: str) -> dict[str, float]:
     """The metrics of candidates in the order in which a retriever has them; a user whose item is not among them is a miss."""
     places = [np.flatnonzero(row == known.target(int(user), split)) for user, row in zip(users, items, strict=True)]
     ranks = [int(place[0]) + 1 for place in places if len(place)]
     return report(mean_measures(ranks), len(ranks) / len(places))
 
 
-def retriever_alone(name: str, known: Sequences, users: np.ndarray, count: int, split: str) -> dict[str, float]:
+def retriever_alone(name: str, known: UserHistories, users: np.ndarray, count: int, split: str) -> dict[str, float]:
     """A retriever that needs no training, for these users."""
     found = retrievers.fit(name, known, seed=0, epochs=1, say=print)
     items, _ = retrievers.top(found, [known.history(int(user), split) for user in users], count)
     return of_ranks(items, users, known, split)
 
 
-def retrieved(job: Job, known: Sequences) -> Retrieved:
+def retrieved(job: Job, known: UserHistories) -> Retrieved:
     """What stage one gives stage two, trained here if it is not in the cache yet."""
     settings = job.settings()
     return retrieve(known, settings.rank, settings.training.seed, lambda text: print(f"  {text}", file=sys.stderr, flush=True))

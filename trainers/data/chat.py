@@ -6,7 +6,7 @@ Every task of text renders through it, and so does generation: a prompt's tokens
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,8 @@ Fields = Mapping[str, Any]
 Message = Mapping[str, str]
 """``role`` and ``content``."""
 Segment = tuple[str, bool]  # text, and whether it is supervised
-Source, Rendered = TypeVar("Source"), TypeVar("Rendered")
+Source = TypeVar("Source")
+Rendered = TypeVar("Rendered")
 
 
 class ChatRenderer:
@@ -52,7 +53,7 @@ class ChatRenderer:
                 examples.append(segments)
             else:
                 ids = [next(pieces) for _ in segments]
-                examples.append(_or_bad(lambda parts, ids=ids: self._assemble(parts, ids), segments))
+                examples.append(_or_bad(partial(self._assemble, pieces=ids), segments))
         return examples
 
     def prompt_ids(self, prompt: str) -> list[int]:

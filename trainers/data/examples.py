@@ -122,7 +122,7 @@ class Joined(Examples):
 
     def __init__(self, parts: Sequence[Examples]) -> None:
         self._parts = list(parts)
-        self._starts = [0, *np.cumsum([len(part) for part in parts]).tolist()]
+        self._starts: list[int] = [0, *np.cumsum([len(part) for part in parts]).tolist()]
         self.lengths = np.concatenate([part.lengths for part in parts])
         self.learnt = np.concatenate([part.learnt for part in parts])
         self.cut = np.concatenate([part.cut for part in parts])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.dataset import Counts, Dataset, Sequences
 from pitstop.trainers.data.examples import Joined
 from pitstop.trainers.data.order import permutation, shares, stream
 from pitstop.trainers.data.packing import Arrangement, Packs
@@ -58,7 +58,7 @@ class Mixture(Dataset):
             start + stream(len(part), share, seed=seed, epoch=epoch, source=number)
             for number, (part, share, start) in enumerate(zip(self._parts, self.share, self._starts.tolist(), strict=False))
         ]
-        return np.concatenate(chosen)[turns]
+        return np.asarray(np.concatenate(chosen)[turns])
 
     def sources_of(self, sequence_ids: np.ndarray) -> np.ndarray:
         """For each of the given sequences the index in ``names`` of where it is from, as ``int64``."""
@@ -97,7 +97,7 @@ def _together(counts: Sequence[Counts]) -> Counts:
     )
 
 
-def describe_shares(data: Dataset) -> list[str]:
+def describe_shares(data: Sequences) -> list[str]:
     """What each data set of a mixture contributes to an epoch, in words; nothing for one that is from a single source."""
     if not isinstance(data, Mixture):
         return []

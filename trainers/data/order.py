@@ -29,7 +29,8 @@ def splitmix64(values: np.ndarray) -> np.ndarray:
 
 def permutation(count: int, *, seed: int, epoch: int) -> np.ndarray:
     """The order of ``count`` sequences in an epoch, as an ``int64`` array of shape ``(count,)``."""
-    return _permutations(count, seed=seed, epochs=np.array([epoch], dtype=np.uint64))[0]
+    order: np.ndarray = _permutations(count, seed=seed, epochs=np.array([epoch], dtype=np.uint64))[0]
+    return order
 
 
 def _permutations(count: int, *, seed: int, epochs: np.ndarray) -> np.ndarray:

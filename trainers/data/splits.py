@@ -52,8 +52,10 @@ def _held(examples: Examples, fraction: float, seed: int) -> np.ndarray:
 
 def _part(whole: Examples, mask: np.ndarray, lost: Counts | None, max_length: int, packing: bool) -> Dataset:
     examples = Chosen(whole, np.flatnonzero(mask))
-    left_out = {"too_long": lost.too_long, "bad": lost.bad, "bad_reasons": lost.bad_reasons} if lost else {}
-    return Dataset(examples, max_length=max_length, packing=packing, counts=Counts.of(examples, **left_out))
+    counts = Counts.of(examples)
+    if lost is not None:
+        counts = Counts.of(examples, too_long=lost.too_long, bad=lost.bad, bad_reasons=lost.bad_reasons)
+    return Dataset(examples, max_length=max_length, packing=packing, counts=counts)
 
 
 def _groups(examples: Examples) -> tuple[np.ndarray, int]:

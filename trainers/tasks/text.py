@@ -13,7 +13,7 @@ from pitstop.configs.load import settings_to_dict
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import identify
 from pitstop.trainers.data.chat import ChatRenderer
-from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import (
@@ -44,8 +44,9 @@ class TextTask(Task):
         """Read, tokenise and pack; several data sets are a mixture."""
         return load_dataset(sources, self, options, cache=cache)
 
-    def hold_out(self, train: Dataset, fraction: float, options: ReadOptions) -> tuple[Dataset, Dataset]:
+    def hold_out(self, train: Sequences, fraction: float, options: ReadOptions) -> tuple[Dataset, Dataset]:
         """Whole articles, where records say which they are from."""
+        assert isinstance(train, Dataset)
         return hold_out(train, fraction, seed=self.settings.training.seed, max_length=options.max_length, packing=options.packing)
 
     def has_test_split(self, sources: Sequence[DataSource]) -> bool:

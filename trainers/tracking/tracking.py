@@ -185,8 +185,8 @@ def _identities(run: RunDirectory) -> dict[str, str]:
     """What metadata.json keeps of the trackers, as far as it can be what a training wrote."""
     content = run.metadata().get(KEY)
     entries = content.items() if isinstance(content, dict) else ()
-    found = {name: entry.get("id") for name, entry in entries if name in TRACKERS and isinstance(entry, dict)}
-    return {name: identity for name, identity in found.items() if is_identity(identity)}
+    identities = {name: entry.get("id") for name, entry in entries if name in TRACKERS and isinstance(entry, dict)}
+    return {name: str(identity) for name, identity in identities.items() if is_identity(identity)}
 
 
 @contextlib.contextmanager

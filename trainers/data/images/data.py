@@ -32,11 +32,13 @@ class ImageData(Sequences):
 
     def pixels(self, numbers: np.ndarray) -> Images:
         """The images of these numbers, uint8 ``(n, channels, height, width)``."""
-        return self.images.images[numbers]
+        pixels: Images = self.images.images[numbers]
+        return pixels
 
     def labels(self, numbers: np.ndarray) -> Labels:
         """Their classes, int64 ``(n,)``, in the data set's own numbering."""
-        return self.images.labels[numbers]
+        labels: Labels = self.images.labels[numbers]
+        return labels
 
     def first(self, count: int) -> ImageData:
         """The first ``count`` images."""

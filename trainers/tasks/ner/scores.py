@@ -17,7 +17,7 @@ _NOTHING = frozenset({"none"})
 
 
 @dataclass(frozen=True)
-class Counts:
+class EntityCounts:
     """True positives, predicted items and reference items of one or many answers.
 
     A ratio over nothing is 1.0 where there was nothing to find and nothing was predicted, for then the answer is right;
@@ -29,13 +29,13 @@ class Counts:
     gold: int = 0
 
     @classmethod
-    def of(cls, gold: Iterable[str], predicted: Iterable[str]) -> Counts:
+    def of(cls, gold: Iterable[str], predicted: Iterable[str]) -> EntityCounts:
         """Count one answer; repeats, case and spacing do not matter."""
         wanted, given = _normalised(gold), _normalised(predicted)
         return cls(len(wanted & given), len(given), len(wanted))
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.true_positives + other.true_positives, self.predicted + other.predicted, self.gold + other.gold)
+    def __add__(self, other: EntityCounts) -> EntityCounts:
+        return EntityCounts(self.true_positives + other.true_positives, self.predicted + other.predicted, self.gold + other.gold)
 
     @property
     def precision(self) -> float:
@@ -58,7 +58,7 @@ class Counts:
         return 1.0 if self.predicted == self.gold == 0 else 0.0
 
 
-class Answer(NamedTuple):
+class ParsedAnswer(NamedTuple):
     """One answer beside its reference, both as lists of items."""
 
     entity_type: str
@@ -70,14 +70,14 @@ class Answer(NamedTuple):
 class NerScores:
     """Scores over many answers: counts by entity type, and how many answers matched their reference entirely."""
 
-    by_type: Mapping[str, Counts] = field(default_factory=dict)
+    by_type: Mapping[str, EntityCounts] = field(default_factory=dict)
     answers: int = 0
     exact: int = 0
 
     @property
-    def micro(self) -> Counts:
+    def micro(self) -> EntityCounts:
         """Counts over all types."""
-        return sum(self.by_type.values(), Counts())
+        return sum(self.by_type.values(), EntityCounts())
 
     def as_metrics(self) -> dict[str, float]:
         """Return flat metrics: ``ner_precision``, ``ner_recall``, ``ner_f1``, ``ner_exact_match``, and ``ner_{type}_…``."""
@@ -104,13 +104,13 @@ def parse_items(completion: str) -> list[str]:
     return list(found.values())
 
 
-def score_answers(answers: Iterable[Answer]) -> NerScores:
+def score_answers(answers: Iterable[ParsedAnswer]) -> NerScores:
     """Return the scores of ``answers``; types are listed in the order in which they first occur."""
-    by_type: dict[str, Counts] = {}
+    by_type: dict[str, EntityCounts] = {}
     total = exact = 0
     for answer in answers:
-        counts = Counts.of(answer.gold, answer.predicted)
-        by_type[answer.entity_type] = by_type.get(answer.entity_type, Counts()) + counts
+        counts = EntityCounts.of(answer.gold, answer.predicted)
+        by_type[answer.entity_type] = by_type.get(answer.entity_type, EntityCounts()) + counts
         total += 1
         exact += counts.true_positives == counts.predicted == counts.gold
     return NerScores(by_type, total, exact)
@@ -119,7 +119,8 @@ def score_answers(answers: Iterable[Answer]) -> NerScores:
 def score_completions(completions: Iterable[tuple[str, str, str]]) -> NerScores:
     """Return the scores of ``(entity type, reference completion, generated completion)`` texts."""
     return score_answers(
-        Answer(entity_type, parse_items(reference), parse_items(generated)) for entity_type, reference, generated in completions
+        ParsedAnswer(entity_type, parse_items(reference), parse_items(generated))
+        for entity_type, reference, generated in completions
     )
 
 
@@ -127,5 +128,5 @@ def _normalised(items: Iterable[str]) -> frozenset[str]:
     return frozenset(" ".join(item.split()).casefold() for item in items)
 
 
-def _named(prefix: str, counts: Counts) -> dict[str, float]:
+def _named(prefix: str, counts: EntityCounts) -> dict[str, float]:
     return {f"{prefix}_precision": counts.precision, f"{prefix}_recall": counts.recall, f"{prefix}_f1": counts.f1}

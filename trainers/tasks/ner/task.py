@@ -15,14 +15,14 @@ from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.key import identify
-from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord, BadRows, NoData, Record, read_records
 from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.base import Direction
 from pitstop.trainers.tasks.ner.annotated import ANNOTATED
 from pitstop.trainers.tasks.ner.greedy import greedy_answers
-from pitstop.trainers.tasks.ner.scores import Answer, NerScores, parse_items, score_answers
+from pitstop.trainers.tasks.ner.scores import NerScores, ParsedAnswer, parse_items, score_answers
 from pitstop.trainers.tasks.ner.wording import (
     DEFAULT_PROMPT,
     NONE,
@@ -156,8 +156,9 @@ class NerTask(TextTask):
 
     # Scores ------------------------------------------------------------------------------------------------------
 
-    def metrics(self, evaluation: Dataset) -> Mapping[str, Direction]:
+    def metrics(self, evaluation: Sequences) -> Mapping[str, Direction]:
         """Precision, recall, F1 and exact match over all answers, and the first three for each entity type."""
+        assert isinstance(evaluation, Dataset)
         limit = self.settings.evaluation.score_examples
         scored = evaluation.examples[: limit or None]
         kinds = dict.fromkeys(json.loads(example.reference)["type"] for example in scored)
@@ -165,8 +166,9 @@ class NerTask(TextTask):
         names += [f"ner_{kind}_{ratio}" for kind in kinds for ratio in _RATIOS]
         return dict.fromkeys(names, "max")
 
-    def score(self, evaluation: Dataset, scoring: Scoring) -> dict[str, float]:
+    def score(self, evaluation: Sequences, scoring: Scoring) -> dict[str, float]:
         """Generate greedily and compare sets of entities. Raises ``Interrupted``."""
+        assert isinstance(evaluation, Dataset)
         examples = evaluation.examples[: scoring.limit]
         answers = greedy_answers(examples, scoring)
         scoring.hear(answers)
@@ -177,7 +179,7 @@ def scores_of(examples: Sequence[Example], answers: Sequence[str]) -> NerScores:
     """The scores of generated ``answers``, one for each of ``examples``."""
     references = [json.loads(example.reference) for example in examples]
     return score_answers(
-        Answer(reference["type"], reference["items"], parse_items(answer))
+        ParsedAnswer(reference["type"], reference["items"], parse_items(answer))
         for reference, answer in zip(references, answers, strict=True)
     )
 

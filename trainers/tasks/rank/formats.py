@@ -27,7 +27,7 @@ _PYTHON_DICT = re.compile(r"\{\s*u?'")
 
 
 @dataclass(frozen=True)
-class Format:
+class RatingsFormat:
     """One kind of file. ``recognises`` looks at a line of the beginning; ``parser`` is made for the file's first line."""
 
     family: str
@@ -236,15 +236,17 @@ def _rating(user: Any, item: Any, rating: Any, time: Any) -> Rating:
 
 _SAME: dict[str, Any] = {"encoding": "utf-8-sig"}
 FORMATS = (
-    Format("MovieLens 100K", "ratings", "ascii", lambda line: _all_whole(line, "\t"), lambda _: _movielens_rating("\t")),
-    Format("MovieLens 100K", "titles", "latin-1", _is_u_item, lambda _: _movielens_title("|", 24)),
-    Format("MovieLens 1M", "ratings", "ascii", lambda line: _all_whole(line, "::"), lambda _: _movielens_rating("::")),
-    Format("MovieLens 1M", "titles", "latin-1", _is_movies, lambda _: _movielens_title("::", 3)),
-    Format("RecBole", "ratings", **_SAME, recognises=_is_inter, parser=_inter_parser, headed=True),
-    Format("RecBole", "titles", **_SAME, recognises=_is_item, parser=_item_parser, headed=True),
-    Format("Amazon", "ratings", **_SAME, recognises=_has("reviewerID", "asin"), parser=lambda _: _amazon_rating),
-    Format("Amazon", "titles", **_SAME, recognises=_has("asin", without="reviewerID"), parser=lambda _: _amazon_title),
-    Format("Yelp", "ratings", **_SAME, recognises=_has("review_id", "business_id"), parser=lambda _: _yelp_rating),
-    Format("Yelp", "titles", **_SAME, recognises=_has("business_id", "name", without="review_id"), parser=lambda _: _yelp_title),
+    RatingsFormat("MovieLens 100K", "ratings", "ascii", lambda line: _all_whole(line, "\t"), lambda _: _movielens_rating("\t")),
+    RatingsFormat("MovieLens 100K", "titles", "latin-1", _is_u_item, lambda _: _movielens_title("|", 24)),
+    RatingsFormat("MovieLens 1M", "ratings", "ascii", lambda line: _all_whole(line, "::"), lambda _: _movielens_rating("::")),
+    RatingsFormat("MovieLens 1M", "titles", "latin-1", _is_movies, lambda _: _movielens_title("::", 3)),
+    RatingsFormat("RecBole", "ratings", **_SAME, recognises=_is_inter, parser=_inter_parser, headed=True),
+    RatingsFormat("RecBole", "titles", **_SAME, recognises=_is_item, parser=_item_parser, headed=True),
+    RatingsFormat("Amazon", "ratings", **_SAME, recognises=_has("reviewerID", "asin"), parser=lambda _: _amazon_rating),
+    RatingsFormat("Amazon", "titles", **_SAME, recognises=_has("asin", without="reviewerID"), parser=lambda _: _amazon_title),
+    RatingsFormat("Yelp", "ratings", **_SAME, recognises=_has("review_id", "business_id"), parser=lambda _: _yelp_rating),
+    RatingsFormat(
+        "Yelp", "titles", **_SAME, recognises=_has("business_id", "name", without="review_id"), parser=lambda _: _yelp_title
+    ),
 )
 """Every format, in the order in which they are tried."""

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.records import BadRows, NoData
-from pitstop.trainers.tasks.rank.formats import FORMATS, Format, Role, is_python_dict
+from pitstop.trainers.tasks.rank.formats import FORMATS, RatingsFormat, Role, is_python_dict
 from pitstop.trainers.tasks.rank.ratings import Ratings
 
 _KNOWN = (
@@ -31,7 +31,7 @@ class DataFile:
     """A file of a known format."""
 
     path: Path
-    format: Format
+    format: RatingsFormat
 
 
 def read_ratings(spec: str, bad_rows: BadRows) -> Ratings:
@@ -87,7 +87,7 @@ def _recognised(paths: list[Path], role: Role) -> list[DataFile]:
     return [DataFile(path, found) for path in paths if (found := _format(path)) is not None and found.role == role]
 
 
-def _format(path: Path) -> Format | None:
+def _format(path: Path) -> RatingsFormat | None:
     with _opened(path, "latin-1") as lines:
         numbered = enumerate(iter(lambda: lines.readline(_LONGEST_LINE), ""), start=1)
         for number, line in islice(((n, line) for n, line in numbered if line.strip()), _LOOKED_AT):

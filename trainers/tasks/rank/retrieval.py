@@ -16,7 +16,7 @@ from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import RankSettings
 from pitstop.trainers.tasks.rank import retrievers
 from pitstop.trainers.tasks.rank.draws import sample
-from pitstop.trainers.tasks.rank.sequences import Sequences
+from pitstop.trainers.tasks.rank.histories import UserHistories
 
 VERSION = 1
 """Raised when the same settings would give other candidates."""
@@ -79,7 +79,7 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def retrieve(sequences: Sequences, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
+def retrieve(sequences: UserHistories, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
     """The candidates of the evaluated users, from the cache or found now and put there."""
     path = cache_directory() / "rank" / f"{fingerprint(sequences, settings, seed)}.safetensors"
     found = _from_cache(path, say)
@@ -89,7 +89,7 @@ def retrieve(sequences: Sequences, settings: RankSettings, seed: int, say: Calla
     return found
 
 
-def fingerprint(sequences: Sequences, settings: RankSettings, seed: int) -> str:
+def fingerprint(sequences: UserHistories, settings: RankSettings, seed: int) -> str:
     """SHA-256 of everything that the candidates depend on: data, retriever, number, users and seed."""
     chosen: dict[str, Any] = {
         "version": VERSION,
@@ -103,7 +103,7 @@ def fingerprint(sequences: Sequences, settings: RankSettings, seed: int) -> str:
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
-def find(sequences: Sequences, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
+def find(sequences: UserHistories, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
     """Fit the retriever and take the best candidates of each evaluated user for both held-out items."""
     total = len(sequences.user_ids)
     users = sample(settings.eval_users or total, total, seed, _USERS)

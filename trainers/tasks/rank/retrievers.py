@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pitstop.trainers.tasks.rank.sequences import Sequences
+from pitstop.trainers.tasks.rank.histories import UserHistories
 
 
 class Retriever(Protocol):
@@ -20,7 +20,7 @@ class Retriever(Protocol):
 class Popularity:
     """The same scores for everybody: how often an item stands in the training part."""
 
-    def __init__(self, sequences: Sequences) -> None:
+    def __init__(self, sequences: UserHistories) -> None:
         self._counts = sequences.popularity().astype(np.float32)
 
     def scores(self, histories: Sequence[np.ndarray]) -> np.ndarray:
@@ -37,7 +37,7 @@ class ItemNeighbours:
     neighbours = 100
     recent = 50  # items of the history that count
 
-    def __init__(self, sequences: Sequences) -> None:
+    def __init__(self, sequences: UserHistories) -> None:
         self._items = len(sequences.titles)
         users = np.repeat(np.arange(len(sequences.user_ids)), np.diff(sequences.offsets))
         in_train = sequences.in_train()
@@ -72,7 +72,7 @@ class ItemNeighbours:
         return result
 
 
-def fit(name: str, sequences: Sequences, *, seed: int, epochs: int, say: Callable[[str], None]) -> Retriever:
+def fit(name: str, sequences: UserHistories, *, seed: int, epochs: int, say: Callable[[str], None]) -> Retriever:
     """Make and train the retriever that the settings name."""
     if name == "popularity":
         return Popularity(sequences)

@@ -18,8 +18,8 @@ from torch import nn
 from pitstop.configs.shown import human_duration
 from pitstop.trainers.data.order import permutation
 from pitstop.trainers.tasks.rank.draws import draws, sample
+from pitstop.trainers.tasks.rank.histories import UserHistories
 from pitstop.trainers.tasks.rank.measures import mean_measures
-from pitstop.trainers.tasks.rank.sequences import Sequences
 
 WIDTH = 64
 LONGEST = 100  # items of a window
@@ -69,10 +69,10 @@ class GruRetriever:
         recent = [history[-LONGEST:] for history in histories]
         last = torch.tensor([len(history) - 1 for history in recent])
         states = self.network(_padded(recent, self.network.items))[torch.arange(len(recent)), last]
-        return self.network.logits(states).numpy()
+        return np.asarray(self.network.logits(states).numpy())
 
 
-def train_sequential(sequences: Sequences, *, seed: int, epochs: int, say: Callable[[str], None]) -> GruRetriever:
+def train_sequential(sequences: UserHistories, *, seed: int, epochs: int, say: Callable[[str], None]) -> GruRetriever:
     """Train for at most ``epochs`` passes and keep the pass whose NDCG@20 on validation items is best.
 
     A function of the data, the seed and the machine's arithmetic; the global generator is left as it was.
@@ -89,7 +89,7 @@ def train_sequential(sequences: Sequences, *, seed: int, epochs: int, say: Calla
     return GruRetriever(network)
 
 
-def _train(sequences: Sequences, seed: int, epochs: int) -> tuple[Gru, int, float]:
+def _train(sequences: UserHistories, seed: int, epochs: int) -> tuple[Gru, int, float]:
     network = Gru(len(sequences.titles))
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     windows = _windows(sequences)
@@ -113,7 +113,7 @@ def _train(sequences: Sequences, seed: int, epochs: int) -> tuple[Gru, int, floa
     return network, best_epoch, best
 
 
-def _windows(sequences: Sequences) -> list[np.ndarray]:
+def _windows(sequences: UserHistories) -> list[np.ndarray]:
     """Training sequences in pieces of at most ``LONGEST`` predictions, cut from the end."""
     windows = []
     for user in range(len(sequences.user_ids)):
@@ -144,7 +144,7 @@ def _padded(sequences: Sequence[np.ndarray], pad: int) -> torch.Tensor:
     return ids
 
 
-def _quality(retriever: GruRetriever, sequences: Sequences, judges: np.ndarray) -> float:
+def _quality(retriever: GruRetriever, sequences: UserHistories, judges: np.ndarray) -> float:
     """Mean NDCG@20 of the judges' validation items, items of the history out of the way."""
     ranks: list[int | None] = []
     for start in range(0, len(judges), 256):

@@ -11,17 +11,17 @@ import numpy as np
 
 from pitstop.configs.errors import DataError
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.base import Direction
 from pitstop.trainers.tasks.rank import letters
 from pitstop.trainers.tasks.rank.draws import sample, shuffled, unseen
+from pitstop.trainers.tasks.rank.histories import SPLITS, UserHistories, build_histories
 from pitstop.trainers.tasks.rank.measures import NAMES
 from pitstop.trainers.tasks.rank.reading import read_ratings
 from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
-from pitstop.trainers.tasks.rank.sequences import SPLITS, Sequences, build_sequences
 from pitstop.trainers.tasks.text import TextTask
 
 _ROWS, _NEGATIVES, _ORDER = 0x726F7773, 0x6E656773, 0x6F726472  # keys of the draws
@@ -31,7 +31,7 @@ _ROWS, _NEGATIVES, _ORDER = 0x726F7773, 0x6E656773, 0x6F726472  # keys of the dr
 class _Read:
     """A data set as it was read, and what was wrong with it, so that it is read once for all splits."""
 
-    sequences: Sequences
+    sequences: UserHistories
     bad_rows: BadRows
 
 
@@ -65,11 +65,11 @@ class RankTask(TextTask):
         sequences = self._sequences(spec, bad_rows)
         return self._training_rows(spec, sequences) if split == "train" else self._evaluation_rows(spec, sequences, split)
 
-    def _sequences(self, spec: str, bad_rows: BadRows) -> Sequences:
+    def _sequences(self, spec: str, bad_rows: BadRows) -> UserHistories:
         if spec not in self._read:
             found = BadRows(bad_rows.skip)
             ratings = read_ratings(spec, found)
-            sequences = build_sequences(ratings, min_interactions=self.settings.rank.min_interactions, name=spec)
+            sequences = build_histories(ratings, min_interactions=self.settings.rank.min_interactions, name=spec)
             self._read[spec] = _Read(sequences, found)
             self.say(f"{spec}: {sequences.statistics}.")
         read = self._read[spec]
@@ -77,7 +77,7 @@ class RankTask(TextTask):
         bad_rows.reasons = (*bad_rows.reasons, *read.bad_rows.reasons)[:3]
         return read.sequences
 
-    def _training_rows(self, spec: str, sequences: Sequences) -> Iterator[Record]:
+    def _training_rows(self, spec: str, sequences: UserHistories) -> Iterator[Record]:
         """Every prefix of two or more items of a training sequence: its last item is to be found among random unseen ones."""
         rank, seed = self.settings.rank, self.settings.training.seed
         rows_of = np.maximum(np.diff(sequences.offsets) - 3, 0)  # of a sequence of n, two are held out and one has no history
@@ -93,7 +93,7 @@ class RankTask(TextTask):
             where = f"{spec} user {sequences.user_ids[user]} item {place + 1}"
             yield self._record(sequences, known[:place], candidates, target, where)
 
-    def _evaluation_rows(self, spec: str, sequences: Sequences, split: str) -> Iterator[Record]:
+    def _evaluation_rows(self, spec: str, sequences: UserHistories, split: str) -> Iterator[Record]:
         """Candidates stand in random order: in the retriever's, a liking for early letters would already rank well."""
         retrieved = self._candidates(spec, sequences)
         found = 0
@@ -121,7 +121,7 @@ class RankTask(TextTask):
             )
 
     def _record(
-        self, sequences: Sequences, history: np.ndarray, candidates: np.ndarray, target: int, where: str, **about: Any
+        self, sequences: UserHistories, history: np.ndarray, candidates: np.ndarray, target: int, where: str, **about: Any
     ) -> Record:
         titles = sequences.titles
         fields = {
@@ -132,12 +132,12 @@ class RankTask(TextTask):
         }
         return Record(fields, where)
 
-    def _candidates(self, spec: str, sequences: Sequences) -> Retrieved:
+    def _candidates(self, spec: str, sequences: UserHistories) -> Retrieved:
         if spec not in self._retrieved:
             self._retrieved[spec] = self._shared(sequences)
         return self._retrieved[spec]
 
-    def _shared(self, sequences: Sequences) -> Retrieved:
+    def _shared(self, sequences: UserHistories) -> Retrieved:
         """The first process finds them and the others get its bytes: they would not find the very same on another machine."""
         from pitstop.trainers.machine.device import choose_device
         from pitstop.trainers.machine.processes import from_first
@@ -186,15 +186,16 @@ class RankTask(TextTask):
 
     # Metrics -----------------------------------------------------------------------------------------------------
 
-    def metrics(self, evaluation: Dataset) -> Mapping[str, Direction]:
+    def metrics(self, evaluation: Sequences) -> Mapping[str, Direction]:
         """Overall, on the retrieved subset, and the share that was retrieved; more is better."""
         del evaluation
         return dict.fromkeys(NAMES, "max")
 
-    def score(self, evaluation: Dataset, scoring: Scoring) -> dict[str, float]:
+    def score(self, evaluation: Sequences, scoring: Scoring) -> dict[str, float]:
         """See ``Task.score``."""
         from pitstop.trainers.tasks.rank.scoring import score
 
+        assert isinstance(evaluation, Dataset)
         return score(evaluation, scoring, self._letters.ids)
 
 

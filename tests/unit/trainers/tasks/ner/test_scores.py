@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.trainers.tasks.ner.scores import Answer, Counts, parse_items, score_answers, score_completions
+from pitstop.trainers.tasks.ner.scores import EntityCounts, ParsedAnswer, parse_items, score_answers, score_completions
 
 ITEMS = st.lists(st.sampled_from(["a", "b", "c", "d", "E", "f g"]))
 
 
 def test_two_of_three_found_and_nothing_wrong() -> None:
-    counts = Counts.of(gold=["a", "b", "c"], predicted=["a", "b"])
+    counts = EntityCounts.of(gold=["a", "b", "c"], predicted=["a", "b"])
     assert (counts.precision, counts.recall, counts.f1) == (1.0, pytest.approx(0.667, abs=5e-4), pytest.approx(0.8))
 
 
@@ -30,25 +30,25 @@ def test_two_of_three_found_and_nothing_wrong() -> None:
     ],
 )
 def test_scores_of_one_answer(gold: list[str], predicted: list[str], scores: tuple[float, float, float]) -> None:
-    counts = Counts.of(gold, predicted)
+    counts = EntityCounts.of(gold, predicted)
     assert (counts.precision, counts.recall, counts.f1) == pytest.approx(scores)
 
 
 def test_repeats_case_and_spacing_count_once() -> None:
-    assert Counts.of(["Type 2  diabetes"], ["type 2 diabetes", "TYPE 2 DIABETES"]) == Counts(1, 1, 1)
+    assert EntityCounts.of(["Type 2  diabetes"], ["type 2 diabetes", "TYPE 2 DIABETES"]) == EntityCounts(1, 1, 1)
 
 
 def test_counts_are_added_before_they_are_divided() -> None:
     scores = score_answers(
         [
-            Answer("chemical", ["a", "b", "c"], ["a", "b"]),
-            Answer("disease", ["x"], ["y"]),
-            Answer("chemical", ["d"], ["d", "e"]),
-            Answer("disease", [], []),
+            ParsedAnswer("chemical", ["a", "b", "c"], ["a", "b"]),
+            ParsedAnswer("disease", ["x"], ["y"]),
+            ParsedAnswer("chemical", ["d"], ["d", "e"]),
+            ParsedAnswer("disease", [], []),
         ]
     )
-    assert scores.by_type == {"chemical": Counts(3, 4, 4), "disease": Counts(0, 1, 1)}
-    assert scores.micro == Counts(3, 5, 5)
+    assert scores.by_type == {"chemical": EntityCounts(3, 4, 4), "disease": EntityCounts(0, 1, 1)}
+    assert scores.micro == EntityCounts(3, 5, 5)
     metrics = scores.as_metrics()
     assert metrics["ner_chemical_f1"] == 0.75 and metrics["ner_disease_f1"] == 0.0
     assert metrics["ner_precision"] == metrics["ner_recall"] == metrics["ner_f1"] == pytest.approx(0.6)
@@ -56,8 +56,8 @@ def test_counts_are_added_before_they_are_divided() -> None:
 
 
 def test_the_same_item_in_another_record_is_no_match() -> None:
-    scores = score_answers([Answer("chemical", ["a"], ["b"]), Answer("chemical", ["b"], ["a"])])
-    assert scores.micro == Counts(0, 2, 2)
+    scores = score_answers([ParsedAnswer("chemical", ["a"], ["b"]), ParsedAnswer("chemical", ["b"], ["a"])])
+    assert scores.micro == EntityCounts(0, 2, 2)
 
 
 def test_no_answers_score_as_nothing_to_find() -> None:
@@ -92,14 +92,14 @@ def test_generated_text_is_scored_against_the_reference_text() -> None:
             ("disease", "- none", "I see nothing."),
         ]
     )
-    assert scores.by_type["chemical"] == Counts(2, 2, 3)
-    assert scores.by_type["disease"] == Counts(0, 0, 0)
+    assert scores.by_type["chemical"] == EntityCounts(2, 2, 3)
+    assert scores.by_type["disease"] == EntityCounts(0, 0, 0)
     assert (scores.exact, scores.answers) == (2, 3)
 
 
 @given(ITEMS, ITEMS)
 def test_scores_stay_within_bounds_and_swap_with_the_sides(gold: list[str], predicted: list[str]) -> None:
-    counts, swapped = Counts.of(gold, predicted), Counts.of(predicted, gold)
+    counts, swapped = EntityCounts.of(gold, predicted), EntityCounts.of(predicted, gold)
     assert 0.0 <= counts.precision <= 1.0 and 0.0 <= counts.recall <= 1.0
     assert counts.f1 == swapped.f1
     assert min(counts.precision, counts.recall) <= counts.f1 + 1e-12

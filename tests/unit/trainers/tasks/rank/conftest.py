@@ -12,7 +12,7 @@ import pytest
 from pitstop.configs.load import load_settings
 from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
-from pitstop.trainers.tasks.rank.sequences import Sequences
+from pitstop.trainers.tasks.rank.histories import UserHistories
 
 _REAL_CACHE = cache_directory()
 
@@ -47,13 +47,13 @@ def rank_settings() -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def make_sequences() -> Callable[..., Sequences]:
+def make_sequences() -> Callable[..., UserHistories]:
     """Sequences as they are given: one list of item numbers a user."""
 
-    def make(lists: Sequence[Sequence[int]], items: int | None = None) -> Sequences:
+    def make(lists: Sequence[Sequence[int]], items: int | None = None) -> UserHistories:
         flat = np.array([item for one in lists for item in one], dtype=np.int32)
         offsets = np.concatenate(([0], np.cumsum([len(one) for one in lists]))).astype(np.int64)
         count = items or int(flat.max()) + 1
-        return Sequences([f"u{n}" for n in range(len(lists))], [f"Film {n}" for n in range(count)], offsets, flat)
+        return UserHistories([f"u{n}" for n in range(len(lists))], [f"Film {n}" for n in range(count)], offsets, flat)
 
     return make

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.records import BadRows
 from pitstop.trainers.tasks.rank import retrieval, retrievers, sequential
+from pitstop.trainers.tasks.rank.histories import UserHistories, build_histories
 from pitstop.trainers.tasks.rank.measures import mean_measures
 from pitstop.trainers.tasks.rank.reading import read_ratings
 from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
-from pitstop.trainers.tasks.rank.sequences import Sequences, build_sequences
 
-Make = Callable[..., Sequences]
+Make = Callable[..., UserHistories]
 
 
 class Fixed:
@@ -33,7 +33,7 @@ class Fixed:
         return np.repeat(self.row[None], len(histories), axis=0)
 
 
-def _cycle(make: Make, users: int = 40, items: int = 12) -> Sequences:
+def _cycle(make: Make, users: int = 40, items: int = 12) -> UserHistories:
     """Whoever took an item takes the next number next."""
     return make([[(user + place) % items for place in range(8)] for user in range(users)], items)
 
@@ -212,7 +212,7 @@ def test_bytes_come_back_as_they_were() -> None:
 
 def test_popularity_on_movielens_100k(ml_100k: Path) -> None:
     """The published numbers: all items ranked, those of the history left out, the last item to be found."""
-    sequences = build_sequences(read_ratings(str(ml_100k), BadRows(False)), min_interactions=5, name="ml-100k")
+    sequences = build_histories(read_ratings(str(ml_100k), BadRows(False)), min_interactions=5, name="ml-100k")
     users = range(len(sequences.user_ids))
     items, _ = retrievers.top(retrievers.Popularity(sequences), [sequences.history(user, "test") for user in users], 20)
     places = [np.flatnonzero(items[user] == sequences.target(user, "test")) for user in users]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.records import BadRows
+from pitstop.trainers.tasks.rank.histories import UserHistories, build_histories, k_core
 from pitstop.trainers.tasks.rank.ratings import Ratings
 from pitstop.trainers.tasks.rank.reading import read_ratings
-from pitstop.trainers.tasks.rank.sequences import Sequences, build_sequences, k_core
 
 PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=80)
 
@@ -27,7 +27,7 @@ def _ratings(rows: list[tuple[str, str, float]], untitled: str = "") -> Ratings:
     return ratings
 
 
-def _titles(sequences: Sequences, items: np.ndarray) -> list[str]:
+def _titles(sequences: UserHistories, items: np.ndarray) -> list[str]:
     return [sequences.titles[item].removeprefix("Title of ") for item in items]
 
 
@@ -37,7 +37,7 @@ def test_a_small_set_worked_out_by_hand() -> None:
     rows += [("b", i, t) for i, t in (("w", 1.0), ("x", 2.0), ("y", 3.0))]
     rows += [("c", i, t) for i, t in (("z", 1.0), ("x", 2.0), ("y", 3.0))]
     rows += [("d", i, t) for i, t in (("y", 1.0), ("x", 1.0), ("w", 0.0), ("x", 9.0))]
-    sequences = build_sequences(_ratings(rows), min_interactions=3, name="x")
+    sequences = build_histories(_ratings(rows), min_interactions=3, name="x")
     assert sequences.user_ids == ["a", "b", "d"]
     assert str(sequences.statistics) == "3 users, 3 items, 10 ratings"
     whole = [_titles(sequences, sequences.items[slice(*sequences.offsets[u : u + 2])]) for u in range(3)]
@@ -51,23 +51,23 @@ def test_a_small_set_worked_out_by_hand() -> None:
 
 def test_ids_that_are_numbers_stand_in_the_order_of_their_values() -> None:
     rows = [(user, item, 0.0) for user in ("10", "9", "2") for item in ("100", "20", "3")]
-    sequences = build_sequences(_ratings(rows), min_interactions=3, name="x")
+    sequences = build_histories(_ratings(rows), min_interactions=3, name="x")
     assert sequences.user_ids == ["2", "9", "10"]
     assert _titles(sequences, sequences.items[:3]) == ["3", "20", "100"]
 
 
 def test_ratings_of_untitled_items_go_first_and_are_counted() -> None:
     rows = [(user, item, 0.0) for user in "abc" for item in "wxyz"]
-    sequences = build_sequences(_ratings(rows, untitled="z"), min_interactions=3, name="x")
+    sequences = build_histories(_ratings(rows, untitled="z"), min_interactions=3, name="x")
     assert (sequences.statistics.items, sequences.statistics.ratings, sequences.statistics.untitled) == (3, 9, 3)
     assert "3 ratings of items without a title were left out" in str(sequences.statistics)
 
 
 def test_nothing_left_is_an_error_that_says_so() -> None:
     with pytest.raises(DataError, match="nothing is left of 2 ratings"):
-        build_sequences(_ratings([("a", "x", 1.0), ("b", "y", 2.0)]), min_interactions=3, name="x")
+        build_histories(_ratings([("a", "x", 1.0), ("b", "y", 2.0)]), min_interactions=3, name="x")
     with pytest.raises(DataError, match="nothing is left of 0 ratings"):
-        build_sequences(_ratings([]), min_interactions=3, name="x")
+        build_histories(_ratings([]), min_interactions=3, name="x")
 
 
 @given(PAIRS, st.integers(1, 4))
@@ -89,7 +89,7 @@ def test_the_core_is_stable_and_the_largest(pairs: list[tuple[int, int]], least:
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=60))
 def test_splits_share_no_rating_and_lose_none(rows: list[tuple[int, int, int]]) -> None:
     try:
-        sequences = build_sequences(_ratings([(f"u{u}", f"i{i}", float(t)) for u, i, t in rows]), min_interactions=3, name="x")
+        sequences = build_histories(_ratings([(f"u{u}", f"i{i}", float(t)) for u, i, t in rows]), min_interactions=3, name="x")
     except DataError:
         return
     for user in range(len(sequences.user_ids)):
@@ -107,5 +107,5 @@ def test_the_digest_tells_sequences_apart(make_sequences) -> None:
 
 
 def test_movielens_100k_has_its_known_counts(ml_100k: Path) -> None:
-    sequences = build_sequences(read_ratings(str(ml_100k), BadRows(False)), min_interactions=5, name="ml-100k")
+    sequences = build_histories(read_ratings(str(ml_100k), BadRows(False)), min_interactions=5, name="ml-100k")
     assert str(sequences.statistics) == "943 users, 1,349 items, 99,287 ratings"

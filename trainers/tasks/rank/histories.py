@@ -29,7 +29,7 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Sequences:
+class UserHistories:
     """Every user's items in the order in which they were taken.
 
     ``items`` (int32, ``(ratings,)``) holds the sequences one after another, that of user u in
@@ -78,7 +78,7 @@ class Sequences:
         return digest.hexdigest()
 
 
-def build_sequences(ratings: Ratings, *, min_interactions: int, name: str) -> Sequences:
+def build_histories(ratings: Ratings, *, min_interactions: int, name: str) -> UserHistories:
     """Keep the k-core of the titled items and put each user's in order of time.
 
     Ratings of the same moment stand in the order of their item's id, as in LlamaRec (Yue et al. 2023); repeated items stay.
@@ -98,7 +98,7 @@ def build_sequences(ratings: Ratings, *, min_interactions: int, name: str) -> Se
     items, item_ids = _renumbered(item[kept], list(ratings.items))
     order = np.lexsort((items, time[kept], users))
     offsets = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=len(user_ids)))))
-    return Sequences(
+    return UserHistories(
         user_ids=user_ids,
         titles=[ratings.titles[known] for known in item_ids],
         offsets=offsets.astype(np.int64),
