@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import machine
 from pitstop.checkpointing.disk.storage import LocalStorage
-from pitstop.checkpointing.runs.run_directory import create_run
+from pitstop.checkpointing.runs.create import create_run
 from pitstop.configs.leaves import leaves
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.schema import DataSettings, ModelSettings, Settings

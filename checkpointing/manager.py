@@ -21,9 +21,10 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.disk.storage import failed_save
-from pitstop.checkpointing.runs import run_summary
+from pitstop.checkpointing.runs import retention, run_summary
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.runs.runs_list import list_all_runs, split_base, unfinished_run
 from pitstop.checkpointing.state import training_state, versions, weights
 from pitstop.checkpointing.state.training_state import Optimizers, Parts, Saved, Schedulers
@@ -436,7 +437,7 @@ class CheckpointManager:
         """
         self._own()
         best = {"best", "best pointer"} if not keep_best else set()
-        pins = {name for name, why in self.run.pins().items() if not {*why} <= best}
+        pins = {name for name, reasons in retention.pins(self.run).items() if not {*reasons} <= best}
         removed = self.run.store.prune(keep_last_n, protect=pins, keep_best=keep_best)
         if removed:
             self.run.store.repair_pointers()

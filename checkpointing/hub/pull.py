@@ -35,10 +35,11 @@ from pitstop.checkpointing.hub.client import NotThere
 from pitstop.checkpointing.hub.remote_check import InvalidRepository
 from pitstop.checkpointing.hub.remote_repository import RemoteRepository
 from pitstop.checkpointing.runs.base_models import LINKED, BaseModels, read_base_manifest
+from pitstop.checkpointing.runs.create import install_run
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, INVENTORY, RUN_DIRECTORY, Entry, Inventory, parse_inventory
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, install_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store import file_sets, vetting
 from pitstop.checkpointing.store.store import choose_best
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.listing import list_runs
-from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store import file_sets
 from pitstop.checkpointing.store.model_files import check_model
 from pitstop.configs.errors import CheckpointError, RunError
@@ -86,15 +87,20 @@ def look_up(base_dir: str, reference: str) -> BaseRun:
     )
 
 
-def users_of(run: RunDirectory) -> dict[str, list[str]]:
-    """The runs beside ``run`` that stand on one of its checkpoints: checkpoint → their labels, in the order of the listing."""
-    found: dict[str, list[str]] = {}
+def dependents(run: RunDirectory) -> dict[str, list[str]]:
+    """The runs beside ``run`` that stand on one of its checkpoints: checkpoint → their labels, in the order of the listing.
+
+    Only a base training has any.
+    """
+    if not run.group:
+        return {}
+    labels: dict[str, list[str]] = {}
     for label, record in _standing(run.base_dir):
         checkpoint = record.get("checkpoint")
         # The name too: a number that was freed may belong to another run now.
         if record.get("run") == run.label and record.get("name") == run.name and isinstance(checkpoint, str):
-            found.setdefault(checkpoint, []).append(label)
-    return found
+            labels.setdefault(checkpoint, []).append(label)
+    return labels
 
 
 def _standing(base_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:

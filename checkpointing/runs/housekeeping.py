@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pitstop.checkpointing.disk import inspection, layout, locking
 from pitstop.checkpointing.disk.inspection import DamagedError, tree_files
 from pitstop.checkpointing.disk.manifest import ManifestError, NewerFormatError
 from pitstop.checkpointing.disk.storage import TEMPORARY_PREFIX, TRASH_PREFIX, LocalStorage, Storage, read_regular_file, to_trash
-from pitstop.checkpointing.runs import name_links
+from pitstop.checkpointing.runs import name_links, retention
 from pitstop.checkpointing.runs.base_models import BaseModels, read_base_manifest
+from pitstop.checkpointing.runs.base_runs import dependents
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
@@ -80,7 +80,7 @@ def prunable(run: RunDirectory, keep_last_n: int | None, *, set_aside: bool = Fa
 
     None keeps all checkpoints. ``set_aside`` adds what recovery and resumes put out of the way.
     """
-    expendable = run.store.expendable(keep_last_n, protect=set(run.pins()))
+    expendable = run.store.expendable(keep_last_n, protect=set(retention.pins(run)))
     items = [*_leftovers(run), *(Item.at(info.path, CHECKPOINT, run.label) for info in expendable)]
     items += _set_aside(run.store.directory, run.label) if set_aside else []
     return Prunable(tuple(items), freed_bytes(item.path for item in items))
@@ -98,14 +98,6 @@ def freed_by_prune(base_dir: Path, keep: int, *, without: str = "") -> int:
         except CheckpointError:
             continue  # prune leaves it out too
     return freed_bytes(paths)
-
-
-def keep_last_n(run: RunDirectory) -> int | None:
-    """The run's own ``training.checkpoint.keep_last_n``; None where it keeps all, or does not say."""
-    value: Any = run.settings()
-    for key in ("training", "checkpoint", "keep_last_n"):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if type(value) is int else None
 
 
 def _leftovers(run: RunDirectory) -> list[Item]:
@@ -363,7 +355,7 @@ def delete_run(run: RunDirectory) -> int:
 
 def refuse_needed(run: RunDirectory) -> None:
     """``RunError`` where other runs stand on a checkpoint of ``run``, a base training."""
-    labels = sorted({label for each in run.standing_on_it().values() for label in each})
+    labels = sorted({label for labels in dependents(run).values() for label in labels})
     if labels:
         raise RunError(
             f"{run.label} is the base of {', '.join(labels)}",

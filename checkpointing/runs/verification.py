@@ -14,7 +14,8 @@ from pitstop.checkpointing.disk.manifest import NewerFormatError
 from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, LINKED, REFERENCE, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.listing import list_runs
-from pitstop.checkpointing.runs.run_directory import METADATA_VERSION, RunDirectory
+from pitstop.checkpointing.runs.metadata import METADATA_VERSION
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import CheckpointError
 

@@ -37,7 +37,7 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
 
     Raises ``RunError`` and ``CheckpointError``.
     """
-    from pitstop.checkpointing.runs.run_directory import locate
+    from pitstop.checkpointing.runs.find import locate
     from pitstop.configs.load import apply_foreign
     from pitstop.trainers.machine import launch
 

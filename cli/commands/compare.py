@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write
-from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.find import locate
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.reports.compare_text import print_comparison
 from pitstop.cli.reports.comparison import comparison

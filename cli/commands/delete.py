@@ -19,6 +19,7 @@ from pitstop.checkpointing.hub.deletion import (
     repository_to_delete,
 )
 from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.housekeeping import (
     delete_run,
     freed_bytes,
@@ -28,7 +29,7 @@ from pitstop.checkpointing.runs.housekeeping import (
     unused_bases,
 )
 from pitstop.checkpointing.runs.push_records import Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption, base_directory
 from pitstop.cli.arguments.hub_client import hub_client

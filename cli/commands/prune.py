@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pitstop.checkpointing.runs.housekeeping import Item, Outcome, keep_last_n, prune_bases, prune_deleted, prune_run
+from pitstop.checkpointing.runs import retention
+from pitstop.checkpointing.runs.find import locate
+from pitstop.checkpointing.runs.housekeeping import Item, Outcome, prune_bases, prune_deleted, prune_run
 from pitstop.checkpointing.runs.listing import list_runs
-from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
 from pitstop.cli.terminal.output import Column, notice, print_json, say, short_digest, table, warn
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
@@ -108,7 +110,7 @@ def _prune_all(base: Path, wish: _Wish, done: _Done) -> None:
 
 
 def _prune_one(run: RunDirectory, wish: _Wish, done: _Done) -> None:
-    keep = wish.keep if wish.keep is not None else keep_last_n(run)
+    keep = wish.keep if wish.keep is not None else retention.keep_last_n(run)
     outcome = prune_run(run, keep, set_aside=wish.set_aside, dry_run=wish.dry_run)
     if keep is None and len(run.store.names()) > 1:
         notice(f"{run.label} keeps all its checkpoints (keep_last_n is none); --keep-last-n N thins it")
@@ -117,7 +119,7 @@ def _prune_one(run: RunDirectory, wish: _Wish, done: _Done) -> None:
 
 
 def _entry(run: RunDirectory, keep: int | None, left_out: str | None) -> dict[str, Any]:
-    pins = run.pins() if left_out is None else {}
+    pins = retention.pins(run) if left_out is None else {}
     return {
         "run": run.label,
         "run_number": run.number,

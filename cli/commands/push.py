@@ -10,8 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from pitstop.checkpointing.runs import retention
+from pitstop.checkpointing.runs.find import locate
+from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs, locate
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption, base_directory
 from pitstop.cli.arguments.hub_client import hub_client
 from pitstop.cli.terminal.output import notice, print_json, say, warn
@@ -122,7 +125,7 @@ def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeou
         uploader = Uploader(run, client, Pacing(hub.retry_s, hub.commits_per_hour))
         progress = _Progress(run, timeout)
         complete = pump(uploader, Backoff(hub.retry_s), progress, progress)
-        left = run.not_on_the_hub()
+        left = retention.unpushed(run)
         result.update(repo=uploader.arrived.repo, commits=progress.commits, left=left)
     if not complete and progress.problem is None:
         progress.problem = f"the Hub could not be reached ({progress.last_trouble})"

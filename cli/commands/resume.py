@@ -160,7 +160,7 @@ def resume_run(
 
     ``arguments`` is the command line of the processes that are started where there are to be several; this one's unless given.
     """
-    from pitstop.checkpointing.runs.run_directory import locate
+    from pitstop.checkpointing.runs.find import locate
 
     reference = run if run is not None else _newest(base_dir)
     directory, _ = locate(base_dir, reference)
@@ -188,7 +188,7 @@ def resume_run(
 
 
 def _newest(base_dir: str) -> str:
-    from pitstop.checkpointing.runs.run_directory import list_runs
+    from pitstop.checkpointing.runs.listing import list_runs
 
     records = list_runs(base_dir)
     if not records:

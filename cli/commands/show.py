@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pitstop.checkpointing.runs.run_directory import locate
+from pitstop.checkpointing.runs.find import locate
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, base_directory
 from pitstop.cli.reports.run_report import report
 from pitstop.cli.terminal.output import Column, paint, print_json, say, table, warn

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.listing import list_runs
-from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.runs.verification import DAMAGED, NEWER, OK, Part, Verifier, notes
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
 from pitstop.cli.terminal.output import Column, is_terminal, notice, print_json, say, short_digest, table

@@ -9,6 +9,7 @@ from typing import Any
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.inspection import tree_files, tree_size
 from pitstop.checkpointing.disk.storage import read_regular_file
+from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.base_models import LINKED, BaseModels
 from pitstop.checkpointing.runs.push_status import standing
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -117,7 +118,7 @@ def _checkpoints(run: RunDirectory, verify: bool) -> list[dict[str, Any]]:
     ordered = sorted((entry.info.order, entry.name, entry) for entry in entries if entry.info is not None)
     whole = [entry for _, _, entry in ordered]
     damaged = [entry for entry in entries if entry.info is None]
-    pins = run.pins()
+    pins = retention.pins(run)
     return [_checkpoint(entry, verify, pins.get(entry.name, ())) for entry in [*whole, *damaged]]
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.cli.reports.compare_text import blocks, cut
 from pitstop.cli.reports.comparison import best_of, direction, distinct_labels
 from pitstop.configs.leaves import leaves

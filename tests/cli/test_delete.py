@@ -9,7 +9,8 @@ import pytest
 
 from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.cli import Cli
 from support.housekeeping import DIGEST, checkpoints, litter, make_run, names
 from support.stores import failing

@@ -10,8 +10,9 @@ import pytest
 from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.checkpointing.hub.client import Account, Conflict, HubClient, NotThere, Offline, Refused, RemoteFile, Unavailable
 from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory
+from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.cli.commands import delete as command
 from support.cli import Cli
 from support.housekeeping import make_run

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.cli import Cli
 from support.housekeeping import DIGEST, UNUSED, checkpoints, litter, make_run, names, place_base
 from support.stores import failing

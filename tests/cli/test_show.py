@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.cli import Cli
 from support.hub_records import pushed
 from support.stores import ForgetfulStorage, save

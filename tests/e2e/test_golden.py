@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pitstop.checkpointing.disk.manifest import FORMAT_VERSION, sealed, unsealed
-from pitstop.checkpointing.runs.run_directory import RunDirectory, list_runs
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.fault_matrix import Matrix
 from support.forked import pitstop
 from support.training import checkpoints, rows

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.disk import locking
-from pitstop.checkpointing.runs import name_links, run_directory
+from pitstop.checkpointing.runs import create, name_links
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, list_runs
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import RunError
 from pitstop.naming.names import unique
 from support.fault_matrix import Matrix, is_caught
@@ -112,8 +114,8 @@ def counts_up(storage: Any, directory: Path, number: int | None) -> Path:
 
 def asks_before_it_takes(storage: Any, by_name: Path, name: str, target: str) -> Path:
     """Looks for a free name and then takes it in another step, in place of whoever was quicker."""
-    path = name_links / unique(name, lambda candidate: os.path.lexists(name_links / candidate))
-    temporary = name_links / f".{os.getpid()}-{time.monotonic_ns()}"
+    path = by_name / unique(name, lambda candidate: os.path.lexists(by_name / candidate))
+    temporary = by_name / f".{os.getpid()}-{time.monotonic_ns()}"
     temporary.symlink_to(target)
     time.sleep(WINDOW_S)
     temporary.replace(path)
@@ -141,7 +143,7 @@ def test_an_allocation_that_looks_before_it_leaps_is_caught(
     monkeypatch.setattr(
         name_links, "alone", without_the_lock
     )  # which would cover it on this machine, though not on every filesystem
-    monkeypatch.setattr(run_directory, part, mutant)
+    monkeypatch.setattr(create, part, mutant)
     with matrix("mutants of the protocol").trial(part):
         problems = [start_runs(tmp_path / str(attempt), PROCESSES, 5) for attempt in range(5)]
         assert any(problems)

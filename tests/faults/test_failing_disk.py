@@ -14,7 +14,8 @@ import pytest
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import FileRecord
-from pitstop.checkpointing.runs.run_directory import create_run, list_runs
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import PitstopError, ResourceError
 from support.fault_matrix import Matrix, is_caught

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.find import find_run
 from pitstop.checkpointing.runs.listing import list_runs
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.configs.shown import json_safe, printable
 from pitstop.trainers.reporter import NoDisplay, Reporter

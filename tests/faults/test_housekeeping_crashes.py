@@ -14,18 +14,20 @@ import pytest
 
 from pitstop.checkpointing.disk import locking
 from pitstop.checkpointing.disk.storage import Storage
-from pitstop.checkpointing.runs import housekeeping, name_links
+from pitstop.checkpointing.runs import housekeeping, name_links, retention
 from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.find import find_run
 from pitstop.checkpointing.runs.housekeeping import (
     Outcome,
     delete_run,
-    keep_last_n,
     left_of_deletion,
     prune_bases,
     prune_deleted,
     prune_run,
 )
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run, list_runs
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import PitstopError, ResourceError, RunError
 from support.crashes import crash_everywhere
 from support.disk_model import Recorder
@@ -165,7 +167,7 @@ def prune_all(base: Path, storage: Storage) -> Outcome:
     outcome = Outcome()
     for record in list_runs(base):
         run = reopened(Path(record.path), storage)
-        outcome.add(prune_run(run, keep_last_n(run)))
+        outcome.add(prune_run(run, retention.keep_last_n(run)))
     outcome.add(prune_bases(base, storage=storage))
     outcome.add(prune_deleted(base, storage=storage))
     return outcome
@@ -187,7 +189,7 @@ def check_retained(base: Path) -> list[str]:
     run = find_run(base, "doomed")
     there = names(run)
     assert set(checkpoints(2, 3, 5)) <= set(there) <= set(checkpoints(*LOSSES))
-    assert set(run.pins()) == set(checkpoints(2, 3, 5))
+    assert set(retention.pins(run)) == set(checkpoints(2, 3, 5))
     assert run.metadata()["resumes"][-1]["checkpoint"] == "checkpoint-3"
     BaseModels(base).base_path(run.path)
     bases = BaseModels(base)

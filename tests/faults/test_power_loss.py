@@ -15,7 +15,9 @@ import pytest
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.metrics_log import MetricsLog, read_rows
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import CheckpointError, ResourceError
 from support.disk_model import Recorder

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from pitstop.checkpointing.runs import retention
+from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.push_records import Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.fake_hub import add, send_to
 from support.fault_matrix import Matrix, Row
 from support.forging import CONFIG
@@ -65,7 +67,7 @@ class Saving:
             info = add(self.run, step, self.losses[step])
             self.saved |= {f"{info.name}/{path.name}": path.read_bytes() for path in info.path.iterdir()}
             if self.keep_here is not None:
-                self.run.store.prune(self.keep_here, protect=set(self.run.pins()))
+                self.run.store.prune(self.keep_here, protect=set(retention.pins(self.run)))
             time.sleep(self.pause_s)
         (self.run.path / "hub" / SAVED_ALL).touch()
 
@@ -91,7 +93,7 @@ class Saving:
         if root in tree:
             assert hub.content(repo, "adapter_model.safetensors") == self.saved[root]
         assert_every_commit_is_whole(hub, repo)
-        assert self.run.not_on_the_hub() == []
+        assert retention.unpushed(self.run) == []
 
 
 @pytest.fixture(scope="module", params=["lfs", "xet"])
@@ -206,7 +208,7 @@ def test_the_training_is_the_same_and_all_of_it_arrives(trainings: Trainings, ma
             with row.trial(f"seed {number}: {trouble}"):
                 output = trouble.go()
                 run = RunDirectory(training.run)
-                if run.not_on_the_hub() or not Outbox(run.path).arrived().finished:
+                if retention.unpushed(run) or not Outbox(run.path).arrived().finished:
                     assert trouble.excuses, f"something is left\n{output}"
                     hub.faults.clear()
                     pushed = training.push()

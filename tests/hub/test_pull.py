@@ -18,8 +18,10 @@ from pitstop.checkpointing.hub.client import NotThere, Offline, Unavailable
 from pitstop.checkpointing.hub.pull import Pulled, pull
 from pitstop.checkpointing.hub.remote_repository import Patience, RemoteRepository, split_reference
 from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
-from pitstop.checkpointing.runs.run_directory import create_run, find_run, list_runs
 from pitstop.checkpointing.runs.verification import Verifier
 from pitstop.configs.errors import HubError, ResourceError, RunError
 from support.forging import CONFIG

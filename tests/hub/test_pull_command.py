@@ -10,7 +10,8 @@ import pytest
 
 from pitstop.checkpointing.hub import client, remote_repository
 from pitstop.checkpointing.hub.client import Offline, Unavailable
-from pitstop.checkpointing.runs.run_directory import create_run, list_runs
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.listing import list_runs
 from support.cli import Cli
 from support.repositories import REPO, FakeHub, Files, repository
 

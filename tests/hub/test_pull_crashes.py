@@ -18,9 +18,12 @@ from pitstop.checkpointing.hub.pull import pull
 from pitstop.checkpointing.hub.remote_repository import RemoteRepository
 from pitstop.checkpointing.runs import name_links
 from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.find import find_run
 from pitstop.checkpointing.runs.housekeeping import prune_deleted
+from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run, list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.runs.verification import Verifier
 from pitstop.configs.errors import PitstopError, ResourceError, RunError
 from support.crashes import CRASHED, crash_everywhere, crashing

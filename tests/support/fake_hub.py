@@ -16,9 +16,10 @@ from pitstop.checkpointing.hub import client
 from pitstop.checkpointing.hub.client import Account, Conflict, NotThere, RemoteFile, Unavailable
 from pitstop.checkpointing.hub.contents import blob_sha1
 from pitstop.checkpointing.hub.uploader import Pacing, Uploader
+from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory, parse_inventory
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.forging import CONFIG, sound_files
 from support.stores import START, ForgetfulStorage
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from pitstop.checkpointing.disk.storage import Storage
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.stores import ForgetfulStorage, save
 
 DIGEST = "shared-base-0001"

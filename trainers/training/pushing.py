@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import HubError
@@ -241,7 +242,7 @@ class Pusher:
         return not self._has_ended() and time.monotonic() < deadline
 
     def _left(self) -> list[str]:
-        return self.run.not_on_the_hub() if self.run is not None else []
+        return retention.unpushed(self.run) if self.run is not None else []
 
     def tell_left(self) -> list[str]:
         """What is not on the Hub; a warning says so."""

@@ -16,7 +16,8 @@ import torch
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.find import locate
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.store import vetting
 from pitstop.checkpointing.store.portable_paths import portable_value

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.disk.storage import failed_save
+from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.housekeeping import freed_by_prune
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
@@ -176,7 +177,9 @@ class Saver:
         except ResourceError as error:
             if error.__cause__ is None or not is_disk_full(error.__cause__):
                 raise
-            dropped = run.store.prune(self.settings.training.checkpoint.keep_last_n, protect=set(run.pins(uploads=False)))
+            dropped = run.store.prune(
+                self.settings.training.checkpoint.keep_last_n, protect=set(retention.pins(run, uploads=False))
+            )
             if not dropped:
                 raise
         self.reporter.warn(f"The disk is full: {', '.join(dropped)} had to go before being on the Hub.")
@@ -216,7 +219,7 @@ class Saver:
     def _after(self, run: RunDirectory, info: CheckpointInfo, boundary: Boundary) -> None:
         """Pointers, retention and metadata: hints beside the commit, repaired when the run is next opened."""
         run.store.repair_pointers()
-        run.store.prune(self.settings.training.checkpoint.keep_last_n, protect=set(run.pins()))
+        run.store.prune(self.settings.training.checkpoint.keep_last_n, protect=set(retention.pins(run)))
         total = self.plan.total_steps if self.plan else None
         run.sync_checkpoints(
             {

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.base_runs import FROM
+from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.push_records import Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.file_sets import group_of
 from pitstop.checkpointing.store.portable_paths import portable_settings
 from pitstop.checkpointing.store.store import CheckpointInfo
@@ -479,7 +481,7 @@ class _Training:
         self.left_to_push = self.pusher.tell_left()
         try:
             keep = self.settings.training.checkpoint.keep_last_n
-            if self.run_dir.store.prune(keep, protect=set(self.run_dir.pins())):
+            if self.run_dir.store.prune(keep, protect=set(retention.pins(self.run_dir))):
                 self.run_dir.sync_checkpoints()
         except (ResourceError, OSError) as error:
             self.reporter.warn(f"Old checkpoints could not be removed: {error} `pitstop prune` tries again.")

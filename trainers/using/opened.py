@@ -15,7 +15,8 @@ from typing import Any
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.strict_json import read_json
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.run_directory import RunDirectory, locate
+from pitstop.checkpointing.runs.find import locate
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
 from pitstop.configs.errors import CheckpointError, ModelError, RunError, SettingsError
 from pitstop.configs.schema import Settings

@@ -484,7 +484,7 @@ def test_the_commands_that_need_a_training_of_pitstop_say_so(pitstop: Cli, comma
 
 def test_a_run_of_pitstop_train_is_read_and_not_written() -> None:
     """Its own checkpoints hold settings that only ``pitstop train`` knows, and ``resume`` would refuse one of ours among them."""
-    from pitstop.checkpointing.runs.run_directory import create_run
+    from pitstop.checkpointing.runs.create import create_run
 
     run = create_run("runs", name="trained", config={"naming": {"experiment_name": "ner"}}, metadata={})
     manager = CheckpointManager("runs", run_number=1)

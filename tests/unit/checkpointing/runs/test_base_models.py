@@ -9,7 +9,8 @@ import pytest
 from pitstop.checkpointing.disk.manifest import unsealed
 from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, file_sha256
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, ModelError, ResourceError
 from support.stores import Counter, ForgetfulStorage, HookedStorage, failing
 

@@ -14,77 +14,18 @@ import pytest
 from pitstop.checkpointing.disk import inspection, layout, locking
 from pitstop.checkpointing.runs import housekeeping, name_links
 from pitstop.checkpointing.runs.base_models import BaseModels
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.find import find_run
 from pitstop.checkpointing.runs.housekeeping import delete_run, prunable, prune_bases, prune_deleted, prune_run, unused_bases
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run, find_run, list_runs
+from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, RunError
 from support.housekeeping import DIGEST, UNUSED, checkpoints, config, litter, make_run, names, place_base
-from support.stores import FILES, ForgetfulStorage, HookedStorage, save
+from support.stores import FILES, ForgetfulStorage, HookedStorage
 
 
 def reopened(run: RunDirectory) -> RunDirectory:
     return RunDirectory(run.path, ForgetfulStorage())
-
-
-# Pins
-
-
-def test_best_last_and_the_newest_start_of_a_resume_are_pinned(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    run.record_resume(run.store.resolve("checkpoint-1"), {})
-    run.record_resume(run.store.resolve("checkpoint-3"), {})
-    assert run.pins() == {"checkpoint-2": ("best",), "checkpoint-3": ("resumed from",), "checkpoint-5": ("last",)}
-
-
-def test_one_checkpoint_may_be_pinned_for_several_reasons(tmp_path: Path) -> None:
-    run = make_run(tmp_path, steps=(2,), resumed_from=2)
-    assert run.pins() == {"checkpoint-2": ("best", "last", "resumed from")}
-    assert make_run(tmp_path, "empty", steps=()).pins() == {}
-
-
-def test_what_a_wrong_pointer_leads_to_is_pinned_as_retention_keeps_it(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    run.store.set_pointer("best", "checkpoint-4")
-    assert run.pins()["checkpoint-4"] == ("best pointer",)
-    assert prunable(run, 1).checkpoints == ("checkpoint-1", "checkpoint-3")
-
-
-def test_pins_hash_nothing_and_survive_lost_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run(tmp_path, resumed_from=3)
-    monkeypatch.setattr(inspection, "file_sha256", lambda path: pytest.fail(f"{path} was hashed"))
-    assert run.pins()["checkpoint-3"] == ("resumed from",)
-    (run.path / "metadata.json").unlink()
-    assert set(run.pins()) == {"checkpoint-2", "checkpoint-5"}
-
-
-def with_settings(run: RunDirectory, step: int, **checkpoint: Any) -> None:
-    content = json.dumps({"settings": config(**checkpoint)}).encode()
-    files = {**FILES, layout.TRAINER_STATE: [content]}  # in a list: as it is, without the step that `save` adds
-    save(run.store, step, metrics={"val_loss": 1.0, "accuracy": step}, files=files)
-
-
-def test_the_best_is_judged_by_the_settings_in_force_and_not_those_of_the_start(tmp_path: Path) -> None:
-    run = make_run(tmp_path, steps=(2,))
-    with_settings(run, 6, monitor="accuracy", mode="max", keep_last_n=7)
-    with_settings(run, 7, monitor="accuracy", mode="max", keep_last_n=7)
-    again = reopened(run)
-    assert (again.store.monitor, again.store.mode, housekeeping.keep_last_n(again)) == ("accuracy", "max", 7)
-    assert again.pins()["checkpoint-7"] == ("best", "last")
-
-
-def test_what_the_last_resume_changed_is_in_force_before_its_first_checkpoint(tmp_path: Path) -> None:
-    run = make_run(tmp_path, steps=(2,))
-    run.record_resume(run.store.resolve("last"), {"training.checkpoint.keep_last_n": (1, 3)})
-    assert housekeeping.keep_last_n(reopened(run)) == 3
-    save(run.store, 3, loss=0.5)
-    assert housekeeping.keep_last_n(reopened(run)) == 1, "the newer checkpoint, or else config.json, says so"
-
-
-def test_a_damaged_list_of_resumes_changes_nothing(tmp_path: Path) -> None:
-    run = make_run(tmp_path, steps=(2,))
-    for resumes in ("text", [3], [{"checkpoint": "checkpoint-2", "changes": {"training.checkpoint.keep_last_n": 3}}], None):
-        run.update_metadata({"resumes": resumes})
-        assert housekeeping.keep_last_n(reopened(run)) == 1
-        assert "checkpoint-2" in run.pins()
 
 
 # What prune would free

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.runs import listing
-from pitstop.checkpointing.runs.run_directory import create_run
+from pitstop.checkpointing.runs.create import create_run
 from support.hub_records import pushed
 from support.stores import ForgetfulStorage, save
 

@@ -9,7 +9,7 @@ import pytest
 from pitstop.checkpointing.runs.inventory import Entry
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox, behind
 from pitstop.configs.errors import CheckpointError, RunError
-from support.fake_hub import FakeHub, new_run, push_all, send_to, uploader
+from support.fake_hub import FakeHub, new_run, push_all, uploader
 from support.stores import ForgetfulStorage
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -147,23 +147,6 @@ def test_with_the_state_lost_the_repository_tells_the_same_and_nothing_is_pushed
     assert hub.histories == {"tester/a-run": before}
     found = json.loads(state.read_text())
     assert {**found, "commits_at": known["commits_at"]} == known
-
-
-def test_records_that_are_damaged_keep_every_checkpoint_here(tmp_path: Path) -> None:
-    run, hub = new_run(tmp_path), FakeHub()
-    push_all(uploader(run, hub))
-    assert run.not_on_the_hub() == []
-    (run.path / "hub/state.json").write_text("{")
-    assert run.not_on_the_hub() == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
-
-
-def test_what_retention_on_the_hub_took_is_not_kept_here_for_it(tmp_path: Path) -> None:
-    run, hub = new_run(tmp_path, {1: 0.9, 2: 0.1, 3: 0.8, 4: 0.7}), FakeHub()
-    send_to(run, keep_last_n=1)
-    push_all(uploader(run, hub))
-    assert hub.steps() == [2, 4]
-    assert run.not_on_the_hub() == []
-    assert "checkpoint-1" not in run.pins()
 
 
 def test_only_one_process_pushes_a_run(outbox: Outbox) -> None:

@@ -16,7 +16,8 @@ import torch
 from accelerate.tracking import GeneralTracker
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.configs.load import load_settings
 from pitstop.configs.schema import TRACKERS as NAMES

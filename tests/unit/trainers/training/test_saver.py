@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
-from pitstop.checkpointing.runs.run_directory import RunDirectory, create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.state.snapshot import Snapshot
 from pitstop.configs.errors import ResourceError

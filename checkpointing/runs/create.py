@@ -1,0 +1,207 @@
+"""Making runs: the next free number, a unique name, and the files that every run has before its first step."""
+
+# Abspath keeps links as the user named them, which resolve() does not.
+# ruff: noqa: PTH100, PTH208
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.storage import LocalStorage, Storage, failed_save, links_unsupported, make_directories
+from pitstop.checkpointing.runs import name_links
+from pitstop.checkpointing.runs.listing import INTERRUPTED
+from pitstop.checkpointing.runs.metadata import initial_metadata, json_bytes, plain_number
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.configs.errors import PitstopError, RunError
+
+
+def create_run(
+    base_dir: Path | str,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    number: int | None = None,
+    group: str = "",
+    now: datetime | None = None,
+    storage: Storage | None = None,
+) -> RunDirectory:
+    """Start a run: the next free number (or ``number``), a unique name, config.json and metadata.json, all durable.
+
+    ``name`` gets -2, -3, … when another run has it; see ``RunDirectory.name``. ``metadata`` overrides what is derived from
+    ``config``. ``group`` is ``base_training`` or empty. ``RunError`` when ``number`` exists or nothing can be written here,
+    ``ResourceError`` when the disk is full; nothing is left of the attempt then.
+    """
+    disk: Storage = storage or LocalStorage()
+    base = Path(os.path.abspath(base_dir))
+    claimed: list[Path] = []
+    try:
+        make_directories(disk, base / group)
+        make_directories(disk, base / layout.BY_NAME)
+        with name_links.alone(base):
+            run = _claim(base / group, disk, name, number, claimed)
+        _fill(run, disk, claimed[-1].name, config, metadata, now or datetime.now().astimezone())
+    except BaseException as error:
+        for path in reversed(claimed):
+            disk.remove_tree(path)
+        if isinstance(error, OSError):
+            raise _not_made(claimed[0] if claimed else base / group, error) from error
+        raise
+    return run
+
+
+def install_run(
+    base_dir: Path | str,
+    staged: Path,
+    *,
+    name: str,
+    metadata: Mapping[str, Any],
+    number: int | None = None,
+    check: Callable[[], object] = lambda: None,
+    storage: Storage | None = None,
+) -> RunDirectory:
+    """Make the complete run in ``staged`` the next run of ``base_dir`` (or run ``number``), in one step that no crash can halve.
+
+    A run staged in a directory ``base_training`` becomes a base training. ``staged`` lies on the same filesystem and holds all of a run but metadata.json, durably; ``metadata`` overrides what is derived from
+    its config.json and checkpoints. ``check`` is called when no other process can start a run any more, and may refuse.
+    A crash leaves ``staged`` beside its old name, or the run. ``RunError`` when ``number`` exists, ``ResourceError``.
+    """
+    disk: Storage = storage or LocalStorage()
+    base = Path(os.path.abspath(base_dir))
+    group = layout.BASE_TRAINING if staged.parent.name == layout.BASE_TRAINING else ""
+    undo: list[Callable[[], object]] = []
+    try:
+        make_directories(disk, base / group)
+        make_directories(disk, base / layout.BY_NAME)
+        with name_links.alone(base):
+            check()
+            path = base / group / layout.run_directory_name(number if number is not None else _highest(base / group) + 1)
+            if os.path.lexists(path):
+                raise _taken(number, path)
+            label = f"{group}/{path.name}" if group else path.name
+            named = staged.with_name(path.name)  # what is told of a run depends on its number
+            disk.rename(staged, named)
+            content = _describe_staged(RunDirectory(named, disk), metadata)
+            _drop_stale_names(disk, base, label)
+            entry = _claim_name(disk, base / layout.BY_NAME, name, f"../{label}")
+            undo.append(lambda: disk.unlink(entry))
+            disk.write_file(named / layout.METADATA, json_bytes({**content, "name": entry.name}))
+            for directory in (named, named.parent, base / layout.BY_NAME):
+                disk.sync_directory(directory)
+            disk.rename(named, path)
+            undo.append(lambda: disk.rename(path, named))
+            for directory in (path.parent, named.parent):
+                disk.sync_directory(directory)
+    except BaseException as error:
+        for step in reversed(undo):
+            with suppress(OSError):  # the first error is the one to tell
+                step()
+        if isinstance(error, OSError):
+            raise _not_made(base, error) from error
+        raise
+    return RunDirectory(path, disk)
+
+
+def _describe_staged(run: RunDirectory, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    infos = run.store.list()
+    run.store.repair_pointers()
+    content = initial_metadata(run.number, run.path.name, run.config(), datetime.now().astimezone())
+    content |= {"status": INTERRUPTED, **metadata, **run.checkpoint_keys(infos)}
+    if infos:
+        content["progress"] = {**content["progress"], "step": infos[-1].step, "epoch": plain_number(infos[-1].epoch)}
+    return content
+
+
+def _claim(directory: Path, storage: Storage, name: str, number: int | None, claimed: list[Path]) -> RunDirectory:
+    """Take number and name; what is made is added to ``claimed``: the run's directory, then its entry in by-name."""
+    claimed.append(_claim_number(storage, directory, number))
+    run = RunDirectory(claimed[0], storage)
+    _drop_stale_names(storage, run.base_dir, run.label)
+    names = run.base_dir / layout.BY_NAME
+    claimed.append(_claim_name(storage, names, name, f"../{run.label}"))
+    storage.sync_directory(names)
+    return run
+
+
+def _drop_stale_names(storage: Storage, base: Path, label: str) -> None:
+    """Remove the entries of an earlier run of this number, which is gone."""
+    for stale in name_links.entries(base, label):
+        storage.unlink(stale)
+
+
+def _claim_number(storage: Storage, directory: Path, number: int | None) -> Path:
+    while True:
+        path = directory / layout.run_directory_name(number if number is not None else _highest(directory) + 1)
+        try:
+            storage.make_directory(path)
+        except FileExistsError:
+            if number is None:
+                continue  # another process took it; look again
+            raise _taken(number, path) from None
+        return path
+
+
+def _taken(number: int | None, path: Path) -> RunError:
+    option = f"{layout.BASE_TRAINING}/{number}" if path.parent.name == layout.BASE_TRAINING else f"--run-number {number}"
+    return RunError(
+        f"run {number} exists: {path}",
+        hint=f"continue it with `pitstop resume {option}`, or leave --run-number out for a new run",
+    )
+
+
+def _highest(directory: Path) -> int:
+    return max((layout.run_number(name) or 0 for name in os.listdir(directory)), default=0)
+
+
+def _fill(
+    run: RunDirectory,
+    storage: Storage,
+    name: str,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    moment: datetime,
+) -> None:
+    for directory in (layout.weights_directory(run.path), run.logs_dir):
+        storage.make_directory(directory)
+    content = {**initial_metadata(run.number, name, config, moment), **metadata}
+    content |= {"run_number": run.number, "name": name}
+    storage.write_file(run.path / layout.CONFIG, json_bytes(config))
+    storage.write_file(run.path / layout.METADATA, json_bytes(content))
+    storage.sync_directory(run.path)
+    storage.sync_directory(run.path.parent)
+
+
+def _claim_name(storage: Storage, names: Path, name: str, target: str) -> Path:
+    from pitstop.naming.names import unique  # it imports the schema, which takes longer than reading a run
+
+    while True:
+        path = names / unique(name, lambda candidate: os.path.lexists(names / candidate))
+        try:
+            _link_name(storage, path, target)
+        except FileExistsError:
+            continue  # two runs of one second: the other was quicker
+        return path
+
+
+def _link_name(storage: Storage, path: Path, target: str) -> None:
+    try:
+        storage.symlink(target, path)
+    except (OSError, NotImplementedError) as error:
+        if not links_unsupported(error):
+            raise
+        storage.write_file(path, f"{target}\n".encode())
+
+
+def _not_made(path: Path, error: OSError) -> PitstopError:
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}:
+        return RunError(
+            f"no run can be made in {path}: {error.strerror or error}",
+            hint="choose another directory with --base-dir (OUTPUT_DIR), or make this one writable",
+        )
+    return failed_save(path, error)
