@@ -26,15 +26,24 @@ class CommandEntry(NamedTuple):
     panel: str
 
 
+_TYPE_NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
 class QuickOption(TyperOption):
-    """An option that is not converted where there is nothing to convert.
+    """An option that is not converted where there is nothing to convert, and whose help names types as people do.
 
     Typer builds a pydantic adapter for every option of a command, given or not: 85 ms for importing pydantic, which
     ``list-runs`` has no other use for, and some more for each option. An option that was not given and has no default
     stays None, and a string stays a string.
     """
 
-    def process_value(self, ctx: typer.Context, value: Any) -> Any:
+    def display_type_rich(self, ctx: Any) -> str | None:
+        """The type in the help: nothing for a switch, else the metavar or INTEGER, NUMBER, TEXT."""
+        if self.is_flag:
+            return None
+        return self.metavar or _TYPE_NAMES.get(_annotation(self)) or super().display_type_rich(ctx)
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
         """Return ``value`` as it is where that is the whole conversion, else what Typer makes of it."""
         if not self._needs_conversion(value):
             return self.callback(ctx, self, value) if self.callback is not None else value
@@ -43,16 +52,24 @@ class QuickOption(TyperOption):
     def _needs_conversion(self, value: Any) -> bool:
         if self.required or self.nargs != 1:
             return True
-        annotation = getattr(getattr(self, "type_descriptor", None), "annotation", None)
-        return value is not None and not (annotation is str and isinstance(value, str))
+        return value is not None and not (_annotation(self) is str and isinstance(value, str))
 
 
 class QuickArgument(TyperArgument):
     """An argument that is not converted where it is text already, or a list of texts; see ``QuickOption``."""
 
-    def process_value(self, ctx: typer.Context, value: Any) -> Any:
+    def display_type_rich(self, ctx: Any) -> str | None:
+        """No type in the help: the argument's name says what it is."""
+        return None
+
+    def get_usage_pieces(self, ctx: Any) -> list[str]:
+        """The argument's name in the line of usage, in brackets where it may be left out."""
+        name = self.metavar or str(self.name).upper()
+        return [name if self.required else f"[{name}]"]
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
         """Return ``value`` as it is where that is the whole conversion, else what Typer makes of it."""
-        annotation = getattr(getattr(self, "type_descriptor", None), "annotation", None)
+        annotation = _annotation(self)
         if self.callback is None and annotation is str and isinstance(value, str):
             return value
         if self.callback is None and annotation == list[str] and value and all(isinstance(item, str) for item in value):
@@ -60,28 +77,36 @@ class QuickArgument(TyperArgument):
         return super().process_value(ctx, value)
 
 
+def _annotation(parameter: TyperOption | TyperArgument) -> Any:
+    """The Python type of the values; None in versions of Typer that do not say it."""
+    return getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+
+
 def lazy_group(commands: Mapping[str, CommandEntry]) -> type[TyperGroup]:
     """The group class for ``commands``; give it to ``typer.Typer(cls=…)``."""
 
     class LazyGroup(TyperGroup):
-        """Lists stand-ins, runs the real thing."""
+        """Lists each command from its entry and imports it when it is run."""
 
         _listing = False
 
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
-            self.commands = {name: _stand_in(name, entry) for name, entry in commands.items()}
+            self.commands = {
+                name: TyperCommand(name, help=entry.help, short_help=entry.help, rich_help_panel=entry.panel)
+                for name, entry in commands.items()
+            }
 
-        def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
             if cmd_name not in commands:
                 return None
             return self.commands[cmd_name] if self._listing else load_command(cmd_name, commands[cmd_name])
 
-        def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+        def format_help(self, ctx: Any, formatter: Any) -> None:
             with self._only_listing():
                 super().format_help(ctx, formatter)
 
-        def shell_complete(self, ctx: typer.Context, incomplete: str) -> Any:
+        def shell_complete(self, ctx: Any, incomplete: str) -> Any:
             with self._only_listing():
                 return super().shell_complete(ctx, incomplete)
 
@@ -94,10 +119,6 @@ def lazy_group(commands: Mapping[str, CommandEntry]) -> type[TyperGroup]:
                 self._listing = False
 
     return LazyGroup
-
-
-def _stand_in(name: str, entry: CommandEntry) -> TyperCommand:
-    return TyperCommand(name, help=entry.help, short_help=entry.help, rich_help_panel=entry.panel)
 
 
 def load_command(name: str, entry: CommandEntry) -> Any:

@@ -17,27 +17,29 @@ TRAINING, USE, RUNS, SETUP = "Training", "Use", "Runs", "Setup"
 # A new command is one file in this package and one line here.
 COMMANDS: dict[str, CommandEntry] = {
     "train": CommandEntry("pitstop.cli.commands.train", "train", "Start a new fine-tuning run.", TRAINING),
-    "resume": CommandEntry("pitstop.cli.commands.resume", "resume", "Continue a run from a checkpoint, exactly.", TRAINING),
+    "resume": CommandEntry(
+        "pitstop.cli.commands.resume", "resume", "Continue a run exactly where a checkpoint left it.", TRAINING
+    ),
     "plan": CommandEntry("pitstop.cli.commands.plan", "plan", "Show what train would do, and start nothing.", TRAINING),
     "list-runs": CommandEntry(
         "pitstop.cli.commands.list_runs", "list_runs", "List runs with their progress and best checkpoint.", RUNS
     ),
-    "show": CommandEntry("pitstop.cli.commands.show", "show", "Show one run: settings, checkpoints, disk use, resumes.", RUNS),
+    "show": CommandEntry("pitstop.cli.commands.show", "show", "Show one run: progress, checkpoints, settings, disk use.", RUNS),
     "compare": CommandEntry("pitstop.cli.commands.compare", "compare", "Compare runs: settings, metrics, loss curves.", RUNS),
-    "verify": CommandEntry("pitstop.cli.commands.verify", "verify", "Hash checkpoints and base models again.", RUNS),
-    "prune": CommandEntry("pitstop.cli.commands.prune", "prune", "Delete old checkpoints and what crashes left behind.", RUNS),
-    "push": CommandEntry("pitstop.cli.commands.push", "push", "Push a run's checkpoints to the Hub.", RUNS),
+    "verify": CommandEntry("pitstop.cli.commands.verify", "verify", "Check the hashes of checkpoints and base models.", RUNS),
+    "prune": CommandEntry("pitstop.cli.commands.prune", "prune", "Delete old checkpoints and leftovers of crashes.", RUNS),
     "delete": CommandEntry("pitstop.cli.commands.delete", "delete", "Delete a whole run.", RUNS),
-    "pull": CommandEntry("pitstop.cli.commands.pull", "pull", "Get a run back from the Hugging Face Hub.", RUNS),
+    "push": CommandEntry("pitstop.cli.commands.push", "push", "Push a run's checkpoints to the Hub.", RUNS),
+    "pull": CommandEntry("pitstop.cli.commands.pull", "pull", "Download a run from the Hugging Face Hub.", RUNS),
     "generate": CommandEntry(
-        "pitstop.cli.commands.generate", "generate", "Let a checkpoint answer prompts, or chat with it.", USE
+        "pitstop.cli.commands.generate", "generate", "Answer prompts, chat or make images with a checkpoint.", USE
     ),
-    "evaluate": CommandEntry("pitstop.cli.commands.evaluate", "evaluate", "Score a checkpoint as its training did.", USE),
-    "export": CommandEntry("pitstop.cli.commands.export", "export", "Write a checkpoint in a form that others read.", USE),
+    "evaluate": CommandEntry("pitstop.cli.commands.evaluate", "evaluate", "Evaluate a checkpoint as its training did.", USE),
+    "export": CommandEntry("pitstop.cli.commands.export", "export", "Export a checkpoint for other programs.", USE),
     "name": CommandEntry("pitstop.cli.commands.name", "name", "Preview the names that a run would get.", RUNS),
     "config": CommandEntry("pitstop.cli.commands.config", "app", "Show or validate every setting with its source.", SETUP),
     "doctor": CommandEntry("pitstop.cli.commands.doctor", "doctor", "Check what this machine can do.", SETUP),
-    "fetch-demo": CommandEntry("pitstop.cli.commands.fetch_demo", "fetch_demo", "Put the demo model into the cache.", SETUP),
+    "fetch-demo": CommandEntry("pitstop.cli.commands.fetch_demo", "fetch_demo", "Download the demo model into the cache.", SETUP),
 }
 
 app = typer.Typer(
@@ -49,13 +51,13 @@ app = typer.Typer(
     "  pitstop train --epochs 10             the demo model and records\n"
     "  pitstop train --model-id Qwen/Qwen2.5-0.5B-Instruct --dataset data.jsonl\n"
     "  pitstop resume 3                      continue run_003\n"
-    "  pitstop list-runs                     what ran, how far it got\n\n"
-    "Each command explains itself: pitstop train --help",
+    "  pitstop list-runs                     status and progress of every run\n\n"
+    "Help on one command: pitstop train --help",
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         from importlib.metadata import version
 
         print(f"pitstop {version('pitstop')}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pitstop.configs.load import BaseRun
 
 BaseDirOption = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Directory that holds the runs (default: OUTPUT_DIR or checkpoints).")
+    str | None, typer.Option(metavar="DIR", help="Directory of the runs (default: OUTPUT_DIR, else checkpoints).")
 ]
 EnvFileOption = Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")]
 TokenFileOption = Annotated[

@@ -1,4 +1,4 @@
-"""What generate, evaluate and export share: their options, and opening a checkpoint with what is said meanwhile on stderr."""
+"""Options that generate, evaluate and export share, and how they open a checkpoint and report it on stderr."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="3, run_003, a run's name or a path; 3@last or 3@epoch_002 picks a checkpoint. The best one unless given.",
+        help="A run: 3, run_003, its name or path; 3@last or 3@epoch_002 picks a checkpoint (default: the best).",
     ),
 ]
 ModelIdOption = Annotated[
-    str | None, typer.Option("--model-id", metavar="ID", help="Where the base is found now, if the run has no copy of it.")
+    str | None,
+    typer.Option("--model-id", metavar="ID", help="Hub id or directory of the base model, if the run has no copy of it."),
 ]
 
 
@@ -63,12 +64,12 @@ def refuse(options: Mapping[str, Any], plan: ResumePlan) -> None:
             )
 
 
-def telling(total: int) -> Callable[[int], None]:
-    """Says on stderr how many of ``total`` are answered, where that takes a while."""
-    return lambda done: notice(f"{done} of {total} answered") if done < total else None
+def progress_notice(total: int) -> Callable[[int], None]:
+    """Says on stderr how many of ``total`` are answered, while some are not yet."""
+    return lambda count: notice(f"{count} of {total} answered") if count < total else None
 
 
-def who_answered(opened: OpenModel, how: Answering) -> dict[str, Any]:
+def answer_report(opened: OpenModel, answering: Answering) -> dict[str, Any]:
     """What a JSON report of answers begins with."""
     plan = opened.plan
     return {
@@ -78,13 +79,13 @@ def who_answered(opened: OpenModel, how: Answering) -> dict[str, Any]:
         "base_model": plan.settings.model.id,
         "device": str(opened.hardware.device),
         "precision": str(opened.hardware.precision.compute).removeprefix("torch."),
-        "max_new_tokens": how.max_new_tokens,
-        "sampling": asdict(how.sampling) if how.sampling else None,
+        "max_new_tokens": answering.max_new_tokens,
+        "sampling": asdict(answering.sampling) if answering.sampling else None,
     }
 
 
 def reporter() -> Reporter:
-    """Says what goes on while a model is opened, on stderr."""
+    """Reports on stderr while a model is opened."""
     from pitstop.cli.terminal.progress import make_display
     from pitstop.trainers.reporter import Reporter
 

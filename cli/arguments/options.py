@@ -23,6 +23,9 @@ _PANELS = {
     "checkpoint": "Checkpoints",
     "naming": "Naming",
     "hub": "Hub",
+    "ner": "Task ner",
+    "rank": "Task rank",
+    "diffusion": "Task diffusion",
 }
 _PASSED = ("flags", "config_files", "env_file")
 
@@ -97,7 +100,7 @@ def _parameters(leaf: Leaf) -> list[inspect.Parameter]:
     """One option; for a truth value two, since Typer's own ``--x/--no-x`` leaves no room for help on 80 columns."""
     panel = _PANELS.get(leaf.group, leaf.group.title())
     if leaf.kind == "bool":
-        on = typer.Option(None, leaf.flag, help=_help(leaf), metavar=" ", show_default=False, rich_help_panel=panel)
+        on = typer.Option(None, leaf.flag, help=_help(leaf), show_default=False, rich_help_panel=panel)
         off = typer.Option(None, _off_flag(leaf), help=f"Turn {leaf.flag} off.", show_default=False, hidden=True)
         return [_keyword(_name(leaf), on, bool | None), _keyword(_off_name(leaf), off, bool | None)]
     option = typer.Option(None, leaf.flag, help=_help(leaf), metavar=_metavar(leaf), show_default=False, rich_help_panel=panel)
@@ -114,22 +117,23 @@ def _metavar(leaf: Leaf) -> str | None:
 
 
 def _help(leaf: Leaf) -> str:
-    """Meaning, range and default. Not in square brackets: Rich takes those for markup."""
+    """Meaning, range and default. Square brackets are escaped, since Rich takes them for markup."""
+    text = leaf.help.replace("[", r"\[")
     notes = [describe(leaf)] if leaf.limits and leaf.kind in ("int", "float") else []
     if leaf.kind == "bool":
         notes.append("default: off" if leaf.default is False else f"default: on; {_off_flag(leaf)} turns it off")
     elif leaf.default not in (None, []):
         default = leaf.default if isinstance(leaf.default, list) else [leaf.default]
         notes.append(f"default: {','.join(str(item) for item in default)}")
-    return f"{leaf.help} ({'; '.join(notes)})" if notes else leaf.help
+    return f"{text} ({'; '.join(notes)})" if notes else text
 
 
 def _file_parameters(config: bool) -> list[inspect.Parameter]:
     panel = "Settings files"
-    env_file = typer.Option(None, "--env-file", metavar="FILE", help="Read this instead of ./.env.", rich_help_panel=panel)
+    env_file = typer.Option(None, "--env-file", metavar="FILE", help="Read this file instead of .env.", rich_help_panel=panel)
     parameters = [_keyword("env_file", env_file, Path | None)]
     if config:
-        meaning = "YAML file of settings, or a shipped preset by its name. Repeatable; a later one wins."
+        meaning = "YAML file of settings, or the name of a shipped preset. Repeatable; later files win."
         config_files = typer.Option(None, "--config", metavar="FILE", help=meaning, rich_help_panel=panel)
         parameters.insert(0, _keyword("config_files", config_files, list[str] | None))
     return parameters

@@ -25,13 +25,15 @@ FEWEST, MOST = 2, 8
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two to eight runs: 3, run_003, a name or a path.")],
     metric: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the curves show: loss (default, with val_loss dashed), val_loss, …")
+        str | None, typer.Option(metavar="NAME", help="Metric of the curves (default: loss, with val_loss dashed).")
     ] = None,
-    show_all: Annotated[bool | None, typer.Option("--all", help="All settings, not only those that differ.")] = None,
-    plot: Annotated[bool | None, typer.Option("--plot/--no-plot", help="Draw the curves here (default: on a terminal).")] = None,
-    png: Annotated[str | None, typer.Option(metavar="FILE", help="Write the curves as a picture.")] = None,
+    show_all: Annotated[bool | None, typer.Option("--all", help="List all settings, not only those that differ.")] = None,
+    plot: Annotated[
+        bool | None, typer.Option("--plot/--no-plot", help="Draw the curves as text (default: on a terminal).")
+    ] = None,
+    png: Annotated[str | None, typer.Option(metavar="FILE", help="Write the curves to this PNG file.")] = None,
     html: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write tables and picture as one page that needs no network.")
+        str | None, typer.Option(metavar="FILE", help="Write tables and curves to this HTML page, which needs no network.")
     ] = None,
     base_dir: BaseDirOption = None,
     env_file: EnvFileOption = None,
@@ -39,8 +41,8 @@ def compare(
 ) -> None:
     """Compare runs: the settings that differ, metrics side by side, loss curves.
 
-    Settings are those in force; '-' is one that is not set. Metrics are those of each run's best checkpoint. The best value
-    is marked with a star where the runs were scored on the same data and it is known whether more or less is better.
+    Settings are the current ones, after any resume; '-' means not set. Metrics are those of each run's best checkpoint. A
+    star marks the best value if the runs were evaluated on the same data and it is known whether more or less is better.
 
     Examples:
 

@@ -30,9 +30,9 @@ def show(
     config_files: list[str],
     env_file: Path | None,
 ) -> None:
-    """Show every setting: what train would use, and where it comes from.
+    """Show every setting that train would use, with its source.
 
-    Flags beat the environment, the environment beats .env, .env beats --config files, those beat the defaults.
+    Flags override the environment, which overrides .env, --config files and the defaults.
 
     Examples:
 
@@ -58,9 +58,9 @@ def validate(
     config_files: list[str],
     env_file: Path | None,
 ) -> None:
-    """Check every setting in every source, also those that a stronger source overrides, and the name they give.
+    """Check every setting in every source, overridden ones included, and the name of the run.
 
-    Exits with 0 if all are right, else with 2 and what to change. Reads no model and no data.
+    The exit code is 0 if all are valid, else 2 with a message that says what to change. No model and no data are read.
 
     Examples:
 

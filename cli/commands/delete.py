@@ -39,21 +39,21 @@ from pitstop.configs.shown import human_size
 
 
 def delete(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path.")],
-    yes: Annotated[bool | None, typer.Option("--yes", "-y", help="Do not ask.")] = None,
-    on_hub: Annotated[bool | None, typer.Option("--hub", help="Delete its repository on the Hub too.")] = None,
-    dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Say what would be freed; delete nothing.")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: 3, run_003, its name or path.")],
+    yes: Annotated[bool | None, typer.Option("--yes", "-y", help="Delete without asking.")] = None,
+    on_hub: Annotated[bool | None, typer.Option("--hub", help="Delete the run's repository on the Hub too.")] = None,
+    dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Print what would be freed; delete nothing.")] = None,
     base_dir: BaseDirOption = None,
     env_file: TokenFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
     """Delete a run with all its checkpoints and logs; its number is free again if it was the highest.
 
-    Asks first on a terminal; elsewhere --yes is needed. A run in use is refused. The base model stays, since other runs
-    may share it: pitstop prune takes those that no run uses.
+    On a terminal a confirmation is asked for; elsewhere --yes is required. A run in use is not deleted. The base model stays,
+    since other runs may share it; pitstop prune deletes base models that no run uses.
 
-    The run's repository on the Hub stays, unless --hub is given: then it is deleted first, with its history, if it is this
-    run's. Where the Hub refuses or cannot be reached, nothing is deleted.
+    The run's repository on the Hub stays unless --hub is given. With --hub it is deleted first, with its history, if it
+    belongs to this run. If the Hub refuses or cannot be reached, nothing is deleted.
 
     Examples:
 

@@ -53,14 +53,14 @@ class Check:
 def doctor(
     base_dir: Annotated[
         Path | None,
-        typer.Option("--base-dir", metavar="DIR", help="Check this directory for runs instead of the configured one."),
+        typer.Option("--base-dir", metavar="DIR", help="Directory of the runs to check (default: OUTPUT_DIR, else checkpoints)."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
     """Check what this machine can do.
 
-    Every line is tried for real: a small tensor is quantised to 4 bits, links and locks are made in the directory that
-    holds the runs. A line that warns limits something; one that fails keeps training from working, and the exit code is 2.
+    Every check is run for real: a small tensor is quantised to 4 bits, and links and locks are made in the directory of the
+    runs. A warning is a limitation. A failure keeps training from working, and the exit code is then 2.
 
     Examples:
 

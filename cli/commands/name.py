@@ -28,12 +28,13 @@ _VARIANTS = ("naming.timestamp", "naming.short", "naming.with_hash")
 def name(
     simple: Annotated[bool, typer.Option("--simple", help="Print one line: exactly the name that train would use.")] = False,
     hub: Annotated[bool, typer.Option("--hub", help="Print the Hub id, HF_USERNAME/name.")] = False,
-    full_config: Annotated[bool, typer.Option("--full-config", help="Print the name and every setting behind it.")] = False,
+    full_config: Annotated[bool, typer.Option("--full-config", help="Print the name and every setting.")] = False,
     save_metadata: Annotated[
         bool, typer.Option("--save-metadata", help="Save name and settings as names/NAME.json in the base directory.")
     ] = False,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="Name as if started then, for example 2024-09-14T14:30:22.")
+        str | None,
+        typer.Option("--at", metavar="TIME", help="Time of the start, for example 2024-09-14T14:30:22 (default: now)."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     *,
@@ -43,8 +44,8 @@ def name(
 ) -> None:
     """Preview the names that a run would get.
 
-    Without options, every naming scheme with what it gives now; with --simple, --short, --with-hash, --no-timestamp or
-    --hub, one line. Reads the same settings as train.
+    Without options, the name of every naming scheme is listed. With --simple, --short, --with-hash, --no-timestamp or --hub,
+    one line is printed. The settings are those that train would use.
 
     Examples:
 

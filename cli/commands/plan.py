@@ -23,7 +23,8 @@ def plan(
 ) -> int:
     """Show what train would do, and start nothing.
 
-    The resolved settings, trainable parameters, predicted peak memory, disk, steps and time. The same as train --dry-run.
+    Trainable parameters, predicted peak memory, disk, steps and time come first, then the settings that are not at their
+    defaults. train --dry-run does the same.
 
     Examples:
 

@@ -38,26 +38,26 @@ class _Wish:
 
 def prune(
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path. Every run unless given.")
+        str | None, typer.Argument(metavar="RUN", help="A run: 3, run_003, its name or path (default: all runs).")
     ] = None,
     keep: Annotated[
         int | None,
         typer.Option("--keep-last-n", metavar="N", min=1, help="Keep this many checkpoints (default: each run's own setting)."),
     ] = None,
     dry_run: Annotated[
-        bool | None, typer.Option("--dry-run", help="List what would go and what that frees; delete nothing.")
+        bool | None, typer.Option("--dry-run", help="List what would be deleted and its size; delete nothing.")
     ] = None,
     set_aside: Annotated[
-        bool | None, typer.Option("--set-aside", help="Delete what recovery and resumes set aside too (.damaged, .superseded).")
+        bool | None, typer.Option("--set-aside", help="Also delete checkpoints that were set aside (.damaged, .superseded).")
     ] = None,
     base_dir: BaseDirOption = None,
     env_file: EnvFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
-    """Delete old checkpoints by each run's retention, and what crashes left behind.
+    """Delete old checkpoints by each run's retention setting, and leftovers of crashes.
 
-    The newest checkpoints stay, and always the best, the last and the one that the newest resume started from. Without RUN
-    the base models go too that no run uses any more. A run in use is left out.
+    The newest checkpoints stay. The best, the last and the one that the newest resume started from always stay. Without RUN,
+    base models that no run uses are deleted too. A run in use is skipped.
 
     Examples:
 

@@ -21,23 +21,28 @@ def pull(
         str, typer.Argument(metavar="REPO", help="owner/name on the Hub; owner/name@checkpoint-200 picks a checkpoint.")
     ],
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", metavar="C", help="last (default), best, checkpoint-200, 200 or epoch_003.")
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="CHECKPOINT",
+            help="Checkpoint to download: last (default), best, checkpoint-200, 200 or epoch_003.",
+        ),
     ] = None,
     number: Annotated[
         int | None,
         typer.Option(
-            "--run-number", metavar="N", min=1, max=999_999_999, help="Make it this run; the next free number unless given."
+            "--run-number", metavar="N", min=1, max=999_999_999, help="Number of the run here (default: the next free one)."
         ),
     ] = None,
     base_dir: BaseDirOption = None,
     env_file: TokenFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
-    """Get a run back from the Hugging Face Hub, with one checkpoint of it, to resume or look at here.
+    """Download a run with one checkpoint from the Hugging Face Hub, to resume or inspect it here.
 
-    Every file is checked against the run's inventory and the checkpoint's manifest before anything reads it; what does not
-    belong there is refused by name. The run appears when all of it is there. A pull that was cut goes on where it was.
-    Exit code 5 when it fails.
+    Every file is checked against the run's inventory and the checkpoint's manifest before it is read; unexpected files are
+    refused by name. The run appears when it is complete. An interrupted pull continues where it stopped. The exit code is 5
+    if it fails.
 
     Examples:
 

@@ -22,29 +22,33 @@ from pitstop.configs.errors import HubError, PitstopError, RunError, SettingsErr
 
 
 def push(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path.")] = None,
-    everything: Annotated[bool | None, typer.Option("--all", help="What is left of every run that is pushed.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run: 3, run_003, its name or path.")] = None,
+    everything: Annotated[
+        bool | None, typer.Option("--all", help="Push what is missing on the Hub, for every run that is pushed.")
+    ] = None,
     hub_repo: Annotated[
         str | None,
         typer.Option(
             metavar="REPO",
-            help="Repository, as owner/name (default: the one it has, else the account and the run's name).",
+            help="Repository as owner/name (default: the run's present one, else the account and the run's name).",
         ),
     ] = None,
-    public: Annotated[bool | None, typer.Option("--public", help="Make a new repository public.")] = None,
-    push_base: Annotated[bool | None, typer.Option("--push-base", help="Push the frozen base too.")] = None,
+    public: Annotated[bool | None, typer.Option("--public", help="Create the repository as a public one.")] = None,
+    push_base: Annotated[bool | None, typer.Option("--push-base", help="Push the frozen base model too.")] = None,
     hub_keep_last_n: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Checkpoints kept on the Hub beside the best one (default: all).")
     ] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="Give up after so long without a success.")] = 600.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="Give up after this long without a successful commit.")
+    ] = 600.0,
     base_dir: BaseDirOption = None,
     env_file: TokenFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> int:
-    """Push a run's checkpoints to the Hub, or what is left of them.
+    """Push a run's checkpoints to the Hub.
 
-    One commit a checkpoint, oldest first; what is there already is not sent again. The repository is made if need be,
-    private unless told. A run that was pushed once goes on being pushed when it is resumed.
+    Each checkpoint is one commit, oldest first. Checkpoints that are on the Hub already are not sent again. A missing
+    repository is created, private unless --public is given. When the run is resumed, its new checkpoints are pushed too.
 
     Examples:
 

@@ -29,9 +29,18 @@ _BASE_DIR, _RUN_NUMBER = "training.checkpoint.base_dir", "training.checkpoint.ru
 def resume(
     run: Annotated[
         str | None,
-        typer.Argument(help="3, run_003, a run's name or a path; 3@best picks a checkpoint. The newest run unless given."),
+        typer.Argument(
+            metavar="RUN", help="A run: 3, run_003, its name or path; 3@best picks a checkpoint (default: the newest run)."
+        ),
     ] = None,
-    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="last, best, epoch_003 or checkpoint-100.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="CHECKPOINT",
+            help="Checkpoint to continue from: last (default), best, epoch_003 or checkpoint-100.",
+        ),
+    ] = None,
     from_hub: Annotated[
         str | None,
         typer.Option(
@@ -41,15 +50,15 @@ def resume(
         ),
     ] = None,
     allow_changed_data: Annotated[
-        bool, typer.Option("--allow-changed-data", help="Go on although the training data has changed.")
+        bool, typer.Option("--allow-changed-data", help="Continue although the training data has changed.")
     ] = False,
     allow_changed_base: Annotated[
-        bool, typer.Option("--allow-changed-base", help="Go on although the base model has changed.")
+        bool, typer.Option("--allow-changed-base", help="Continue although the base model has changed.")
     ] = False,
     fallback: Annotated[
         str | None,
         typer.Option(
-            "--fallback", metavar="new", help="new: where no checkpoint can be used, start a new run with the same settings."
+            "--fallback", metavar="new", help="new: if no checkpoint can be used, start a new run with the same settings."
         ),
     ] = None,
     json_output: Annotated[
@@ -61,10 +70,10 @@ def resume(
     config_files: list[str],
     env_file: Path | None,
 ) -> int:
-    """Continue a run exactly where a checkpoint left it, in the middle of an epoch too.
+    """Continue a run exactly where a checkpoint left it, even in the middle of an epoch.
 
-    The run's own settings apply; flags change them from here on, and what changes is printed and recorded. --epochs is
-    the new total.
+    The run keeps its settings. Flags change them from this checkpoint on, and each change is printed and recorded. --epochs
+    is the new total.
 
     Examples:
 

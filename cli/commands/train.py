@@ -26,9 +26,9 @@ _RUN_FLAGS = ("training.checkpoint.base_dir", "training.checkpoint.run_number", 
 @with_settings
 def train(
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue run --run-number (the newest unless given): the same as pitstop resume.")
+        bool, typer.Option("--resume", help="Continue the run --run-number (default: the newest), as pitstop resume does.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and start nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print a summary as JSON at the end; progress goes to stderr.")
     ] = False,
@@ -40,8 +40,8 @@ def train(
 ) -> int:
     """Start a new fine-tuning run in the next free run_NNN.
 
-    Settings come from flags, the environment, .env, --config files and defaults, in this order. With neither a model nor
-    data set anywhere, it trains the demo model on the shipped medical records.
+    Flags override the environment, which overrides .env, --config files and the defaults. Without a setting for model and
+    data, the demo model is trained on the medical records that come with Pitstop.
 
     Examples:
 

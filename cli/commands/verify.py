@@ -25,16 +25,18 @@ _NAMED = 5
 def verify(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="3, run_003, a run's name or a path; 3@best that checkpoint only. All unless given."),
+        typer.Argument(
+            metavar="RUN", help="A run: 3, run_003, its name or path; 3@best checks one checkpoint (default: all runs)."
+        ),
     ] = None,
     base_dir: BaseDirOption = None,
     env_file: EnvFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
-    """Hash every file of checkpoints and base models again, and read each run's JSON files.
+    """Check the hash of every file of checkpoints and base models, and read each run's JSON files.
 
-    Changes nothing and takes no lock, so it may run beside a training. Exit code 4 when anything is damaged, or was written
-    by a newer Pitstop.
+    Nothing is changed and no lock is taken, so verify may run beside a training. The exit code is 4 if anything is damaged
+    or was written by a newer Pitstop.
 
     Examples:
 

@@ -34,10 +34,10 @@ def show_piece(text: str) -> None:
 class Session:
     """Reads prompts until the user leaves. ``choose`` gives the checkpoint that a reference means."""
 
-    def __init__(self, opened: OpenModel, how: Answering, choose: Callable[[str], ResumePlan], *, multi_turn: bool) -> None:
-        self.opened, self.how, self.choose, self.multi_turn = opened, how, choose, multi_turn
+    def __init__(self, opened: OpenModel, answering: Answering, choose: Callable[[str], ResumePlan], *, multi_turn: bool) -> None:
+        self.opened, self.answering, self.choose, self.multi_turn = opened, answering, choose, multi_turn
         self.turns: list[Turn] = []
-        self._asked = 0
+        self._prompts = 0
 
     def run(self) -> int:
         """The exit code, 0."""
@@ -89,8 +89,8 @@ class Session:
             notice(f"Loaded: {', '.join(self.opened.labels)}. /use 2@last takes another one.")
             return
         try:
-            known = reference in self.opened.labels or reference == BASE
-            self.opened.use(reference if known else self.opened.add(self.choose(reference)))
+            is_loaded = reference in self.opened.labels or reference == BASE
+            self.opened.use(reference if is_loaded else self.opened.add(self.choose(reference)))
         except PitstopError as error:
             self._tell(error)
             return
@@ -104,8 +104,8 @@ class Session:
             warn("/text needs a text behind it.")
             return
         with self._stoppable():
-            for found in find_entities(self.opened, [text], entity_types(self.opened), self.how):
-                for line in lines(found):
+            for entities in find_entities(self.opened, [text], entity_types(self.opened), self.answering):
+                for line in lines(entities):
                     say(line)
 
     def _answer(self, prompt: str) -> None:
@@ -114,14 +114,14 @@ class Session:
         turns = [*self.turns, {"role": "user", "content": prompt}]
         with self._stoppable():
             if self.multi_turn:
-                given = follow_conversation(self.opened, turns, self.how, show_piece)
-                self.turns = [*turns, {"role": "assistant", "content": given.text}]
+                reply = follow_conversation(self.opened, turns, self.answering, show_piece)
+                self.turns = [*turns, {"role": "assistant", "content": reply.text}]
             else:
-                given = follow(self.opened, prompt, self.how, show_piece, number=self._asked)
-            self._asked += 1
+                reply = follow(self.opened, prompt, self.answering, show_piece, number=self._prompts)
+            self._prompts += 1
             say()
-            if not given.ended:
-                say(paint(f"(cut at {self.how.max_new_tokens} tokens)", "dim"))
+            if not reply.ended:
+                say(paint(f"(cut at {self.answering.max_new_tokens} tokens)", "dim"))
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:

@@ -5,69 +5,80 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pitstop.cli.arguments.opening import reporter, telling, who_answered
+from pitstop.cli.arguments.opening import answer_report, progress_notice, reporter
 from pitstop.cli.terminal.output import paint, print_json, say
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
+    from pitstop.cli.generation.answers import Prompts
+    from pitstop.cli.generation.decoding import Decoding
     from pitstop.trainers.training.resuming import ResumePlan
-    from pitstop.trainers.using.answering import Answering
     from pitstop.trainers.using.entities import Found
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What is asked about: ``given`` or those of the file ``path``; ``types`` are all that training asked for where none is named."""
+    """The options that say whose entities are asked for: ``texts`` or those of the file ``path``; no ``types`` are all types."""
 
-    given: tuple[str, ...]
+    texts: tuple[str, ...]
     path: str | None
     types: tuple[str, ...]
 
     @property
-    def wanted(self) -> bool:
-        """Whether anything of this was given."""
-        return bool(self.given or self.types) or self.path is not None
+    def flags(self) -> dict[str, Any]:
+        """The options with their values; None where one was not given."""
+        return {"--text": self.texts or None, "--texts": self.path, "--entity-type": self.types or None}
 
-    def check(self) -> None:
-        """Raises ``SettingsError`` unless there are texts, in one place."""
-        if bool(self.given) == (self.path is not None):
-            both = "Both --text and --texts were given." if self.given else "--entity-type: there is no text to ask about."
-            raise SettingsError(both, hint="Give either --text or --texts.")
-        if empty := [text for text in self.given if not text.strip()]:
-            raise SettingsError(f"--text {empty[0]!r}: there is nothing in it.", hint="Give the text that is to be asked about.")
+    @property
+    def is_requested(self) -> bool:
+        """Whether any of the options was given."""
+        return any(value is not None for value in self.flags.values())
+
+    def check(self, prompts: Prompts) -> None:
+        """Raises ``SettingsError`` for ``prompts`` beside the texts, and unless there are texts, in one place."""
+        if prompt_flags := [flag for flag, value in prompts.flags.items() if value is not None]:
+            raise SettingsError(
+                f"{prompt_flags[0]} does not go with questions about texts.", hint="Ask about texts, or give prompts."
+            )
+        if bool(self.texts) == (self.path is not None):
+            problem = "Both --text and --texts were given." if self.texts else "--entity-type: there is no text to ask about."
+            raise SettingsError(problem, hint="Give either --text or --texts.")
+        if blank := [text for text in self.texts if not text.strip()]:
+            raise SettingsError(f"--text {blank[0]!r}: there is nothing in it.", hint="Give the text that is to be asked about.")
 
     def read(self) -> list[str]:
         """The texts. Raises ``DataError``."""
         from pitstop.trainers.data.prompts import read_prompts
 
-        return read_prompts(Path(self.path).expanduser(), "text") if self.path is not None else list(self.given)
+        return read_prompts(Path(self.path).expanduser(), "text") if self.path is not None else list(self.texts)
 
 
-def find(plan: ResumePlan, wanted: Texts, how: Answering, *, base: bool, json_output: bool) -> int:
-    """Ask the checkpoint, and with ``base`` the base too, for the entities in the texts, and print them."""
+def print_entities(plan: ResumePlan, request: Texts, decoding: Decoding, *, with_base: bool, json_output: bool) -> int:
+    """Ask the checkpoint, and ``with_base`` the base too, for the entities in the texts; returns the exit code."""
+    answering = decoding.answering()
     from pitstop.trainers.using.entities import entity_types, find_entities
     from pitstop.trainers.using.opened import open_model
 
-    texts = wanted.read()
+    texts = request.read()
     opened = open_model(plan, reporter())
-    types = entity_types(opened, wanted.types)
-    tell = telling(len(texts) * len(types))
-    found = {label: find_entities(opened, texts, types, how, tell) for label in opened.in_turn(with_base=base)}
+    types = entity_types(opened, request.types)
+    tell = progress_notice(len(texts) * len(types))
+    entities = {label: find_entities(opened, texts, types, answering, tell) for label in opened.in_turn(with_base=with_base)}
     if json_output:
         rows = [
-            {"text": text, "found": {label: asdict(each[number]) for label, each in found.items()}}
+            {"text": text, "found": {label: asdict(results[number]) for label, results in entities.items()}}
             for number, text in enumerate(texts)
         ]
-        print_json({**who_answered(opened, how), "entity_types": list(types), "texts": rows})
+        print_json({**answer_report(opened, answering), "entity_types": list(types), "texts": rows})
     else:
-        _print(texts, found)
+        _print(texts, entities)
     return 0
 
 
 def lines(found: Found) -> list[str]:
-    """A line for each entity type: its name and what was found."""
+    """A line for each entity type: its name and the entities."""
     return [_line(kind, items, cut=kind in found.cut) for kind, items in found.entities.items()]
 
 
@@ -76,16 +87,16 @@ def _line(kind: str, items: Sequence[str], *, cut: bool) -> str:
     return f"{paint(f'{kind}:', 'cyan')} {', '.join(items) or '-'}{limit}"
 
 
-def _print(texts: Sequence[str], found: Mapping[str, Sequence[Found]]) -> None:
+def _print(texts: Sequence[str], entities: Mapping[str, Sequence[Found]]) -> None:
     """Of one text and one model the entities alone; otherwise each with its text and model."""
-    alone = len(texts) == 1 and len(found) == 1
+    alone = len(texts) == 1 and len(entities) == 1
     for number, text in enumerate(texts):
         if not alone:
             say(paint(f"> {text}", "bold"))
-        for label, each in found.items():
-            if len(found) > 1:
+        for label, results in entities.items():
+            if len(entities) > 1:
                 say(f"{label}:")
-            for line in lines(each[number]):
-                say(f"  {line}" if len(found) > 1 else line)
+            for line in lines(results[number]):
+                say(f"  {line}" if len(entities) > 1 else line)
         if not alone:
             say()
