@@ -89,11 +89,11 @@ class CheckpointManager:
         self._log = MetricsLog(self.run.metrics_path)
         self.set_monitor(monitor, mode)
 
-    def _check_experiment(self, wanted: str | None) -> None:
-        found = self.experiment_name
-        if wanted is not None and found is not None and wanted != found:
+    def _check_experiment(self, name: str | None) -> None:
+        recorded = self.experiment_name
+        if name is not None and recorded is not None and name != recorded:
             raise RunError(
-                f"{self.run.label} belongs to the experiment '{found}', not to '{wanted}'",
+                f"{self.run.label} belongs to the experiment '{recorded}', not to '{name}'",
                 hint="leave run_number out for a new run, or give the run's own experiment_name",
             )
 
@@ -127,8 +127,8 @@ class CheckpointManager:
     @property
     def experiment_name(self) -> str | None:
         """The experiment that the run belongs to."""
-        found = at(self.run.config(), "naming.experiment_name")
-        return found if isinstance(found, str) else None
+        name = at(self.run.config(), "naming.experiment_name")
+        return name if isinstance(name, str) else None
 
     @property
     def monitor(self) -> str:
@@ -162,13 +162,13 @@ class CheckpointManager:
         self._own()
         base = weights.base_of(weights.unwrapped(model))
         bases = BaseModels(self.run.base_dir, self.run.storage)
-        known, recorded = bases.digest_of(self.run_dir), self.metadata.get("base_model") or {}
-        if known is not None and base.frozen_digest() == recorded.get("frozen"):
+        saved_digest, recorded = bases.digest_of(self.run_dir), self.metadata.get("base_model") or {}
+        if saved_digest is not None and base.frozen_digest() == recorded.get("frozen"):
             return bases.base_location(self.run_dir)
         digest = base.digest()
-        if known is not None and known != digest:
+        if saved_digest is not None and saved_digest != digest:
             raise CheckpointError(
-                f"{self.run.label} has another base model than this one ({known[:12]}, {digest[:12]})",
+                f"{self.run.label} has another base model than this one ({saved_digest[:12]}, {digest[:12]})",
                 hint="load the run's own base with load_base_model(), or start a new run",
             )
         bases.save_once(digest, base.write)
@@ -218,31 +218,38 @@ class CheckpointManager:
 
         Raises:
             CheckpointError: the name is taken (checkpoints are never overwritten), or something cannot be saved without pickle.
-            SettingsError: an epoch, step or metric that is none.
+            SettingsError: an epoch, step or metric that cannot be used.
             ResourceError: the disk is full; nothing is left of the attempt.
         """
         self._own()
         name = name or manager_values.epoch_name(epoch)
         self._start_new_line()
         inner = weights.unwrapped(model)
-        taken = weights.take(inner, base_saved=self.has_base_model)
+        selection = weights.take(inner, base_saved=self.has_base_model)
         parts = Parts(optimizer, scheduler, scaler, extra)
-        files = training_state.files(inner, taken, parts, self._settings(), versions.describe())
+        files = training_state.files(inner, selection, parts, self._settings(), versions.describe())
+        info = self._commit(name, files, self._step(epoch, step), epoch, manager_values.numbers(metrics or {}))
+        self.run.record_checkpoint(info, self._facts(info, inner))
+        return info.path
+
+    def _commit(
+        self, name: str, files: Mapping[str, Any], step: int, epoch: float, metrics: Mapping[str, float | None]
+    ) -> CheckpointInfo:
+        digest = self._base_digest()
         with self._log_is_durable():
             info = self.run.store.write(
                 name,
                 files,
-                step=self._step(epoch, step),
+                step=step,
                 epoch=epoch,
-                metrics=manager_values.numbers(metrics or {}),
+                metrics=metrics,
                 world_size=1,
-                fingerprints={"base": digest} if (digest := self._base_digest()) else {},
+                fingerprints={"base": digest} if digest else {},
                 versions=versions.describe()["versions"],
                 now=datetime.now().astimezone(),
             )
         self.run.store.repair_pointers()
-        self.run.record_checkpoint(info, self._facts(info, inner))
-        return info.path
+        return info
 
     def _step(self, epoch: float, step: int | None) -> int:
         if step is not None:

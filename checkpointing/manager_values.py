@@ -16,9 +16,9 @@ from pitstop.configs.errors import SettingsError
 
 
 def check_arguments(experiment_name: Any, run_number: Any, monitor: Any, mode: Any) -> None:
-    for what, value in (("experiment_name", experiment_name), ("monitor", monitor)):
+    for argument, value in (("experiment_name", experiment_name), ("monitor", monitor)):
         if value is not None and (not isinstance(value, str) or not value.strip()):
-            raise SettingsError(f"{what} is {value!r}; it must be text that is not empty")
+            raise SettingsError(f"{argument} is {value!r}; it must be text that is not empty")
     if run_number is not None and (type(run_number) is not int or not 1 <= run_number < 10**9):
         raise SettingsError(f"run_number is {run_number!r}; runs are numbered from 1")
     if mode not in (None, "min", "max"):
@@ -58,14 +58,14 @@ def epoch_name(epoch: float) -> str:
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in metrics.items():
         number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
         if isinstance(number, (bool, str, Sequence, Mapping, torch.Tensor)):
             raise SettingsError(f"the metric {name} is {type(value).__name__} {str(value)[:60]}; metrics are single numbers")
-        found[name] = number
+        values[name] = number
     try:
-        return finite_metrics(found)
+        return finite_metrics(values)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"a metric is not a number: {error}") from error
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing.callbacks.saving import Saver, log, numbers, refuse_several_processes
+from pitstop.checkpointing.callbacks.saving import CallbackSaver, log, numbers, refuse_several_processes
 from pitstop.checkpointing.manager import CheckpointManager
 from pitstop.checkpointing.state import training_state, weights
 from pitstop.checkpointing.state.training_state import Saved
@@ -63,7 +63,7 @@ class DistributedCheckpointCallback(Checkpoint):
         self.manager = checkpoint_manager
         self.manager.set_monitor(monitor, mode)
         self.save_every_n_epochs, self.save_base_model = save_every_n_epochs, save_base_model
-        self._saver = Saver(checkpoint_manager, keep_last_n)
+        self._saver = CallbackSaver(checkpoint_manager, keep_last_n)
         self._metrics: dict[str, float] = {}
         self._ended = 0  # the epoch that ended last, counted from 1
         self._saved = 0
@@ -75,10 +75,10 @@ class DistributedCheckpointCallback(Checkpoint):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Save the base; make sure that nothing is lost by starting at the first epoch."""
         refuse_several_processes(trainer.world_size, "DistributedCheckpointCallback")
-        there = self.manager.list_checkpoints()
-        if there and trainer.current_epoch < there[-1]["epoch"] and self.manager.going_on_from is None:
+        checkpoints = self.manager.list_checkpoints()
+        if checkpoints and trainer.current_epoch < checkpoints[-1]["epoch"] and self.manager.going_on_from is None:
             raise RunError(
-                f"{self.manager.run.label} has checkpoints up to epoch {there[-1]['epoch']}, and this training begins at {trainer.current_epoch}",
+                f"{self.manager.run.label} has checkpoints up to epoch {checkpoints[-1]['epoch']}, and this training begins at {trainer.current_epoch}",
                 hint="add ResumeFromCheckpointCallback(checkpoint_manager) to go on from them; without run_number it is a new run",
             )
         self._saved = trainer.current_epoch
@@ -109,8 +109,8 @@ class DistributedCheckpointCallback(Checkpoint):
         if self._ended:
             self._save(trainer, pl_module, final=True)
         limits = ((trainer.max_epochs, trainer.current_epoch), (trainer.max_steps, trainer.global_step))
-        done = any(limit is not None and limit >= 0 and reached >= limit for limit, reached in limits)
-        self.manager.finish("completed" if done else "stopped")
+        reached_limit = any(limit is not None and limit >= 0 and reached >= limit for limit, reached in limits)
+        self.manager.finish("completed" if reached_limit else "stopped")
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Put on record how the training ended."""
@@ -123,7 +123,7 @@ class DistributedCheckpointCallback(Checkpoint):
             return
         model = self.model_of(pl_module)
         extra = {_EXTRA: _dump(trainer, pl_module, epoch)}
-        schedulers = [each.scheduler for each in trainer.lr_scheduler_configs]
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
 
         def write() -> Path:
             return self.manager.save_lora_weights(
@@ -186,7 +186,7 @@ class ResumeFromCheckpointCallback(Callback):
         if self.load_optimizer:
             training_state.restore_optimizers(list(trainer.optimizers), self._resumed, self.model_of(pl_module))
         if self.load_scheduler:
-            training_state.restore_schedulers([each.scheduler for each in trainer.lr_scheduler_configs], self._resumed)
+            training_state.restore_schedulers([config.scheduler for config in trainer.lr_scheduler_configs], self._resumed)
         training_state.restore_random_state(self._resumed)
 
 
@@ -204,7 +204,7 @@ def _progress(trainer: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _dump(trainer: Any, pl_module: Any, epoch: int) -> dict[str, Any]:
-    callbacks = {each.state_key: each.state_dict() for each in trainer.callbacks}
+    callbacks = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}
     module: dict[str, Any] = {"epoch": epoch - 1, "global_step": trainer.global_step}  # as Lightning counts
     pl_module.on_save_checkpoint(module)
     return {

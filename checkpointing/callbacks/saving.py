@@ -19,7 +19,7 @@ MOST_MISSES = 3
 log = logging.getLogger("pitstop")
 
 
-class Saver:
+class CallbackSaver:
     """Saves through a manager: a full disk costs a checkpoint and not the training; retention follows each save."""
 
     def __init__(self, manager: CheckpointManager, keep_last_n: int | None) -> None:
@@ -53,18 +53,18 @@ class Saver:
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Those of ``values`` that are single numbers."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, value in values.items():
         number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
         if isinstance(number, Real) and not isinstance(number, bool):
-            found[name] = float(number)
-    return found
+            metrics[name] = float(number)
+    return metrics
 
 
-def refuse_several_processes(count: int, what: str) -> None:
+def refuse_several_processes(count: int, callback: str) -> None:
     """``SettingsError`` where the training runs in several processes, of which each has a random state of its own."""
     if count > 1:
         raise SettingsError(
-            f"{what} saves trainings of one process; this one has {count}",
+            f"{callback} saves trainings of one process; this one has {count}",
             hint="`pitstop train --num-processes` trains on several, or save with the library's own checkpoints",
         )

@@ -20,7 +20,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from pitstop.checkpointing.callbacks.saving import Saver, log, numbers, refuse_several_processes
+from pitstop.checkpointing.callbacks.saving import CallbackSaver, log, numbers, refuse_several_processes
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import TEMPORARY_PREFIX
 from pitstop.checkpointing.manager import CheckpointManager
@@ -58,13 +58,13 @@ class PitstopCallback(TrainerCallback):
         save_base_model: bool = False,
         replace: bool = True,
     ) -> None:
-        given = isinstance(manager, CheckpointManager)
-        if given and (experiment_name is not None or run_number is not None):
+        has_manager = isinstance(manager, CheckpointManager)
+        if has_manager and (experiment_name is not None or run_number is not None):
             raise SettingsError("experiment_name and run_number are the manager's own", hint="give them to CheckpointManager")
-        self.manager: CheckpointManager = manager if given else CheckpointManager(manager, experiment_name, run_number)  # type: ignore[arg-type,assignment]
+        self.manager: CheckpointManager = manager if has_manager else CheckpointManager(manager, experiment_name, run_number)  # type: ignore[arg-type,assignment]
         self.replace, self.save_base_model = replace, save_base_model
-        self._judged_by_trainer = not given
-        self._saver = Saver(self.manager, keep_last_n)
+        self._judged_by_trainer = not has_manager
+        self._saver = CallbackSaver(self.manager, keep_last_n)
         self._pending = False
         self._metrics: dict[str, float] = {}
         self._resumed: Saved | None = None
@@ -81,24 +81,20 @@ class PitstopCallback(TrainerCallback):
         if self._saver.keep_last_n is None:
             self._saver.keep_last_n = args.save_total_limit
         if self._judged_by_trainer:
-            self._judge_as(args)
+            metric = args.metric_for_best_model or "loss"
+            monitor = metric if metric.startswith("eval_") else f"eval_{metric}"
+            self.manager.set_monitor(monitor, "max" if args.greater_is_better else "min")
         self._pending, self._metrics = False, {}
         if self._resumed is not None:
             self._put_back(self._resumed, state, objects)
-        elif (there := self.manager.list_checkpoints()) and state.global_step <= there[-1]["step"]:
+        elif (checkpoints := self.manager.list_checkpoints()) and state.global_step <= checkpoints[-1]["step"]:
             raise RunError(
-                f"{self.manager.run.label} has checkpoints up to step {there[-1]['step']}, and this training begins at step {state.global_step}",
+                f"{self.manager.run.label} has checkpoints up to step {checkpoints[-1]['step']}, and this training begins at step {state.global_step}",
                 hint="trainer.train(resume_from_checkpoint=resume_from(trainer)) goes on from them; without run_number it is a new run",
             )
         if self.save_base_model:
             self.manager.save_base_model(objects["model"])
         self.manager.note_progress(total_steps=state.max_steps, total_epochs=state.num_train_epochs)
-
-    def _judge_as(self, args: Any) -> None:
-        metric = args.metric_for_best_model or "loss"
-        self.manager.set_monitor(
-            metric if metric.startswith("eval_") else f"eval_{metric}", "max" if args.greater_is_better else "min"
-        )
 
     def _put_back(self, saved: Saved, state: Any, objects: Mapping[str, Any]) -> None:
         if state.global_step != saved.info.step:
@@ -165,8 +161,7 @@ class PitstopCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **objects: Any) -> None:
         """Keep the metrics of this step for its checkpoint."""
-        found = {name: value for name, value in numbers(metrics or {}).items() if not name.endswith(_TIMES)}
-        self._metrics |= found
+        self._metrics |= {name: value for name, value in numbers(metrics or {}).items() if not name.endswith(_TIMES)}
 
     def _flush(self, args: Any, state: Any, control: Any, objects: Mapping[str, Any], *, final: bool = False) -> None:
         """Save what is pending, of the step that has just ended."""
@@ -218,8 +213,7 @@ class PitstopCallback(TrainerCallback):
         self._resumed = None
         if args.load_best_model_at_end and self.replace:
             self._load_best(objects["model"])
-        done = state.global_step >= state.max_steps
-        self.manager.finish("completed" if done else "stopped")
+        self.manager.finish("completed" if state.global_step >= state.max_steps else "stopped")
 
     def _load_best(self, model: Any) -> None:
         best = self.manager.get_best_checkpoint_info()
@@ -243,9 +237,9 @@ class PitstopCallback(TrainerCallback):
             raise CheckpointError(f"{saved.info.path} was not saved by PitstopCallback", hint="use CheckpointManager.restore()")
         self._resumed = saved
         self._forget_directory()
-        for left in self.manager.run_dir.glob(f"{_RESUMING}*"):  # of a process that was killed; the lock says it is gone
-            shutil.rmtree(left, ignore_errors=True)
-        self._directory = _Directory(self.manager.run_dir)
+        for leftover in self.manager.run_dir.glob(f"{_RESUMING}*"):  # of a process that was killed; the lock says it is gone
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._directory = _ResumeDirectory(self.manager.run_dir)
         self._directory.fill(saved, content)
         log.info("going on from %s (step %d)", saved.info.name, saved.info.step)
         return str(self._directory.path)
@@ -256,7 +250,7 @@ class PitstopCallback(TrainerCallback):
             self._directory = None
 
 
-class _Directory:
+class _ResumeDirectory:
     """What a trainer reads itself at a resume, for as long as it trains; it holds no pickle and goes at the end of the process."""
 
     def __init__(self, run_dir: Path) -> None:

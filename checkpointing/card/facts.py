@@ -79,8 +79,8 @@ class CardFacts:
     @property
     def base_revision(self) -> str | None:
         """The commit of the base on the Hub, where that is known; else the branch or tag that was asked for."""
-        recorded, asked = text_at(self.metadata, "base_model.revision"), text_at(self.settings, "model.revision")
-        return recorded if recorded and _COMMIT.fullmatch(recorded) else asked
+        recorded = text_at(self.metadata, "base_model.revision")
+        return recorded if recorded and _COMMIT.fullmatch(recorded) else text_at(self.settings, "model.revision")
 
     @property
     def base_on_hub(self) -> str | None:

@@ -51,7 +51,7 @@ def model_card(facts: CardFacts) -> str:
         _front_matter(facts),
         [f"# {escaped(facts.name)}"],
         _introduction(facts),
-        _curve(facts),
+        ["## Loss", "", f"![Loss over the optimizer steps]({CURVE})"] if facts.has_curve else [],
         _checkpoints(facts),
         _settings(facts),
         loading(facts),
@@ -148,21 +148,17 @@ def _versions(facts: CardFacts) -> str:
     return ", ".join(escaped(f"{name} {version}") for name, version in versions.items()) if isinstance(versions, Mapping) else ""
 
 
-def _curve(facts: CardFacts) -> list[str]:
-    return ["## Loss", "", f"![Loss over the optimizer steps]({CURVE})"] if facts.has_curve else []
-
-
 def _checkpoints(facts: CardFacts) -> list[str]:
     if not facts.checkpoints:
         return []
     entries = sorted(facts.checkpoints.values(), key=lambda entry: entry.step)
-    shown = [*(entry for entry in entries[:-MOST_ROWS] if entry.directory == facts.best), *entries[-MOST_ROWS:]]
-    metrics = _metrics(facts, shown)
+    listed = [*(entry for entry in entries[:-MOST_ROWS] if entry.directory == facts.best), *entries[-MOST_ROWS:]]
+    metrics = _metrics(facts, listed)
     titles = ["Checkpoint", "Step", "Epoch", *map(escaped, metrics), "Size", ""]
-    rows = [_checkpoint(entry, metrics, is_best=entry.directory == facts.best) for entry in shown]
-    some = f" These are the newest of {len(entries):,}." if len(entries) > len(shown) else ""
-    what = "the whole model" if facts.whole else "an adapter"
-    note = f"Each is a directory here that holds {what} and all that training needs to go on from it.{some}"
+    rows = [_checkpoint(entry, metrics, is_best=entry.directory == facts.best) for entry in listed]
+    extent = f" These are the newest of {len(entries):,}." if len(entries) > len(listed) else ""
+    model = "the whole model" if facts.whole else "an adapter"
+    note = f"Each is a directory here that holds {model} and all that training needs to go on from it.{extent}"
     return ["## Checkpoints", "", note, "", *table(titles, rows, right=range(1, len(titles) - 1))]
 
 
@@ -187,9 +183,10 @@ def _checkpoint(entry: Entry, metrics: Sequence[str], *, is_best: bool) -> list[
 
 
 def _settings(facts: CardFacts) -> list[str]:
-    shown = shown_settings(facts.settings)
     rows = [
-        [f"`{path}`", escaped(shown_value(value))] for path, value in shown if not (facts.whole and path.startswith(_OF_ADAPTERS))
+        [f"`{path}`", escaped(shown_value(value))]
+        for path, value in shown_settings(facts.settings)
+        if not (facts.whole and path.startswith(_OF_ADAPTERS))
     ]
     if not rows:
         return []
@@ -199,11 +196,11 @@ def _settings(facts: CardFacts) -> list[str]:
 
 def shown_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The settings that a card shows, by dotted path: the main ones, and those that are not at their defaults."""
-    known = {leaf.path: leaf for leaf in leaves() if not leaf.secret and not _ELSEWHERE.fullmatch(leaf.path)}
+    card_leaves = {leaf.path: leaf for leaf in leaves() if not leaf.secret and not _ELSEWHERE.fullmatch(leaf.path)}
     main = [path for path in _MAIN if path != _OF_TEXT or not makes_images(settings)]
-    for path in [*main, *(path for path in known if path not in _MAIN)]:
+    for path in [*main, *(path for path in card_leaves if path not in _MAIN)]:
         value = at(settings, path, _ABSENT)
-        if value is not _ABSENT and (path in _MAIN or value != known[path].default):
+        if value is not _ABSENT and (path in _MAIN or value != card_leaves[path].default):
             yield path, value
 
 

@@ -22,11 +22,12 @@ def loading(facts: CardFacts) -> list[str]:
         return _making_images(facts)
     if facts.whole:
         return _loading_whole(facts)
-    where, note = _base(facts)
-    from_copy = where == [_COPY]
+    base_arguments, note = _base(facts)
+    from_copy = base_arguments == [_COPY]
     in_4bit = facts.method == "qlora" and not from_copy  # the copy that was pushed is in 4 bits already
     imports = ["import torch"] if in_4bit else ["from huggingface_hub import snapshot_download"] if from_copy else []
-    more = ", BitsAndBytesConfig" if in_4bit else ""
+    config_class = ", BitsAndBytesConfig" if in_4bit else ""
+    weights = "quantization_config=in_4bit" if in_4bit else 'dtype="auto"'
     return [
         "## Load it",
         "",
@@ -34,13 +35,13 @@ def loading(facts: CardFacts) -> list[str]:
         "```python",
         *imports,
         "from peft import PeftModel",
-        f"from transformers import AutoModelForCausalLM, AutoTokenizer{more}",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{config_class}",
         "",
         f"repo = {quoted(facts.repo)}",
         *(_quantization(facts) if in_4bit else [_FETCH] if from_copy else []),
-        f"tokenizer = AutoTokenizer.from_pretrained({', '.join(where)})",
+        f"tokenizer = AutoTokenizer.from_pretrained({', '.join(base_arguments)})",
         "base = AutoModelForCausalLM.from_pretrained(",
-        *(f"    {argument}," for argument in [*where, *_how(in_4bit)]),
+        *(f"    {argument}," for argument in [*base_arguments, weights, 'device_map="auto"']),
         ")",
         "model = PeftModel.from_pretrained(base, repo)",
         "```",
@@ -54,12 +55,12 @@ def _making_images(facts: CardFacts) -> list[str]:
     repo, files = quoted(facts.repo), "snapshot_download(repo)"
     note: list[str] = []
     if facts.whole:
-        given = files
+        source = files
     elif facts.base_pushed:
-        given = f'{files} + "/{BASE_DIRECTORY}", adapter={files}'
+        source = f'{files} + "/{BASE_DIRECTORY}", adapter={files}'
     else:
         note = ["The base is not part of this repository: put the directory of its checkpoint or export in here.", ""]
-        given = f"{quoted(_PLACEHOLDER)}, adapter={files}"
+        source = f"{quoted(_PLACEHOLDER)}, adapter={files}"
     return [
         "## Make images",
         "",
@@ -69,7 +70,7 @@ def _making_images(facts: CardFacts) -> list[str]:
         "from pitstop.trainers.tasks.diffusion.loading import load_sampler",
         "",
         f"repo = {repo}",
-        f"images = load_sampler({given}).made(16, seed=0)  # uint8, (16, channels, height, width)",
+        f"images = load_sampler({source}).made(16, seed=0)  # uint8, (16, channels, height, width)",
         "```",
         *_about_average(facts),
     ]
@@ -94,11 +95,11 @@ def _loading_whole(facts: CardFacts) -> list[str]:
 def _about_average(facts: CardFacts) -> list[str]:
     if not facts.averaged:
         return []
-    there = "`load_sampler` takes it there too" if facts.makes_images else _LOADED_THERE
+    advice = "`load_sampler` takes it there too" if facts.makes_images else _LOADED_THERE
     return [
         "",
         "At the top lies the moving average of the weights, which the metrics are those of. In the directory of a checkpoint it is "
-        f"`ema.safetensors`; {there}.",
+        f"`ema.safetensors`; {advice}.",
     ]
 
 
@@ -113,28 +114,22 @@ def _base(facts: CardFacts) -> tuple[list[str], list[str]]:
     return [quoted(_PLACEHOLDER)], [note, ""]
 
 
-def _how(in_4bit: bool) -> list[str]:
-    return ["quantization_config=in_4bit" if in_4bit else 'dtype="auto"', 'device_map="auto"']
-
-
 def _quantization(facts: CardFacts) -> list[str]:
     kind = at(facts.settings, "quantization.quant_type")
     double = at(facts.settings, "quantization.use_double_quant")
+    requested = at(facts.settings, "quantization.compute_dtype")
+    precision = at(facts.metadata, "environment.precision")  # with ``auto``: the one that the machine chose
+    compute = (
+        requested if requested in _COMPUTE else _BY_PRECISION.get(precision if isinstance(precision, str) else "", "float32")
+    )
     return [
         "in_4bit = BitsAndBytesConfig(",
         "    load_in_4bit=True,",
         f"    bnb_4bit_quant_type={quoted(kind if kind in ('nf4', 'fp4') else 'nf4')},",
         f"    bnb_4bit_use_double_quant={double is not False},",
-        f"    bnb_4bit_compute_dtype=torch.{_compute(facts)},",
+        f"    bnb_4bit_compute_dtype=torch.{compute},",
         ")",
     ]
-
-
-def _compute(facts: CardFacts) -> str:
-    """The type that was asked for; with ``auto`` the one that the machine chose."""
-    asked = at(facts.settings, "quantization.compute_dtype")
-    chosen = at(facts.metadata, "environment.precision")
-    return asked if asked in _COMPUTE else _BY_PRECISION.get(chosen if isinstance(chosen, str) else "", "float32")
 
 
 def _one_checkpoint(facts: CardFacts) -> list[str]:
