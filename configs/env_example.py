@@ -90,9 +90,9 @@ def _comment(leaf: Leaf) -> str:
 
 def _group_meaning(leaf: Leaf) -> str:
     """The docstring of the group that holds the setting."""
-    group: type = Settings
+    group: object = Settings()
     for part in leaf.path.split(".")[:-1]:
-        group = group.model_fields[part].annotation  # type: ignore[attr-defined]
+        group = getattr(group, part)
     return (group.__doc__ or "").strip().partition("\n")[0]
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import SecretStr
-
-from pitstop.configs.schema import Group, Settings
+from pitstop.configs.schema import Limits, Settings
+from pitstop.configs.secrets import Secret
 
 Kind = Literal["bool", "int", "float", "str", "list", "choice", "secret"]
-
-_LIMITS = ("ge", "gt", "le", "lt", "min_length")
 
 
 @dataclass(frozen=True)
@@ -23,22 +20,20 @@ class Leaf:
     """One setting.
 
     ``path`` is the dotted YAML path, ``env`` the bare environment name, ``flag`` the long option ("" where the value
-    must not stand on a command line), ``documented`` whether the bare environment name is read, ``annotation`` the
-    declared type, ``kind`` and ``optional`` that type in one word, ``choices`` the allowed words of a choice,
-    ``limits`` pydantic's limits by name (``ge``, ``lt``, …), ``group`` the title of the group it belongs to.
+    must not stand on a command line), ``documented`` whether the bare environment name is read, ``kind`` and
+    ``optional`` the declared type, ``choices`` the allowed words of a choice, ``group`` the title of its group.
     """
 
     path: str
     env: str
     flag: str
     documented: bool
-    annotation: Any
     kind: Kind
     optional: bool
     choices: tuple[str, ...]
     default: Any
     help: str
-    limits: Mapping[str, Any]
+    limits: Limits
     group: str
 
     @property
@@ -119,32 +114,26 @@ def _fold(word: str) -> str:
     return word.lower().replace("-", "_").lstrip("_")
 
 
-def _walk(group: type[Group], prefix: str, title: str) -> Iterator[Leaf]:
-    for name, field in group.model_fields.items():
-        path = f"{prefix}{name}"
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Group):
-            yield from _walk(annotation, f"{path}.", path.rpartition(".")[2])
+def _walk(group: Any, prefix: str, title: str) -> Iterator[Leaf]:
+    annotations = get_type_hints(group)
+    for item in fields(group):
+        path, annotation = f"{prefix}{item.name}", annotations[item.name]
+        if is_dataclass(annotation):
+            yield from _walk(annotation, f"{path}.", item.name)
         else:
-            yield _leaf(path, field, title)
+            yield _leaf(path, item, annotation, title)
 
 
-def _leaf(path: str, field: Any, title: str) -> Leaf:
-    kind, optional, choices = _classify(field.annotation)
-    extra = field.json_schema_extra
+def _leaf(path: str, item: Field[Any], annotation: Any, title: str) -> Leaf:
+    kind, optional, choices = _classify(annotation)
     return Leaf(
         path=path,
-        env=extra["env"],
-        flag=extra["flag"],
-        documented=extra["documented"],
-        annotation=field.annotation,
         kind=kind,
         optional=optional,
         choices=choices,
-        default=field.default,
-        help=field.description,
-        limits={key: getattr(item, key) for item in field.metadata for key in _LIMITS if hasattr(item, key)},
+        default=item.default if item.default_factory is MISSING else item.default_factory(),
         group=title,
+        **item.metadata,
     )
 
 
@@ -158,5 +147,5 @@ def _classify(annotation: Any) -> tuple[Kind, bool, tuple[str, ...]]:
         return "choice", False, get_args(annotation)
     if origin is list:
         return "list", False, ()
-    kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str", SecretStr: "secret"}
+    kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str", Secret: "secret"}
     return kinds[annotation], False, ()

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import SecretStr
+from typing import Any
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
 from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest_path
 from pitstop.configs.rules import IMAGE_TASK, Draft, check_complete, resolve
-from pitstop.configs.schema import Group, Settings
-from pitstop.configs.secrets import mask, remember
+from pitstop.configs.schema import Settings
+from pitstop.configs.secrets import mask
 from pitstop.configs.sources import (
     DEFAULT,
     Given,
@@ -30,7 +28,7 @@ from pitstop.configs.sources import (
     read_env_file,
     read_environment,
 )
-from pitstop.configs.values import Unfit, describe, parse
+from pitstop.configs.values import InvalidValue, describe, parse
 
 __all__ = ["Leaf", "Loaded", "Source", "apply_foreign", "describe", "leaves", "load_settings", "settings_to_dict"]
 
@@ -41,8 +39,6 @@ _FROM_RUN, _FROM_SCRATCH, _CONFIG, _TOKENIZER = "model.from_run", "model.from_sc
 _BASE_DIR = "training.checkpoint.base_dir"
 _NO_DEMO = (_MODEL, _DATA, _FROM_RUN, _FROM_SCRATCH)
 _TASK = "training.task"
-
-GroupType = TypeVar("GroupType", bound=Group)
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def load_settings(
     resolve(draft)
     if require_model_and_data:
         check_complete(draft)
-    return Loaded(_build(draft.values), draft.sources, notes)
+    return Loaded(_build(Settings, draft.values), draft.sources, notes)
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
@@ -216,7 +212,7 @@ def _parse_all(merged: Layer) -> Draft:
 def _parse(leaf: Leaf, given: Given) -> Any:
     try:
         return parse(leaf, given.raw)
-    except Unfit as error:
+    except InvalidValue as error:
         raise SettingsError(f"{given.source.where}: {mask(str(error))}.", hint=f"{leaf.path}: {leaf.help}") from None
 
 
@@ -243,24 +239,16 @@ def _stand_on_base_run(merged: Layer, find: FindBaseRun) -> Layer:
     return {**values, **merged, _FROM_RUN: Given(found.reference, given.source), _MODEL: values[_MODEL]}
 
 
-def _build(values: Mapping[str, Any]) -> Settings:
-    nested: dict[str, Any] = {}
-    for path, value in values.items():
-        if by_path()[path].secret and value is not None:
-            remember(value)
-            value = SecretStr(value)
-        _put(nested, path, value)
-    return _construct(Settings, nested)
-
-
-def _construct(group: type[GroupType], nested: Mapping[str, Any]) -> GroupType:
-    """A settings group from values that ``values.parse`` has checked one by one, with their sources at hand."""
-    fields: dict[str, Any] = {}
-    for name, value in nested.items():
-        annotation = group.model_fields[name].annotation
-        inner = annotation if isinstance(annotation, type) and issubclass(annotation, Group) else None
-        fields[name] = _construct(inner, value) if inner is not None else value
-    return group.model_construct(**fields)
+def _build(group: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """A group of settings from the checked values of all settings by dotted path."""
+    return group(
+        **{
+            item.name: _build(item.default_factory, values, f"{prefix}{item.name}.")
+            if is_dataclass(item.default_factory)
+            else values[f"{prefix}{item.name}"]
+            for item in fields(group)
+        }
+    )
 
 
 def _put(nested: dict[str, Any], path: str, value: Any) -> None:

@@ -6,42 +6,37 @@ Settings live in small groups; a group's attribute path is the YAML path (``lora
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict, Unpack
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pitstop.configs.secrets import Secret
 
 
-def setting(
-    default: Any, help: str, *, env: str, flag: str, documented: bool = False, choices_hint: str | None = None, **limits: Any
-) -> Any:
+class Limits(TypedDict, total=False):
+    """What a value must keep: bounds of a number (``ge`` and ``le`` are inclusive), the least length of a text or a list."""
+
+    ge: float
+    gt: float
+    le: float
+    lt: float
+    min_length: int
+
+
+def setting(default: Any, help: str, *, env: str, flag: str, documented: bool = False, **limits: Unpack[Limits]) -> Any:
     """Declare one setting.
 
     ``env`` is its environment name. A name from the customer's documents (``documented=True``) is read bare and with
     the ``PITSTOP_`` prefix; any other only with the prefix, so that an unrelated ``SEED`` or ``MODE`` in the
-    environment stays none of our business. ``flag`` is the long option, ``limits`` are pydantic's (``gt``, ``le``, …).
+    environment stays none of our business. ``flag`` is the long option.
     """
-    extra: dict[str, Any] = {"env": env, "flag": flag, "documented": documented, "choices_hint": choices_hint}
-    return Field(default, description=help, json_schema_extra=extra, **limits)
+    metadata = {"help": help, "env": env, "flag": flag, "documented": documented, "limits": limits}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
-def _split_commas(value: Any) -> Any:
-    """Accept ``a,b`` where a list is wanted: the environment has no lists."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-StrList = Annotated[list[str], BeforeValidator(_split_commas)]
-
-
-class Group(BaseModel):
-    """A group of settings; unknown keys are refused and values are frozen after loading."""
-
-    # Deferred: commands that only read settings never need the validators, and building them costs 20 ms.
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
-
-
-class ModelSettings(Group):
+@dataclass(frozen=True)
+class ModelSettings:
     """The base model."""
 
     id: str | None = setting(
@@ -99,17 +94,18 @@ class ModelSettings(Group):
     )
 
 
-class DataSettings(Group):
+@dataclass(frozen=True)
+class DataSettings:
     """Training and evaluation records."""
 
-    train: StrList = setting(
+    train: list[str] = setting(
         [],
         "Training data: JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id; for diffusion CIFAR10, CIFAR100, or images; FILE:0.7 gives it a weight among several. Repeatable; comma-separated in the environment.",
         env="DATASET_PATH",
         flag="--dataset",
         documented=True,
     )
-    classes: StrList = setting(
+    classes: list[str] = setting(
         [],
         "Classes of images that are trained on, by name or number; unset, all.",
         env="DATA_CLASSES",
@@ -128,7 +124,7 @@ class DataSettings(Group):
         flag="--data-root",
         min_length=1,
     )
-    eval: StrList = setting(
+    eval: list[str] = setting(
         [],
         "Evaluation data, in the same forms.",
         env="EVAL_DATASET_PATH",
@@ -179,7 +175,8 @@ class DataSettings(Group):
     )
 
 
-class LoraSettings(Group):
+@dataclass(frozen=True)
+class LoraSettings:
     """The low-rank adapter (Hu et al. 2021)."""
 
     rank: int = setting(32, "LoRA rank.", env="LORA_RANK", flag="--lora-rank", documented=True, ge=1, le=4096)
@@ -195,7 +192,7 @@ class LoraSettings(Group):
     dropout: float = setting(
         0.1, "Dropout on the adapter's input.", env="LORA_DROPOUT", flag="--lora-dropout", documented=True, ge=0.0, lt=1.0
     )
-    target_modules: StrList = setting(
+    target_modules: list[str] = setting(
         ["all-linear"],
         "Modules that get an adapter: comma-separated names, 'all-linear', or 'default' for the model family's usual ones.",
         env="LORA_TARGET_MODULES",
@@ -203,7 +200,7 @@ class LoraSettings(Group):
         documented=True,
         min_length=1,
     )
-    stage_ranks: StrList = setting(
+    stage_ranks: list[str] = setting(
         [],
         "LoRA ranks by resolution, the finest first, instead of one rank (task diffusion); alpha keeps its proportion to the rank.",
         env="LORA_STAGE_RANKS",
@@ -211,7 +208,8 @@ class LoraSettings(Group):
     )
 
 
-class QuantizationSettings(Group):
+@dataclass(frozen=True)
+class QuantizationSettings:
     """4-bit storage of the frozen base (QLoRA, Dettmers et al. 2023)."""
 
     load_in_4bit: bool | None = setting(
@@ -244,7 +242,8 @@ class QuantizationSettings(Group):
     )
 
 
-class CheckpointSettings(Group):
+@dataclass(frozen=True)
+class CheckpointSettings:
     """Where runs live, when they are saved and what is kept."""
 
     enabled: bool = setting(
@@ -314,7 +313,8 @@ class CheckpointSettings(Group):
     )
 
 
-class TrainingSettings(Group):
+@dataclass(frozen=True)
+class TrainingSettings:
     """Task, method, optimisation and schedule."""
 
     task: Literal["sft", "ner", "rank", "diffusion"] = setting(
@@ -413,7 +413,7 @@ class TrainingSettings(Group):
         flag="--early-stopping-patience",
         ge=1,
     )
-    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
 
     @property
     def all_weights(self) -> bool:
@@ -426,7 +426,8 @@ class TrainingSettings(Group):
         return self.task == "diffusion"
 
 
-class EvaluationSettings(Group):
+@dataclass(frozen=True)
+class EvaluationSettings:
     """How answers are generated and scored at evaluations."""
 
     sample_prompts: str | None = setting(
@@ -456,10 +457,11 @@ class EvaluationSettings(Group):
     )
 
 
-class NerSettings(Group):
+@dataclass(frozen=True)
+class NerSettings:
     """Entity extraction (task ner)."""
 
-    entity_types: StrList = setting(
+    entity_types: list[str] = setting(
         [],
         "Entity types that are asked for; unset, all types in the training data.",
         env="NER_ENTITY_TYPES",
@@ -473,7 +475,8 @@ class NerSettings(Group):
     )
 
 
-class RankSettings(Group):
+@dataclass(frozen=True)
+class RankSettings:
     """Sequential recommendation: what the retriever finds and how the model is asked (task rank)."""
 
     candidates: int = setting(
@@ -521,7 +524,8 @@ class RankSettings(Group):
     )
 
 
-class DiffusionSettings(Group):
+@dataclass(frozen=True)
+class DiffusionSettings:
     """Image generation by a denoiser (task diffusion)."""
 
     conditional_classes: int = setting(
@@ -564,7 +568,8 @@ class DiffusionSettings(Group):
     )
 
 
-class NamingSettings(Group):
+@dataclass(frozen=True)
+class NamingSettings:
     """How runs are named; see the naming guide for the schemes."""
 
     scheme: Literal["derived", "timestamped"] = setting(
@@ -600,13 +605,14 @@ class NamingSettings(Group):
     with_hash: bool = setting(False, "Add a short hash of the settings to names.", env="NAME_HASH", flag="--with-hash")
 
 
-class HubSettings(Group):
+@dataclass(frozen=True)
+class HubSettings:
     """The Hugging Face account, and what of a run goes there."""
 
     username: str | None = setting(
         None, "User or organisation that Hub ids start with.", env="HF_USERNAME", flag="--hf-username", documented=True
     )
-    token: SecretStr | None = setting(
+    token: Secret | None = setting(
         None,
         "Access token for pushing and for gated or private base models; never written anywhere.",
         env="HF_TOKEN",
@@ -670,15 +676,21 @@ class HubSettings(Group):
         le=300.0,
     )
 
+    @property
+    def token_value(self) -> str | None:
+        """The access token itself, for a library that authenticates with it; None where there is none."""
+        return self.token.reveal() if self.token else None
+
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 """What ``tracking.report_to`` may hold."""
 
 
-class TrackingSettings(Group):
+@dataclass(frozen=True)
+class TrackingSettings:
     """Trackers that show a run while it trains."""
 
-    report_to: StrList = setting(
+    report_to: list[str] = setting(
         ["tensorboard"],
         "Trackers: tensorboard, wandb, mlflow, trackio, comma-separated; none turns all off.",
         env="REPORT_TO",
@@ -693,18 +705,19 @@ class TrackingSettings(Group):
     )
 
 
-class Settings(Group):
+@dataclass(frozen=True)
+class Settings:
     """All settings of one run, resolved."""
 
-    model: ModelSettings = Field(default_factory=ModelSettings)
-    data: DataSettings = Field(default_factory=DataSettings)
-    lora: LoraSettings = Field(default_factory=LoraSettings)
-    quantization: QuantizationSettings = Field(default_factory=QuantizationSettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
-    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    ner: NerSettings = Field(default_factory=NerSettings)
-    rank: RankSettings = Field(default_factory=RankSettings)
-    diffusion: DiffusionSettings = Field(default_factory=DiffusionSettings)
-    naming: NamingSettings = Field(default_factory=NamingSettings)
-    hub: HubSettings = Field(default_factory=HubSettings)
-    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    ner: NerSettings = field(default_factory=NerSettings)
+    rank: RankSettings = field(default_factory=RankSettings)
+    diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
+    naming: NamingSettings = field(default_factory=NamingSettings)
+    hub: HubSettings = field(default_factory=HubSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)

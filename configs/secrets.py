@@ -33,6 +33,29 @@ def mask(text: str, values: Iterable[str] = ()) -> str:
     return _TOKEN_SHAPE.sub(HIDDEN, text)
 
 
+class Secret:
+    """The value of a secret setting, kept out of ``repr``, f-strings, logs and tracebacks, and hidden by ``mask`` from here on."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        remember(value)
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the library that authenticates with it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
 def is_secret_name(name: str) -> bool:
     """Whether an environment variable of this name holds a secret."""
     return bool(_SECRET_NAME.search(name))

@@ -9,6 +9,7 @@ from typing import Any
 
 from pitstop.configs.leaves import Leaf
 from pitstop.configs.paths import PATHS
+from pitstop.configs.secrets import Secret
 
 _TRUE = {"true", "yes", "on", "1", "y", "t"}
 _FALSE = {"false", "no", "off", "0", "n", "f"}
@@ -16,7 +17,7 @@ _NOTHING = {"", "none", "null", "~"}
 _SHOWN = 80
 
 
-class Unfit(ValueError):
+class InvalidValue(ValueError):
     """A value that its setting cannot take. The text never contains the value of a secret."""
 
 
@@ -27,13 +28,13 @@ def parse(leaf: Leaf, raw: Any) -> Any:
     ``null`` or nothing at all is None where None is allowed.
 
     Raises:
-        Unfit: with a text that names the value and what the setting takes.
+        InvalidValue: with a text that names the value and what the setting takes.
     """
     if leaf.optional and _is_nothing(raw):
         return None
     value = _CONVERT[leaf.kind](leaf, raw)
     if not _within(leaf, value):
-        raise Unfit(_complaint(leaf, raw))
+        raise InvalidValue(_complaint(leaf, raw))
     return value
 
 
@@ -88,13 +89,13 @@ def _bool(leaf: Leaf, raw: Any) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise Unfit(_complaint(leaf, raw))
+    raise InvalidValue(_complaint(leaf, raw))
 
 
 def _int(leaf: Leaf, raw: Any) -> int:
     number = _number(leaf, raw, int)
     if not float(number).is_integer():
-        raise Unfit(_complaint(leaf, raw))
+        raise InvalidValue(_complaint(leaf, raw))
     return int(number)
 
 
@@ -104,7 +105,7 @@ def _float(leaf: Leaf, raw: Any) -> float:
 
 def _number(leaf: Leaf, raw: Any, first: Callable[[Any], float]) -> float:
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
-        raise Unfit(_complaint(leaf, raw))
+        raise InvalidValue(_complaint(leaf, raw))
     for convert in (first, float):
         try:
             number = convert(raw) if isinstance(raw, str) else raw
@@ -112,14 +113,14 @@ def _number(leaf: Leaf, raw: Any, first: Callable[[Any], float]) -> float:
                 return number
         except (ValueError, OverflowError):
             continue
-    raise Unfit(_complaint(leaf, raw))
+    raise InvalidValue(_complaint(leaf, raw))
 
 
 def _str(leaf: Leaf, raw: Any) -> str:
     if not isinstance(raw, str):
-        raise Unfit(_complaint(leaf, raw))
+        raise InvalidValue(_complaint(leaf, raw))
     if "\0" in raw:
-        raise Unfit(_complaint(leaf, raw.replace("\0", "\\0")))
+        raise InvalidValue(_complaint(leaf, raw.replace("\0", "\\0")))
     return _expand(leaf, raw.strip())
 
 
@@ -127,7 +128,7 @@ def _list(leaf: Leaf, raw: Any) -> list[str]:
     if isinstance(raw, str):
         raw = raw.split(",")
     if not isinstance(raw, Sequence):
-        raise Unfit(_complaint(leaf, raw))
+        raise InvalidValue(_complaint(leaf, raw))
     parts = [_str(leaf, piece) for part in raw for piece in _pieces(leaf, part)]
     return [part for part in parts if part]
 
@@ -140,17 +141,17 @@ def _pieces(leaf: Leaf, part: Any) -> list[Any]:
 def _choice(leaf: Leaf, raw: Any) -> str:
     word = str(raw).strip().lower()
     if word not in leaf.choices:
-        raise Unfit(_complaint(leaf, raw))
+        raise InvalidValue(_complaint(leaf, raw))
     return word
 
 
-def _secret(leaf: Leaf, raw: Any) -> str:
+def _secret(leaf: Leaf, raw: Any) -> Secret:
     if not isinstance(raw, str):
-        raise Unfit(_complaint(leaf, raw))
+        raise InvalidValue(_complaint(leaf, raw))
     token = raw.strip()
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise Unfit(_complaint(leaf, raw))
-    return token
+        raise InvalidValue(_complaint(leaf, raw))
+    return Secret(token)
 
 
 def _expand(leaf: Leaf, text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import DataSettings, NerSettings, Settings, TrainingSettings
 from pitstop.trainers.data.records import BadRows, read_records
 from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.tasks.ner.task import NerTask
@@ -43,9 +43,9 @@ class Job:
 
     def settings(self, data: Path) -> Settings:
         """The same settings for what is computed here: token counts and scores."""
-        ner = {"entity_types": TYPES, "prompt": PROMPT}
-        training = {"task": "ner", "method": self.method}
-        return Settings.model_validate({"data": {"train": [str(data)]}, "ner": ner, "training": training})
+        ner = NerSettings(entity_types=TYPES, prompt=PROMPT)
+        training = TrainingSettings(task="ner", method=self.method)
+        return Settings(data=DataSettings(train=[str(data)]), ner=ner, training=training)
 
 
 def read_lines(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ from pitstop.checkpointing.store import file_sets
 from pitstop.checkpointing.store.model_files import check_model
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.leaves import Leaf, by_path, groups
-from pitstop.configs.values import Unfit, parse
+from pitstop.configs.values import InvalidValue, parse
 
 STATE_VERSION = 1
 """Newest version of trainer_state.json that is read."""
@@ -160,7 +160,7 @@ def check_setting(leaf: Leaf, value: Any, where: str) -> None:
         raise CheckpointError(f"{where}: {leaf.path} is {reprlib.repr(value)}")
     try:
         parse(leaf, value)
-    except Unfit as error:
+    except InvalidValue as error:
         raise CheckpointError(f"{where}: {leaf.path}: {error}") from None
 
 

@@ -15,7 +15,7 @@ from pitstop.cli.main import COMMANDS
 from support.cli import Cli, pitstop_process
 from support.housekeeping import make_run
 
-HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy", "pandas", "matplotlib"}
+HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy", "pandas", "matplotlib", "pydantic"}
 WATCH = """
 import sys
 from pitstop.cli.main import main
@@ -75,7 +75,7 @@ def test_looking_after_runs_needs_no_torch(arguments: list[str]) -> None:
     make_run(Path("checkpoints"), "another")
     code, imported = imported_by(*arguments)
     assert code == 0
-    assert imported == set()
+    assert imported <= {"pydantic"}  # Typer converts numbers by it
 
 
 def test_pitstop_alone_prints_help(pitstop: Cli) -> None:

@@ -162,7 +162,7 @@ def _download(model_id: str, settings: Settings, revision: str | None, patterns:
         RevisionNotFoundError,
     )
 
-    token = settings.hub.token.get_secret_value() if settings.hub.token else None
+    token = settings.hub.token_value
     try:
         return Path(
             snapshot_download(model_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"], token=token)

@@ -181,7 +181,7 @@ class _Reading:
             data.packing and self.packing,
             data.skip_bad_rows,
             split,
-            hub.token.get_secret_value() if hub.token else None,
+            hub.token_value,
         )
 
     def evaluation(self) -> Sequences:

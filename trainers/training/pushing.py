@@ -132,8 +132,8 @@ class Pusher:
     def _spawn(self) -> None:
         self._starts += 1
         environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        if self.settings.hub.token is not None:
-            environment["HF_TOKEN"] = self.settings.hub.token.get_secret_value()
+        if (token := self.settings.hub.token_value) is not None:
+            environment["HF_TOKEN"] = token
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", _MODULE],  # -P: no file of the current directory passes for a module

@@ -499,10 +499,8 @@ class _Training:
 
     def _after_out_of_memory(self) -> str:
         settings, shape = self.settings, self.sizing.shape
-        training = settings.training.model_copy(
-            update={"batch_size": shape.batch_size, "gradient_accumulation_steps": shape.accumulation}
-        )
-        ways = advice(settings.model_copy(update={"training": training}))
+        training = replace(settings.training, batch_size=shape.batch_size, gradient_accumulation_steps=shape.accumulation)
+        ways = advice(replace(settings, training=training))
         if self.run_dir is None:
             return ways
         number, saved = self.run_dir.ref, self.run_dir.store.list()

@@ -91,7 +91,7 @@ def scored(settings: EvaluationSettings, request: EvaluationRequest) -> Evaluati
     """The run's settings with as many scored examples as are asked for."""
     if request.score_examples == "run":
         return settings
-    return settings.model_copy(update={"score_examples": request.score_examples})
+    return replace(settings, score_examples=request.score_examples)
 
 
 def check_room(opened: OpenModel, data: Dataset) -> None:

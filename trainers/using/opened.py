@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +214,8 @@ def open_model(plan: ResumePlan, reporter: Reporter) -> OpenModel:
 
 def for_inference(settings: Settings, *, on_cuda: bool) -> Settings:
     """The settings without what only training needs and this machine may not have."""
-    model = settings.model.model_copy(update={"gradient_checkpointing": False, "use_fp16": settings.model.use_fp16 and on_cuda})
-    training = settings.training.model_copy(update={"optimizer": "adamw"})
-    return settings.model_copy(update={"model": model, "training": training})
+    model = replace(settings.model, gradient_checkpointing=False, use_fp16=settings.model.use_fp16 and on_cuda)
+    return replace(settings, model=model, training=replace(settings.training, optimizer="adamw"))
 
 
 def find_base(plan: ResumePlan, precision: Precision, reporter: Reporter) -> BaseOnDisk:

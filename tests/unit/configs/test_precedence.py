@@ -187,8 +187,7 @@ class TestResume:
         settings = loaded.settings
         assert (settings.lora.rank, settings.lora.alpha, settings.training.learning_rate) == (8, 64, 5e-5)
         assert settings.training.epochs == 15
-        assert settings.hub.token is not None
-        assert settings.hub.token.get_secret_value() == "hf_token"
+        assert settings.hub.token_value == "hf_token"
         assert loaded.sources["lora.rank"] == Source("run", "run_003/config.json")
         assert loaded.notes == []
 

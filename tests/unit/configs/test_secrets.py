@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from pitstop.configs import secrets
 from pitstop.configs.load import load_settings
-from pitstop.configs.secrets import HIDDEN, is_secret_name, mask
+from pitstop.configs.secrets import HIDDEN, Secret, is_secret_name, mask
 
 
 def test_given_values_and_the_shape_of_a_token_are_hidden() -> None:
@@ -40,6 +42,14 @@ def test_a_token_that_is_refused_is_hidden_too(monkeypatch: pytest.MonkeyPatch) 
 def test_secrets_of_other_tools_in_the_environment_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     assert mask("wandb 0123456789abcdef") == f"wandb {HIDDEN}"
+
+
+def test_a_secret_shows_its_value_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_remembered", set())
+    settings = load_settings(environ={"HF_TOKEN": "unusual-token-value"}).settings
+    assert settings.hub.token_value == "unusual-token-value" and settings.hub.token == Secret("unusual-token-value")
+    assert "unusual" not in f"{settings} {settings.hub.token} {settings.hub.token!r} {dataclasses.asdict(settings)}"
+    assert load_settings(environ={}).settings.hub.token_value is None
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "mlflow_tracking_password"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import Leaf, by_path, leaves, nearest_path
 from pitstop.configs.load import load_settings
-from pitstop.configs.values import Unfit, describe, parse
+from pitstop.configs.values import InvalidValue, describe, parse
 
 
 def value(path: str, raw: Any) -> Any:
@@ -20,7 +20,7 @@ def value(path: str, raw: Any) -> Any:
 
 
 def complaint(path: str, raw: Any) -> str:
-    with pytest.raises(Unfit) as caught:
+    with pytest.raises(InvalidValue) as caught:
         value(path, raw)
     return str(caught.value)
 
@@ -119,7 +119,7 @@ LATER = (
 def test_any_value_is_taken_or_refused_and_what_is_taken_makes_settings(leaf: Leaf, raw: Any) -> None:
     try:
         parsed = parse(leaf, raw)
-    except Unfit as error:
+    except InvalidValue as error:
         assert describe(leaf) in str(error)
         return
     if leaf.path in LATER:

@@ -100,7 +100,7 @@ def test_an_empty_file_sets_nothing() -> None:
 
 def test_a_token_in_a_file_is_used_and_never_shown() -> None:
     token = "hf_" + "x1Y2" * 8
-    assert load(f"hub: {{token: {token}}}").hub.token.get_secret_value() == token
+    assert load(f"hub: {{token: {token}}}").hub.token_value == token
     error = refused(f"hub: {{token: {token}, tokn: 1}}")
     assert token not in error.message + str(error.hint)
     assert token not in refused(f"hub: {{token: '{token} {token}'}}").message

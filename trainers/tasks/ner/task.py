@@ -106,7 +106,7 @@ class NerTask(TextTask):
     def _types_of_training_data(self) -> set[str]:
         """All types that occur there; what is malformed is reported when it is used."""
         hub = self.settings.hub
-        token = hub.token.get_secret_value() if hub.token else None
+        token = hub.token_value
         found: set[str] = set()
         try:
             for spec in self._training_data():

@@ -48,7 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
         plan = SimpleNamespace(
             run=SimpleNamespace(label=LABEL, path=tmp_path / "run_001"),
             info=SimpleNamespace(name="epoch_002", step=40),
-            settings=SimpleNamespace(training=TrainingSettings.model_construct(task=task)),
+            settings=SimpleNamespace(training=TrainingSettings(task=task)),
         )
 
         def images_of(opened: Opened, count: int, told: Any, **how: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from pitstop.cli.reports import hub_plan
 from pitstop.configs.load import load_settings
 from pitstop.configs.schema import HubSettings, Settings
+from pitstop.configs.secrets import Secret
 from support.cli import Cli
 
 NAME = "smollm2135-train-r16-a32-e5-20260101-120000"
@@ -31,7 +32,7 @@ def planned(**hub: Any) -> dict[str, Any]:
 
 
 def test_a_run_that_is_not_pushed_has_no_place() -> None:
-    assert hub_plan.push_plan(Settings(hub=HubSettings(username="me", token=TOKEN)), NAME) is None
+    assert hub_plan.push_plan(Settings(hub=HubSettings(username="me", token=Secret(TOKEN))), NAME) is None
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_run_that_is_not_pushed_has_no_place() -> None:
     ],
 )
 def test_the_repository_is_said_as_far_as_it_is_known(hub: dict[str, Any], repo: str | None, words: str) -> None:
-    plan = planned(token=TOKEN, **hub)
+    plan = planned(token=Secret(TOKEN), **hub)
     assert (plan["repo"], plan["missing"], hub_plan.in_words(plan)) == (repo, [], words)
     assert plan["private"] is hub.get("private", True)
 

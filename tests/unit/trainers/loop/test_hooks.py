@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.state.state import to_json
 from pitstop.configs.errors import CheckpointError
-from pitstop.configs.schema import TrainingSettings
+from pitstop.configs.schema import CheckpointSettings, TrainingSettings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
 from pitstop.trainers.loop.loop import Boundary, Plan
@@ -31,7 +31,7 @@ NAN = float("nan")
 
 
 def _settings(checkpoint: dict[str, Any] | None = None, **values: Any) -> TrainingSettings:
-    return TrainingSettings.model_validate({**values, "checkpoint": checkpoint or {}})
+    return TrainingSettings(**values, checkpoint=CheckpointSettings(**checkpoint or {}))
 
 
 def _boundary(step: int = 1, **values: Any) -> Boundary:

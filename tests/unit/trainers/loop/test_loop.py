@@ -76,7 +76,7 @@ def _loop(
 ) -> tuple[Loop, _Engine]:
     engine, signals = _Engine(), SignalFlag(announce=False)
     signals.pending = pending
-    chosen = TrainingSettings.model_validate({"epochs": 2, **settings})
+    chosen = TrainingSettings(**{"epochs": 2, **settings})
     sizing = Sizing(BatchShape(2, 1, 1), automatic=chosen.auto_batch_size)
     loop = Loop(engine, _data(count), chosen, sizing, progress or Progress(), [_Hook(act)], signals, _Saves())  # type: ignore[arg-type]
     return loop, engine

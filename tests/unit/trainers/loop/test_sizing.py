@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import DataSettings, ModelSettings, Settings, TrainingSettings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.sizing import Sizing, advice, smaller
 
@@ -45,13 +45,13 @@ def test_it_is_only_done_when_asked_for_and_told() -> None:
 
 
 def test_the_advice_names_only_what_is_not_turned_yet() -> None:
-    text = advice(Settings.model_validate({"training": {"batch_size": 4, "method": "lora"}}))
+    text = advice(Settings(training=TrainingSettings(batch_size=4, method="lora")))
     assert "--batch-size 2 --gradient-accumulation-steps 4" in text
     assert "--auto-batch-size" in text and "--gradient-checkpointing" in text
     assert "in a new run --max-length below 2048, --optimizer adamw_8bit, --method qlora or a smaller model" in text
-    least = {
-        "training": {"batch_size": 1, "method": "qlora", "optimizer": "adamw_8bit"},
-        "model": {"gradient_checkpointing": True},
-        "data": {"max_length": 512},
-    }
-    assert advice(Settings.model_validate(least)) == "use less memory: in a new run --max-length below 512 or a smaller model"
+    least = Settings(
+        training=TrainingSettings(batch_size=1, method="qlora", optimizer="adamw_8bit"),
+        model=ModelSettings(gradient_checkpointing=True),
+        data=DataSettings(max_length=512),
+    )
+    assert advice(least) == "use less memory: in a new run --max-length below 512 or a smaller model"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import ModelSettings, Settings
 from pitstop.trainers.machine import device
 from pitstop.trainers.machine.device import Precision, choose_precision
 
@@ -30,7 +30,7 @@ def test_the_answer_is_the_same_each_time() -> None:
 
 def test_float16_is_refused_on_the_cpu() -> None:
     with pytest.raises(SettingsError, match="USE_FP16 needs a CUDA device"):
-        choose_precision(Settings.model_validate({"model": {"use_fp16": True}}), CPU)
+        choose_precision(Settings(model=ModelSettings(use_fp16=True)), CPU)
 
 
 def test_mps_computes_in_float32() -> None:

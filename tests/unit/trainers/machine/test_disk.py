@@ -8,14 +8,14 @@ import pytest
 
 from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.configs.errors import ResourceError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import CheckpointSettings, Settings, TrainingSettings
 from pitstop.trainers.machine.disk import check_room, checkpoint_bytes
 
 MIB = 1 << 20
 
 
 def _settings(tmp_path: Path, keep_last_n: int | None = 3) -> Settings:
-    return Settings.model_validate({"training": {"checkpoint": {"base_dir": str(tmp_path), "keep_last_n": keep_last_n}}})
+    return Settings(training=TrainingSettings(checkpoint=CheckpointSettings(base_dir=str(tmp_path), keep_last_n=keep_last_n)))
 
 
 @pytest.mark.parametrize(("optimizer", "size"), [("adamw", 1_000_000 * 12 + MIB), ("adamw_8bit", int(1_000_000 * 6.1) + MIB)])

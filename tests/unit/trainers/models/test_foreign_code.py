@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pitstop.configs.errors import ModelError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import LoraSettings, ModelSettings, Settings
 from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, save_base
 from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import ModelSource, find_model
@@ -57,7 +57,7 @@ def _no_canary(tmp_path: Path) -> Iterator[None]:
 
 
 def found(directory: Path) -> ModelSource:
-    return find_model(Settings.model_validate({"model": {"id": str(directory)}}))
+    return find_model(Settings(model=ModelSettings(id=str(directory))))
 
 
 def refused(directory: Path) -> ModelError:
@@ -96,7 +96,7 @@ def test_the_plan_asks_nobody_whether_code_may_run(model: Path, monkeypatch: pyt
 
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked the user"))
     config(model, auto_map={"AutoModelForCausalLM": "evil.Model"})
-    assert _without_weights(Settings.model_validate({"model": {"id": str(model)}, "lora": {"rank": 2}}), found(model))
+    assert _without_weights(Settings(model=ModelSettings(id=str(model)), lora=LoraSettings(rank=2)), found(model))
 
 
 def test_a_tokenizer_that_is_code_is_refused(model: Path) -> None:

@@ -8,14 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 from pitstop.configs.errors import ModelError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import HubSettings, ModelSettings, Settings
+from pitstop.configs.secrets import Secret
 from pitstop.trainers.models import source
 from pitstop.trainers.models.demo_model import DEMO_MODEL_ID
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
 
 
 def _settings(model_id: str, **model: str) -> Settings:
-    return Settings.model_validate({"model": {"id": model_id, **model}})
+    return Settings(model=ModelSettings(id=model_id, **model))
 
 
 def _error(model_id: str, **model: str) -> ModelError:
@@ -87,7 +88,7 @@ def test_a_download_takes_the_revision_and_the_token_and_no_pickle(monkeypatch: 
         return str(tiny)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    settings = Settings.model_validate({"model": {"id": "owner/name", "revision": "v1"}, "hub": {"token": "hf_secret"}})
+    settings = Settings(model=ModelSettings(id="owner/name", revision="v1"), hub=HubSettings(token=Secret("hf_secret")))
     assert find_model(settings) == ModelSource("owner/name", tiny, tiny.name)
     [(model_id, options)] = asked
     assert (model_id, options["revision"], options["token"]) == ("owner/name", "v1", "hf_secret")
@@ -107,7 +108,7 @@ def test_a_known_base_is_fetched_at_its_commit_unless_the_settings_name_one(
 ) -> None:
     asked: list[object] = []
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda _, revision, **options: asked.append(revision) or str(tiny))
-    find_model(Settings.model_validate({"model": {"id": "owner/name", "revision": wanted}}), known)
+    find_model(_settings("owner/name", revision=wanted), known)
     assert asked == [asked_for]
 
 

@@ -17,7 +17,7 @@ from pitstop.checkpointing.state.snapshot import ModelBuffer, shards
 from pitstop.checkpointing.store import file_sets
 from pitstop.checkpointing.store.file_sets import Form
 from pitstop.configs.errors import CheckpointError, ModelError, SettingsError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import Settings, TrainingSettings
 from pitstop.trainers.loop.sizing import advice
 from pitstop.trainers.machine.disk import checkpoint_bytes
 from pitstop.trainers.models.base import BaseRecipe
@@ -150,7 +150,7 @@ def test_the_files_of_a_form_are_those_and_no_others() -> None:
 
 def test_what_full_training_needs_is_counted_by_the_parameter(tiny: Path) -> None:
     """Weight 4, gradient 4, moments 8, 16-bit copy 2, and on a CPU weight and moments once more in the save's buffers."""
-    settings = Settings.model_validate({"training": {"method": "full"}})
+    settings = Settings(training=TrainingSettings(method="full"))
     sizes = _Sizes.of(CausalLM().without_weights(ModelSource("tiny", tiny, None)), settings)
     assert sizes.whole and sizes.base_bytes == 0 and sizes.total == sizes.trainable
     assert _trained_bytes(settings, sizes, CPU) == sizes.trainable * (4 + 4 + 8 + 2 + 12)

@@ -22,7 +22,7 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.state.snapshot import Snapshot
 from pitstop.configs.errors import ResourceError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import CheckpointSettings, Settings, TrainingSettings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import Progress
@@ -93,7 +93,7 @@ class Bench:
             ema=None,
         )
         self.log = MetricsLog(self.run.metrics_path, self.disk)
-        settings = Settings.model_validate({"training": {"checkpoint": {"keep_last_n": 3, **checkpoint}}})
+        settings = Settings(training=TrainingSettings(checkpoint=CheckpointSettings(**{"keep_last_n": 3, **checkpoint})))
         settings_in_force = {"training": {"batch_size": 4, "gradient_accumulation_steps": 1}}
         identity = Identity({"base": "b"}, settings_in_force, {"versions": {"torch": "1"}})
         self.saver = Saver(engine, self.progress, settings, identity, Reporter(self.said), self.run, self.log)

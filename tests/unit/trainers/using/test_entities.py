@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pitstop.configs.errors import DataError, SettingsError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import NerSettings, Settings, TrainingSettings
 from pitstop.trainers.models.generation import Answer
 from pitstop.trainers.tasks.ner.task import NerTask
 from pitstop.trainers.tasks.sft import SftTask
@@ -27,8 +27,9 @@ GIVEN = {
 
 @pytest.fixture
 def opened(tokenizer: Any) -> Any:
-    settings = Settings.model_validate(
-        {"training": {"task": "ner"}, "ner": {"prompt": "Name each {type}: {text}", "entity_types": ["chemical", "cell_line"]}}
+    settings = Settings(
+        training=TrainingSettings(task="ner"),
+        ner=NerSettings(prompt="Name each {type}: {text}", entity_types=["chemical", "cell_line"]),
     )
     limit = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=400))
     return SimpleNamespace(task=NerTask(tokenizer, settings), model=SimpleNamespace(config=limit))

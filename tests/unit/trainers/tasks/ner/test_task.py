@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError, SettingsError
-from pitstop.configs.schema import Settings
+from pitstop.configs.schema import DataSettings, EvaluationSettings, NerSettings, Settings
 from pitstop.examples.medical_ner.render import render
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
@@ -35,8 +35,9 @@ ASPIRIN = {"id": "1", "text": "Aspirin eased her pain.", "entities": {"chemical"
 
 
 def _settings(train: Sequence[str | Path] = (), **groups: Any) -> Settings:
-    data = {"train": [str(spec) for spec in train], **groups.pop("data", {})}
-    return Settings.model_validate({"data": data, **groups})
+    kinds = {"data": DataSettings, "evaluation": EvaluationSettings, "ner": NerSettings}
+    groups["data"] = {"train": [str(spec) for spec in train], **groups.get("data", {})}
+    return Settings(**{name: kinds[name](**values) for name, values in groups.items()})
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
