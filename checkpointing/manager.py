@@ -24,7 +24,7 @@ from pitstop.checkpointing.disk.storage import failed_save
 from pitstop.checkpointing.runs import retention, run_summary
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
-from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.runs.run_directory import MetadataChanges, RunDirectory
 from pitstop.checkpointing.runs.runs_list import list_all_runs, split_base, unfinished_run
 from pitstop.checkpointing.state import training_state, versions, weights
 from pitstop.checkpointing.state.training_state import Optimizers, Parts, Saved, Schedulers
@@ -122,7 +122,7 @@ class CheckpointManager:
     @property
     def metadata(self) -> dict[str, Any]:
         """metadata.json as it is now. ``CheckpointError`` where it is damaged."""
-        return self.run.metadata()
+        return dict(self.run.metadata().content)
 
     @property
     def experiment_name(self) -> str | None:
@@ -162,8 +162,8 @@ class CheckpointManager:
         self._own()
         base = weights.base_of(weights.unwrapped(model))
         bases = BaseModels(self.run.base_dir, self.run.storage)
-        saved_digest, recorded = bases.digest_of(self.run_dir), self.metadata.get("base_model") or {}
-        if saved_digest is not None and base.frozen_digest() == recorded.get("frozen"):
+        saved_digest, recorded = bases.digest_of(self.run_dir), self.run.metadata().base_model
+        if saved_digest is not None and base.frozen_digest() == recorded.frozen:
             return bases.base_location(self.run_dir)
         digest = base.digest()
         if saved_digest is not None and saved_digest != digest:
@@ -266,13 +266,13 @@ class CheckpointManager:
             settings = replaced(settings, f"training.checkpoint.{key}", value)
         return portable_settings(settings)
 
-    def _facts(self, info: CheckpointInfo, model: torch.nn.Module) -> dict[str, Any]:
-        metadata = self.metadata
-        progress = {**(metadata.get("progress") or {}), "step": info.step, "epoch": info.epoch}
-        facts: dict[str, Any] = {"status": "running", "progress": progress}
+    def _facts(self, info: CheckpointInfo, model: torch.nn.Module) -> MetadataChanges:
+        metadata = self.run.metadata()
+        progress = {**metadata.progress.content, "step": info.step, "epoch": info.epoch}
+        facts: MetadataChanges = {"status": "running", "progress": progress}
         if weights.is_peft(model):
-            facts["method"] = metadata.get("method") or "lora"
-            facts["lora_config"] = metadata.get("lora_config") or run_summary.adapter_config(info)
+            facts["method"] = metadata.method or "lora"
+            facts["lora_config"] = metadata.lora_config or run_summary.adapter_config(info)
         return facts
 
     @contextlib.contextmanager
@@ -299,7 +299,7 @@ class CheckpointManager:
     def note_progress(self, **values: Any) -> None:
         """Put how far the training is to go on record: ``total_steps`` and ``total_epochs``, for ``pitstop list-runs``."""
         self._own()
-        self.run.update_metadata({"progress": {**(self.metadata.get("progress") or {}), **values}, "status": "running"})
+        self.run.update_metadata({"progress": {**self.run.metadata().progress.content, **values}, "status": "running"})
 
     # Loading
 
@@ -310,15 +310,15 @@ class CheckpointManager:
         ``model`` it is loaded into that, and names, shapes and types must fit. ``CheckpointError`` where there is no base, or it is
         damaged or does not fit.
         """
-        described = self.metadata.get("base_model") or {}
+        recorded = self.run.metadata().base_model
         bases = BaseModels(self.run.base_dir)
-        path = bases.base_path(self.run_dir, described.get("digest"))
-        tensors = weights.read_base(path, described.get("names") or {}, described.get("aliases") or {})
+        path = bases.base_path(self.run_dir, recorded.digest)
+        tensors = weights.read_base(path, recorded.names, recorded.aliases)
         if model is not None:
             inner = weights.unwrapped(model)
             weights.check_fit(inner, tensors, path)
             inner.load_state_dict(tensors, strict=False)
-        return {"state_dict": tensors, "path": path, "digest": described.get("digest")}
+        return {"state_dict": tensors, "path": path, "digest": recorded.digest}
 
     def load_lora_weights(self, epoch: int | None = None, *, load_best: bool = False, load_last: bool = False) -> dict[str, Any]:
         """One checkpoint, every byte verified: of ``epoch``, the best, or (also where nothing is said) the last.
@@ -494,7 +494,7 @@ class CheckpointManager:
             raise SettingsError(f"status is '{status}'; a run ends as one of {', '.join(FINISHED)}")
         self._own()
         self._log.sync()
-        self.run.sync_checkpoints({"status": status, **({"status_reason": reason} if reason else {})})
+        self.run.sync_checkpoints({"status": status, "status_reason": reason} if reason else {"status": status})
         self.close()
 
     def close(self) -> None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,19 +94,9 @@ def dependents(run: RunDirectory) -> dict[str, list[str]]:
     if not run.group:
         return {}
     labels: dict[str, list[str]] = {}
-    for label, record in _standing(run.base_dir):
-        checkpoint = record.get("checkpoint")
+    for record in list_runs(run.base_dir):
+        origin = RunDirectory(Path(record.path)).readable_metadata().base_model.origin
         # The name too: a number that was freed may belong to another run now.
-        if record.get("run") == run.label and record.get("name") == run.name and isinstance(checkpoint, str):
-            labels.setdefault(checkpoint, []).append(label)
+        if origin.run == run.label and origin.name == run.name and origin.checkpoint is not None:
+            labels.setdefault(origin.checkpoint, []).append(record.run)
     return labels
-
-
-def _standing(base_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for listed in list_runs(base_dir):
-        try:
-            record = at(RunDirectory(Path(listed.path)).metadata(), f"base_model.{FROM}")
-        except CheckpointError:
-            continue
-        if isinstance(record, dict):
-            yield listed.run, record

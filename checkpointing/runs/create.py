@@ -15,8 +15,7 @@ from typing import Any
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import LocalStorage, Storage, failed_save, links_unsupported, make_directories
 from pitstop.checkpointing.runs import name_links
-from pitstop.checkpointing.runs.listing import INTERRUPTED
-from pitstop.checkpointing.runs.metadata import initial_metadata, json_bytes, plain_number
+from pitstop.checkpointing.runs.metadata import INTERRUPTED, Metadata, json_bytes
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import PitstopError, RunError
 
@@ -87,11 +86,11 @@ def install_run(
             label = f"{group}/{path.name}" if group else path.name
             named = staged.with_name(path.name)  # what is told of a run depends on its number
             disk.rename(staged, named)
-            content = _describe_staged(RunDirectory(named, disk), metadata)
+            document = _describe_staged(RunDirectory(named, disk), metadata)
             _drop_stale_names(disk, base, label)
             entry = _claim_name(disk, base / layout.BY_NAME, name, f"../{label}")
             undo.append(lambda: disk.unlink(entry))
-            disk.write_file(named / layout.METADATA, json_bytes({**content, "name": entry.name}))
+            disk.write_file(named / layout.METADATA, document.changed({"name": entry.name}).to_bytes())
             for directory in (named, named.parent, base / layout.BY_NAME):
                 disk.sync_directory(directory)
             disk.rename(named, path)
@@ -108,14 +107,12 @@ def install_run(
     return RunDirectory(path, disk)
 
 
-def _describe_staged(run: RunDirectory, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_staged(run: RunDirectory, metadata: Mapping[str, Any]) -> Metadata:
     infos = run.store.list()
     run.store.repair_pointers()
-    content = initial_metadata(run.number, run.path.name, run.config(), datetime.now().astimezone())
-    content |= {"status": INTERRUPTED, **metadata, **run.checkpoint_keys(infos)}
-    if infos:
-        content["progress"] = {**content["progress"], "step": infos[-1].step, "epoch": plain_number(infos[-1].epoch)}
-    return content
+    initial = Metadata.initial(run.number, run.path.name, run.config(), datetime.now().astimezone())
+    document = initial.changed({"status": INTERRUPTED, **metadata, **run.checkpoint_changes(infos)})
+    return document.standing_at(infos[-1] if infos else None)
 
 
 def _claim(directory: Path, storage: Storage, name: str, number: int | None, claimed: list[Path]) -> RunDirectory:
@@ -169,10 +166,10 @@ def _fill(
 ) -> None:
     for directory in (layout.weights_directory(run.path), run.logs_dir):
         storage.make_directory(directory)
-    content = {**initial_metadata(run.number, name, config, moment), **metadata}
-    content |= {"run_number": run.number, "name": name}
+    initial = Metadata.initial(run.number, name, config, moment)
     storage.write_file(run.path / layout.CONFIG, json_bytes(config))
-    storage.write_file(run.path / layout.METADATA, json_bytes(content))
+    document = initial.changed({**metadata, "run_number": run.number, "name": name})
+    storage.write_file(run.path / layout.METADATA, document.to_bytes())
     storage.sync_directory(run.path)
     storage.sync_directory(run.path.parent)
 

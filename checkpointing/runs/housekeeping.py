@@ -8,7 +8,6 @@ there in full or no longer listed. What a crash leaves of it goes with the next 
 # ruff: noqa: PTH208
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +17,12 @@ from pathlib import Path
 from pitstop.checkpointing.disk import inspection, layout, locking
 from pitstop.checkpointing.disk.inspection import DamagedError, tree_files
 from pitstop.checkpointing.disk.manifest import ManifestError, NewerFormatError
-from pitstop.checkpointing.disk.storage import TEMPORARY_PREFIX, TRASH_PREFIX, LocalStorage, Storage, read_regular_file, to_trash
+from pitstop.checkpointing.disk.storage import TEMPORARY_PREFIX, TRASH_PREFIX, LocalStorage, Storage, to_trash
 from pitstop.checkpointing.runs import name_links, retention
 from pitstop.checkpointing.runs.base_models import BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.base_runs import dependents
 from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.metadata import read_head
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
 
@@ -153,9 +153,9 @@ def _digests_needed(models: BaseModels, without: str) -> set[str]:
 def _digests_on_record(run: RunDirectory) -> Iterator[str]:
     """What the metadata says; where that is lost, what the checkpoints say they were trained on."""
     try:
-        base = run.metadata().get("base_model")
-        if isinstance(base, dict) and base.get("saved") is not False and isinstance(base.get("digest"), str):
-            yield base["digest"]
+        base = run.metadata().base_model
+        if base.saved is not False and base.digest is not None:
+            yield base.digest
         return
     except CheckpointError:
         pass
@@ -240,9 +240,7 @@ def _refuse_damaged(run: RunDirectory, going: Sequence[str]) -> None:
 
 def _record(run: RunDirectory, outcome: Outcome) -> None:
     """Let the metadata list what is there: a run whose last pruning died before this is put right too."""
-    listed = run.metadata().get("checkpoints")
-    names = [entry.get("name") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    if names == [info.name for info in run.store.list()]:
+    if [entry.name for entry in run.metadata().checkpoints] == [info.name for info in run.store.list()]:
         return
     try:
         run.sync_checkpoints()
@@ -415,11 +413,5 @@ def left_of_deletion(base_dir: Path, ref: str) -> bool:
 def _trashed_names(base: Path) -> set[str]:
     """The names of runs of which only trash is left, as far as their metadata can still be read."""
     places = (base, base / layout.BASE_TRAINING)
-    return {_name_in(trash) for place in places for trash in _named(place, (f"{TRASH_PREFIX}run_",))}
-
-
-def _name_in(trash: Path) -> str:
-    try:
-        return str(json.loads(read_regular_file(trash / layout.METADATA))["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    trash = [path for place in places for path in _named(place, (f"{TRASH_PREFIX}run_",))]
+    return {name for path in trash if (name := read_head(str(path)).name)}

@@ -22,7 +22,7 @@ def portable_config(run: RunDirectory) -> dict[str, Any]:
 def portable_metadata(run: RunDirectory) -> dict[str, Any]:
     """The part of metadata.json that another machine needs, without machine paths."""
     metadata = run.metadata()
-    return {key: _without_paths(metadata.get(key)) for key in METADATA_KEYS}
+    return {key: _without_paths(metadata.content.get(key)) for key in METADATA_KEYS}
 
 
 def _without_paths(value: Any) -> Any:

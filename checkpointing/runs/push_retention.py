@@ -12,8 +12,11 @@ from pitstop.checkpointing.store.store import choose_best
 
 def superseded(run: RunDirectory, entries: Iterable[Entry]) -> list[Entry]:
     """Those of ``entries`` that belong to a line of the run which a later resume from an older checkpoint left."""
-    records = [record for record in run.metadata().get("resumes") or [] if isinstance(record, dict)]
-    resumes = [(datetime.fromisoformat(record["at"]), record["step"]) for record in records if {"at", "step"} <= record.keys()]
+    resumes = [
+        (datetime.fromisoformat(resume.at), resume.step)
+        for resume in run.metadata().resumes
+        if resume.at and resume.step is not None
+    ]
     return [entry for entry in entries if any(moment > entry.order[1] and entry.step > step for moment, step in resumes)]
 
 

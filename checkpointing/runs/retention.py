@@ -23,8 +23,8 @@ def pins(run: RunDirectory, *, uploads: bool = True) -> dict[str, tuple[str, ...
     infos = run.store.list()
     names = {info.name for info in infos}
     reasons = run.store.pins(infos)
-    origin = run.last_resume().get("checkpoint")
-    if isinstance(origin, str) and origin in names:
+    origin = run.last_resume().checkpoint
+    if origin is not None and origin in names:
         reasons.setdefault(origin, []).append("resumed from")
     for name, labels in dependents(run).items():
         if name in names:

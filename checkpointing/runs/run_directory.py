@@ -6,22 +6,46 @@ import functools
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
 from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, failed_save, read_regular_file
 from pitstop.checkpointing.runs import link_guard, name_links
-from pitstop.checkpointing.runs.listing import INTERRUPTED, MAX_BYTES, effective_status
-from pitstop.checkpointing.runs.metadata import initial_metadata, json_bytes, now_text, plain_number
-from pitstop.checkpointing.store.portable_paths import full_settings, known_places
+from pitstop.checkpointing.runs.listing import effective_status
+from pitstop.checkpointing.runs.metadata import (
+    INTERRUPTED,
+    MAX_BYTES,
+    Metadata,
+    RecordedBest,
+    RecordedCheckpoint,
+    RecordedResume,
+    plain_number,
+)
+from pitstop.checkpointing.store.portable_paths import full_settings
 from pitstop.checkpointing.store.store import CheckpointStore, choose_best, free_name
 from pitstop.configs.errors import CheckpointError, RunError
+
+
+class MetadataChanges(TypedDict, total=False):
+    """What running code changes of metadata.json, as JSON holds it."""
+
+    status: str
+    status_reason: str
+    method: str | None
+    progress: Mapping[str, float | None]
+    checkpoints: Sequence[Mapping[str, Any]]
+    best_checkpoint: Mapping[str, Any] | None
+    lora_config: Mapping[str, Any]
+    base_model: Mapping[str, Any]
+    resumes: Sequence[Mapping[str, Any]]
+    trackers: Mapping[str, Mapping[str, str]]
+    batch_size_changes: Sequence[Mapping[str, Any]]
 
 
 class RunDirectory:
@@ -96,10 +120,10 @@ class RunDirectory:
 
     def with_full_paths(self, settings: dict[str, Any], info: CheckpointInfo) -> dict[str, Any]:
         """``settings`` as the checkpoint ``info`` holds them, with the paths of this machine as far as the run knows them."""
-        resumes, config = self._resumes(), {}
+        config = {}
         with suppress(CheckpointError):  # lost: what the checkpoint says must do
             config = self.config()
-        return full_settings(settings, known_places(config, resumes, info.name, info.step))
+        return full_settings(settings, self.readable_metadata().paths(config, info.name, info.step))
 
     def with_last_changes(self, settings: dict[str, Any], checkpoint: str) -> dict[str, Any]:
         """``settings`` of ``checkpoint`` with what the last resume changed, if that went on from there and saved nothing since."""
@@ -108,41 +132,36 @@ class RunDirectory:
                 settings = replaced(settings, path, pair[-1])
         return settings
 
-    def last_changes(self, checkpoint: str) -> dict[str, Any]:
-        """What the last resume changed, as {setting: [old, new]}, if it started from ``checkpoint``; unchecked."""
-        last = self.last_resume()
-        changes = last.get("changes")
-        return changes if last.get("checkpoint") == checkpoint and isinstance(changes, dict) else {}
+    def last_changes(self, checkpoint: str) -> Mapping[str, Any]:
+        """What the last resume changed, as {setting: [old, new]}, if it started from ``checkpoint``; the pairs are unchecked."""
+        resume = self.last_resume()
+        return resume.changes if resume.checkpoint == checkpoint else {}
 
-    def _resumes(self) -> list[Any]:
-        try:
-            resumes = self.metadata().get("resumes")
-        except CheckpointError:
-            return []
-        return resumes if isinstance(resumes, list) else []
-
-    def last_resume(self) -> dict[str, Any]:
-        """What is on record of the newest resume, unchecked; {} where there is none."""
-        last = next(reversed(self._resumes()), None)
-        return last if isinstance(last, dict) else {}
+    def last_resume(self) -> RecordedResume:
+        """What is on record of the newest resume; empty where there is none."""
+        return next(reversed(self.readable_metadata().resumes), RecordedResume())
 
     # What is known of it
 
     @property
     def name(self) -> str:
         """The run's unique name; its directory's name where the metadata is lost."""
-        try:
-            return str(self.metadata().get("name") or self.path.name)
-        except CheckpointError:
-            return self.path.name
+        return self.readable_metadata().name or self.path.name
 
     def config(self) -> dict[str, Any]:
         """The settings of the start. ``CheckpointError`` when config.json is missing or damaged."""
         return self._read_json(layout.CONFIG, "the settings that the run started with are lost; start a new run")
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> Metadata:
         """metadata.json. ``CheckpointError`` when it is missing or damaged; ``rebuild_metadata`` helps then."""
-        return self._read_json(layout.METADATA, f"`pitstop resume {self.label}` rebuilds it from the checkpoints")
+        return Metadata(self._read_json(layout.METADATA, f"`pitstop resume {self.label}` rebuilds it from the checkpoints"))
+
+    def readable_metadata(self) -> Metadata:
+        """metadata.json; empty where it is missing or damaged."""
+        try:
+            return self.metadata()
+        except CheckpointError:
+            return Metadata()
 
     def _read_json(self, name: str, hint: str) -> dict[str, Any]:
         path = self.path / name
@@ -158,10 +177,7 @@ class RunDirectory:
 
     def status(self) -> str:
         """The status as it is now: ``interrupted`` where the file says ``running`` but no process holds the lock."""
-        try:
-            return effective_status(str(self.path), self.metadata())
-        except CheckpointError:
-            return effective_status(str(self.path), {})
+        return effective_status(str(self.path), self.readable_metadata())
 
     def check_made_by_train(self, command: str, hint: str) -> None:
         """``RunError`` for a run that a program made through the Python API: ``command`` needs settings that it does not have."""
@@ -174,66 +190,56 @@ class RunDirectory:
 
     # Changing it
 
-    def update_metadata(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+    def update_metadata(self, changes: MetadataChanges) -> Metadata:
         """Replace top-level keys of metadata.json, durably and in one step; returns the whole. ``ResourceError``."""
         with self._updating:
-            metadata = {**self.metadata(), **changes, "updated_at": now_text()}
-            self._write_json(layout.METADATA, metadata)
+            metadata = self.metadata().changed({**changes, "updated_at": _time_text()})
+            self._write_metadata(metadata)
             return metadata
 
-    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        path = self.path / name
+    def _write_metadata(self, metadata: Metadata) -> None:
+        path = self.path / layout.METADATA
         try:
-            atomic_write(self._storage, path, json_bytes(content))
+            atomic_write(self._storage, path, metadata.to_bytes())
         except OSError as error:
             raise failed_save(path, error) from error
 
-    def record_checkpoint(self, info: CheckpointInfo, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def record_checkpoint(self, info: CheckpointInfo, changes: MetadataChanges | None = None) -> Metadata:
         """Put a checkpoint just committed on record, with other ``changes`` in the same write; returns the metadata."""
         infos = [earlier for earlier in self.store.list() if earlier.name != info.name]
         infos = sorted([*infos, info], key=lambda checkpoint: checkpoint.order)
-        return self.update_metadata({**self.checkpoint_keys(infos), **(changes or {})})
+        return self.update_metadata({**self.checkpoint_changes(infos), **(changes or {})})
 
-    def sync_checkpoints(self, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def sync_checkpoints(self, changes: MetadataChanges | None = None) -> Metadata:
         """Make ``checkpoints`` and ``best_checkpoint`` say what the store holds; returns the metadata."""
-        return self.update_metadata({**self.checkpoint_keys(self.store.list()), **(changes or {})})
+        return self.update_metadata({**self.checkpoint_changes(self.store.list()), **(changes or {})})
 
-    def record_resume(self, info: CheckpointInfo, changes: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        """Add to ``resumes``: when, from which checkpoint, ``changes`` as {setting: [old, new]}, and what else is given."""
+    def record_resume(self, info: CheckpointInfo, changes: Mapping[str, Any], **details: Any) -> Metadata:
+        """Add to ``resumes``: when, from which checkpoint, ``changes`` as {setting: [old, new]}, and further ``details``."""
         at = datetime.now().astimezone().isoformat()  # to the microsecond, as checkpoints are dated
         entry = {"at": at, "checkpoint": info.name, "step": info.step, "epoch": plain_number(info.epoch)}
         entry["changes"] = {setting: list(pair) for setting, pair in changes.items()}
         with self._updating:
-            resumes = self.metadata().get("resumes")
-            return self.update_metadata({"resumes": [*(resumes if isinstance(resumes, list) else []), {**entry, **more}]})
+            resumes = [resume.content for resume in self.metadata().resumes]
+            return self.update_metadata({"resumes": [*resumes, {**entry, **details}]})
 
-    def checkpoint_keys(self, infos: list[CheckpointInfo]) -> dict[str, Any]:
-        """``checkpoints`` and ``best_checkpoint`` of metadata.json for the checkpoints ``infos``."""
-        return {"checkpoints": [self.entry(info) for info in infos], "best_checkpoint": self.best_entry(infos)}
-
-    def best_entry(self, infos: list[CheckpointInfo]) -> dict[str, Any] | None:
-        """What metadata.json says of the best one of ``infos``; None where none has a metric to go by."""
-        chosen = choose_best(infos, self.store.monitor, self.store.mode)
-        if chosen is None:
-            return None
-        info, metric, mode = chosen
-        best = {**self.entry(info), "metric": metric, "mode": mode, "value": info.metrics[metric]}
-        del best["size"], best["saved_at"]
-        return best
-
-    def entry(self, info: CheckpointInfo) -> dict[str, Any]:
-        """What metadata.json says of one checkpoint."""
+    def checkpoint_changes(self, infos: list[CheckpointInfo]) -> MetadataChanges:
+        """What a change of the checkpoints to ``infos`` changes in metadata.json."""
+        best = self.best_entry(infos)
         return {
-            "name": info.name,
-            "epoch": plain_number(info.epoch),
-            "step": info.step,
-            "path": info.path.relative_to(self.base_dir).as_posix(),
-            "metrics": dict(info.metrics),
-            "saved_at": info.saved_at.isoformat(),
-            "size": info.size,
+            "checkpoints": [RecordedCheckpoint.of(info, self.base_dir).content for info in infos],
+            "best_checkpoint": None if best is None else best.content,
         }
 
-    def rebuild_metadata(self) -> dict[str, Any]:
+    def best_entry(self, infos: list[CheckpointInfo]) -> RecordedBest | None:
+        """What metadata.json says of the best one of ``infos``; None where none has a metric to go by."""
+        choice = choose_best(infos, self.store.monitor, self.store.mode)
+        if choice is None:
+            return None
+        info, metric, mode = choice
+        return RecordedBest.by(metric, mode, RecordedCheckpoint.of(info, self.base_dir))
+
+    def rebuild_metadata(self) -> Metadata:
         """Write metadata.json anew from config.json and the checkpoints; a damaged one is kept beside it.
 
         What only the lost file knew (environment, resumes) comes back empty. ``CheckpointError`` when config.json is lost too.
@@ -245,13 +251,11 @@ class RunDirectory:
             if os.path.lexists(path):
                 self._storage.rename(path, free_name(path.with_name(f"{layout.METADATA}.damaged")))
             started = datetime.fromtimestamp((self.path / layout.CONFIG).stat().st_mtime).astimezone()
-            entry = next(iter(name_links.entries(self.base_dir, self.label)), None)  # its name by the links in by-name
-            name = entry.name if entry is not None else self.path.name
-            metadata = initial_metadata(self.number, name, config, started)
-            metadata |= {"status": INTERRUPTED, "rebuilt_at": now_text(), **self.checkpoint_keys(infos)}
-            if infos:
-                metadata["progress"] = {**metadata["progress"], "step": infos[-1].step, "epoch": plain_number(infos[-1].epoch)}
-            self._write_json(layout.METADATA, metadata)
+            link = next(iter(name_links.entries(self.base_dir, self.label)), self.path)  # its name by the links in by-name
+            metadata = Metadata.initial(self.number, link.name, config, started)
+            metadata = metadata.changed({"status": INTERRUPTED, "rebuilt_at": _time_text(), **self.checkpoint_changes(infos)})
+            metadata = metadata.standing_at(infos[-1] if infos else None)
+            self._write_metadata(metadata)
         return metadata
 
     # Having it to oneself
@@ -279,3 +283,7 @@ def _settings_in(info: CheckpointInfo) -> dict[str, Any] | None:
         return None
     settings = content.get("settings") if isinstance(content, dict) else None
     return settings if isinstance(settings, dict) else None
+
+
+def _time_text() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -8,6 +8,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
+from pitstop.checkpointing.runs.metadata import RecordedCheckpoint
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.configs.shown import human_size
@@ -15,29 +16,29 @@ from pitstop.configs.shown import human_size
 
 def checkpoints(run: RunDirectory) -> list[dict[str, Any]]:
     """The whole checkpoints by step, as metadata.json lists them."""
-    return [run.entry(info) for info in run.store.list()]
+    return [dict(RecordedCheckpoint.of(info, run.base_dir).content) for info in run.store.list()]
 
 
 def best(run: RunDirectory) -> dict[str, Any] | None:
     """The best checkpoint with the metric that it was chosen by; None where none has a metric."""
-    return run.best_entry(run.store.list())
+    entry = run.best_entry(run.store.list())
+    return None if entry is None else dict(entry.content)
 
 
 def text(run: RunDirectory) -> str:
     """The run in a few lines."""
     metadata = run.metadata()
     infos = run.store.list()
-    chosen = run.best_entry(infos)
-    progress = metadata.get("progress") or {}
+    best = run.best_entry(infos)
     lines = [
-        f"Run {run.number}: {metadata.get('name')} ({run.status()})",
-        f"  experiment   {metadata.get('experiment_name') or '-'}",
-        f"  created      {metadata.get('created_at')}",
-        f"  progress     step {progress.get('step', 0)}, epoch {progress.get('epoch', 0):g}",
+        f"Run {run.number}: {metadata.name} ({run.status()})",
+        f"  experiment   {metadata.experiment_name or '-'}",
+        f"  created      {metadata.created_at}",
+        f"  progress     step {metadata.progress.step or 0}, epoch {metadata.progress.epoch or 0:g}",
         f"  checkpoints  {len(infos)} ({human_size(sum(info.size for info in infos))}) in {run.store.directory}",
     ]
     for info in infos:
-        mark = "  ← best" if chosen is not None and info.name == chosen["name"] else ""
+        mark = "  ← best" if best is not None and info.name == best.name else ""
         metrics = " ".join(
             f"{name}={'nan' if value is None else format(value, '.4g')}" for name, value in sorted(info.metrics.items())
         )

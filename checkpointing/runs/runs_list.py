@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.runs.listing import INTERRUPTED, RunRecord, list_runs
+from pitstop.checkpointing.runs.listing import RunRecord, list_runs
+from pitstop.checkpointing.runs.metadata import INTERRUPTED
 
 
 def list_all_runs(base_dir: Path | str = "checkpoints") -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pitstop.checkpointing.disk import inspection, layout
 from pitstop.checkpointing.disk.inspection import content_problems, is_real_directory, summary
@@ -14,7 +13,7 @@ from pitstop.checkpointing.disk.manifest import NewerFormatError
 from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, LINKED, REFERENCE, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.listing import list_runs
-from pitstop.checkpointing.runs.metadata import METADATA_VERSION
+from pitstop.checkpointing.runs.metadata import FORMAT_VERSION
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import CheckpointError
@@ -57,7 +56,7 @@ class Verifier:
 
     def run(self, run: RunDirectory) -> Iterator[Part]:
         """The checkpoints of ``run``, its base model, and whether its JSON files can be read."""
-        for part in (_json(run, layout.CONFIG, run.config), _json(run, layout.METADATA, run.metadata)):
+        for part in (_json_part(run, layout.CONFIG, run.config), _json_part(run, layout.METADATA, lambda: _check_version(run))):
             if run.path.is_dir():  # else it was deleted meanwhile, which is no damage
                 yield part
         for name in CheckpointStore(layout.weights_directory(run.path)).names():
@@ -129,14 +128,13 @@ def notes(run: RunDirectory) -> list[str]:
     """What is not as it should be and costs nothing: pointers and lists that the next ``resume`` puts right."""
     if run.is_locked():
         return []  # its training moves them all the time
+    metadata = run.readable_metadata()
     try:
-        metadata = _or_empty(run.metadata)
         wanted = run.store.wanted_pointers(run.store.list())
     except CheckpointError:
         return []  # told as a part
     said = [_pointer_note(run, which, name) for which, name in wanted.items()]
-    listed = metadata.get("checkpoints")
-    names = [str(entry.get("name")) for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    names = [str(checkpoint.name) for checkpoint in metadata.checkpoints]
     there = set(run.store.names())
     said += [f"metadata.json lists {name}, which is not there" for name in names if name not in there]
     return [f"{run.label}: {text}; the next `pitstop resume` repairs that" for text in said if text]
@@ -151,11 +149,10 @@ def _pointer_note(run: RunDirectory, which: str, wanted: str | None) -> str | No
     return f"{which} {leads}" + (f", should point at {wanted}" if wanted else "")
 
 
-def _json(run: RunDirectory, name: str, read: Callable[[], dict[str, Any]]) -> Part:
+def _json_part(run: RunDirectory, name: str, read: Callable[[], object]) -> Part:
     path = run.path / name
     try:
-        content = read()
-        _refuse_newer(path, content)
+        read()
         return Part(run.label, name, path, OK, path.stat().st_size)
     except FileNotFoundError:
         return Part(run.label, name, path, DAMAGED, None, f"{path} is missing")
@@ -163,11 +160,11 @@ def _json(run: RunDirectory, name: str, read: Callable[[], dict[str, Any]]) -> P
         return _bad(run.label, name, path, error)
 
 
-def _refuse_newer(path: Path, content: dict[str, Any]) -> None:
-    version = content.get("format_version")
-    if path.name == layout.METADATA and isinstance(version, int) and version > METADATA_VERSION:
+def _check_version(run: RunDirectory) -> None:
+    version = run.metadata().format_version
+    if version is not None and version > FORMAT_VERSION:
         raise NewerFormatError(
-            f"{path}: in format {version}; this pitstop reads formats up to {METADATA_VERSION}",
+            f"{run.path / layout.METADATA}: in format {version}; this pitstop reads formats up to {FORMAT_VERSION}",
             hint="upgrade: pip install --upgrade pitstop",
         )
 
@@ -180,14 +177,6 @@ def _bad(label: str, what: str, path: Path, error: CheckpointError) -> Part:
 
 
 def _should_have_base(run: RunDirectory) -> bool:
-    metadata = _or_empty(run.metadata)
-    base = metadata.get("base_model")
+    metadata = run.readable_metadata()
     # Before its first step a run may not have got its links yet.
-    return run.path.is_dir() and metadata.get("status") != "created" and isinstance(base, dict) and base.get("saved") is True
-
-
-def _or_empty(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return read()
-    except CheckpointError:
-        return {}
+    return run.path.is_dir() and metadata.status != "created" and metadata.base_model.saved is True

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.configs.datasets import split_weight
 from pitstop.configs.paths import PATHS
@@ -54,41 +53,10 @@ def full_settings(settings: Mapping[str, Any], places: Iterable[Mapping[str, Any
     ``places`` are settings by dotted path, the likeliest first. Of each setting the first value is taken whose portable form is
     the checkpoint's; where there is none the checkpoint's stays. What ``places`` hold besides is ignored.
     """
-    known = list(places)
+    candidates = list(places)
     for path in PATHS:
         value = at(settings, path)
-        fitting = (place[path] for place in known if path in place and portable_value(place[path]) == value)
+        fitting = (place[path] for place in candidates if path in place and portable_value(place[path]) == value)
         if value is not None:
             settings = replaced(settings, path, next(fitting, value))
     return dict(settings)
-
-
-def known_places(config: Mapping[str, Any], resumes: Any, checkpoint: str, step: int) -> Iterator[dict[str, Any]]:
-    """The values that ``PATHS`` had in a run, by dotted path; first those that were in force when ``checkpoint`` was saved.
-
-    ``config`` is config.json, ``resumes`` what metadata.json holds under that key, unchecked. A resume led to the checkpoint if
-    it started from an earlier one that was not left again for one still earlier: each sets aside what came after its start.
-    """
-    entries = [entry for entry in resumes if isinstance(entry, dict)] if isinstance(resumes, list) else []
-    reached = _moment(step, checkpoint)
-    others: list[dict[str, Any]] = []
-    for entry in reversed(entries):
-        started = _moment(entry.get("step"), entry.get("checkpoint"))
-        if started < reached:
-            reached = started
-            yield _changed(entry)
-        else:
-            others.append(_changed(entry))
-    yield {path: at(config, path) for path in PATHS}
-    yield from others
-
-
-def _moment(step: Any, checkpoint: Any) -> tuple[float, bool]:
-    """When a checkpoint was saved, in the order of a line of training. One with its evaluation to come is before that with it."""
-    return (step if type(step) is int else float("inf"), not layout.is_pending(str(checkpoint)))
-
-
-def _changed(resume: Mapping[str, Any]) -> dict[str, Any]:
-    changes = resume.get("changes")
-    pairs = changes.items() if isinstance(changes, dict) else ()
-    return {path: pair[1] for path, pair in pairs if path in PATHS and isinstance(pair, list) and len(pair) == 2}

@@ -13,6 +13,7 @@ from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.disk.metric_series import Points, finite_number, points
 from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.runs.metadata import Metadata, RecordedResume
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.portable_paths import portable_value
 from pitstop.checkpointing.store.store import choose_best
@@ -89,13 +90,13 @@ def _facts(
         "run": label,
         "run_number": run.number,
         "path": str(run.path),
-        "name": _text(metadata.get("name")) or run.path.name,
-        "experiment_name": _text(metadata.get("experiment_name")),
+        "name": metadata.name or run.path.name,
+        "experiment_name": _text(metadata.experiment_name),
         "status": run.status(),
-        "model": _text(metadata.get("model")),
-        "dataset": _text(metadata.get("dataset")),
+        "model": _text(metadata.model),
+        "dataset": _text(metadata.dataset),
         "step": _step(metadata, infos, rows),
-        "total_steps": _count(at(metadata, "progress.total_steps")),
+        "total_steps": _count(metadata.progress.total_steps),
         "tokens": _last(rows, "tokens"),
         "images": _last(rows, "images"),
         "monitor": {"metric": run.store.monitor, "mode": run.store.mode},
@@ -104,9 +105,9 @@ def _facts(
         "tokens_per_s": _median(rows, "tokens_per_s"),
         "images_per_s": _median(rows, "images_per_s"),
         "identity": {
-            "data": _newest(infos, "data") or _text(at(metadata, "data.fingerprint")),
+            "data": _newest(infos, "data") or _text(metadata.data.fingerprint),
             "eval_data": _eval_data(metadata, settings),
-            "base": _newest(infos, "base") or _text(at(metadata, "base_model.digest")),
+            "base": _newest(infos, "base") or _text(metadata.base_model.digest),
             "monitor": f"{run.store.monitor} ({run.store.mode})",
         },
     }
@@ -120,12 +121,12 @@ def _rows(run: RunDirectory, label: str, problems: list[str]) -> list[dict[str, 
         return []
 
 
-def _metadata(run: RunDirectory, label: str, problems: list[str]) -> dict[str, Any]:
+def _metadata(run: RunDirectory, label: str, problems: list[str]) -> Metadata:
     try:
         return run.metadata()
     except CheckpointError as error:
         problems.append(f"{label}: {error.message}; {error.hint}" if error.hint else f"{label}: {error.message}")
-        return {}
+        return Metadata()
 
 
 def _checkpoints(run: RunDirectory, label: str, problems: list[str]) -> list[CheckpointInfo]:
@@ -149,9 +150,9 @@ def _best(best: tuple[CheckpointInfo, str, str] | None) -> dict[str, Any] | None
     }
 
 
-def _step(metadata: Mapping[str, Any], infos: Sequence[CheckpointInfo], rows: Sequence[Mapping[str, Any]]) -> int | None:
+def _step(metadata: Metadata, infos: Sequence[CheckpointInfo], rows: Sequence[Mapping[str, Any]]) -> int | None:
     """What the run says, or what there is to show for it where it says nothing."""
-    told = _count(at(metadata, "progress.step"))
+    told = _count(metadata.progress.step)
     saved = infos[-1].step if infos else None
     logged = next((step for row in reversed(rows) if (step := _count(row.get("step"))) is not None), None)
     return next((step for step in (told, saved, logged) if step is not None), None)
@@ -161,27 +162,20 @@ def _newest(infos: Sequence[CheckpointInfo], what: str) -> str | None:
     return infos[-1].manifest.fingerprints.get(what) if infos else None
 
 
-def _eval_data(metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+def _eval_data(metadata: Metadata, settings: Mapping[str, Any]) -> str | None:
     """The fingerprint of the evaluation data; None where there is none, or where a resume changed it: it is recorded at the start."""
-    if any(_changes_evaluation(entry, settings) for entry in _resumes(metadata)):
+    if any(_changes_evaluation(entry, settings) for entry in metadata.resumes):
         return None
-    return _text(at(metadata, "data.eval.fingerprint"))
+    return _text(metadata.data.eval.fingerprint)
 
 
-def _changes_evaluation(resume: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    changes = resume.get("changes")
-    if not isinstance(changes, Mapping):
-        return False
+def _changes_evaluation(resume: RecordedResume, settings: Mapping[str, Any]) -> bool:
+    changes = resume.changes
     held_out = not at(settings, "data.eval")
     watched = (*_OF_EVALUATION, *(_OF_HELD_OUT if held_out else ()))
     pairs = [changes[path] for path in watched if path in changes]
     # Another directory in which data of the same name lies is no change.
     return any(not isinstance(pair, list) or portable_value(pair[:1]) != portable_value(pair[-1:]) for pair in pairs)
-
-
-def _resumes(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    resumes = metadata.get("resumes")
-    return [entry for entry in resumes if isinstance(entry, Mapping)] if isinstance(resumes, list) else []
 
 
 def _last(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:

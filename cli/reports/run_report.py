@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
         CheckpointError: the run has no ``checkpoint`` of that name, or a newer Pitstop wrote it.
     """
     problems: list[str] = []
-    metadata = _typed(_or_empty(run.metadata, problems), problems)
-    config = _or_empty(run.config, problems)
+    metadata = _metadata(run, problems)
+    config = _config(run, problems)
     result: dict[str, Any] = {
         "run_number": run.number,
         "run": run.label,
@@ -66,51 +66,29 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
     return result
 
 
-def _or_empty(read: Any, problems: list[str]) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = read()
-    except CheckpointError as error:
-        problems.append(f"{error.message}; {error.hint}" if error.hint else error.message)
-        return {}
-    return content
-
-
-def _typed(metadata: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+def _metadata(run: RunDirectory, problems: list[str]) -> dict[str, Any]:
     """metadata.json without the parts that are of another type than Pitstop writes: other tools may have had it."""
-    wrong = [key for key, fits in _FITS.items() if metadata.get(key) is not None and not fits(metadata[key])]
-    if wrong:
-        problems.append(f"{layout.METADATA}: {', '.join(wrong)}: not what Pitstop writes, so not shown")
-    return {key: value for key, value in metadata.items() if key not in wrong}
+    try:
+        metadata = run.metadata()
+    except CheckpointError as error:
+        problems.append(_with_hint(error))
+        return {}
+    misfits = [key for key in metadata.misfits() if key in ("name", *_METADATA_KEYS)]
+    if misfits:
+        problems.append(f"{layout.METADATA}: {', '.join(misfits)}: not what Pitstop writes, so not shown")
+    return {key: value for key, value in metadata.content.items() if key not in misfits}
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _config(run: RunDirectory, problems: list[str]) -> dict[str, Any]:
+    try:
+        return run.config()
+    except CheckpointError as error:
+        problems.append(_with_hint(error))
+        return {}
 
 
-def _is_progress(value: Any) -> bool:
-    return isinstance(value, dict) and all(number is None or type(number) in (int, float) for number in value.values())
-
-
-def _is_best(value: Any) -> bool:
-    return isinstance(value, dict) and (value.get("metric") is None or isinstance(value["metric"], str))
-
-
-def _are_resumes(value: Any) -> bool:
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        return False
-    changes = [entry.get("changes") or {} for entry in value]
-    if not all(isinstance(entry.get("checkpoint"), str | None) for entry in value):
-        return False
-    return all(isinstance(each, dict) and all(isinstance(pair, list) and pair for pair in each.values()) for each in changes)
-
-
-_TEXTS = ("name", "experiment_name", "task", "method", "model", "dataset", "status_reason", "created_at", "updated_at")
-_FITS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(_TEXTS, _is_text),
-    "progress": _is_progress,
-    "best_checkpoint": _is_best,
-    "resumes": _are_resumes,
-}
+def _with_hint(error: CheckpointError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _checkpoints(run: RunDirectory, verify: bool) -> list[dict[str, Any]]:

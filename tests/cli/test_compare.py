@@ -352,7 +352,7 @@ def test_metadata_of_another_shape_is_no_bug(pitstop: Cli) -> None:
     }
     run = make("first", rows=[{"step": [], "loss": {}, "tokens": "many", "tokens_per_s": True}, {"step": 10**400, "loss": 1e300}])
     make("second", {10: {"val_loss": 1.0}})
-    (run.path / "metadata.json").write_text(json.dumps({**run.metadata(), **odd}))
+    (run.path / "metadata.json").write_text(json.dumps({**run.metadata().content, **odd}))
     result = pitstop("compare", "1", "2", "--json")
     assert result.code == 0
     assert (result.json()["runs"][0]["step"], result.json()["runs"][0]["name"]) == (None, "run_001")
@@ -373,7 +373,7 @@ def test_text_of_a_run_does_not_control_the_terminal(pitstop: Cli) -> None:
         run = make(
             name, {10: {"val_loss": 1.0, evil: 0.5}}, rows=rows, settings=config(**{"lora__" + evil: name + evil}), dataset=evil
         )
-        (run.path / "metadata.json").write_text(json.dumps({**run.metadata(), "name": evil, "status": evil}))
+        (run.path / "metadata.json").write_text(json.dumps({**run.metadata().content, "name": evil, "status": evil}))
     for arguments in ([], ["--json"], ["--plot", "--metric", evil]):
         result = pitstop("compare", "1", "2", "--html", "a.html", *arguments)
         assert result.code == 0

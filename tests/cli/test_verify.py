@@ -154,7 +154,7 @@ def test_wrong_pointers_and_lists_are_notes_that_cost_nothing(pitstop: Cli, run:
     run.store.set_pointer("last", "checkpoint-1")
     (run.store.directory / "best").unlink()
     metadata = run.metadata()
-    run.update_metadata({"checkpoints": [*metadata["checkpoints"], {"name": "checkpoint-9"}]})
+    run.update_metadata({"checkpoints": [*metadata.content["checkpoints"], {"name": "checkpoint-9"}]})
     result = pitstop("verify")
     assert result.code == 0
     assert "note: run_001: last points at checkpoint-1, should point at checkpoint-3; the next `pitstop resume`" in result.stdout

@@ -187,7 +187,7 @@ def test_failed_updates_leave_the_old_metadata(tmp_path: Path) -> None:
             break
         except ResourceError:
             assert leftovers(run.path) == []
-            assert run.metadata()["status"] in ("created", "running")
+            assert run.metadata().status in ("created", "running")
     assert at > 3
 
 

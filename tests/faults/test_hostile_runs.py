@@ -247,7 +247,7 @@ def test_paths_in_metadata_are_never_followed(run: RunDirectory, pitstop: Cli, p
         run.store.recover()
         run.sync_checkpoints()
         assert run.store.prune(1) == ["checkpoint-1", "checkpoint-2"]
-    assert all(entry["path"].startswith("run_001/lora_weights/") for entry in run.metadata()["checkpoints"])
+    assert all(str(entry.path).startswith("run_001/lora_weights/") for entry in run.metadata().checkpoints)
 
 
 ODD = st.one_of(

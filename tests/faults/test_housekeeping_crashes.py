@@ -65,7 +65,7 @@ def fresh(base: Path, storage: Storage | None = None) -> None:
 def check_kept(base: Path) -> None:
     kept = find_run(base, "kept")
     assert (kept.label, names(kept)) == ("run_001", checkpoints(1, 2))
-    assert kept.metadata()["name"] == "kept"
+    assert kept.metadata().name == "kept"
     BaseModels(base).base_path(kept.path)
     BaseModels(base).verify(DIGEST)
 
@@ -78,7 +78,7 @@ def check_whole_or_gone(base: Path) -> bool:
         run = find_run(base, "doomed")
         assert (run.label, listed["doomed"].checkpoints) == ("run_002", len(LOSSES))
         assert names(run) == checkpoints(*LOSSES)
-        assert run.config() and run.metadata()["resumes"]
+        assert run.config() and run.metadata().resumes
         BaseModels(base).base_path(run.path)
         return True
     assert list(listed) == ["kept"]
@@ -190,7 +190,7 @@ def check_retained(base: Path) -> list[str]:
     there = names(run)
     assert set(checkpoints(2, 3, 5)) <= set(there) <= set(checkpoints(*LOSSES))
     assert set(retention.pins(run)) == set(checkpoints(2, 3, 5))
-    assert run.metadata()["resumes"][-1]["checkpoint"] == "checkpoint-3"
+    assert run.metadata().resumes[-1].checkpoint == "checkpoint-3"
     BaseModels(base).base_path(run.path)
     bases = BaseModels(base)
     assert UNUSED not in bases.digests() or bases.verify(UNUSED)
@@ -199,7 +199,7 @@ def check_retained(base: Path) -> list[str]:
 
 def check_pruned(base: Path) -> None:
     assert check_retained(base) == checkpoints(2, 3, 5)
-    assert [entry["name"] for entry in find_run(base, "doomed").metadata()["checkpoints"]] == checkpoints(2, 3, 5)
+    assert [entry.name for entry in find_run(base, "doomed").metadata().checkpoints] == checkpoints(2, 3, 5)
     assert BaseModels(base).digests() == [DIGEST]
     assert litter(base) == []
     assert sorted(path.name for path in name_links.listed(base)) == ["doomed", "kept"]
@@ -378,7 +378,7 @@ def test_runs_that_start_while_others_are_deleted_never_share_a_number_or_a_name
     def start_and_delete() -> None:
         for _ in range(15):
             run = create_run(base, name="same", config={}, metadata={}, storage=ForgetfulStorage())
-            assert run.metadata()["name"] == find_run(base, run.number).name
+            assert run.metadata().name == find_run(base, run.number).name
             if run.number % 2:
                 delete_run(run)
 

@@ -188,7 +188,7 @@ def test_a_power_cut_after_a_run_was_made_finds_all_of_it(tmp_path: Path, matrix
         if count == recorder.count:
             run = find_run(image, 1)
             assert run.config() == {"a": 1}
-            assert run.metadata()["name"] == "a-run"
+            assert run.metadata().name == "a-run"
             assert (image / "by-name" / "a-run").readlink() == Path("../run_001")
 
 
@@ -203,7 +203,7 @@ def test_a_power_cut_finds_the_metadata_of_before_or_after_an_update(tmp_path: P
     run.update_metadata({"status": "completed"})
     for count, image in images(recorder, tmp_path, matrix(ROW), 1):
         if count >= made:
-            status = RunDirectory(image / "run_001").metadata()["status"]
+            status = RunDirectory(image / "run_001").metadata().status
             assert status in ({"created", "running"} if count < updated else {"running", "completed"})
             assert count < recorder.count or status == "completed"
 
@@ -471,8 +471,8 @@ class AcknowledgesBeforeTheCommit(Workload):
 
 class MetadataBeforeTheCommit(Workload):
     def commit(self, step: int) -> None:
-        known = self.run.metadata()["checkpoints"]
-        self.run.update_metadata({"checkpoints": [*known, {"name": layout.step_name(step), "step": step}]})
+        listed = self.run.metadata().content["checkpoints"]
+        self.run.update_metadata({"checkpoints": [*listed, {"name": layout.step_name(step), "step": step}]})
         super().commit(step)
 
 

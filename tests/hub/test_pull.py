@@ -66,7 +66,7 @@ def test_a_run_comes_back_with_its_newest_checkpoint_byte_for_byte(files: Files,
 
 
 def test_what_is_on_record_is_that_of_a_run_which_stopped_at_the_checkpoint(files: Files, base: Path) -> None:
-    metadata = pulled(FakeHub(files), base, "3").run.metadata()
+    metadata = pulled(FakeHub(files), base, "3").run.metadata().content
     assert metadata["status"] == "interrupted"
     assert metadata["progress"] == {"step": 3, "total_steps": 12, "epoch": 0.5, "total_epochs": 1}
     assert metadata["checkpoints"] == [
@@ -274,7 +274,7 @@ def test_a_pushed_base_comes_along_in_the_run_alone(with_base: Files, base: Path
     models = BaseModels(base)
     place = models.base_path(result.run.path, BASE_DIGEST)
     assert (place / "model.safetensors").read_bytes() == b"weights of the base"
-    assert result.run.metadata()["base_model"]["saved"] is True
+    assert result.run.metadata().base_model.saved is True
     assert models.digests() == [], "what somebody pushed must not become the base of other runs"
     assert Outbox(result.run.path).destination() == Destination(repo=REPO, push_base=True)
 
@@ -286,7 +286,7 @@ def test_a_base_that_is_here_is_taken_and_not_fetched(with_base: Files, base: Pa
     run = pulled(hub, base).run
     assert [name for name in hub.downloads if name.startswith("base/")] == ["base/BASE_MANIFEST.json"]
     assert (run.path / "base_model/model.safetensors").samefile(models.path(BASE_DIGEST) / "model.safetensors")
-    assert run.metadata()["base_model"]["saved"] is True
+    assert run.metadata().base_model.saved is True
 
 
 def test_a_damaged_base_here_is_not_taken(with_base: Files, base: Path) -> None:

@@ -69,7 +69,7 @@ def whole(base: Path, files: Files) -> bool:
         return False
     assert [record.run for record in records] == ["run_001", "run_002"]
     run = find_run(base, "a-run-2")
-    assert (run.label, run.metadata()["name"], run.metadata()["status"]) == ("run_002", "a-run-2", "interrupted")
+    assert (run.label, run.metadata().name, run.metadata().status) == ("run_002", "a-run-2", "interrupted")
     assert [part.problem for part in Verifier().run(RunDirectory(run.path)) if part.problem] == []
     assert RunDirectory(run.path).store.verify("last").name == "checkpoint-6"
     assert (run.path / "config.json").read_bytes() == files["run/config.json"]

@@ -157,7 +157,7 @@ def lay_out(store: CheckpointStore, run: Mapping[str, bytes], *, name: str = "a-
 
 def push(run: RunDirectory, *, base: bool = False) -> Files:
     """What a push of a real run leaves."""
-    metadata = run.metadata()
+    metadata = run.metadata().content
     config = {key: value for key, value in run.config().items() if key != "sources"}
     files = {
         layout.CONFIG: json.dumps(config).encode(),

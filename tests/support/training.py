@@ -132,7 +132,7 @@ def _broken_records(run: Path, steps: list[int]) -> str | None:
     if missing:
         return f"checkpoints {steps} are there and the rows of {sorted(missing)} are not"
     try:
-        listed = [entry["step"] for entry in RunDirectory(run).metadata()["checkpoints"]]
+        listed = [entry.step for entry in RunDirectory(run).metadata().checkpoints]
     except CheckpointError as error:
         return error.message
     if max(listed, default=0) > max(steps, default=0):

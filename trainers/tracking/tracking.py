@@ -12,6 +12,7 @@ import torch
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.runs.metadata import RecordedResume
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import SettingsError, first_line
 from pitstop.configs.load import settings_to_dict
@@ -39,8 +40,6 @@ CLOSE_TIMEOUT_S = 15.0
 CLOSE_AFTER_SIGNAL_S = 5.0
 """Whoever stops a training by a signal wants it to end."""
 
-KEY = "trackers"
-"""Where metadata.json keeps what finds the trackers' runs again."""
 
 _WITHOUT_EFFECT = ("tracking.", "hub.")  # settings that change no row
 
@@ -75,7 +74,7 @@ class Tracking:
         try:
             self._open(run)
             yield
-            if run.metadata().get("status") == "interrupted":
+            if run.metadata().status == "interrupted":
                 status, timeout_s = INTERRUPTED, CLOSE_AFTER_SIGNAL_S
         except (KeyboardInterrupt, SystemExit):
             status, timeout_s = INTERRUPTED, CLOSE_AFTER_SIGNAL_S
@@ -118,15 +117,15 @@ class Tracking:
                 self.reporter.warn(f"{kind.name} no longer has the run that this one was tracked in: it goes on in a new one.")
         found = {c.tracker.name: {"id": c.tracker.identity} for c in self._channels if c.tracker.identity}
         if found and found != {name: {"id": identity} for name, identity in known.items()}:
-            run.update_metadata({KEY: {**{name: {"id": identity} for name, identity in known.items()}, **found}})
+            run.update_metadata({"trackers": {**{name: {"id": identity} for name, identity in known.items()}, **found}})
         for channel in self._channels:
             self._introduce(channel, run, resume)
 
-    def _subject(self, run: RunDirectory, identity: str, resume: Mapping[str, Any] | None) -> Subject:
+    def _subject(self, run: RunDirectory, identity: str, resume: RecordedResume | None) -> Subject:
         first = None
-        if resume is not None:
+        if resume is not None and resume.step is not None:
             # The row of a step whose evaluation was put off comes after that.
-            first = resume["step"] if layout.is_pending(resume["checkpoint"]) else resume["step"] + 1
+            first = resume.step if layout.is_pending(resume.checkpoint or "") else resume.step + 1
         return Subject(run.label, run.name, self.settings.tracking.project, run.logs_dir, identity, first)
 
     def _start(self, channel: Channel) -> None:
@@ -140,15 +139,15 @@ class Tracking:
                 hint=f"Put that right, or leave {name} out of --report-to (--report-to none turns all trackers off).",
             ) from error
 
-    def _introduce(self, channel: Channel, run: RunDirectory, resume: Mapping[str, Any] | None) -> None:
+    def _introduce(self, channel: Channel, run: RunDirectory, resume: RecordedResume | None) -> None:
         tracker = channel.tracker
         channel.put(tracker.store_init_configuration, flat(settings_to_dict(self.settings)))
         if resume is None:
             return
-        changes = {path: (before, now) for path, (before, now) in resume["changes"].items()}
+        changes = {path: (before, now) for path, (before, now) in resume.changes.items()}
         if changes:
-            channel.put(tracker.note_changes, changes, resume["step"])
-        other_rows = resume.get("environment_changes") or [path for path in changes if not path.startswith(_WITHOUT_EFFECT)]
+            channel.put(tracker.note_changes, changes, resume.step)
+        other_rows = resume.environment_changes or [path for path in changes if not path.startswith(_WITHOUT_EFFECT)]
         self._catch_up(channel, run, exact=not other_rows)
 
     def _catch_up(self, channel: Channel, run: RunDirectory, *, exact: bool) -> None:
@@ -175,16 +174,15 @@ class Tracking:
         self._channels = []
 
 
-def _last_resume(run: RunDirectory) -> dict[str, Any] | None:
+def _last_resume(run: RunDirectory) -> RecordedResume | None:
     """What this process has just put on record of its resume; None in a new run."""
-    resumes = run.metadata()["resumes"]
+    resumes = run.metadata().resumes
     return resumes[-1] if resumes else None
 
 
 def _identities(run: RunDirectory) -> dict[str, str]:
     """What metadata.json keeps of the trackers, as far as it can be what a training wrote."""
-    content = run.metadata().get(KEY)
-    entries = content.items() if isinstance(content, dict) else ()
+    entries = run.metadata().trackers.items()
     identities = {name: entry.get("id") for name, entry in entries if name in TRACKERS and isinstance(entry, dict)}
     return {name: str(identity) for name, identity in identities.items() if is_identity(identity)}
 

@@ -51,6 +51,7 @@ _MAY_CHANGE = ("lora.dropout",)
 _FIXED_IN_FULL = ("model.id", "model.from_run", "model.config", "model.tokenizer")
 _FALLBACK = "or add --fallback new to start a new run with the same settings"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_ENDED = ("completed", "stopped")
 _METADATA_HINT = "move metadata.json away: the next resume rebuilds it from config.json and the checkpoints"
 
 
@@ -151,18 +152,14 @@ def with_metadata(run: RunDirectory, reporter: Reporter) -> None:
 
 def _refuse_finished_early(run: RunDirectory) -> None:
     """Save the user the loading of model and data where metadata already tells that nothing is left."""
-    try:
-        metadata = run.metadata()
-    except CheckpointError:
-        return
-    if metadata.get("status") in ("completed", "stopped"):
-        progress = metadata.get("progress")
-        raise _finished(run, progress if isinstance(progress, dict) else {}, str(metadata.get("status_reason") or ""))
+    metadata = run.readable_metadata()
+    if metadata.status in _ENDED:
+        progress = metadata.progress
+        raise _finished(run, progress.step, progress.total_epochs, metadata.status_reason or "")
 
 
-def _finished(run: RunDirectory, progress: Mapping[str, Any], reason: str) -> RunError:
-    step, epochs = progress.get("step"), progress.get("total_epochs")
-    longer = (epochs if type(epochs) in (int, float) and epochs else 1) + 5
+def _finished(run: RunDirectory, step: int | None, epochs: float | None, reason: str) -> RunError:
+    longer = (epochs or 1) + 5
     why = f" ({reason})" if reason and reason != ALL_DONE else ""
     return RunError(
         f"{run.label} is finished: {epochs} epochs, step {step}{why}.",
@@ -196,21 +193,19 @@ def plan_from(run: RunDirectory, info: CheckpointInfo, request: ResumeRequest) -
 def _known_base(run: RunDirectory, info: CheckpointInfo, settings: Settings, request: ResumeRequest) -> KnownBase | None:
     """Where the base of ``info`` came from, by metadata.json, as far as the settings mean the same one and it may not change."""
     metadata = run.metadata()
-    resumes = metadata.get("resumes")
-    changed = [entry.get("base_model") for entry in resumes if isinstance(entry, dict)] if isinstance(resumes, list) else []
     wanted = (info.manifest.fingerprints.get("base"), portable_value(settings.model.id))
-    for base in reversed([metadata.get("base_model"), *changed]):
-        if isinstance(base, dict) and (base.get("digest"), portable_value(base.get("id"))) == wanted:
-            return _recorded(base.get("revision"), request)
+    for base in reversed([metadata.base_model, *(resume.base_model for resume in metadata.resumes)]):
+        if (base.digest, portable_value(base.id)) == wanted:
+            return _recorded(base.revision, request)
     return None
 
 
-def _recorded(revision: Any, request: ResumeRequest) -> KnownBase | None:
+def _recorded(revision: str | None, request: ResumeRequest) -> KnownBase | None:
     if request.allow_changed_base:
         return None
     if revision is None:
         return None if "model.id" in request.flags else KnownBase(None)
-    return KnownBase(revision) if isinstance(revision, str) and _COMMIT.fullmatch(revision) else None
+    return KnownBase(revision) if _COMMIT.fullmatch(revision) else None
 
 
 def _check_last_changes(run: RunDirectory, info: CheckpointInfo) -> None:
@@ -350,8 +345,7 @@ def find_base(plan: ResumePlan, inputs: Inputs, hardware: Hardware, reporter: Re
 
 def _had_copy(run: RunDirectory) -> bool:
     """Whether the run had a copy of its base: one that was pulled without has not lost any."""
-    recorded = run.metadata().get("base_model")
-    return not (isinstance(recorded, dict) and recorded.get("saved") is False)
+    return run.metadata().base_model.saved is not False
 
 
 def is_base(source: ModelSource, recipe: BaseRecipe, wanted: str) -> bool:
@@ -405,7 +399,7 @@ def check_unfinished(plan: ResumePlan, todo: Plan, progress: Progress, stop: str
     ``stop`` is why it would have ended early. None where there is something left to train. Raises ``RunError`` where the run
     is finished and says so.
     """
-    ended = plan.run.metadata().get("status") in ("completed", "stopped")
+    ended = plan.run.metadata().status in _ENDED
     if progress.boundary_pending:
         return None
     if progress.step < todo.total_steps:
@@ -413,8 +407,7 @@ def check_unfinished(plan: ResumePlan, todo: Plan, progress: Progress, stop: str
         wanted = ended or _more_than_moved(plan.changes) or _more_than_moved(plan.run.last_changes(plan.info.name))
         return None if wanted else stop
     if ended:
-        epochs = plan.settings.training.epochs
-        raise _finished(plan.run, {"step": progress.step, "total_epochs": epochs}, "")
+        raise _finished(plan.run, progress.step, plan.settings.training.epochs, "")
     return ALL_DONE
 
 

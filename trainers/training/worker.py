@@ -445,7 +445,7 @@ class _Training:
         if self.run_dir is not None:
             change = {"step": step, "batch_size": [before.batch_size, now.batch_size]}
             change["gradient_accumulation_steps"] = [before.accumulation, now.accumulation]
-            adjusted = self.run_dir.metadata().get("batch_size_changes") or []
+            adjusted = self.run_dir.metadata().batch_size_changes
             self.run_dir.update_metadata({"batch_size_changes": [*adjusted, change]})
 
     def run(self) -> Result:
@@ -554,12 +554,12 @@ class _Training:
             "run_number": self.run_dir.number,
             "name": self.run_dir.name,
             "path": str(self.run_dir.path),
-            "status": metadata["status"],
+            "status": metadata.status,
             "reason": outcome.reason,
             "step": self.progress.step,
             "total_steps": self.loop.plan.total_steps,
-            "best_checkpoint": metadata["best_checkpoint"],
-            "checkpoints": [entry["name"] for entry in metadata["checkpoints"]],
+            "best_checkpoint": metadata.best_checkpoint.content or None,
+            "checkpoints": [checkpoint.name for checkpoint in metadata.checkpoints],
             "saves": [asdict(times) for times in self.saver.times],
             "hub": {"repo": Outbox(self.run_dir.path).arrived().repo, "left": self.left_to_push} if self.pusher else None,
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pitstop.configs.errors import CheckpointError, SettingsError
+from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import EvaluationSettings
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
@@ -52,13 +52,8 @@ def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Rep
 
 def is_recorded_data(opened: OpenModel, data: Sequences) -> bool | None:
     """Whether ``data`` is what the run recorded as its evaluation data; None where it recorded none."""
-    try:
-        recorded = opened.plan.run.metadata().get("data")
-    except CheckpointError:
-        return None
-    evaluation = recorded.get("eval") if isinstance(recorded, dict) else None
-    fingerprint = evaluation.get("fingerprint") if isinstance(evaluation, dict) else None
-    return None if fingerprint is None else bool(fingerprint == data.fingerprint)
+    recorded = opened.plan.run.readable_metadata().data.eval.fingerprint
+    return None if recorded is None else recorded == data.fingerprint
 
 
 @dataclass(frozen=True)

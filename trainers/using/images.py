@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pitstop.configs.errors import CheckpointError, SettingsError
+from pitstop.configs.errors import SettingsError
 from pitstop.trainers.data.images.classes import class_ids
 from pitstop.trainers.data.images.grid import save_grid
 from pitstop.trainers.data.images.image_set import Images
@@ -42,14 +42,8 @@ def told_classes(opened: OpenModel, wanted: Sequence[str]) -> Told:
 
 def _recorded(plan: ResumePlan) -> tuple[list[str], Mapping[str, Any]]:
     """The names of all classes of the training data, and how many images there were of each that was trained on."""
-    try:
-        data = plan.run.metadata().get("data")
-    except CheckpointError:
-        return [], {}
-    names = data.get("class_names") if isinstance(data, dict) else None
-    counts = data.get("classes") if isinstance(data, dict) else None
-    fits = isinstance(names, list) and all(isinstance(name, str) for name in names) and isinstance(counts, dict)
-    return (list(names or ()), dict(counts or {})) if fits else ([], {})
+    data = plan.run.readable_metadata().data
+    return (list(data.class_names), data.classes) if data.classes else ([], {})
 
 
 def images_of(opened: OpenModel, count: int, told: Told, *, seed: int, steps: int | None, batch_size: int) -> Images:

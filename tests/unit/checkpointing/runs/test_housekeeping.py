@@ -75,7 +75,7 @@ def test_pruning_keeps_the_newest_and_the_pinned_and_corrects_the_metadata(tmp_p
     run = make_run(tmp_path, resumed_from=3)
     prune_run(run, 1)
     assert names(run) == checkpoints(2, 3, 5)
-    assert [entry["name"] for entry in run.metadata()["checkpoints"]] == checkpoints(2, 3, 5)
+    assert [entry.name for entry in run.metadata().checkpoints] == checkpoints(2, 3, 5)
     assert prune_run(run, 1).removed == []
 
 
@@ -139,7 +139,7 @@ def test_a_base_stays_as_long_as_a_run_refers_to_it_by_any_record(tmp_path: Path
     place_base(tmp_path, UNUSED)
     assert [item.name for item in unused_bases(tmp_path)] == [UNUSED]
     assert [item.name for item in unused_bases(tmp_path, without=run.label)] == [DIGEST, UNUSED]
-    metadata = run.metadata()
+    metadata = dict(run.metadata().content)
     (run.path / "metadata.json").unlink()
     assert [item.name for item in unused_bases(tmp_path)] == [UNUSED], "it has the links"
     ForgetfulStorage().remove_tree(run.path / "base_model")
@@ -309,7 +309,7 @@ def test_a_new_run_gets_the_number_and_never_the_name_of_one_whose_deletion_died
         find_run(tmp_path, "gone")
     assert find_run(tmp_path, "new").label == "run_001"
     (run.path / "metadata.json").unlink()
-    assert run.rebuild_metadata()["name"] == "new"
+    assert run.rebuild_metadata().name == "new"
 
 
 @pytest.mark.parametrize("ref", ["1", "run_001", "gone", "{base}/run_001"])

@@ -45,7 +45,7 @@ def test_a_run_is_listed_as_its_metadata_has_it(tmp_path: Path) -> None:
 def test_the_short_way_reads_what_the_long_way_reads(tmp_path: Path, rewrite: Any) -> None:
     run = start(tmp_path, 0.5, dataset='tricky ",\n  "training_config": text', status="stopped")
     (expected,) = listing.list_runs(tmp_path)
-    content = run.metadata()
+    content = run.metadata().content
     text = rewrite(content)
     if isinstance(text, str):
         (run.path / "metadata.json").write_text(text)

@@ -17,7 +17,7 @@ def test_updates_keep_the_rest_and_leave_no_temporary(base: Path) -> None:
     run = start(base)
     run.update_metadata({"status": "completed"})
     run.update_metadata({"progress": {"step": 1}})
-    metadata = run.metadata()
+    metadata = run.metadata().content
     assert (metadata["status"], metadata["progress"], metadata["name"]) == ("completed", {"step": 1}, "a-run")
     assert metadata["updated_at"] > metadata["created_at"]
     assert not [path for path in run.path.iterdir() if path.name.startswith(".tmp")]
@@ -26,7 +26,7 @@ def test_updates_keep_the_rest_and_leave_no_temporary(base: Path) -> None:
 def test_checkpoints_on_record_are_those_of_the_store(base: Path) -> None:
     run = start(base)
     first = save(run.store, 10, metrics={"f1": 0.8}, name="epoch_001")
-    metadata = run.record_checkpoint(first, {"status": "running"})
+    metadata = run.record_checkpoint(first, {"status": "running"}).content
     assert metadata["checkpoints"] == [
         {
             "name": "epoch_001",
@@ -39,14 +39,14 @@ def test_checkpoints_on_record_are_those_of_the_store(base: Path) -> None:
         }
     ]
     run.record_checkpoint(save(run.store, 15, metrics={"f1": 0.6}))
-    metadata = run.metadata()
+    metadata = run.metadata().content
     assert [entry["name"] for entry in metadata["checkpoints"]] == ["epoch_001", "checkpoint-15"]
     best = metadata["best_checkpoint"]
     assert (best["name"], best["metric"], best["mode"], best["value"]) == ("epoch_001", "f1", "max", 0.8)
     run.store.prune(1)
-    assert len(run.sync_checkpoints()["checkpoints"]) == 2
+    assert len(run.sync_checkpoints().checkpoints) == 2
     run.store.supersede(10)
-    assert [entry["name"] for entry in run.sync_checkpoints()["checkpoints"]] == ["epoch_001"]
+    assert [entry.name for entry in run.sync_checkpoints().checkpoints] == ["epoch_001"]
 
 
 def test_resumes_are_recorded(base: Path) -> None:
@@ -54,16 +54,16 @@ def test_resumes_are_recorded(base: Path) -> None:
     info = save(run.store, 10)
     run.record_resume(info, {"training.epochs": (5, 15)}, environment={"device": "cpu"})
     run.record_resume(info, {})
-    first, second = run.metadata()["resumes"]
-    assert (first["checkpoint"], first["step"], first["changes"]) == ("checkpoint-10", 10, {"training.epochs": [5, 15]})
-    assert first["environment"] == {"device": "cpu"}
-    assert second["changes"] == {}
+    first, second = run.metadata().resumes
+    assert (first.checkpoint, first.step, first.changes) == ("checkpoint-10", 10, {"training.epochs": [5, 15]})
+    assert first.environment == {"device": "cpu"}
+    assert second.changes == {}
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"{", b"[]", b"\xff", b'{"name": "a-ru'])
 def test_lost_metadata_is_rebuilt_from_the_rest(base: Path, damage: bytes | None) -> None:
     run = start(base)
-    before = run.record_checkpoint(save(run.store, 10, metrics={"f1": 0.5}))
+    before = run.record_checkpoint(save(run.store, 10, metrics={"f1": 0.5})).content
     if damage is None:
         (run.path / "metadata.json").unlink()
     else:
@@ -74,8 +74,8 @@ def test_lost_metadata_is_rebuilt_from_the_rest(base: Path, damage: bytes | None
     rebuilt = run.rebuild_metadata()
     assert rebuilt == run.metadata()
     for key in ("run_number", "name", "checkpoints", "best_checkpoint", "training_config", "lora_config", "dataset", "task"):
-        assert rebuilt[key] == before[key]
-    assert (rebuilt["status"], rebuilt["progress"]["step"]) == ("interrupted", 10)
+        assert rebuilt.content[key] == before[key]
+    assert (rebuilt.status, rebuilt.progress.step) == ("interrupted", 10)
     kept = [path for path in run.path.iterdir() if path.name.startswith("metadata.json.damaged")]
     assert [path.read_bytes() for path in kept] == ([] if damage is None else [damage])
 

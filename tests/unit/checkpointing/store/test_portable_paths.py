@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.checkpointing.disk.dotted import at
-from pitstop.checkpointing.store.portable_paths import full_settings, known_places, portable, portable_settings, portable_value
+from pitstop.checkpointing.store.portable_paths import full_settings, portable, portable_settings, portable_value
 from pitstop.configs.leaves import by_path
 from pitstop.configs.paths import PATHS
 
@@ -119,48 +118,3 @@ def test_full_values_come_from_the_first_place_that_fits() -> None:
         "data": {"train": ["/2/a.jsonl", "b.jsonl"], "eval": ["e.jsonl"]},
     }
     assert full_settings({"model": {"id": "/old/tiny"}}, places) == {"model": {"id": "/old/tiny"}}
-
-
-def _resume(checkpoint: str, step: Any, train: str | None = None) -> dict[str, Any]:
-    changes = {"data.train": [["before"], [train]], "training.epochs": [1, 2]} if train else {}
-    return {"checkpoint": checkpoint, "step": step, "changes": changes}
-
-
-CONFIG = {"data": {"train": ["/start/d.jsonl"]}}
-
-
-@pytest.mark.parametrize(
-    ("resumes", "checkpoint", "step", "expected"),
-    [
-        ([], "epoch_001", 6, "/start/d.jsonl"),
-        ([_resume("epoch_001", 6, "/1/d.jsonl")], "epoch_002", 12, "/1/d.jsonl"),
-        ([_resume("epoch_001", 6, "/1/d.jsonl")], "epoch_001", 6, "/start/d.jsonl"),
-        ([_resume("epoch_002", 12, "/1/d.jsonl")], "epoch_001", 6, "/start/d.jsonl"),
-        # a later resume that changed nothing keeps what the one before changed
-        ([_resume("epoch_001", 6, "/1/d.jsonl"), _resume("epoch_002", 12)], "epoch_003", 18, "/1/d.jsonl"),
-        ([_resume("epoch_001", 6, "/1/d.jsonl"), _resume("epoch_002", 12, "/2/d.jsonl")], "epoch_003", 18, "/2/d.jsonl"),
-        ([_resume("epoch_001", 6, "/1/d.jsonl"), _resume("epoch_002", 12, "/2/d.jsonl")], "epoch_002", 12, "/1/d.jsonl"),
-        # a line that was left for an earlier checkpoint does not count
-        ([_resume("epoch_002", 12, "/1/d.jsonl"), _resume("epoch_001", 6)], "epoch_003", 18, "/start/d.jsonl"),
-        # of two resumes from one checkpoint the second counts: the first saved nothing that is left
-        ([_resume("epoch_001", 6, "/1/d.jsonl"), _resume("epoch_001", 6, "/2/d.jsonl")], "epoch_002", 12, "/2/d.jsonl"),
-        ([_resume("epoch_001", 6, "/1/d.jsonl"), _resume("epoch_001", 6)], "epoch_002", 12, "/start/d.jsonl"),
-        # the step of an evaluation put off is saved again under its plain name
-        ([_resume("checkpoint-8-pending", 8, "/1/d.jsonl")], "checkpoint-8", 8, "/1/d.jsonl"),
-        ([_resume("checkpoint-8-pending", 8, "/1/d.jsonl")], "checkpoint-8-pending", 8, "/start/d.jsonl"),
-        # what nobody would have written
-        ([None, {}, {"step": "6", "changes": 3}, _resume("epoch_001", True, "/1/d.jsonl")], "epoch_002", 12, "/start/d.jsonl"),
-        ({"a": 1}, "epoch_002", 12, "/start/d.jsonl"),
-    ],
-)
-def test_the_value_in_force_when_a_checkpoint_was_saved_comes_first(
-    resumes: Any, checkpoint: str, step: int, expected: str
-) -> None:
-    held = full_settings({"data": {"train": ["d.jsonl"]}}, known_places(CONFIG, resumes, checkpoint, step))
-    assert at(held, "data.train") == [expected]
-
-
-def test_without_a_start_on_record_any_resume_that_knows_will_do() -> None:
-    resumes = [_resume("epoch_002", 12, "/1/d.jsonl")]
-    held = full_settings({"data": {"train": ["d.jsonl"]}}, known_places({}, resumes, "epoch_001", 6))
-    assert at(held, "data.train") == ["/1/d.jsonl"]

@@ -175,7 +175,7 @@ def test_a_tracker_that_loses_its_run_is_told_of_and_the_new_identity_kept(
     with _tracking(warnings).of(run):
         pass
     assert Fake.made[0].subject.identity == "known-id"
-    assert run.metadata()["trackers"] == {"mlflow": {"id": "another-id"}}
+    assert run.metadata().trackers == {"mlflow": {"id": "another-id"}}
     assert "no longer has the run" in warnings.texts[0]
 
 
@@ -188,7 +188,7 @@ def test_what_the_metadata_says_of_trackers_is_not_trusted(run: RunDirectory, tr
     with _tracking().of(run):
         pass
     assert Fake.made[0].subject.identity == ""
-    assert run.metadata()["trackers"] == {"mlflow": {"id": "new-id"}}
+    assert run.metadata().trackers == {"mlflow": {"id": "new-id"}}
 
 
 def test_an_identity_can_be_no_path() -> None:

@@ -260,8 +260,8 @@ def test_retention_and_metadata_follow_each_commit(bench: Bench) -> None:
     bench.saver.settle(final=True)
     assert bench.saved() == [4, 5, 6]
     metadata = bench.run.metadata()
-    assert [entry["step"] for entry in metadata["checkpoints"]] == [4, 5, 6]
-    assert metadata["progress"]["step"] == 6
+    assert [entry.step for entry in metadata.checkpoints] == [4, 5, 6]
+    assert metadata.progress.step == 6
 
 
 def test_a_changed_shape_is_in_later_checkpoints_and_not_in_the_one_under_way(bench: Bench) -> None:

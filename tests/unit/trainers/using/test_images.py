@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from pitstop.configs.errors import CheckpointError, DataError, SettingsError
+from pitstop.checkpointing.runs.metadata import Metadata
+from pitstop.configs.errors import DataError, SettingsError
 from pitstop.trainers.using import images as module
 from pitstop.trainers.using.images import grid_of, images_of, told_classes
 from support.image_models import image_settings, small_config, small_network
@@ -22,16 +23,12 @@ RECORD = {"class_names": NAMES, "classes": {"birch": 5, "elm": 2}}
 
 
 def _opened(data: Any = None, *, classes: int = 4, missing: bool = False, model: Any = None) -> Any:
-    def metadata() -> dict[str, Any]:
-        if missing:
-            raise CheckpointError("metadata.json is missing")
-        return {"data": data}
-
     @contextlib.contextmanager
     def in_use() -> Iterator[Any]:
         yield model
 
-    run = SimpleNamespace(label="run_001", metadata=metadata)
+    metadata = Metadata({} if missing else {"data": data})
+    run = SimpleNamespace(label="run_001", readable_metadata=lambda: metadata)
     accelerator = SimpleNamespace(autocast=contextlib.nullcontext)
     return SimpleNamespace(
         tokenizer=small_config(classes=classes),
