@@ -53,16 +53,32 @@ def leaves() -> tuple[Leaf, ...]:
     return tuple(_walk(Settings, "", "Settings"))
 
 
+ENABLED = Leaf(
+    path="training.checkpoint.enabled",
+    env="CHECKPOINT_ENABLED",
+    flag="",
+    documented=False,
+    kind="bool",
+    optional=False,
+    choices=(),
+    default=True,
+    help="false is another way to write strategy: no.",
+    limits={},
+    group="checkpoint",
+)
+"""An alias of ``training.checkpoint.strategy``, from the source documents and earlier versions; ``load_settings`` resolves it."""
+
+
 @cache
 def by_path() -> dict[str, Leaf]:
-    """Every setting by its dotted path."""
-    return {leaf.path: leaf for leaf in leaves()}
+    """Every setting and the alias by dotted path."""
+    return {leaf.path: leaf for leaf in (*leaves(), ENABLED)}
 
 
 @cache
 def by_env() -> dict[str, Leaf]:
-    """Every setting by its bare environment name."""
-    return {leaf.env: leaf for leaf in leaves()}
+    """Every setting and the alias by bare environment name."""
+    return {leaf.env: leaf for leaf in (*leaves(), ENABLED)}
 
 
 @cache

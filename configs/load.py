@@ -14,7 +14,7 @@ from typing import Any
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
-from pitstop.configs.leaves import Leaf, by_path, children, groups, leaves, nearest_path
+from pitstop.configs.leaves import ENABLED, Leaf, by_path, children, groups, leaves, nearest_path
 from pitstop.configs.rules import IMAGE_TASK, Draft, check_complete, resolve
 from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import mask
@@ -38,7 +38,7 @@ _MODEL, _DATA = "model.id", "data.train"
 _FROM_RUN, _FROM_SCRATCH, _CONFIG, _TOKENIZER = "model.from_run", "model.from_scratch", "model.config", "model.tokenizer"
 _BASE_DIR = "training.checkpoint.base_dir"
 _NO_DEMO = (_MODEL, _DATA, _FROM_RUN, _FROM_SCRATCH)
-_TASK = "training.task"
+_TASK, _STRATEGY = "training.task", "training.checkpoint.strategy"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def load_settings(
     layers = [*layers, *outer, _flag_layer(flags or {})]
     if check_overridden:
         _check_all(layers)
-    merged = _merge(layers)
+    merged = _without_alias(_merge(layers))
     notes: list[str] = []
     if base is None and find_base_run is not None:
         merged = _stand_on_base_run(merged, find_base_run)
@@ -181,6 +181,14 @@ def _merge(layers: Sequence[Layer]) -> Layer:
     for layer in layers:
         merged |= layer
     return merged
+
+
+def _without_alias(merged: Layer) -> Layer:
+    """``enabled: false`` is ``strategy: no``, unless a flag gives another strategy; ``enabled: true`` says nothing."""
+    given = merged.pop(ENABLED.path, None)
+    if given is None or _parse(ENABLED, given) or (_STRATEGY in merged and merged[_STRATEGY].source.kind == "flag"):
+        return merged
+    return {**merged, _STRATEGY: Given("no", given.source)}
 
 
 def _check_all(layers: Sequence[Layer]) -> None:

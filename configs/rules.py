@@ -21,7 +21,6 @@ _MODEL, _FROM_RUN, _FROM_SCRATCH = "model.id", "model.from_run", "model.from_scr
 _CONFIG, _TOKENIZER = "model.config", "model.tokenizer"
 _DATA, _EVAL_DATA = "data.train", "data.eval"
 _EPOCHS, _BASE_TRAINING_EPOCHS = "training.epochs", 3
-_ENABLED, _STRATEGY = "training.checkpoint.enabled", "training.checkpoint.strategy"
 _PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
 _REPORT_TO = "tracking.report_to"
 _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
@@ -82,8 +81,6 @@ def resolve(draft: Draft) -> None:
     if draft.values[_METHOD] == "full":
         draft.put_default(_EPOCHS, _BASE_TRAINING_EPOCHS, Source("default", "default of method full"))
     _resolve_scratch(draft)
-    if not draft.values[_ENABLED] and draft.values[_STRATEGY] != "no":
-        draft.put(_STRATEGY, "no", draft.sources[_ENABLED])
     _check_push_base(draft)
     draft.values[_REPORT_TO] = _trackers(draft.values[_REPORT_TO], draft.sources[_REPORT_TO])
     _check_data(draft)

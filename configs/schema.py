@@ -246,9 +246,6 @@ class QuantizationSettings:
 class CheckpointSettings:
     """Where runs live, when they are saved and what is kept."""
 
-    enabled: bool = setting(
-        True, "Save during training; false is the same as strategy 'no'.", env="CHECKPOINT_ENABLED", flag="--checkpoint-enabled"
-    )
     base_dir: str = setting(
         "checkpoints",
         "Directory that holds the runs; made if missing.",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.leaves import Leaf, by_env, leaves, nearest
+from pitstop.configs.leaves import Leaf, by_env, nearest
 from pitstop.configs.secrets import mask, remember
 
 PREFIX = "PITSTOP_"
@@ -71,7 +71,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in by_env():
             raise _unknown(name, "the environment")
     layer: Layer = {}
-    for leaf in leaves():
+    for leaf in by_env().values():
         for name in accepted_names(leaf):
             if name in environ:
                 layer[leaf.path] = Given(_noted(leaf, environ[name]), Source("environment", name))
@@ -87,7 +87,7 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> Layer:
             setting nor a well-known variable of another tool. No value is ever part of the message.
     """
     layer: Layer = {}
-    names = {name: leaf for leaf in leaves() for name in accepted_names(leaf)}
+    names = {name: leaf for leaf in by_env().values() for name in accepted_names(leaf)}
     for entry in _entries(path, environ):
         where = f"{path} line {entry.line}"
         leaf = names.get(entry.name)
@@ -112,7 +112,7 @@ def apply_foreign(env_file: Path | None = None) -> list[str]:
     path = env_file or default_env_file()
     if path is None:
         return []
-    ours = {name for leaf in leaves() for name in accepted_names(leaf)}
+    ours = {name for leaf in by_env().values() for name in accepted_names(leaf)}
     applied = []
     for entry in _entries(path, os.environ):
         if entry.name not in ours and is_foreign(entry.name) and entry.name not in os.environ:
@@ -200,7 +200,7 @@ def _noted(leaf: Leaf, value: str) -> str:
 
 
 def _check_foreign(name: str, where: str) -> None:
-    documented = [leaf.env for leaf in leaves() if leaf.documented]
+    documented = [leaf.env for leaf in by_env().values() if leaf.documented]
     if is_foreign(name) and not (name.startswith("HF_") and nearest(name, documented, cutoff=_SLIP)):
         return
     raise _unknown(name, where)

@@ -18,7 +18,7 @@ from pitstop.cli.main import COMMANDS, app
 from pitstop.configs.env_example import render as env_example
 from pitstop.configs.env_example import value_in_file
 from pitstop.configs.files import preset_names
-from pitstop.configs.leaves import Leaf, leaves
+from pitstop.configs.leaves import ENABLED, Leaf, leaves
 from pitstop.configs.sources import accepted_names
 from pitstop.configs.values import describe
 
@@ -73,6 +73,8 @@ def settings_page() -> str:
     for title, group in groupby(leaves(), key=lambda leaf: leaf.path.rpartition(".")[0]):
         rows = "\n".join(_setting_row(leaf) for leaf in group)
         parts.append(f"## {title}\n\n| key | flag | environment | default | meaning |\n|---|---|---|---|---|\n{rows}\n")
+        if ENABLED.path == f"{title}.{ENABLED.name}":
+            parts.append(f"`{ENABLED.name}` (`{accepted_names(ENABLED)[0]}`) is an alias: {ENABLED.help}\n")
     presets = "\n".join(f"- `{name}`" for name in preset_names())
     parts.append(f"## Presets\n\nShipped files, for `--config NAME`:\n\n{presets}\n")
     return "\n".join(parts)

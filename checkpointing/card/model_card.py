@@ -38,7 +38,7 @@ _OF_TEXT = "data.max_length"
 # These say where the run lay, what it was called, or what stands above the table already.
 _ELSEWHERE = re.compile(
     r"(?:hub|naming)\..*|model\.(?:id|revision|config|from_run|tokenizer)|data\.train|training\.(?:task|method)|quantization\.load_in_4bit"
-    r"|training\.checkpoint\.(?:enabled|base_dir|run_number|resume_from_run|sync_save)"
+    r"|training\.checkpoint\.(?:base_dir|run_number|resume_from_run|sync_save)"
 )
 _OF_ADAPTERS = ("lora.", "quantization.")
 _METHODS = {"qlora": "LoRA on a 4-bit base (QLoRA)", "lora": "LoRA", "full": "all weights (base training)"}

@@ -20,7 +20,7 @@ from pitstop.checkpointing.disk.tensor_headers import read_header, read_scalar
 from pitstop.checkpointing.store import file_sets
 from pitstop.checkpointing.store.model_files import check_model
 from pitstop.configs.errors import CheckpointError
-from pitstop.configs.leaves import Leaf, by_path, groups
+from pitstop.configs.leaves import ENABLED, Leaf, by_path, groups
 from pitstop.configs.values import InvalidValue, parse
 
 STATE_VERSION = 1
@@ -131,6 +131,8 @@ def check_settings(settings: Any, where: str, config: Mapping[str, Any] | None =
         return
     started = {key: value for key, value in config.items() if key != "sources"}
     for path, value in _walk_settings(started, layout.CONFIG):
+        if path == ENABLED.path:  # earlier versions wrote it
+            continue
         if path not in found:
             raise CheckpointError(f"{where}: the setting {path} is missing")
         if fixed is not None and fixed(path) and found[path] != value:

@@ -22,7 +22,7 @@ from pitstop.configs.secrets import is_secret_name, mask
 
 SAME_KINDS = ("data", "eval_data", "base", "monitor")
 
-_NOT_COMPARED = {"sources", "training.checkpoint.base_dir", "training.checkpoint.run_number"}
+_NOT_COMPARED = {"sources", "training.checkpoint.enabled", "training.checkpoint.base_dir", "training.checkpoint.run_number"}
 _DEEPEST = 8
 """Settings are nested four deep; what lies deeper in a file is one value."""
 

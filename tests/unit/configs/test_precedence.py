@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.leaves import by_path, leaves
+from pitstop.configs.leaves import leaves
 from pitstop.configs.load import Source, load_settings, settings_to_dict
 
 
@@ -129,9 +130,29 @@ def test_a_base_that_is_not_saved_cannot_be_pushed() -> None:
 
 
 def test_checkpoints_turned_off_are_the_strategy_no() -> None:
-    loaded = load_settings(flags={"training.checkpoint.enabled": False}, environ={"SAVE_STRATEGY": "steps"})
+    write("off.yaml", "training: {checkpoint: {enabled: false, strategy: epoch}}")
+    loaded = load_settings(config_files=["off.yaml"], environ={"SAVE_STRATEGY": "steps"})
     assert loaded.settings.training.checkpoint.strategy == "no"
-    assert loaded.sources["training.checkpoint.strategy"].where == "--no-checkpoint-enabled"
+    assert loaded.sources["training.checkpoint.strategy"].where == "off.yaml line 1"
+    assert (
+        strategy(config_files=["off.yaml"], environ={"PITSTOP_CHECKPOINT_ENABLED": "true", "SAVE_STRATEGY": "steps"}) == "steps"
+    )
+    assert strategy(environ={"PITSTOP_CHECKPOINT_ENABLED": "false"}) == "no"
+    assert strategy(config_files=["off.yaml"], flags={"training.checkpoint.strategy": "steps"}) == "steps"
+    assert "PITSTOP_CHECKPOINT_ENABLED: 'maybe'" in refused(environ={"PITSTOP_CHECKPOINT_ENABLED": "maybe"}).message
+
+
+def strategy(environ: Mapping[str, str] | None = None, **sources: Any) -> str:
+    return load_settings(environ=environ or {}, **sources).settings.training.checkpoint.strategy
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_run_of_an_earlier_version_has_the_strategy_that_it_was_started_with(enabled: bool) -> None:
+    started = {"training": {"checkpoint": {"enabled": enabled, "strategy": "epoch" if enabled else "no"}}}
+    loaded = load_settings(environ={}, base=started)
+    assert loaded.settings.training.checkpoint.strategy == ("epoch" if enabled else "no") and loaded.notes == []
+    assert "enabled" not in settings_to_dict(loaded.settings)["training"]["checkpoint"]
+    assert strategy(base=started, flags={"training.checkpoint.strategy": "steps"}) == "steps"
 
 
 class TestDemo:
@@ -227,11 +248,11 @@ def test_the_dictionary_has_every_setting_but_the_secrets() -> None:
     assert "token" not in nested["hub"]
     assert "secretsecret" not in repr(nested)
     assert "secretsecret" not in repr(settings)
-    found = set()
-    for path in by_path():
+    found, paths = set(), {leaf.path for leaf in leaves()}
+    for path in paths:
         value = nested
         for part in path.split("."):
             value = value.get(part, KeyError) if isinstance(value, dict) else KeyError
         if value is not KeyError:
             found.add(path)
-    assert set(by_path()) - found == {"hub.token"}
+    assert paths - found == {"hub.token"}

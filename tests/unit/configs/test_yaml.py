@@ -119,7 +119,7 @@ class TestPresets:
 
     def test_the_documented_block_of_the_checkpoint_settings_works(self) -> None:
         checkpoint = load_settings(config_files=["training/lora_finetuning"], environ={}).settings.training.checkpoint
-        assert (checkpoint.enabled, checkpoint.base_dir, checkpoint.run_number) == (True, "checkpoints", None)
+        assert (checkpoint.strategy, checkpoint.base_dir, checkpoint.run_number) == ("epoch", "checkpoints", None)
         assert (checkpoint.keep_last_n, checkpoint.monitor, checkpoint.mode) == (5, "val_loss", "min")
 
     def test_the_preset_of_base_training_trains_all_weights(self) -> None:
