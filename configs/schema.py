@@ -44,31 +44,31 @@ class ModelSettings:
     )
     revision: str | None = setting(
         None,
-        "Commit hash, tag or branch of the base model on the Hub; the commit it resolves to is recorded.",
+        "Commit, tag or branch of the base model on the Hub. The commit that it resolves to is recorded.",
         env="MODEL_REVISION",
         flag="--model-revision",
     )
     from_run: str | None = setting(
         None,
-        "Base training to start from instead of model.id: base_training/1@best, a run's name or a path; best unless it picks another.",
+        "Base training to start from, in place of model.id: base_training/1@best, a run's name or a path. Without @CHECKPOINT, the best checkpoint.",
         env="FROM_RUN",
         flag="--from",
     )
     from_scratch: bool = setting(
         False,
-        "Train a new model with random weights, drawn from the seed, as model.config describes it; method full only.",
+        "Train a new model as model.config describes it, with random weights drawn by the seed. Method full only.",
         env="FROM_SCRATCH",
         flag="--from-scratch",
     )
     config: str | None = setting(
         None,
-        "config.json of transformers that a model from scratch is made after; for diffusion the name of a size, or the config.json of a base training.",
+        "config.json (transformers) of a model from scratch. For diffusion: the name of a size, or the config.json of a base training.",
         env="MODEL_CONFIG",
         flag="--model-config",
     )
     tokenizer: str | None = setting(
         None,
-        "Hub id or local directory of the tokenizer of a model from scratch; unset, that of model.id.",
+        "Hub id or local directory of the tokenizer of a model from scratch. Default: the tokenizer of model.id.",
         env="TOKENIZER",
         flag="--tokenizer",
     )
@@ -80,14 +80,14 @@ class ModelSettings:
     )
     use_flash_attention: bool = setting(
         False,
-        "Use FlashAttention 2 where it is installed; otherwise PyTorch's SDPA, with a message.",
+        "Use FlashAttention 2. Where it is not installed, PyTorch's SDPA is used and a message says so.",
         env="USE_FLASH_ATTENTION",
         flag="--use-flash-attention",
         documented=True,
     )
     use_fp16: bool = setting(
         False,
-        "Compute in float16 with loss scaling instead of bfloat16 (GPUs before Ampere choose it by themselves).",
+        "Compute in float16 with loss scaling instead of bfloat16. GPUs older than Ampere do so by default.",
         env="USE_FP16",
         flag="--use-fp16",
         documented=True,
@@ -100,39 +100,39 @@ class DataSettings:
 
     train: list[str] = setting(
         [],
-        "Training data: JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id; for diffusion CIFAR10, CIFAR100, or images; FILE:0.7 gives it a weight among several. Repeatable; comma-separated in the environment.",
+        "Training data: a JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id. For diffusion: CIFAR10, CIFAR100 or a folder of images. FILE:0.7 gives a data set a weight among several. Repeatable; comma-separated in the environment.",
         env="DATASET_PATH",
         flag="--dataset",
         documented=True,
     )
     classes: list[str] = setting(
         [],
-        "Classes of images that are trained on, by name or number; unset, all.",
+        "Image classes to train on, by name or number. Default: all.",
         env="DATA_CLASSES",
         flag="--classes",
     )
     label: str | None = setting(
         None,
-        "What the data is called in lists; with classes chosen their number follows, as in Trees (5).",
+        "Label of the data in lists. The number of chosen classes follows it, as in Trees (5).",
         env="DATA_LABEL",
         flag="--data-label",
     )
     root: str = setting(
         "data",
-        "Directory in which CIFAR10, CIFAR100 and FashionMNIST are looked for before they are fetched.",
+        "Directory that is searched for CIFAR10, CIFAR100 and FashionMNIST before they are downloaded.",
         env="DATA_ROOT",
         flag="--data-root",
         min_length=1,
     )
     eval: list[str] = setting(
         [],
-        "Evaluation data, in the same forms.",
+        "Evaluation data, in the same formats.",
         env="EVAL_DATASET_PATH",
         flag="--eval-dataset",
     )
     eval_fraction: float = setting(
         0.0,
-        "Share of the training records held out for evaluation when no evaluation data is given.",
+        "Fraction of the training records held out for evaluation where there is no evaluation data.",
         env="EVAL_FRACTION",
         flag="--eval-fraction",
         ge=0.0,
@@ -140,7 +140,7 @@ class DataSettings:
     )
     max_length: int = setting(
         2048,
-        "Longest sequence in tokens; a longer record is left out and counted, never cut (rank leaves out the oldest titles, counted too).",
+        "Maximum sequence length in tokens. Longer records are left out and counted, not truncated; task rank leaves out the oldest titles instead and counts them.",
         env="MAX_LENGTH",
         flag="--max-length",
         documented=True,
@@ -149,25 +149,25 @@ class DataSettings:
     )
     packing: bool = setting(
         True,
-        "Pack several records into one sequence of max_length; attention never crosses a record.",
+        "Pack several records into one sequence of max_length tokens. Attention does not cross records.",
         env="PACKING",
         flag="--packing",
     )
     skip_bad_rows: bool = setting(
         False,
-        "Go on past malformed rows and count them instead of stopping at the first.",
+        "Skip and count malformed rows instead of stopping at the first.",
         env="SKIP_BAD_ROWS",
         flag="--skip-bad-rows",
     )
     cache: bool = setting(
         True,
-        "Keep large data tokenised on disk, so that it is trained on in little memory and not tokenised again.",
+        "Cache large tokenised data on disk: it takes little memory and is not tokenised again.",
         env="DATA_CACHE",
         flag="--data-cache",
     )
     cache_gb: float = setting(
         50.0,
-        "Gigabytes (10^9 bytes) that tokenised data may take on disk; what was used longest ago goes first.",
+        "Maximum size of the cache of tokenised data in GB (10^9 bytes). The least recently used data is deleted first.",
         env="DATA_CACHE_GB",
         flag="--data-cache-gb",
         ge=0.0,
@@ -182,7 +182,7 @@ class LoraSettings:
     rank: int = setting(32, "LoRA rank.", env="LORA_RANK", flag="--lora-rank", documented=True, ge=1, le=4096)
     alpha: int = setting(
         64,
-        "LoRA alpha; the update is scaled by alpha / rank.",
+        "LoRA alpha. The update is scaled by alpha / rank.",
         env="LORA_ALPHA",
         flag="--lora-alpha",
         documented=True,
@@ -202,7 +202,7 @@ class LoraSettings:
     )
     stage_ranks: list[str] = setting(
         [],
-        "LoRA ranks by resolution, the finest first, instead of one rank (task diffusion); alpha keeps its proportion to the rank.",
+        "LoRA rank of each resolution, the finest first, in place of one rank. The ratio alpha / rank stays the same. Task diffusion only.",
         env="LORA_STAGE_RANKS",
         flag="--lora-stage-ranks",
     )
@@ -214,14 +214,14 @@ class QuantizationSettings:
 
     load_in_4bit: bool | None = setting(
         None,
-        "Store the frozen base in 4 bits; unset, it follows the method (true for qlora, the default).",
+        "Store the frozen base in 4 bits. Default: true for method qlora, false for the others.",
         env="LOAD_IN_4BIT",
         flag="--load-in-4bit",
         documented=True,
     )
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = setting(
         "auto",
-        "Type that 4-bit weights are expanded to for matrix products; auto chooses by device.",
+        "Data type of matrix products with 4-bit weights. auto chooses by device.",
         env="BNB_4BIT_COMPUTE_DTYPE",
         flag="--bnb-4bit-compute-dtype",
         documented=True,
@@ -248,18 +248,18 @@ class CheckpointSettings:
 
     base_dir: str = setting(
         "checkpoints",
-        "Directory that holds the runs; made if missing.",
+        "Directory of the runs. It is created if it does not exist.",
         env="OUTPUT_DIR",
         flag="--base-dir",
         documented=True,
         min_length=1,
     )
     run_number: int | None = setting(
-        None, "Number of the run; unset, the next free one.", env="RUN_NUMBER", flag="--run-number", ge=1, le=999_999
+        None, "Number of the run. Default: the next free one.", env="RUN_NUMBER", flag="--run-number", ge=1, le=999_999
     )
     strategy: Literal["epoch", "steps", "no"] = setting(
         "epoch",
-        "Save each epoch, every save_steps steps, or only at the end and on a signal.",
+        "When to save: each epoch, every save_steps steps, or (no) only at the end and on a signal.",
         env="SAVE_STRATEGY",
         flag="--save-strategy",
         documented=True,
@@ -272,7 +272,7 @@ class CheckpointSettings:
     )
     keep_last_n: int | None = setting(
         5,
-        "Checkpoints kept beside the best one; 'none' keeps all.",
+        "Number of newest checkpoints to keep beside the best one; 'none' keeps all.",
         env="SAVE_TOTAL_LIMIT",
         flag="--keep-last-n",
         documented=True,
@@ -280,20 +280,22 @@ class CheckpointSettings:
     )
     monitor: str = setting(
         "val_loss",
-        "Metric that decides the best checkpoint; train_loss where there is no evaluation.",
+        "Metric that selects the best checkpoint. Without evaluation data it is train_loss.",
         env="MONITOR",
         flag="--monitor",
     )
-    mode: Literal["min", "max"] = setting("min", "Whether a smaller or a larger metric is better.", env="MODE", flag="--mode")
+    mode: Literal["min", "max"] = setting(
+        "min", "Whether a lower (min) or a higher (max) metric is better.", env="MODE", flag="--mode"
+    )
     save_base_model: bool = setting(
         True,
-        "Save the frozen base once for all runs that share it; false keeps a reference to its source.",
+        "Save one copy of the frozen base for all runs that share it. Otherwise only its source is recorded.",
         env="SAVE_BASE_MODEL",
         flag="--save-base-model",
     )
     shard_size_gb: float = setting(
         5.0,
-        "Largest weights file of a whole model in GB (10^9 bytes); a larger model is cut into several, with an index.",
+        "Maximum size of a weights file of a whole model in GB (10^9 bytes). A larger model is saved in shards, with an index.",
         env="SHARD_SIZE_GB",
         flag="--shard-size-gb",
         gt=0.0,
@@ -301,12 +303,16 @@ class CheckpointSettings:
     )
     sync_save: bool = setting(
         False,
-        "Wait for each save instead of writing it beside the training.",
+        "Save synchronously: training waits until each checkpoint is written.",
         env="SYNC_SAVE",
         flag="--sync-save",
     )
     resume_from_run: int | None = setting(
-        None, "Resume this run instead of starting a new one.", env="RESUME_FROM_RUN", flag="--resume-from-run", ge=1
+        None,
+        "Resume the run of this number instead of starting a new one: an alias of 'pitstop resume'.",
+        env="RESUME_FROM_RUN",
+        flag="--resume-from-run",
+        ge=1,
     )
 
 
@@ -316,19 +322,19 @@ class TrainingSettings:
 
     task: Literal["sft", "ner", "rank", "diffusion"] = setting(
         "sft",
-        "Training task: instruction tuning, entity extraction, recommendation, or image generation.",
+        "Training task: instruction tuning (sft), entity extraction (ner), recommendation (rank) or image generation (diffusion).",
         env="TASK",
         flag="--task",
     )
     method: Literal["qlora", "lora", "full"] | None = setting(
         None,
-        "qlora (adapter on a 4-bit base, the default), lora (adapter on a 16-bit base) or full (all weights: base training). Diffusion: lora on a base training, else full.",
+        "qlora (adapter on a 4-bit base, the default), lora (adapter on a 16-bit base) or full (all weights: base training). Default for diffusion: lora where there is a base, otherwise full.",
         env="METHOD",
         flag="--method",
     )
     epochs: int = setting(
         5,
-        "Passes over the training data; 3 with method full, unless set.",
+        "Passes over the training data. Default with method full: 3.",
         env="NUM_TRAIN_EPOCHS",
         flag="--epochs",
         documented=True,
@@ -336,7 +342,7 @@ class TrainingSettings:
         le=100_000,
     )
     max_steps: int | None = setting(
-        None, "Stop after this many optimizer steps, whatever the epochs.", env="MAX_STEPS", flag="--max-steps", ge=1
+        None, "Stop after this many optimizer steps, regardless of the epochs.", env="MAX_STEPS", flag="--max-steps", ge=1
     )
     batch_size: int = setting(
         2, "Sequences per device and micro-batch.", env="TRAIN_BATCH_SIZE", flag="--batch-size", documented=True, ge=1, le=65536
@@ -352,7 +358,7 @@ class TrainingSettings:
     )
     auto_batch_size: bool = setting(
         False,
-        "When memory runs out, halve batch_size, double the accumulation and repeat the step.",
+        "When memory runs out, halve batch_size, double gradient_accumulation_steps and repeat the step.",
         env="AUTO_BATCH_SIZE",
         flag="--auto-batch-size",
     )
@@ -361,34 +367,38 @@ class TrainingSettings:
     )
     lr_scheduler: Literal["cosine", "linear", "constant"] = setting(
         "cosine",
-        "Shape of the learning rate after warm-up.",
+        "Learning rate schedule after warm-up.",
         env="LR_SCHEDULER",
         flag="--lr-scheduler",
     )
     warmup_ratio: float = setting(
-        0.1, "Share of all steps spent warming up.", env="WARMUP_RATIO", flag="--warmup-ratio", documented=True, ge=0.0, lt=1.0
+        0.1, "Fraction of all steps used for warm-up.", env="WARMUP_RATIO", flag="--warmup-ratio", documented=True, ge=0.0, lt=1.0
     )
     weight_decay: float = setting(
         0.01, "Decoupled weight decay.", env="WEIGHT_DECAY", flag="--weight-decay", documented=True, ge=0.0, le=10.0
     )
     max_grad_norm: float = setting(
-        1.0, "Gradients are clipped to this norm; 0 turns clipping off.", env="MAX_GRAD_NORM", flag="--max-grad-norm", ge=0.0
+        1.0,
+        "Maximum norm of the gradients (clipping); 0 turns clipping off.",
+        env="MAX_GRAD_NORM",
+        flag="--max-grad-norm",
+        ge=0.0,
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = setting(
         "adamw",
-        "AdamW by PyTorch, or by bitsandbytes in 8 bits or paged.",
+        "AdamW of PyTorch, or AdamW of bitsandbytes in 8 bits, paged, or both.",
         env="OPTIMIZER",
         flag="--optimizer",
     )
     ema_decay: float | None = setting(
         None,
-        "Keep an exponential moving average of the trained weights with this decay a step, and evaluate it; unset, none.",
+        "Decay per step of an exponential moving average of the trained weights. The average is what is evaluated. Default: no average.",
         env="EMA_DECAY",
         flag="--ema-decay",
         gt=0.0,
         lt=1.0,
     )
-    seed: int = setting(42, "Seed of initial values, dropout and data order.", env="SEED", flag="--seed", ge=0, le=2**32 - 1)
+    seed: int = setting(42, "Seed of initial weights, dropout and data order.", env="SEED", flag="--seed", ge=0, le=2**32 - 1)
     num_processes: int = setting(
         1,
         "Processes on this machine, one per device (DistributedDataParallel).",
@@ -401,11 +411,15 @@ class TrainingSettings:
         5, "Optimizer steps between logged rows.", env="LOGGING_STEPS", flag="--logging-steps", documented=True, ge=1
     )
     eval_steps: int | None = setting(
-        None, "Optimizer steps between evaluations; unset, once an epoch.", env="EVAL_STEPS", flag="--eval-steps", ge=1
+        None,
+        "Optimizer steps between evaluations. Default: one evaluation per epoch.",
+        env="EVAL_STEPS",
+        flag="--eval-steps",
+        ge=1,
     )
     early_stopping_patience: int | None = setting(
         None,
-        "Stop after this many evaluations in a row without a better monitored metric.",
+        "Stop after this many consecutive evaluations without a better monitored metric. Default: no early stopping.",
         env="EARLY_STOPPING_PATIENCE",
         flag="--early-stopping-patience",
         ge=1,
@@ -429,24 +443,29 @@ class EvaluationSettings:
 
     sample_prompts: str | None = setting(
         None,
-        "File of prompts (one a line, or JSONL with 'prompt') that are answered at each evaluation, into logs/samples.jsonl.",
+        "File of prompts (one per line, or JSONL with 'prompt'). They are answered at each evaluation, into logs/samples.jsonl.",
         env="SAMPLE_PROMPTS",
         flag="--sample-prompts",
     )
 
     score_examples: int | None = setting(
         100,
-        "Evaluation examples whose answers are scored at each evaluation, the first ones; 'none' scores all, 0 none.",
+        "Number of evaluation examples, from the first on, whose answers are scored at each evaluation; 'none' scores all, 0 none.",
         env="EVAL_SCORE_EXAMPLES",
         flag="--eval-score-examples",
         ge=0,
     )
     max_new_tokens: int = setting(
-        128, "Longest generated answer in tokens.", env="EVAL_MAX_NEW_TOKENS", flag="--eval-max-new-tokens", ge=1, le=65536
+        128,
+        "Maximum length of a generated answer in tokens.",
+        env="EVAL_MAX_NEW_TOKENS",
+        flag="--eval-max-new-tokens",
+        ge=1,
+        le=65536,
     )
     generation_batch_size: int = setting(
         16,
-        "Answers generated or scored at the same time.",
+        "Batch size for generating and scoring answers.",
         env="EVAL_GENERATION_BATCH_SIZE",
         flag="--eval-generation-batch-size",
         ge=1,
@@ -460,13 +479,13 @@ class NerSettings:
 
     entity_types: list[str] = setting(
         [],
-        "Entity types that are asked for; unset, all types in the training data.",
+        "Entity types to ask for. Default: all types in the training data.",
         env="NER_ENTITY_TYPES",
         flag="--ner-entity-types",
     )
     prompt: str | None = setting(
         None,
-        "Question in front of each text, with {text} and {type} or {description}; unset, the one of the entity extraction guide.",
+        "Prompt for each text, with {text} and {type} or {description}. Default: the prompt of the entity extraction guide.",
         env="NER_PROMPT",
         flag="--ner-prompt",
     )
@@ -477,44 +496,54 @@ class RankSettings:
     """Sequential recommendation: what the retriever finds and how the model is asked (task rank)."""
 
     candidates: int = setting(
-        20, "Candidates that the model ranks.", env="RANK_CANDIDATES", flag="--rank-candidates", ge=2, le=26
+        20, "Number of candidates that the model ranks.", env="RANK_CANDIDATES", flag="--rank-candidates", ge=2, le=26
     )
     history: int = setting(
-        20, "Titles of a user's history in a prompt, the newest.", env="RANK_HISTORY", flag="--rank-history", ge=1, le=1000
+        20,
+        "Number of titles of a user's history in a prompt, the newest ones.",
+        env="RANK_HISTORY",
+        flag="--rank-history",
+        ge=1,
+        le=1000,
     )
     title_tokens: int = setting(
-        32, "Tokens of a title in a prompt, the first.", env="RANK_TITLE_TOKENS", flag="--rank-title-tokens", ge=1, le=1024
+        32,
+        "Maximum length of a title in a prompt in tokens; the rest is cut.",
+        env="RANK_TITLE_TOKENS",
+        flag="--rank-title-tokens",
+        ge=1,
+        le=1024,
     )
     min_interactions: int = setting(
         5,
-        "Ratings that every user and every item must have; others are left out, again and again until all have them.",
+        "Minimum number of ratings of every user and every item. The filter repeats until all that remain have them (k-core).",
         env="RANK_MIN_INTERACTIONS",
         flag="--rank-min-interactions",
         ge=3,
     )
     max_train_rows: int | None = setting(
         None,
-        "Training rows at most, a random choice by the seed; unset, all.",
+        "Maximum number of training rows, drawn at random by the seed. Default: all.",
         env="RANK_MAX_TRAIN_ROWS",
         flag="--rank-max-train-rows",
         ge=1,
     )
     eval_users: int | None = setting(
         None,
-        "Users to evaluate at most, a random choice by the seed; unset, all.",
+        "Maximum number of users to evaluate, drawn at random by the seed. Default: all.",
         env="RANK_EVAL_USERS",
         flag="--rank-eval-users",
         ge=1,
     )
     retriever: Literal["gru", "itemknn", "popularity"] = setting(
         "gru",
-        "What finds the candidates: a small recurrent network, item neighbours, or what is taken most.",
+        "Retriever of the candidates: a small recurrent network (gru), item neighbours (itemknn), or popularity.",
         env="RANK_RETRIEVER",
         flag="--rank-retriever",
     )
     retriever_epochs: int = setting(
         50,
-        "Passes of the network gru over its training data at most; it stops when it no longer improves.",
+        "Maximum number of epochs of the gru retriever. Its training ends when it no longer improves.",
         env="RANK_RETRIEVER_EPOCHS",
         flag="--rank-retriever-epochs",
         ge=1,
@@ -527,7 +556,7 @@ class DiffusionSettings:
 
     conditional_classes: int = setting(
         0,
-        "Classes that a model from scratch is told of, so that it makes images of a class that is asked for; 0 tells it none.",
+        "Number of classes that a model from scratch is conditioned on, to generate images of a chosen class; 0 for an unconditional model.",
         env="CONDITIONAL_CLASSES",
         flag="--conditional-classes",
         ge=0,
@@ -535,13 +564,13 @@ class DiffusionSettings:
     )
     flip: bool = setting(
         False,
-        "Mirror half of the training images, chosen anew each time; not for digits, letters or shoes.",
+        "Flip training images horizontally at random. Not for digits, letters or shoes.",
         env="FLIP_IMAGES",
         flag="--flip-images",
     )
     sample_images: int = setting(
         16,
-        "Images made at each evaluation, as a grid in logs/samples; 0 makes none.",
+        "Number of images generated at each evaluation, as a grid in logs/samples; 0 generates none.",
         env="SAMPLE_IMAGES",
         flag="--sample-images",
         ge=0,
@@ -549,7 +578,7 @@ class DiffusionSettings:
     )
     sampling_steps: int = setting(
         18,
-        "Steps of the sampler, two evaluations of the model each but the last.",
+        "Sampler steps: two evaluations of the model each, one in the last step.",
         env="SAMPLING_STEPS",
         flag="--sampling-steps",
         ge=2,
@@ -557,7 +586,7 @@ class DiffusionSettings:
     )
     fid_images: int = setting(
         0,
-        "Images made at each evaluation for the Fréchet inception distance (FID); 0 does without. Needs pitstop[fid].",
+        "Number of images generated at each evaluation for the Fréchet inception distance (FID); 0 turns it off. Needs pitstop[fid].",
         env="FID_IMAGES",
         flag="--fid-images",
         ge=0,
@@ -577,27 +606,27 @@ class NamingSettings:
     )
     prefix: str = setting(
         "{model}-{task}-lora",
-        "Prefix of the timestamped scheme; {model}, {task} and the template's other fields may stand in it.",
+        "Prefix of the timestamped scheme. It may hold {model}, {task} and the other fields of a template.",
         env="NAME_PREFIX",
         flag="--name-prefix",
     )
     template: str | None = setting(
         None,
-        "A scheme of your own with {model} {task} {rank} {alpha} {epochs} {lr} {method} {experiment} {prefix} {timestamp} {hash}.",
+        "Template of the name, with {model} {task} {rank} {alpha} {epochs} {lr} {method} {experiment} {prefix} {timestamp} {hash}.",
         env="NAME_TEMPLATE",
         flag="--name-template",
     )
     experiment_name: str | None = setting(
         None,
-        "Name of the experiment; part of timestamped names.",
+        "Name of the experiment, which timestamped names include.",
         env="EXPERIMENT_NAME",
         flag="--experiment-name",
         documented=True,
     )
     custom_id: str | None = setting(
-        None, "Replaces the timestamp in names.", env="CUSTOM_ID", flag="--custom-id", documented=True
+        None, "Text in place of the timestamp in names.", env="CUSTOM_ID", flag="--custom-id", documented=True
     )
-    timestamp: bool = setting(True, "End names with the time of the start.", env="NAME_TIMESTAMP", flag="--timestamp")
+    timestamp: bool = setting(True, "End names with the start time.", env="NAME_TIMESTAMP", flag="--timestamp")
     short: bool = setting(False, "Short timestamp: MMDD_HHMM.", env="NAME_SHORT", flag="--short")
     with_hash: bool = setting(False, "Add a short hash of the settings to names.", env="NAME_HASH", flag="--with-hash")
 
@@ -611,40 +640,40 @@ class HubSettings:
     )
     token: Secret | None = setting(
         None,
-        "Access token for pushing and for gated or private base models; never written anywhere.",
+        "Access token for pushing and for gated or private base models. It is never written anywhere.",
         env="HF_TOKEN",
         flag="",
         documented=True,
     )
     push: bool = setting(
         False,
-        "Push every checkpoint to the Hub beside the training.",
+        "Push every checkpoint to the Hub, in the background.",
         env="PUSH_TO_HUB",
         flag="--push-to-hub",
     )
     repo: str | None = setting(
         None,
-        "Repository to push to, as owner/name; unset, HF_USERNAME or the account, and the run's name.",
+        "Repository to push to, as owner/name. Default: HF_USERNAME or the account of the token, and the run's name.",
         env="HUB_REPO",
         flag="--hub-repo",
     )
     private: bool = setting(True, "Make the repository private.", env="HUB_PRIVATE", flag="--hub-private")
     keep_last_n: int | None = setting(
         None,
-        "Checkpoints kept on the Hub beside the best one; unset, all.",
+        "Number of newest checkpoints kept on the Hub beside the best one. Default: all.",
         env="HUB_KEEP_LAST_N",
         flag="--hub-keep-last-n",
         ge=1,
     )
     push_base: bool = setting(
         False,
-        "Push the frozen base too, for a base that others cannot fetch.",
+        "Push the frozen base too, for a base that others cannot download.",
         env="PUSH_BASE",
         flag="--push-base",
     )
     push_timeout: float = setting(
         600.0,
-        "Seconds to wait at the end for what is not on the Hub yet.",
+        "Seconds to wait at the end for pushes that are not finished.",
         env="PUSH_TIMEOUT",
         flag="--push-timeout",
         ge=0.0,
@@ -652,13 +681,13 @@ class HubSettings:
     )
     push_required: bool = setting(
         False,
-        "Do not train where the token may not push.",
+        "Refuse to train if the token has no permission to push.",
         env="PUSH_REQUIRED",
         flag="--push-required",
     )
     commits_per_hour: int = setting(
         100,
-        "Most commits an hour; when saves come faster, checkpoints share one. The Hub allows 128.",
+        "Maximum number of commits per hour; checkpoints that are saved faster share a commit. The Hub allows 128.",
         env="HUB_COMMITS_PER_HOUR",
         flag="--hub-commits-per-hour",
         ge=1,
@@ -666,7 +695,7 @@ class HubSettings:
     )
     retry_s: float = setting(
         2.0,
-        "Seconds before a failed push is tried again; doubled up to 300.",
+        "Seconds before a failed push is retried, doubled at each retry up to 300.",
         env="HUB_RETRY_S",
         flag="--hub-retry-s",
         gt=0.0,
@@ -689,7 +718,7 @@ class TrackingSettings:
 
     report_to: list[str] = setting(
         ["tensorboard"],
-        "Trackers: tensorboard, wandb, mlflow, trackio, comma-separated; none turns all off.",
+        "Trackers, comma-separated: tensorboard, wandb, mlflow, trackio; none turns all off.",
         env="REPORT_TO",
         flag="--report-to",
     )
