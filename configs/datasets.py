@@ -27,8 +27,8 @@ class DataSource:
 
 def split_weight(text: str) -> tuple[str, str]:
     """``a.jsonl:0.7`` → (``a.jsonl``, ``:0.7``); the second part is empty where there is no weight. Asks no disk."""
-    found = _WEIGHT.search(text)
-    return (text[: found.start()], found[0]) if found and found.start() else (text, "")
+    match = _WEIGHT.search(text)
+    return (text[: match.start()], match[0]) if match and match.start() else (text, "")
 
 
 def without_weight(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path, children, groups, nearest, nearest_path
 from pitstop.configs.secrets import mask, remember
-from pitstop.configs.sources import Given, Kind, Layer, Source, read_text
+from pitstop.configs.sources import Kind, Layer, RawValue, Source, read_text
 
 if TYPE_CHECKING:
     from yaml import MappingNode, Node
@@ -60,18 +60,18 @@ def read_config(name: str) -> Layer:
     return read_preset(name)
 
 
-def _read(path: Path, kind: Kind, where: str) -> Layer:
+def _read(path: Path, kind: Kind, place: str) -> Layer:
     from yaml import MappingNode
 
-    root = _compose(path, where)
+    root = _compose(path, place)
     if root is None:
         return {}
     if not isinstance(root, MappingNode):
-        raise SettingsError(f"{where}: the file must hold 'key: value' lines.", hint="For example: lora: {rank: 8}")
-    return _Walk(kind, where).mapping(root, "")
+        raise SettingsError(f"{place}: the file must hold 'key: value' lines.", hint="For example: lora: {rank: 8}")
+    return _Walk(kind, place).mapping(root, "")
 
 
-def _compose(path: Path, where: str) -> Node | None:
+def _compose(path: Path, place: str) -> Node | None:
     """Parse without building objects: nodes know their lines, and no tag can construct anything."""
     import yaml
 
@@ -81,17 +81,17 @@ def _compose(path: Path, where: str) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{where}{line} is not valid YAML: {mask(error.problem or str(error))}.") from None
+        raise SettingsError(f"{place}{line} is not valid YAML: {mask(error.problem or str(error))}.") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"{where} is not valid YAML: {mask(str(error))}.") from None
+        raise SettingsError(f"{place} is not valid YAML: {mask(str(error))}.") from None
 
 
 class _Walk:
     """Turns one YAML tree into a layer."""
 
-    def __init__(self, kind: Kind, where: str) -> None:
+    def __init__(self, kind: Kind, place: str) -> None:
         self.kind = kind
-        self.where = where
+        self.place = place
 
     def mapping(self, node: MappingNode, group: str) -> Layer:
         from yaml import MappingNode
@@ -108,7 +108,7 @@ class _Walk:
             seen[key] = line
             path = f"{group}.{key}" if group else key
             if path in by_path():
-                layer[path] = self._given(path, value_node, line)
+                layer[path] = self._raw_value(path, value_node, line)
             elif path not in groups():
                 raise self._unknown(key, group, line, of_value=not isinstance(value_node, MappingNode))
             elif isinstance(value_node, MappingNode):
@@ -127,11 +127,11 @@ class _Walk:
             raise SettingsError(f"{self._at(node.start_mark.line + 1)}: a key must be a word.")
         return str(node.value)
 
-    def _given(self, path: str, node: Node, line: int) -> Given:
+    def _raw_value(self, path: str, node: Node, line: int) -> RawValue:
         raw = self._value(path, node)
         if by_path()[path].secret and isinstance(raw, str):
             remember(raw.strip())
-        return Given(raw, Source(self.kind, self._at(line)))
+        return RawValue(raw, Source(self.kind, self._at(line)))
 
     def _value(self, path: str, node: Node) -> str | list[str] | None:
         """Scalars stay text: ``strategy: no`` is the word, not YAML's false, and ``custom_id: 007`` keeps its zeros."""
@@ -148,9 +148,8 @@ class _Walk:
 
     def _unknown(self, key: str, group: str, line: int, *, of_value: bool) -> SettingsError:
         match = nearest_path(key, group, of_value=of_value)
-        inside = f" in {group}" if group else ""
         hint = f"Did you mean {match}?" if match else "'pitstop config show' lists every setting."
-        return SettingsError(f"{self._at(line)}: {mask(key)} is not a setting{inside}.", hint=hint)
+        return SettingsError(f"{self._at(line)}: {mask(key)} is not a setting{f' in {group}' if group else ''}.", hint=hint)
 
     def _at(self, line: int) -> str:
-        return f"{self.where} line {line}"
+        return f"{self.place} line {line}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, reduce
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -40,6 +40,10 @@ class Leaf:
     def name(self) -> str:
         """Last part of the path: the YAML key."""
         return self.path.rpartition(".")[2]
+
+    def value_in(self, settings: Settings) -> Any:
+        """The value of the setting in ``settings``."""
+        return reduce(getattr, self.path.split("."), settings)
 
     @property
     def secret(self) -> bool:
@@ -84,13 +88,13 @@ def by_env() -> dict[str, Leaf]:
 @cache
 def groups() -> frozenset[str]:
     """Dotted paths of the groups; "" is the top."""
-    found = {""}
+    paths = {""}
     for leaf in leaves():
         parent = leaf.path.rpartition(".")[0]
         while parent:
-            found.add(parent)
+            paths.add(parent)
             parent = parent.rpartition(".")[0]
-    return frozenset(found)
+    return frozenset(paths)
 
 
 def children(group: str) -> list[str]:

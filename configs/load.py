@@ -20,8 +20,8 @@ from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import mask
 from pitstop.configs.sources import (
     DEFAULT,
-    Given,
     Layer,
+    RawValue,
     Source,
     apply_foreign,
     default_env_file,
@@ -30,9 +30,23 @@ from pitstop.configs.sources import (
 )
 from pitstop.configs.values import InvalidValue, describe, parse
 
-__all__ = ["Leaf", "Loaded", "Source", "apply_foreign", "describe", "leaves", "load_settings", "settings_to_dict"]
+__all__ = [
+    "Leaf",
+    "Loaded",
+    "Source",
+    "apply_foreign",
+    "describe",
+    "leaves",
+    "load_recorded",
+    "load_settings",
+    "settings_to_dict",
+]
 
 DEMO = "demo"
+_DEMO_NOTE = (
+    "Neither a model nor data is set: using the preset 'demo' (SmolLM2-135M-Instruct on the shipped medical records). "
+    "Set MODEL_ID and DATASET_PATH, or give --model-id and --dataset, to train your own."
+)
 
 _MODEL, _DATA = "model.id", "data.train"
 _FROM_RUN, _FROM_SCRATCH, _CONFIG, _TOKENIZER = "model.from_run", "model.from_scratch", "model.config", "model.tokenizer"
@@ -72,8 +86,6 @@ def load_settings(
     config_files: Sequence[str] = (),
     env_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
-    base: Mapping[str, Any] | None = None,
-    base_name: str = "",
     require_model_and_data: bool = False,
     check_overridden: bool = False,
     find_base_run: FindBaseRun | None = None,
@@ -85,9 +97,6 @@ def load_settings(
         config_files: YAML files or names of shipped presets; a later one wins.
         env_file: the ``.env`` to read; None reads ``./.env`` if it exists.
         environ: the process environment; None is ``os.environ``.
-        base: settings of a run to resume, as ``settings_to_dict`` gave them. Only flags override them; the environment
-            and ``.env`` give the access token alone.
-        base_name: what to call ``base`` in messages, such as ``run_003/config.json``.
         require_model_and_data: refuse a model without data and data without a model.
         check_overridden: check values that a stronger source overrides, too.
         find_base_run: looks up what ``model.from_run`` means; without it that setting stays as it was given.
@@ -95,25 +104,49 @@ def load_settings(
     Raises:
         SettingsError: an unknown name, a value out of range, an unreadable file, or settings that contradict each other.
     """
-    layers = _resume_layers(base, base_name, config_files) if base is not None else _config_layers(config_files)
-    outer = _outer_layers(env_file, os.environ if environ is None else environ)
-    if base is not None:
-        outer = [{path: given for path, given in layer.items() if by_path()[path].secret} for layer in outer]
-    layers = [*layers, *outer, _flag_layer(flags or {})]
+    layers = [*(read_config(name) for name in config_files), *_environment_layers(env_file, environ), _flag_layer(flags or {})]
     if check_overridden:
-        _check_all(layers)
-    merged = _without_alias(_merge(layers))
-    notes: list[str] = []
-    if base is None and find_base_run is not None:
+        for layer in layers:
+            for path in layer:
+                _parse(path, layer)
+    merged = _merge(layers)
+    if find_base_run is not None:
         merged = _stand_on_base_run(merged, find_base_run)
-    if base is None and not _of_images(merged) and not any(_given(merged, path) for path in _NO_DEMO):
-        merged = {**read_preset(DEMO), **{path: given for path, given in merged.items() if path not in (_MODEL, _DATA)}}
-        notes.append(_demo_note())
-    draft = _parse_all(merged)
-    resolve(draft)
+    notes: list[str] = []
+    if _is_for_demo(merged):
+        merged = {**read_preset(DEMO), **{path: raw for path, raw in merged.items() if path not in (_MODEL, _DATA)}}
+        notes.append(_DEMO_NOTE)
+    draft = _resolved(merged)
     if require_model_and_data:
         check_complete(draft)
     return Loaded(_build(Settings, draft.values), draft.sources, notes)
+
+
+def load_recorded(
+    recorded: Mapping[str, Any],
+    place: str = "the run's settings",
+    *,
+    flags: Mapping[str, Any] | None = None,
+    env_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """The settings of a run from its record. Only flags override them; the environment and ``.env`` give the access token alone.
+
+    Args:
+        recorded: what ``settings_to_dict`` gave; what it lacks has its default.
+        place: what to call it in messages, such as ``run_003/config.json``.
+        flags: dotted path → value of the flags that were given.
+        env_file: the ``.env`` to read; None reads ``./.env`` if it exists.
+        environ: the process environment; None is ``os.environ``.
+
+    Raises:
+        SettingsError: as ``load_settings``.
+    """
+    tokens = [
+        {path: raw for path, raw in layer.items() if by_path()[path].secret} for layer in _environment_layers(env_file, environ)
+    ]
+    draft = _resolved(_merge([dict(_flatten(recorded, Source("run", place))), *tokens, _flag_layer(flags or {})]))
+    return Loaded(_build(Settings, draft.values), draft.sources)
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
@@ -121,30 +154,19 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for leaf in leaves():
         if not leaf.secret:
-            value: Any = settings
-            for part in leaf.path.split("."):
-                value = getattr(value, part)
-            _put(nested, leaf.path, list(value) if isinstance(value, list) else value)
+            group = nested
+            for name in leaf.path.split(".")[:-1]:
+                group = group.setdefault(name, {})
+            value = leaf.value_in(settings)
+            group[leaf.name] = list(value) if isinstance(value, list) else value
     return nested
 
 
-def _config_layers(config_files: Sequence[str]) -> list[Layer]:
-    return [read_config(name) for name in config_files]
-
-
-def _resume_layers(base: Mapping[str, Any], base_name: str, config_files: Sequence[str]) -> list[Layer]:
-    if config_files:
-        raise SettingsError(
-            f"--config {config_files[0]}: a resumed run keeps its own settings.",
-            hint="Give what should change as flags, for example --learning-rate 1e-5; or start a new run with 'pitstop train'.",
-        )
-    return [dict(_flatten(base, Source("run", base_name or "the run's settings")))]
-
-
-def _outer_layers(env_file: Path | None, environ: Mapping[str, str]) -> list[Layer]:
+def _environment_layers(env_file: Path | None, environ: Mapping[str, str] | None) -> list[Layer]:
+    """``.env``, then the process environment, which is stronger."""
+    environ = os.environ if environ is None else environ
     path = env_file or default_env_file()
-    from_file = read_env_file(path, environ) if path else {}
-    return [from_file, read_environment(environ)]
+    return [read_env_file(path, environ) if path else {}, read_environment(environ)]
 
 
 def _flag_layer(flags: Mapping[str, Any]) -> Layer:
@@ -153,98 +175,86 @@ def _flag_layer(flags: Mapping[str, Any]) -> Layer:
         leaf = by_path().get(path)
         if leaf is None:
             raise _unknown(path, "flags")
-        where = leaf.flag.replace("--", "--no-", 1) if value is False else leaf.flag
-        layer[path] = Given(value, Source("flag", where or path))
+        flag = leaf.flag.replace("--", "--no-", 1) if value is False else leaf.flag
+        layer[path] = RawValue(value, Source("flag", flag or path))
     return layer
 
 
-def _flatten(nested: Mapping[str, Any], source: Source, group: str = "") -> Iterator[tuple[str, Given]]:
+def _flatten(nested: Mapping[str, Any], source: Source, group: str = "") -> Iterator[tuple[str, RawValue]]:
     for key, value in nested.items():
         path = f"{group}.{key}" if group else key
         if path in by_path():
-            yield path, Given(value, source)
+            yield path, RawValue(value, source)
         elif path in groups() and isinstance(value, Mapping):
             yield from _flatten(value, source, path)
         else:
-            raise _unknown(path, source.where)
+            raise _unknown(path, source.place)
 
 
-def _unknown(path: str, where: str) -> SettingsError:
+def _unknown(path: str, place: str) -> SettingsError:
     group, _, key = path.rpartition(".")
     match = nearest_path(key, group if group in groups() and children(group) else "")
     hint = f"Did you mean {match}?" if match else "'pitstop config show' lists every setting."
-    return SettingsError(f"{where}: {path} is not a setting.", hint=hint)
+    return SettingsError(f"{place}: {path} is not a setting.", hint=hint)
 
 
 def _merge(layers: Sequence[Layer]) -> Layer:
+    """One layer, in which a later layer wins and the alias is resolved.
+
+    ``enabled: false`` is ``strategy: no``, unless a flag gives another strategy; ``enabled: true`` says nothing.
+    """
     merged: Layer = {}
     for layer in layers:
         merged |= layer
-    return merged
-
-
-def _without_alias(merged: Layer) -> Layer:
-    """``enabled: false`` is ``strategy: no``, unless a flag gives another strategy; ``enabled: true`` says nothing."""
-    given = merged.pop(ENABLED.path, None)
-    if given is None or _parse(ENABLED, given) or (_STRATEGY in merged and merged[_STRATEGY].source.kind == "flag"):
+    if ENABLED.path not in merged:
         return merged
-    return {**merged, _STRATEGY: Given("no", given.source)}
+    is_enabled, source = _parse(ENABLED.path, merged), merged.pop(ENABLED.path).source
+    if is_enabled or (_STRATEGY in merged and merged[_STRATEGY].source.kind == "flag"):
+        return merged
+    return {**merged, _STRATEGY: RawValue("no", source)}
 
 
-def _check_all(layers: Sequence[Layer]) -> None:
-    for layer in layers:
-        for path, given in layer.items():
-            _parse(by_path()[path], given)
-
-
-def _given(merged: Layer, path: str) -> bool:
-    return path in merged and bool(_parse(by_path()[path], merged[path]))
-
-
-def _demo_note() -> str:
-    return (
-        "Neither a model nor data is set: using the preset 'demo' (SmolLM2-135M-Instruct on the shipped medical records). "
-        "Set MODEL_ID and DATASET_PATH, or give --model-id and --dataset, to train your own."
-    )
-
-
-def _parse_all(merged: Layer) -> Draft:
-    values, sources = {}, {}
-    for leaf in leaves():
-        given = merged.get(leaf.path)
-        values[leaf.path] = leaf.default if given is None else _parse(leaf, given)
-        sources[leaf.path] = DEFAULT if given is None else given.source
-    return Draft(values, sources)
-
-
-def _parse(leaf: Leaf, given: Given) -> Any:
+def _parse(path: str, layer: Layer) -> Any:
+    """The checked value of a setting; its default where the layer lacks it. ``SettingsError``."""
+    leaf, raw = by_path()[path], layer.get(path)
+    if raw is None:
+        return leaf.default
     try:
-        return parse(leaf, given.raw)
+        return parse(leaf, raw.value)
     except InvalidValue as error:
-        raise SettingsError(f"{given.source.where}: {mask(str(error))}.", hint=f"{leaf.path}: {leaf.help}") from None
+        raise SettingsError(f"{raw.source.place}: {mask(str(error))}.", hint=f"{leaf.path}: {leaf.help}") from None
 
 
-def _of_images(merged: Layer) -> bool:
-    """Whether the task is one that the demo's model and data are not for."""
-    return _TASK in merged and _parse(by_path()[_TASK], merged[_TASK]) == IMAGE_TASK
+def _resolved(merged: Layer) -> Draft:
+    draft = Draft(
+        {leaf.path: _parse(leaf.path, merged) for leaf in leaves()},
+        {leaf.path: merged[leaf.path].source if leaf.path in merged else DEFAULT for leaf in leaves()},
+    )
+    resolve(draft)
+    return draft
+
+
+def _is_for_demo(merged: Layer) -> bool:
+    """Whether nothing says what to train, and the task is one that the demo's model and data are for."""
+    return _parse(_TASK, merged) != IMAGE_TASK and not any(_parse(path, merged) for path in _NO_DEMO)
 
 
 def _stand_on_base_run(merged: Layer, find: FindBaseRun) -> Layer:
     """Let the base training that ``model.from_run`` means give the model and, where nothing else does, the task."""
-    if not _given(merged, _FROM_RUN):
+    reference = _parse(_FROM_RUN, merged)
+    if not reference:
         return merged
-    given = merged[_FROM_RUN]
-    if given.source.kind == "flag":  # what .env says of base trainings is not meant for what stands on one
-        merged = {path: each for path, each in merged.items() if path not in (_CONFIG, _TOKENIZER) or each.source.kind == "flag"}
-    if _given(merged, _MODEL) and merged[_MODEL].source.kind == given.source.kind == "flag":
+    source = merged[_FROM_RUN].source
+    if source.kind == "flag":  # what .env says of base trainings is not meant for what stands on one
+        scratch = [path for path in (_CONFIG, _TOKENIZER) if path in merged and merged[path].source.kind != "flag"]
+        merged = {path: raw for path, raw in merged.items() if path not in scratch}
+    if _parse(_MODEL, merged) and merged[_MODEL].source.kind == source.kind == "flag":
         raise SettingsError(
-            f"{given.source.where} and {merged[_MODEL].source.where} name two base models.", hint="Give one of the two."
+            f"{source.place} and {merged[_MODEL].source.place} name two base models.", hint="Give one of the two."
         )
-    directory = _parse(by_path()[_BASE_DIR], merged[_BASE_DIR]) if _BASE_DIR in merged else by_path()[_BASE_DIR].default
-    found = find(directory, _parse(by_path()[_FROM_RUN], given))
-    source = Source("base run", found.label)
-    values = {path: Given(value, source) for path, value in found.values.items()}
-    return {**values, **merged, _FROM_RUN: Given(found.reference, given.source), _MODEL: values[_MODEL]}
+    base_run = find(_parse(_BASE_DIR, merged), reference)
+    values = {path: RawValue(value, Source("base run", base_run.label)) for path, value in base_run.values.items()}
+    return {**values, **merged, _FROM_RUN: RawValue(base_run.reference, source), _MODEL: values[_MODEL]}
 
 
 def _build(group: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
@@ -257,10 +267,3 @@ def _build(group: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
             for item in fields(group)
         }
     )
-
-
-def _put(nested: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for parent in parents:
-        nested = nested.setdefault(parent, {})
-    nested[last] = value

@@ -52,7 +52,7 @@ class Draft:
 
     def place(self, path: str) -> str:
         """A setting and where its value stands, as messages name it: ``model.id (.env line 3 (MODEL_ID))``."""
-        return f"{path} ({self.sources[path].where})"
+        return f"{path} ({self.sources[path].place})"
 
     def is_default(self, path: str) -> bool:
         """Whether no source has the setting."""
@@ -159,7 +159,7 @@ def _resolve_stage_ranks(draft: Draft) -> None:
     ranks, source = [str(rank) for rank in draft.values[_STAGE_RANKS]], draft.sources[_STAGE_RANKS]
     if not all(rank.isascii() and rank.isdigit() and 1 <= int(rank) <= 4096 for rank in ranks):
         raise SettingsError(
-            f"{source.where}: '{','.join(ranks)}' are not whole numbers from 1 to 4096.",
+            f"{source.place}: '{','.join(ranks)}' are not whole numbers from 1 to 4096.",
             hint="Give a rank for each resolution, the finest first, such as 12,10,8.",
         )
     if ranks and draft.is_default(_RANK):
@@ -190,8 +190,8 @@ def _settle_method(draft: Draft, method: str, in_4bit: bool) -> tuple[str | None
     if draft.sources[_IN_4BIT].kind == "run":
         return method, None
     raise SettingsError(
-        f"training.method {method} ({draft.sources[_METHOD].where}) contradicts "
-        f"quantization.load_in_4bit {str(in_4bit).lower()} ({draft.sources[_IN_4BIT].where}).",
+        f"training.method {method} ({draft.sources[_METHOD].place}) contradicts "
+        f"quantization.load_in_4bit {str(in_4bit).lower()} ({draft.sources[_IN_4BIT].place}).",
         hint="Give one of the two: qlora stores the base in 4 bits, lora and full do not.",
     )
 
@@ -251,7 +251,7 @@ def _trackers(entries: Sequence[str], source: Source) -> list[str]:
         if name not in TRACKERS:
             match = nearest(name, TRACKERS)
             raise SettingsError(
-                f"{source.where}: {mask(name)} is not a tracker." if name != "none" else f"{source.where}: none stands alone.",
+                f"{source.place}: {mask(name)} is not a tracker." if name != "none" else f"{source.place}: none stands alone.",
                 hint=(f"Did you mean {match}? " if match else "") + f"Known: {', '.join(TRACKERS)}, or none.",
             )
     return names

@@ -27,8 +27,9 @@ def mask(text: str, values: Iterable[str] = ()) -> str:
     Known are ``values``, tokens that were read as settings, the values of environment variables that are named like a
     secret (``HF_TOKEN``, ``WANDB_API_KEY``, …), and whatever has the shape of a Hugging Face token.
     """
-    known = _remembered | {value for value in values if len(value) >= _SHORTEST} | _in_environment()
-    for value in sorted(known, key=len, reverse=True):
+    environment = {value for name, value in os.environ.items() if is_secret_name(name)}
+    secrets = _remembered | {value for value in (*values, *environment) if len(value) >= _SHORTEST}
+    for value in sorted(secrets, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return _TOKEN_SHAPE.sub(HIDDEN, text)
 
@@ -59,7 +60,3 @@ class Secret:
 def is_secret_name(name: str) -> bool:
     """Whether an environment variable of this name holds a secret."""
     return bool(_SECRET_NAME.search(name))
-
-
-def _in_environment() -> set[str]:
-    return {value for name, value in os.environ.items() if len(value) >= _SHORTEST and is_secret_name(name)}

@@ -20,25 +20,25 @@ Kind = Literal["flag", "environment", "env-file", "config", "preset", "default",
 
 @dataclass(frozen=True)
 class Source:
-    """Where a value came from: ``where`` is text for people, such as ``.env line 3 (LORA_RANK)``."""
+    """Where a value came from: ``place`` is text for people, such as ``.env line 3 (LORA_RANK)``."""
 
     kind: Kind
-    where: str
+    place: str
 
 
 DEFAULT = Source("default", "default")
-"""Of what nobody gave."""
+"""The source of a value that no other source has."""
 
 
-class Given(NamedTuple):
+class RawValue(NamedTuple):
     """A value as it was written, not yet converted."""
 
-    raw: Any
+    value: Any
     source: Source
 
 
-Layer = dict[str, Given]
-"""What one source gives: dotted path → value."""
+Layer = dict[str, RawValue]
+"""The values of one source by dotted path."""
 
 
 # Names in a .env that belong to the libraries and tools beneath. They are passed on to them (``apply_foreign``).
@@ -74,7 +74,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
     for leaf in by_env().values():
         for name in accepted_names(leaf):
             if name in environ:
-                layer[leaf.path] = Given(_noted(leaf, environ[name]), Source("environment", name))
+                layer[leaf.path] = RawValue(_noted(leaf, environ[name]), Source("environment", name))
                 break
     return layer
 
@@ -88,16 +88,17 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> Layer:
     """
     layer: Layer = {}
     names = {name: leaf for leaf in by_env().values() for name in accepted_names(leaf)}
-    for entry in _entries(path, environ):
-        where = f"{path} line {entry.line}"
+    for entry in _assignments(path, environ):
+        place = f"{path} line {entry.line}"
         leaf = names.get(entry.name)
         if leaf is None:
-            _check_foreign(entry.name, where)
+            if not _belongs_to_another_tool(entry.name):
+                raise _unknown(entry.name, place)
             continue
         # PITSTOP_X beats X here as in the environment, whichever line comes first.
         if leaf.path in layer and not entry.name.startswith(PREFIX):
             continue
-        layer[leaf.path] = Given(_noted(leaf, entry.value), Source("env-file", f"{where} ({entry.name})"))
+        layer[leaf.path] = RawValue(_noted(leaf, entry.value), Source("env-file", f"{place} ({entry.name})"))
     return layer
 
 
@@ -114,7 +115,7 @@ def apply_foreign(env_file: Path | None = None) -> list[str]:
         return []
     ours = {name for leaf in by_env().values() for name in accepted_names(leaf)}
     applied = []
-    for entry in _entries(path, os.environ):
+    for entry in _assignments(path, os.environ):
         if entry.name not in ours and is_foreign(entry.name) and entry.name not in os.environ:
             os.environ[entry.name] = entry.value
             applied.append(entry.name)
@@ -133,13 +134,13 @@ def accepted_names(leaf: Leaf) -> tuple[str, ...]:
     return (prefixed, leaf.env) if leaf.documented else (prefixed,)
 
 
-class _Entry(NamedTuple):
+class _Assignment(NamedTuple):
     name: str
     value: str
     line: int
 
 
-def _entries(path: Path, environ: Mapping[str, str]) -> Iterator[_Entry]:
+def _assignments(path: Path, environ: Mapping[str, str]) -> Iterator[_Assignment]:
     from dotenv.variables import parse_variables
 
     seen: dict[str, tuple[int, str]] = {}
@@ -149,10 +150,10 @@ def _entries(path: Path, environ: Mapping[str, str]) -> Iterator[_Entry]:
                 f"{path} line {line}: {mask(name)} stands there already on line {seen[name][0]}.",
                 hint="Delete one of the two lines.",
             )
-        known = {**{key: text for key, (_, text) in seen.items()}, **environ}
-        filled = "".join(atom.resolve(known) for atom in parse_variables(value))
+        variables = {**{key: text for key, (_, text) in seen.items()}, **environ}
+        filled = "".join(atom.resolve(variables) for atom in parse_variables(value))
         seen[name] = (line, filled)
-        yield _Entry(name, filled, line)
+        yield _Assignment(name, filled, line)
 
 
 def _bindings(path: Path) -> Iterator[tuple[str, str, int]]:
@@ -199,25 +200,21 @@ def _noted(leaf: Leaf, value: str) -> str:
     return value
 
 
-def _check_foreign(name: str, where: str) -> None:
+def _belongs_to_another_tool(name: str) -> bool:
     documented = [leaf.env for leaf in by_env().values() if leaf.documented]
-    if is_foreign(name) and not (name.startswith("HF_") and nearest(name, documented, cutoff=_SLIP)):
-        return
-    raise _unknown(name, where)
+    return is_foreign(name) and not (name.startswith("HF_") and nearest(name, documented, cutoff=_SLIP))
 
 
-def _unknown(name: str, where: str) -> SettingsError:
+def _unknown(name: str, place: str) -> SettingsError:
     bare = name.removeprefix(PREFIX)
     leaf = by_env().get(bare)
     if leaf is not None:
         return SettingsError(
-            f"{where}: {bare} is read with the prefix only, because the bare name is too common.", hint=f"Write {PREFIX}{bare}."
+            f"{place}: {bare} is read with the prefix only, because the bare name is too common.", hint=f"Write {PREFIX}{bare}."
         )
+    hint = "'pitstop config show' lists every setting."
     match = nearest(bare, by_env())
-    hint = f"Did you mean {_as_written(by_env()[match], name)}?" if match else "'pitstop config show' lists every setting."
-    return SettingsError(f"{where}: {mask(name)} is not a setting.", hint=hint)
-
-
-def _as_written(leaf: Leaf, name: str) -> str:
-    """The name to suggest: with the prefix if that is how the wrong one was written, or if it must have it."""
-    return leaf.env if leaf.documented and not name.startswith(PREFIX) else PREFIX + leaf.env
+    if match:
+        needs_prefix = name.startswith(PREFIX) or not by_env()[match].documented
+        hint = f"Did you mean {PREFIX if needs_prefix else ''}{match}?"
+    return SettingsError(f"{place}: {mask(name)} is not a setting.", hint=hint)

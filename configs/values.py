@@ -30,7 +30,7 @@ def parse(leaf: Leaf, raw: Any) -> Any:
     Raises:
         InvalidValue: with a text that names the value and what the setting takes.
     """
-    if leaf.optional and _is_nothing(raw):
+    if leaf.optional and (raw is None or (isinstance(raw, str) and raw.strip().lower() in _NOTHING)):
         return None
     value = _CONVERT[leaf.kind](leaf, raw)
     if not _within(leaf, value):
@@ -62,15 +62,11 @@ def _range_words(leaf: Leaf) -> str:
     return f" {words}" if words else ""
 
 
-def _is_nothing(raw: Any) -> bool:
-    return raw is None or (isinstance(raw, str) and raw.strip().lower() in _NOTHING)
-
-
 def _within(leaf: Leaf, value: Any) -> bool:
     limits = leaf.limits
     if leaf.kind in ("int", "float"):
-        above = value >= limits.get("ge", -math.inf) and value > limits.get("gt", -math.inf)
-        return bool(above and value <= limits.get("le", math.inf) and value < limits.get("lt", math.inf))
+        is_high = value >= limits.get("ge", -math.inf) and value > limits.get("gt", -math.inf)
+        return bool(is_high and value <= limits.get("le", math.inf) and value < limits.get("lt", math.inf))
     return leaf.kind not in ("str", "list") or len(value) >= limits.get("min_length", 0)
 
 
@@ -79,8 +75,8 @@ def _complaint(leaf: Leaf, raw: Any) -> str:
         return f"the value is not {describe(leaf)} (it is not shown)"
     if isinstance(raw, str) and not raw.strip():
         return f"the value is empty; it must be {describe(leaf)}"
-    shown = str(raw) if len(str(raw)) <= _SHOWN else str(raw)[:_SHOWN] + "…"
-    return f"'{shown}' is not {describe(leaf)}"
+    text = str(raw) if len(str(raw)) <= _SHOWN else str(raw)[:_SHOWN] + "…"
+    return f"'{text}' is not {describe(leaf)}"
 
 
 def _bool(leaf: Leaf, raw: Any) -> bool:
@@ -121,21 +117,21 @@ def _str(leaf: Leaf, raw: Any) -> str:
         raise InvalidValue(_complaint(leaf, raw))
     if "\0" in raw:
         raise InvalidValue(_complaint(leaf, raw.replace("\0", "\\0")))
-    return _expand(leaf, raw.strip())
+    text = raw.strip()
+    if leaf.path in PATHS and (text == "~" or text.startswith("~/")):  # no shell expands it in a file or in --base-dir=~/runs
+        return str(Path.home()) + text[1:]
+    return text
 
 
 def _list(leaf: Leaf, raw: Any) -> list[str]:
+    """``a,b`` of the environment, or several flags, each of which may hold several entries unless it is a path."""
     if isinstance(raw, str):
         raw = raw.split(",")
+    elif isinstance(raw, Sequence) and leaf.path not in PATHS:
+        raw = [piece for entry in raw for piece in (entry.split(",") if isinstance(entry, str) else [entry])]
     if not isinstance(raw, Sequence):
         raise InvalidValue(_complaint(leaf, raw))
-    parts = [_str(leaf, piece) for part in raw for piece in _pieces(leaf, part)]
-    return [part for part in parts if part]
-
-
-def _pieces(leaf: Leaf, part: Any) -> list[Any]:
-    """``--flag a,b`` is ``--flag a --flag b``, except for paths, which may hold a comma."""
-    return part.split(",") if isinstance(part, str) and leaf.path not in PATHS else [part]
+    return [text for entry in raw if (text := _str(leaf, entry))]
 
 
 def _choice(leaf: Leaf, raw: Any) -> str:
@@ -152,13 +148,6 @@ def _secret(leaf: Leaf, raw: Any) -> Secret:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidValue(_complaint(leaf, raw))
     return Secret(token)
-
-
-def _expand(leaf: Leaf, text: str) -> str:
-    """``~`` in a file or in ``--base-dir=~/runs`` is not expanded by any shell."""
-    if leaf.path in PATHS and (text == "~" or text.startswith("~/")):
-        return str(Path.home()) + text[1:]
-    return text
 
 
 _CONVERT: dict[str, Callable[[Leaf, Any], Any]] = {

@@ -69,11 +69,14 @@ class NameInputs:
 
 def inputs_from(settings: Settings) -> NameInputs:
     """Pick what names are made of out of the settings."""
-    naming, training = settings.naming, settings.training
+    naming, training, model = settings.naming, settings.training, settings.model
+    model_name = model.id or ""
+    if model.from_scratch and model.id == model.config:  # named after its configuration, a file
+        model_name = model_name.removesuffix(".json")
     own_prefix = naming.prefix != by_path()["naming.prefix"].default
     hashed = naming.with_hash or "{hash}" in f"{naming.prefix}{naming.template}"
     return NameInputs(
-        model=model_part(_model_name(settings)),
+        model=model_part(model_name),
         task=task_part(settings.data.label or (settings.data.train[0] if settings.data.train else None)),
         rank=settings.lora.rank,
         alpha=settings.lora.alpha,
@@ -92,24 +95,23 @@ def inputs_from(settings: Settings) -> NameInputs:
     )
 
 
-def run_name(settings: Settings, now: datetime) -> Name:
-    """The name of a run that starts at ``now``.
+def run_name(settings: Settings, start: datetime) -> Name:
+    """The name of a run that begins at ``start``.
 
     Raises:
         SettingsError: a template or prefix with an unknown field or unbalanced braces.
     """
-    return name_from(inputs_from(settings), now)
+    return name_from(inputs_from(settings), start)
 
 
-def name_from(inputs: NameInputs, now: datetime) -> Name:
-    """The name for ``inputs`` at ``now``, shortened where it is too long (``shorten``).
+def name_from(inputs: NameInputs, start: datetime) -> Name:
+    """The name for ``inputs`` at ``start``, shortened where it is too long (``shorten``).
 
     Raises:
         SettingsError: a template or prefix with an unknown field or unbalanced braces.
     """
-    return shorten(
-        clean(_render(inputs, now)), clean(_render(dataclasses.replace(inputs, short=True), now)) if inputs.timestamp else None
-    )
+    short = clean(_render(dataclasses.replace(inputs, short=True), start)) if inputs.timestamp else None
+    return shorten(clean(_render(inputs, start)), short)
 
 
 def shorten(name: str, with_short_timestamp: str | None = None) -> Name:
@@ -122,11 +124,11 @@ def shorten(name: str, with_short_timestamp: str | None = None) -> Name:
     return Name(text, (f"The name would be {len(name)} characters long (at most {MAX_LENGTH}); its end became a hash.",))
 
 
-def unique(name: str, taken: Callable[[str], bool]) -> str:
-    """``name``, or ``name-2``, ``name-3``, … : the first that is not taken. At most 96 characters."""
-    if not taken(name):
+def unique(name: str, is_taken: Callable[[str], bool]) -> str:
+    """``name``, or ``name-2``, ``name-3``, … : the first that is free. At most 96 characters."""
+    if not is_taken(name):
         return name
-    return next(text for number in count(2) if not taken(text := _with_suffix(name, f"-{number}")))
+    return next(text for number in count(2) if not is_taken(text := _with_suffix(name, f"-{number}")))
 
 
 def hub_id(username: str | None, name: str) -> str:
@@ -148,10 +150,10 @@ def hub_id(username: str | None, name: str) -> str:
 
 
 class Scheme(NamedTuple):
-    """One way to name a run: the inputs it changes and how to ask for it."""
+    """One way to name a run: the inputs that it changes and the option that chooses it."""
 
     changes: Mapping[str, Any]
-    how: str
+    option: str
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -164,23 +166,17 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
-def all_names(settings: Settings, now: datetime) -> dict[str, Name]:
-    """What each scheme gives for these settings at ``now``; ``template`` is among them where one is set.
+def all_names(settings: Settings, start: datetime) -> dict[str, Name]:
+    """The name by each scheme for a run that begins at ``start``; ``template`` is among them where one is set.
 
     Raises:
         SettingsError: as ``run_name``.
     """
     inputs = dataclasses.replace(inputs_from(settings), digest=settings_digest(settings))
-    names = {key: name_from(dataclasses.replace(inputs, **scheme.changes), now) for key, scheme in SCHEMES.items()}
+    names = {key: name_from(dataclasses.replace(inputs, **scheme.changes), start) for key, scheme in SCHEMES.items()}
     if inputs.template:
-        names["template"] = name_from(inputs, now)
+        names["template"] = name_from(inputs, start)
     return names
-
-
-def _model_name(settings: Settings) -> str | None:
-    """A model from scratch that has no other name is called like its configuration, without the ending."""
-    model = settings.model
-    return (model.id or "").removesuffix(".json") if model.from_scratch and model.id == model.config else model.id
 
 
 def model_part(model_id: str | None) -> str:
@@ -203,8 +199,8 @@ def settings_digest(settings: Settings) -> str:
     """Eight hex digits that change with what is trained, and not with names, directories, accounts or retention."""
     values = settings_to_dict(settings)
     del values["naming"], values["hub"], values["training"]["checkpoint"]
-    for where in ("cache", "cache_gb"):  # where tokens are kept changes none
-        del values["data"][where]
+    for key in ("cache", "cache_gb"):  # where tokens lie changes none of them
+        del values["data"][key]
     return _short_hash(json.dumps(values, sort_keys=True))
 
 
@@ -219,22 +215,19 @@ def clean(text: str) -> str:
     return name
 
 
-def _render(inputs: NameInputs, now: datetime) -> str:
+def _render(inputs: NameInputs, start: datetime) -> str:
     separator = "_" if inputs.scheme == "timestamped" and not inputs.template else "-"
-    values = _values(inputs, _stamp(inputs, now, separator))
+    values = _values(inputs, _stamp(inputs, start, separator))
     values["prefix"] = _fill(inputs.prefix, {key: value for key, value in values.items() if key != "prefix"}, "naming.prefix")
     if inputs.template:
-        return _fill(_hashed(inputs.template, inputs.with_hash), values, "naming.template")
+        lacks_hash = inputs.with_hash and "{hash}" not in inputs.template
+        return _fill(inputs.template + "-{hash}" * lacks_hash, values, "naming.template")
     if inputs.scheme == "timestamped":
         parts = [values["prefix"], values["experiment"]]
     else:
         parts = [_fill(_DERIVED_FULL if inputs.method == "full" else _DERIVED, values, "")]
     parts += [values["hash"] if inputs.with_hash else "", values["timestamp"]]
     return "-".join(part for part in parts if part)
-
-
-def _hashed(template: str, with_hash: bool) -> str:
-    return template + "-{hash}" if with_hash and "{hash}" not in template else template
 
 
 def _values(inputs: NameInputs, stamp: str) -> dict[str, str]:
@@ -253,27 +246,27 @@ def _values(inputs: NameInputs, stamp: str) -> dict[str, str]:
     }
 
 
-def _stamp(inputs: NameInputs, now: datetime, separator: str) -> str:
+def _stamp(inputs: NameInputs, start: datetime, separator: str) -> str:
     """CUSTOM_ID, the time of the start, or nothing. Not strftime: its %Y has no leading zeros on some systems."""
     if inputs.custom_id:
         return inputs.custom_id
     if not inputs.timestamp:
         return ""
-    day, minute = f"{now.month:02d}{now.day:02d}", f"{now.hour:02d}{now.minute:02d}"
-    return f"{day}_{minute}" if inputs.short else f"{now.year:04d}{day}{separator}{minute}{now.second:02d}"
+    day, minute = f"{start.month:02d}{start.day:02d}", f"{start.hour:02d}{start.minute:02d}"
+    return f"{day}_{minute}" if inputs.short else f"{start.year:04d}{day}{separator}{minute}{start.second:02d}"
 
 
-def _fill(template: str, values: Mapping[str, str], where: str) -> str:
+def _fill(template: str, values: Mapping[str, str], setting: str) -> str:
     """Replace ``{field}``; nothing else of Python's format language, which would reach into objects."""
-    left = _FIELD.sub("", template)
-    if "{" in left or "}" in left:
-        raise SettingsError(f"{where} '{template}' has a brace without its partner.", hint="Write fields as {model}.")
+    text = _FIELD.sub("", template)
+    if "{" in text or "}" in text:
+        raise SettingsError(f"{setting} '{template}' has a brace without its partner.", hint="Write fields as {model}.")
     for field in _FIELD.findall(template):
         if field not in values:
             match = nearest(field, values)
-            known = ", ".join(f"{{{key}}}" for key in values)
-            hint = (f"Did you mean {{{match}}}? " if match else "") + f"Fields: {known}."
-            raise SettingsError(f"{where} '{template}': there is no field {{{field}}}.", hint=hint)
+            fields = ", ".join(f"{{{key}}}" for key in values)
+            hint = (f"Did you mean {{{match}}}? " if match else "") + f"Fields: {fields}."
+            raise SettingsError(f"{setting} '{template}': there is no field {{{field}}}.", hint=hint)
     return _FIELD.sub(lambda match: values[match[1]], template)
 
 

@@ -129,7 +129,8 @@ def _print_schemes(settings: Settings, now: datetime, chosen: Name) -> None:
     names = all_names(settings, now)
     shown = [("train would use", chosen.text, "")]
     shown += [
-        (scheme, given.text, SCHEMES[scheme].how if scheme in SCHEMES else "--name-template") for scheme, given in names.items()
+        (scheme, given.text, SCHEMES[scheme].option if scheme in SCHEMES else "--name-template")
+        for scheme, given in names.items()
     ]
     if settings.hub.username:
         shown.append(("Hub id", hub_id(settings.hub.username, chosen.text), "--hub"))

@@ -119,9 +119,9 @@ def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeou
     from pitstop.checkpointing.hub.pacing import Backoff
     from pitstop.checkpointing.hub.pump import pump
     from pitstop.checkpointing.hub.uploader import Pacing, Uploader
-    from pitstop.configs.load import load_settings
+    from pitstop.configs.load import load_recorded
 
-    hub = load_settings(base=_settings_of(run), base_name=f"{run.label}/config.json").settings.hub
+    hub = load_recorded(_settings_of(run), f"{run.label}/config.json").settings.hub
     check_pushable(run)
     box = Outbox(run.path)
     with box.alone():

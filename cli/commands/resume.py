@@ -16,7 +16,7 @@ from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.arguments.processes import start_or_join
 from pitstop.cli.commands.pull import pull_run
 from pitstop.configs.errors import RunError, SettingsError
-from pitstop.configs.load import apply_foreign, load_settings
+from pitstop.configs.load import apply_foreign, load_recorded
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
@@ -111,7 +111,7 @@ def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
     """The run that ``--run-number`` means; of the settings in ``.env``, which are for new runs, none counts."""
     if _RUN_NUMBER not in flags:
         return None
-    settings = load_settings(flags={_RUN_NUMBER: flags[_RUN_NUMBER]}, env_file=env_file, base={}).settings
+    settings = load_recorded({}, flags={_RUN_NUMBER: flags[_RUN_NUMBER]}, env_file=env_file).settings
     return str(settings.training.checkpoint.run_number)
 
 

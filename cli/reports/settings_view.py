@@ -11,30 +11,15 @@ from pitstop.configs.secrets import HIDDEN
 
 def rows(loaded: Loaded) -> list[tuple[str, str, str]]:
     """Setting, value and source of every setting, in the order of the schema."""
+    values = [(leaf, leaf.value_in(loaded.settings)) for leaf in leaves()]
     return [
-        (
-            leaf.path,
-            HIDDEN if leaf.secret and _value(loaded, leaf.path) else _text(_value(loaded, leaf.path)),
-            _where(loaded, leaf.path),
-        )
-        for leaf in leaves()
+        (leaf.path, HIDDEN if leaf.secret and value else _text(value), loaded.sources[leaf.path].place) for leaf, value in values
     ]
 
 
 def sources_as_dict(loaded: Loaded) -> dict[str, dict[str, str]]:
     """Dotted path → kind and place of the source."""
-    return {path: {"kind": source.kind, "where": source.where} for path, source in loaded.sources.items()}
-
-
-def _where(loaded: Loaded, path: str) -> str:
-    return loaded.sources[path].where
-
-
-def _value(loaded: Loaded, path: str) -> Any:
-    value: Any = loaded.settings
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
+    return {path: {"kind": source.kind, "where": source.place} for path, source in loaded.sources.items()}
 
 
 def _text(value: Any) -> str:

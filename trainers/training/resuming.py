@@ -24,7 +24,7 @@ from pitstop.checkpointing.store.portable_paths import portable_value
 from pitstop.checkpointing.store.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, DataError, ModelError, PitstopError, RunError, SettingsError
 from pitstop.configs.leaves import by_path
-from pitstop.configs.load import Loaded, leaves, load_settings, settings_to_dict
+from pitstop.configs.load import Loaded, leaves, load_recorded, settings_to_dict
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.records import NoData
@@ -221,7 +221,7 @@ def _load(base: Mapping[str, Any], request: ResumeRequest, run: RunDirectory, wh
     # Where the run lies now counts, not where it lay when it started: directories are moved and mounted elsewhere.
     training = base.get("training", {})
     here = {**base, "training": {**training, "checkpoint": {**training.get("checkpoint", {}), "base_dir": str(run.base_dir)}}}
-    return load_settings(flags=request.flags, env_file=request.env_file, base=here, base_name=where)
+    return load_recorded(here, where, flags=request.flags, env_file=request.env_file)
 
 
 def _is_fixed(path: str) -> bool:

@@ -264,7 +264,7 @@ def _create(
     more: dict[str, Any],
 ) -> RunDirectory:
     settings = loaded.settings
-    sources = {path: source.where for path, source in loaded.sources.items()}
+    sources = {path: source.place for path, source in loaded.sources.items()}
     config = settings_to_dict(settings)
     return create_run(
         settings.training.checkpoint.base_dir,

@@ -142,7 +142,7 @@ def test_quotes_export_comments_crlf_and_a_byte_order_mark_are_read() -> None:
     loaded = env(b"\xef\xbb\xbf" + text.encode())
     settings = loaded.settings  # type: ignore[attr-defined]
     assert (settings.lora.rank, settings.naming.experiment_name, settings.training.learning_rate) == (8, "high lr", 1e-4)
-    assert loaded.sources["training.learning_rate"].where == ".env line 4 (LEARNING_RATE)"  # type: ignore[attr-defined]
+    assert loaded.sources["training.learning_rate"].place == ".env line 4 (LEARNING_RATE)"  # type: ignore[attr-defined]
 
 
 def test_variables_are_filled_in_from_earlier_lines_and_the_environment() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import leaves
-from pitstop.configs.load import Source, load_settings, settings_to_dict
+from pitstop.configs.load import Source, load_recorded, load_settings, settings_to_dict
 
 
 def write(name: str, text: str) -> Path:
@@ -38,7 +38,7 @@ def test_each_source_beats_the_ones_below_it() -> None:
     lora, training = loaded.settings.lora, loaded.settings.training
     assert (lora.rank, lora.alpha, lora.dropout, training.epochs, training.seed) == (1, 2, 0.3, 4, 5)
     assert training.gradient_accumulation_steps == 2
-    where = {path: source.where for path, source in loaded.sources.items()}
+    where = {path: source.place for path, source in loaded.sources.items()}
     assert where["lora.rank"] == "a.yaml line 1"
     assert where["training.batch_size"] == "a.yaml line 2"
     assert where["lora.alpha"] == "b.yaml line 1"
@@ -66,7 +66,7 @@ def test_the_prefixed_name_beats_the_bare_one_in_the_environment_and_in_the_file
         write(".env", order)
         loaded = load_settings(environ={})
         assert loaded.settings.lora.rank == 8
-        assert "PITSTOP_LORA_RANK" in loaded.sources["lora.rank"].where
+        assert "PITSTOP_LORA_RANK" in loaded.sources["lora.rank"].place
 
 
 def test_the_bare_name_in_the_environment_beats_the_prefixed_one_in_the_file() -> None:
@@ -88,7 +88,7 @@ def test_a_named_env_file_is_read_instead_of_the_default_one() -> None:
 
 
 def test_a_false_flag_is_named_as_it_was_written() -> None:
-    assert load_settings(flags={"data.packing": False}, environ={}).sources["data.packing"].where == "--no-packing"
+    assert load_settings(flags={"data.packing": False}, environ={}).sources["data.packing"].place == "--no-packing"
 
 
 def test_an_unknown_flag_path_suggests_the_nearest() -> None:
@@ -133,7 +133,7 @@ def test_checkpoints_turned_off_are_the_strategy_no() -> None:
     write("off.yaml", "training: {checkpoint: {enabled: false, strategy: epoch}}")
     loaded = load_settings(config_files=["off.yaml"], environ={"SAVE_STRATEGY": "steps"})
     assert loaded.settings.training.checkpoint.strategy == "no"
-    assert loaded.sources["training.checkpoint.strategy"].where == "off.yaml line 1"
+    assert loaded.sources["training.checkpoint.strategy"].place == "off.yaml line 1"
     assert (
         strategy(config_files=["off.yaml"], environ={"PITSTOP_CHECKPOINT_ENABLED": "true", "SAVE_STRATEGY": "steps"}) == "steps"
     )
@@ -149,10 +149,11 @@ def strategy(environ: Mapping[str, str] | None = None, **sources: Any) -> str:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_run_of_an_earlier_version_has_the_strategy_that_it_was_started_with(enabled: bool) -> None:
     started = {"training": {"checkpoint": {"enabled": enabled, "strategy": "epoch" if enabled else "no"}}}
-    loaded = load_settings(environ={}, base=started)
+    loaded = load_recorded(started, environ={})
     assert loaded.settings.training.checkpoint.strategy == ("epoch" if enabled else "no") and loaded.notes == []
     assert "enabled" not in settings_to_dict(loaded.settings)["training"]["checkpoint"]
-    assert strategy(base=started, flags={"training.checkpoint.strategy": "steps"}) == "steps"
+    other = load_recorded(started, flags={"training.checkpoint.strategy": "steps"}, environ={})
+    assert other.settings.training.checkpoint.strategy == "steps"
 
 
 class TestDemo:
@@ -199,9 +200,9 @@ class TestResume:
 
     def test_only_flags_override_the_run_and_the_environment_gives_the_token(self) -> None:
         write(".env", "LORA_ALPHA=1\n")
-        loaded = load_settings(
-            base=self.base,
-            base_name="run_003/config.json",
+        loaded = load_recorded(
+            self.base,
+            "run_003/config.json",
             flags={"training.epochs": "15"},
             environ={"LORA_RANK": "4", "LEARNING_RATE": "1", "HF_TOKEN": "hf_token"},
         )
@@ -213,27 +214,24 @@ class TestResume:
         assert loaded.notes == []
 
     def test_a_run_without_model_and_data_does_not_turn_into_the_demo(self) -> None:
-        assert load_settings(base={}, environ={}).settings.model.id is None
+        assert load_recorded({}, environ={}).settings.model.id is None
 
     def test_settings_survive_the_way_through_a_run(self) -> None:
         settings = load_settings(flags={"lora.target_modules": ["q", "v"], "training.eval_steps": 7}, environ={}).settings
-        again = load_settings(base=settings_to_dict(settings), environ={}).settings
+        again = load_recorded(settings_to_dict(settings), environ={}).settings
         assert again == settings
 
     @pytest.mark.parametrize("flags", [{"training.method": "lora"}, {"quantization.load_in_4bit": False}])
     def test_a_flag_decides_method_and_4bit_against_what_the_run_recorded(self, flags: dict[str, object]) -> None:
         base = {"training": {"method": "qlora"}, "quantization": {"load_in_4bit": True}}
-        loaded = load_settings(base=base, flags=flags, environ={})
+        loaded = load_recorded(base, flags=flags, environ={})
         assert (loaded.settings.training.method, loaded.settings.quantization.load_in_4bit) == ("lora", False)
         assert loaded.sources["training.method"].kind == loaded.sources["quantization.load_in_4bit"].kind == "flag"
 
-    def test_a_config_file_is_refused(self) -> None:
-        assert "--config" in refused(base=self.base, config_files=["demo"]).message
-
     def test_an_unknown_key_of_the_run_is_named(self) -> None:
-        error = refused(base={"lora": {"rankk": 8}}, base_name="run_003/config.json")
-        assert "run_003/config.json" in error.message
-        assert error.hint == "Did you mean lora.rank?"
+        with pytest.raises(SettingsError, match=r"run_003/config\.json") as caught:
+            load_recorded({"lora": {"rankk": 8}}, "run_003/config.json", environ={})
+        assert caught.value.hint == "Did you mean lora.rank?"
 
 
 def test_values_under_a_stronger_source_are_checked_on_request_only() -> None:

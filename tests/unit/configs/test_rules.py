@@ -9,7 +9,7 @@ import pytest
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path
-from pitstop.configs.load import BaseRun, Loaded, load_settings, settings_to_dict
+from pitstop.configs.load import BaseRun, Loaded, load_recorded, load_settings, settings_to_dict
 
 TASK = {"training.task": "diffusion", "data.train": ["CIFAR10"]}
 OF_TASK = "default of task diffusion"
@@ -57,7 +57,7 @@ def _refused(**how: Any) -> SettingsError:
 def test_a_default_of_the_task_says_so(path: str, value: Any) -> None:
     loaded = _load()
     assert _at(loaded, path) == value and type(_at(loaded, path)) is type(value)
-    assert (loaded.sources[path].kind, loaded.sources[path].where) == ("default", OF_TASK)
+    assert (loaded.sources[path].kind, loaded.sources[path].place) == ("default", OF_TASK)
 
 
 def _at(loaded: Loaded, path: str) -> Any:
@@ -89,7 +89,7 @@ def test_a_given_value_that_equals_the_usual_default_is_not_taken_for_one() -> N
 
 def test_the_defaults_are_the_task_s_alone() -> None:
     text = load_settings(flags={"model.id": "m", "data.train": ["a"]}, environ={})
-    assert OF_TASK not in {source.where for source in text.sources.values()}
+    assert OF_TASK not in {source.place for source in text.sources.values()}
     assert text.settings.training.batch_size != 64 and text.settings.training.method == "qlora"
 
 
@@ -104,7 +104,7 @@ def test_on_a_base_training_an_adapter_is_trained() -> None:
     loaded = _load(based=True)
     settings = loaded.settings
     assert (settings.training.method, settings.model.from_scratch, settings.model.config) == ("lora", False, None)
-    assert loaded.sources["training.method"].where == OF_TASK
+    assert loaded.sources["training.method"].place == OF_TASK
     assert (settings.model.id, settings.quantization.load_in_4bit) == ("diffit-base", False)
     assert settings.training.batch_size == 64
 
@@ -222,7 +222,7 @@ def test_the_first_rank_is_the_one_that_names_are_made_of_and_alpha_keeps_its_pr
     loaded = _load(based=True, lora__stage_ranks=["12", "10", "8"])
     lora = loaded.settings.lora
     assert (lora.rank, lora.alpha, lora.stage_ranks) == (12, 12 * alpha // rank, ["12", "10", "8"]) and alpha == 2 * rank
-    assert loaded.sources["lora.rank"].where == loaded.sources["lora.alpha"].where == "--lora-stage-ranks"
+    assert loaded.sources["lora.rank"].place == loaded.sources["lora.alpha"].place == "--lora-stage-ranks"
 
 
 def test_rank_and_alpha_that_are_given_stay() -> None:
@@ -230,7 +230,7 @@ def test_rank_and_alpha_that_are_given_stay() -> None:
     assert (lora.rank, lora.alpha) == (12, 5)
     loaded = _load(based=True, lora__stage_ranks=["12", "8"], lora__rank=4)
     assert (loaded.settings.lora.rank, loaded.settings.lora.alpha) == (4, by_path()["lora.alpha"].default)
-    assert loaded.sources["lora.rank"].where == "--lora-rank"
+    assert loaded.sources["lora.rank"].place == "--lora-rank"
 
 
 def test_ranks_come_from_the_environment_too() -> None:
@@ -250,10 +250,10 @@ def test_a_resumed_run_keeps_what_it_recorded(based: bool) -> None:
     """Also what would be another default today."""
     recorded = settings_to_dict(_load(based=based).settings)
     recorded["training"] |= {"batch_size": 5, "weight_decay": 0.25, "learning_rate": 3e-3}
-    loaded = load_settings(base=recorded, base_name="config.json", flags={"training.epochs": 9}, environ={"LORA_RANK": "3"})
+    loaded = load_recorded(recorded, "config.json", flags={"training.epochs": 9}, environ={"LORA_RANK": "3"})
     wanted = {**recorded, "training": {**recorded["training"], "epochs": 9}}
     assert settings_to_dict(loaded.settings) == wanted
-    assert loaded.sources["training.batch_size"].where == "config.json"
+    assert loaded.sources["training.batch_size"].place == "config.json"
 
 
 # Presets ---------------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class TestPresets:
     def test_every_shipped_preset_loads(self, name: str) -> None:
         of_images = {"training.task": "diffusion"} if name == "lora/blockwise_config" else {}
         loaded = load_settings(config_files=[name], flags=of_images, environ={})
-        assert any(source.where.startswith(f"preset {name} line") for source in loaded.sources.values())
+        assert any(source.place.startswith(f"preset {name} line") for source in loaded.sources.values())
 
     def test_the_demo_pins_its_model(self) -> None:
         settings = load_settings(config_files=["demo"], environ={}).settings

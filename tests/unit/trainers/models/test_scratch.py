@@ -136,7 +136,7 @@ def test_model_and_tokenizer_stand_in_for_each_other() -> None:
 )
 def test_base_training_has_three_epochs_unless_told_otherwise(flags: dict[str, Any], epochs: int, where: str) -> None:
     loaded = load_settings(flags={**flags, "model.id": "m", "data.train": ["d"]}, environ={})
-    assert (loaded.settings.training.epochs, loaded.sources["training.epochs"].where) == (epochs, where)
+    assert (loaded.settings.training.epochs, loaded.sources["training.epochs"].place) == (epochs, where)
     assert loaded.settings.quantization.load_in_4bit is False
 
 
