@@ -142,6 +142,8 @@ def _choice(leaf: Leaf, raw: Any) -> str:
 
 
 def _secret(leaf: Leaf, raw: Any) -> Secret:
+    if isinstance(raw, Secret):
+        return raw
     if not isinstance(raw, str):
         raise InvalidValue(_complaint(leaf, raw))
     token = raw.strip()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.leaves import Leaf, by_path, leaves, nearest_path
+from pitstop.configs.leaves import Leaf, by_path, leaves
 from pitstop.configs.load import load_settings
 from pitstop.configs.values import InvalidValue, describe, parse
 
@@ -129,24 +129,6 @@ def test_any_value_is_taken_or_refused_and_what_is_taken_makes_settings(leaf: Le
         load_settings(flags=environ_like, environ={})
     except SettingsError as error:
         pytest.fail(f"{leaf.path}: {parsed!r} was taken and then refused: {error}")
-
-
-@given(st.text(min_size=1, max_size=30))
-def test_a_suggestion_is_always_a_setting_or_a_group(word: str) -> None:
-    path = nearest_path(word)
-    assert path is None or any(leaf.path == path or leaf.path.startswith(f"{path}.") for leaf in leaves())
-
-
-def test_every_setting_has_a_name_of_its_own_a_meaning_and_a_default_that_fits() -> None:
-    names = [leaf.env for leaf in leaves()]
-    flags = [leaf.flag for leaf in leaves() if leaf.flag]
-    assert len(set(names)) == len(names)
-    assert len(set(flags)) == len(flags)
-    for leaf in leaves():
-        assert leaf.help.endswith(".")
-        assert leaf.flag or leaf.secret
-        if leaf.default is not None:
-            assert parse(leaf, leaf.default) == leaf.default
 
 
 def test_a_list_given_in_parts_is_cut_at_commas_unless_it_holds_paths() -> None:
