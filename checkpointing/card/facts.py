@@ -85,7 +85,7 @@ class CardFacts:
     @property
     def base_on_hub(self) -> str | None:
         """The Hub id of the base; None where it was a directory, whose path may read like one (``models/llama``)."""
-        from_hub = self.base_revision is not None or self.base == read_preset("demo")["model.id"].raw
+        from_hub = self.base_revision is not None or self.base == read_preset("demo")["model.id"].value
         return self.base if from_hub and self._is_on_hub(self.base) else None
 
     @property

@@ -84,7 +84,7 @@ def evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest) -> 
 
 def scored(settings: EvaluationSettings, request: EvaluationRequest) -> EvaluationSettings:
     """The run's settings with as many scored examples as are asked for."""
-    if request.score_examples == "run":
+    if isinstance(request.score_examples, str):  # "run"
         return settings
     return replace(settings, score_examples=request.score_examples)
 
