@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 
+from pitstop.checkpointing.disk.storage import MOST_MISSES
 from pitstop.checkpointing.manager import CheckpointManager
 from pitstop.configs.errors import ResourceError, SettingsError
-
-MOST_MISSES = 3
-"""So many saves in a row may fail for want of disk before the training ends."""
 
 log = logging.getLogger("pitstop")
 

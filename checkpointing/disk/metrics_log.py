@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,6 +41,7 @@ class MetricsLog:
         self._recent = bytearray()  # what was appended after them
         self._written = 0  # how many of the recent bytes the operating system has taken
         self._doubtful = False  # a sync failed: nobody knows which of the recent bytes reached the medium
+        self._warned = False  # of rows that the disk does not take, since it took the last one
 
     @property
     def superseded_path(self) -> Path:
@@ -56,6 +57,17 @@ class MetricsLog:
         with self._lock:
             self._recent += line.encode()
             self._flush()
+
+    def append_or_warn(self, row: Mapping[str, Any], warn: Callable[[str], object]) -> None:
+        """As ``append``, but a disk that does not take the row is no error: ``warn`` gets one message until it takes rows again."""
+        try:
+            self.append(row)
+        except OSError as error:
+            if not self._warned:
+                warn(f"{self.path} cannot be written ({error.strerror or error}); its rows are kept until it can.")
+            self._warned = True
+        else:
+            self._warned = False
 
     def sync(self) -> None:
         """Return once every row so far survives a power loss. ``OSError`` when the disk refuses; no row is lost by that."""

@@ -28,6 +28,9 @@ DIRECTORY_MODE = 0o700
 PIECE_BYTES = 4 * 1024 * 1024
 """Data is hashed and written in pieces of this size, so that each is still in the processor's cache when written."""
 
+MOST_MISSES = 3
+"""So many saves in a row may fail for want of disk before the training ends."""
+
 TEMPORARY_PREFIX = ".tmp-"
 TRASH_PREFIX = ".trash-"
 

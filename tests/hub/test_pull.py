@@ -16,7 +16,7 @@ from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.hub import pull as pulling
 from pitstop.checkpointing.hub.client import NotThere, Offline, Unavailable
 from pitstop.checkpointing.hub.pull import Pulled, pull
-from pitstop.checkpointing.hub.remote_repository import Patience, RemoteRepository, split_reference
+from pitstop.checkpointing.hub.remote_repository import Patience, RemoteRepository
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.find import find_run
@@ -405,19 +405,3 @@ def test_what_is_going_on_is_said(with_base: Files, base: Path) -> None:
     assert said[0].startswith("Pulling a-run from owner/a-run at 012345678901: checkpoint-6, ")
     assert said[1].startswith("fetched and verified checkpoint-6 (6 files, ")
     assert said[2].startswith("fetched and verified the base model (2 files, ")
-
-
-@pytest.mark.parametrize(
-    ("text", "meant"),
-    [("a/b", ("a/b", None)), ("a/b@best", ("a/b", "best")), ("gpt2", ("gpt2", None)), (" a/b-1.0@200 ", ("a/b-1.0", "200"))],
-)
-def test_a_reference_names_a_repository_and_perhaps_a_checkpoint(text: str, meant: tuple[str, str | None]) -> None:
-    assert split_reference(text) == meant
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a/b@", "../b", "a/../b", "a/b/c", "/etc/passwd", "a b", "a/..", "https://huggingface.co/a/b"]
-)
-def test_what_is_no_repository_is_refused(text: str) -> None:
-    with pytest.raises(HubError, match="names no repository"):
-        split_reference(text)

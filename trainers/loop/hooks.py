@@ -144,7 +144,6 @@ class LogMetrics:
     ) -> None:
         self.unit = unit
         self.log, self.settings, self.progress, self.warn, self.tell, self.sources = log, settings, progress, warn, tell, sources
-        self._refused = False
         self._tokens, self._seconds = 0, 0.0
         self._last_tokens = progress.tokens
 
@@ -154,22 +153,12 @@ class LogMetrics:
         if not self.due(self.settings, self.progress, boundary):
             return
         row = self.row(boundary)
-        self._append(row)
+        self.log.append_or_warn(row, self.warn)
         self.tell(row)
         self.progress.unlogged.clear()
         for source in self.progress.sources:
             source.unlogged.clear()
         self._last_tokens, self._seconds = self.progress.tokens, 0.0
-
-    def _append(self, row: dict[str, Any]) -> None:
-        try:
-            self.log.append(row)
-        except OSError as error:
-            if not self._refused:  # once, not at every step
-                self.warn(f"{self.log.path} cannot be written ({error.strerror or error}); its rows are kept until it can.")
-            self._refused = True
-        else:
-            self._refused = False
 
     @staticmethod
     def due(settings: TrainingSettings, progress: Progress, boundary: Boundary) -> bool:

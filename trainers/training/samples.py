@@ -88,7 +88,6 @@ class Samples(AtEvaluations):
     ) -> None:
         super().__init__(engine, settings, progress, signals)
         self.prompts, self.tokenizer, self.reporter, self.log, self.listeners = prompts, tokenizer, reporter, log, listeners
-        self._refused = False
 
     def make(self, step: int, give_up: Callable[[], None]) -> None:
         """Answer the prompts."""
@@ -97,7 +96,7 @@ class Samples(AtEvaluations):
         if self.log is None:
             return
         for prompt, answer in zip(self.prompts.texts, answers, strict=True):
-            self._append({"step": step, "prompt": prompt, "answer": answer})
+            self.log.append_or_warn({"step": step, "prompt": prompt, "answer": answer}, self.reporter.warn)
         self._tell(step, answers)
 
     def _answers(self, give_up: Callable[[], None]) -> list[str]:
@@ -117,19 +116,6 @@ class Samples(AtEvaluations):
         parts = gather_bytes(json.dumps(found).encode(), self.engine.device)
         whole = {int(number): text for part in parts for number, text in json.loads(part).items()}
         return [whole[number] for number in range(len(self.prompts.texts))]
-
-    def _append(self, row: dict[str, Any]) -> None:
-        assert self.log is not None
-        try:
-            self.log.append(row)
-        except OSError as error:
-            if not self._refused:  # once, not at every row
-                self.reporter.warn(
-                    f"{self.log.path} cannot be written ({error.strerror or error}); its rows are kept until it can."
-                )
-            self._refused = True
-        else:
-            self._refused = False
 
     def _tell(self, step: int, answers: Sequence[str]) -> None:
         count = "one sample" if len(answers) == 1 else f"{len(answers)} samples"

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
-from pitstop.checkpointing.disk.storage import failed_save
+from pitstop.checkpointing.disk.storage import MOST_MISSES, failed_save
 from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.housekeeping import freed_by_prune
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -29,8 +29,6 @@ from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.background import Background
 from pitstop.trainers.machine.processes import agree, gather_bytes
 from pitstop.trainers.reporter import Reporter
-
-MOST_MISSES = 3
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,16 @@ def test_rows_that_a_full_disk_refused_are_written_when_there_is_room(path: Path
     assert path.read_bytes().count(b"\n") == 4
 
 
+def test_a_row_that_the_disk_refuses_is_warned_of_once_until_it_takes_one_again(path: Path) -> None:
+    storage, warnings = FillingStorage(), []
+    with MetricsLog(path, storage) as log:
+        for step, full in enumerate([True, True, False, True, False], start=1):
+            storage.full = full
+            log.append_or_warn({"step": step}, warnings.append)
+    assert warnings == [f"{path} cannot be written (No space left on device); its rows are kept until it can."] * 2
+    assert steps(path) == [1, 2, 3, 4, 5]
+
+
 def test_a_failed_sync_is_not_tried_again_on_the_same_file_but_written_afresh(path: Path) -> None:
     class Forgetting(HookedStorage):
         """A disk that drops what a failed sync should have written, and calls the next sync a success."""
