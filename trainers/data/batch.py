@@ -54,9 +54,9 @@ def padded_batch(examples: Sequence[Example], device: torch.device, pad_id: int)
         ids[row, : len(example)] = example.input_ids
         mask[row, : len(example)] = 1
         supervised[row, : len(example)] = example.supervised
-    where = np.flatnonzero(supervised)
+    positions = np.flatnonzero(supervised)
     inputs = {"input_ids": _to(ids, device), "attention_mask": _to(mask, device)}
-    return Batch(inputs, _to(where - 1, device), _to(ids.reshape(-1)[where], device))
+    return Batch(inputs, _to(positions - 1, device), _to(ids.reshape(-1)[positions], device))
 
 
 def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:

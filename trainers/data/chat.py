@@ -75,8 +75,8 @@ class ChatRenderer:
 
     def turn(self, prompt: str, completion: str) -> tuple[str, str]:
         """The text in front of an answer, and what becomes of ``completion`` behind it, with whatever the template adds."""
-        (before, _), (answer, _), *_ = _from_prompt({"prompt": prompt, "completion": completion}, self.tokenizer)
-        return before, answer
+        (prefix, _), (answer, _), *_ = _from_prompt({"prompt": prompt, "completion": completion}, self.tokenizer)
+        return prefix, answer
 
     @cached_property
     def end_id(self) -> int:

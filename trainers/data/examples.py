@@ -86,16 +86,16 @@ class InMemory(Examples):
         """See ``Examples``."""
         numbers: dict[str, int] = {}
         named = (numbers.setdefault(e.group, len(numbers)) if e.group else -1 for e in self._examples)
-        found = np.fromiter(named, dtype=np.int64, count=len(self))
-        return found, list(numbers)
+        group_numbers = np.fromiter(named, dtype=np.int64, count=len(self))
+        return group_numbers, list(numbers)
 
 
 class Chosen(Examples):
     """Some of ``whole``, in its order. ``indices`` (int64) ascend."""
 
-    def __init__(self, whole: Examples, indices: np.ndarray) -> None:
-        self._whole, self._indices = whole, indices
-        self.lengths, self.learnt, self.cut = whole.lengths[indices], whole.learnt[indices], whole.cut[indices]
+    def __init__(self, examples: Examples, indices: np.ndarray) -> None:
+        self._whole, self._indices = examples, indices
+        self.lengths, self.learnt, self.cut = examples.lengths[indices], examples.learnt[indices], examples.cut[indices]
 
     def _at(self, index: int) -> Example:
         return self._whole[int(self._indices[index])]
@@ -107,9 +107,9 @@ class Chosen(Examples):
 
     def scan(self) -> Iterator[Example]:
         """All of them in order."""
-        wanted = np.zeros(len(self._whole), dtype=bool)
-        wanted[self._indices] = True
-        return (example for number, example in enumerate(self._whole.scan()) if wanted[number])
+        is_member = np.zeros(len(self._whole), dtype=bool)
+        is_member[self._indices] = True
+        return (example for number, example in enumerate(self._whole.scan()) if is_member[number])
 
     def groups(self) -> tuple[np.ndarray, list[str]]:
         """See ``Examples``."""
@@ -138,12 +138,12 @@ class Joined(Examples):
     def groups(self) -> tuple[np.ndarray, list[str]]:
         """See ``Examples``: a name that two parts have is one group."""
         names: dict[str, int] = {}
-        found: list[np.ndarray] = []
+        group_numbers: list[np.ndarray] = []
         for part in self._parts:
-            numbers, own = part.groups()
-            shared = np.array([names.setdefault(name, len(names)) for name in own] + [-1], dtype=np.int64)
-            found.append(shared[numbers])  # -1 reads the last entry, which says -1 again
-        return np.concatenate(found), list(names)
+            numbers, part_names = part.groups()
+            shared = np.array([names.setdefault(name, len(names)) for name in part_names] + [-1], dtype=np.int64)
+            group_numbers.append(shared[numbers])  # -1 reads the last entry, which says -1 again
+        return np.concatenate(group_numbers), list(names)
 
 
 def in_memory(examples: Sequence[Example]) -> Examples:

@@ -36,8 +36,8 @@ class Mixture(Dataset):
 
     def _combined(self) -> str:
         """The parts' fingerprints and what shapes the order: two pairs of weights with the same shares give the same batches."""
-        said = [[part.fingerprint for part in self._parts], self.share if self.weights else None]
-        return hashlib.sha256(f"pitstop-mixture-1-{json.dumps(said)}".encode()).hexdigest()
+        composition = [[part.fingerprint for part in self._parts], self.share if self.weights else None]
+        return hashlib.sha256(f"pitstop-mixture-1-{json.dumps(composition)}".encode()).hexdigest()
 
     @property
     def parts(self) -> tuple[Dataset, ...]:
@@ -78,22 +78,22 @@ def mixed(parts: Sequence[Dataset], names: Sequence[str], weights: Sequence[floa
 
 def _joined(parts: Sequence[Dataset]) -> Packs:
     """The packs of all parts, with the numbers that their examples have among all."""
-    before = np.cumsum([0, *(len(part.examples) for part in parts)])
-    bounds = [part.packs.bounds[:-1] + start for part, start in zip(parts, before, strict=False)]
-    members = [part.packs.members + start for part, start in zip(parts, before, strict=False)]
-    return Packs(np.concatenate([*bounds, before[-1:]]), np.concatenate(members))
+    offsets = np.cumsum([0, *(len(part.examples) for part in parts)])
+    bounds = [part.packs.bounds[:-1] + start for part, start in zip(parts, offsets, strict=False)]
+    members = [part.packs.members + start for part, start in zip(parts, offsets, strict=False)]
+    return Packs(np.concatenate([*bounds, offsets[-1:]]), np.concatenate(members))
 
 
 def _together(counts: Sequence[Counts]) -> Counts:
     return Counts(
-        records=sum(each.records for each in counts),
-        used=sum(each.used for each in counts),
-        too_long=sum(each.too_long for each in counts),
-        bad=sum(each.bad for each in counts),
-        bad_reasons=tuple(reason for each in counts for reason in each.bad_reasons)[:_LONGEST_REASONS],
-        tokens=sum(each.tokens for each in counts),
-        supervised_tokens=sum(each.supervised_tokens for each in counts),
-        cut=sum(each.cut for each in counts),
+        records=sum(part.records for part in counts),
+        used=sum(part.used for part in counts),
+        too_long=sum(part.too_long for part in counts),
+        bad=sum(part.bad for part in counts),
+        bad_reasons=tuple(reason for part in counts for reason in part.bad_reasons)[:_LONGEST_REASONS],
+        tokens=sum(part.tokens for part in counts),
+        supervised_tokens=sum(part.supervised_tokens for part in counts),
+        cut=sum(part.cut for part in counts),
     )
 
 

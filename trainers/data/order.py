@@ -70,8 +70,8 @@ def stream(count: int, share: int, *, seed: int, epoch: int, source: int) -> np.
 
 def held_out(count: int, fraction: float, *, seed: int) -> np.ndarray:
     """The numbers of those of ``count`` (two or more) elements that are held out, ``int64``: about ``fraction``, and at least one stays on either side."""
-    wanted = min(count - 1, max(1, round(count * fraction)))
-    return permutation(count, seed=seed, epoch=2**32)[:wanted]  # an epoch number that training never reaches
+    share = min(count - 1, max(1, round(count * fraction)))
+    return permutation(count, seed=seed, epoch=2**32)[:share]  # an epoch number that training never reaches
 
 
 @dataclass(frozen=True)

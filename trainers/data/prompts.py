@@ -43,36 +43,36 @@ def lines_of(text: str) -> list[str]:
 def _records(path: Path, field: str) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file.", hint=f"Check the path of the {field}s.")
-    found = []
+    prompts = []
     for record in read_records(str(path), BadRows(skip=False)):
         value = record.fields.get(field)
         if not isinstance(value, str) or not value.strip():
             raise DataError(
-                f"{record.where}: '{field}' is missing or no text.", hint=f"Each record needs a text under '{field}'."
+                f"{record.place}: '{field}' is missing or no text.", hint=f"Each record needs a text under '{field}'."
             )
-        found.append(value)
-    return found
+        prompts.append(value)
+    return prompts
 
 
-def tokenised(prompts: Sequence[str], encode: Encode, *, longest: int | None, what: str) -> list[list[int]]:
+def tokenised(prompts: Sequence[str], encode: Encode, *, longest: int | None, noun: str) -> list[list[int]]:
     """What ``encode`` makes of each prompt: a list of token ids that generation starts from.
 
-    Raises ``DataError`` that names the prompt (``what`` with its number) it cannot render, or that has more than
+    Raises ``DataError`` that names the prompt (``noun`` with its number) it cannot render, or that has more than
     ``longest`` tokens (None: any length).
     """
-    return [_ids(prompt, encode, longest, f"{what} {number}") for number, prompt in enumerate(prompts, start=1)]
+    return [_ids(prompt, encode, longest, f"{noun} {number}") for number, prompt in enumerate(prompts, start=1)]
 
 
-def _ids(prompt: str, encode: Encode, longest: int | None, where: str) -> list[int]:
+def _ids(prompt: str, encode: Encode, longest: int | None, place: str) -> list[int]:
     try:
         ids = encode(prompt)
     except BadRecord as error:
-        raise DataError(f"{where}: {error}.", hint="Give another prompt.") from error
+        raise DataError(f"{place}: {error}.", hint="Give another prompt.") from error
     if not ids:
-        raise DataError(f"{where}: it has no tokens.", hint="Give a prompt with at least one character.")
+        raise DataError(f"{place}: it has no tokens.", hint="Give a prompt with at least one character.")
     if longest is not None and len(ids) > longest:
         raise DataError(
-            f"{where}: it is {len(ids):,} tokens long, and there is room for {longest:,}.",
+            f"{place}: it is {len(ids):,} tokens long, and there is room for {longest:,}.",
             hint="Shorten it, or ask for fewer new tokens.",
         )
     return ids

@@ -125,10 +125,10 @@ class _InOrder(BadRows):
         super().__init__(skip)
         self._first = first
 
-    def report(self, where: str, reason: str) -> None:
+    def report(self, place: str, reason: str) -> None:
         """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
         self._first()
-        super().report(where, reason)
+        super().report(place, reason)
 
 
 class _Refused(Exception):
@@ -154,12 +154,12 @@ def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[
         nonlocal too_long
         records = waiting[:]
         waiting.clear()
-        for record, found in zip(records, task.examples_of(records), strict=True):
-            if isinstance(found, BadRecord):
-                BadRows.report(bad_rows, record.where, str(found))
+        for record, examples in zip(records, task.examples_of(records), strict=True):
+            if isinstance(examples, BadRecord):
+                BadRows.report(bad_rows, record.place, str(examples))
                 continue
-            fitting = [example for example in found if len(example) <= options.max_length]
-            too_long += len(found) - len(fitting)
+            fitting = [example for example in examples if len(example) <= options.max_length]
+            too_long += len(examples) - len(fitting)
             try:
                 for example in fitting:
                     add(example)

@@ -41,7 +41,7 @@ class Record:
     """One row: its fields, and where it stands (``file.jsonl line 7``)."""
 
     fields: dict[str, Any]
-    where: str
+    place: str
 
 
 @dataclass
@@ -52,16 +52,16 @@ class BadRows:
     count: int = 0
     reasons: tuple[str, ...] = ()
 
-    def report(self, where: str, reason: str) -> None:
+    def report(self, place: str, reason: str) -> None:
         """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
         if not self.skip:
             raise DataError(
-                f"{where}: {reason}",
+                f"{place}: {reason}",
                 hint="Correct the row, or pass --skip-bad-rows to leave such rows out and count them.",
             )
         self.count += 1
         if len(self.reasons) < 3:
-            self.reasons += (f"{where}: {reason}",)
+            self.reasons += (f"{place}: {reason}",)
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,15 @@ NO_MORE: Formats = MappingProxyType({})
 
 
 def read_records(
-    spec: str, bad_rows: BadRows, *, split: str = "train", token: str | None = None, more: Formats = NO_MORE
+    spec: str, bad_rows: BadRows, *, split: str = "train", token: str | None = None, extra_formats: Formats = NO_MORE
 ) -> Iterator[Record]:
     """Yield the records of one ``--dataset`` value.
 
-    ``spec`` is a file, a directory of files, ``example:NAME`` for data that Pitstop ships, or a Hub data set id. ``more`` are
+    ``spec`` is a file, a directory of files, ``example:NAME`` for data that Pitstop ships, or a Hub data set id. ``extra_formats`` are
     formats that a task reads beside the usual ones, by ending. Raises ``NoData`` for what cannot be found, ``DataError`` for what
     cannot be read.
     """
-    formats = {**_USUAL, **more}
+    formats = {**_USUAL, **extra_formats}
     if spec.startswith(EXAMPLE_SCHEME):
         with resources.as_file(resources.files("pitstop.examples") / spec.removeprefix(EXAMPLE_SCHEME)) as path:
             if not path.is_file():
@@ -120,8 +120,8 @@ def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(path.name, names, n=1)
     if close:
         return f"Did you mean {parent / close[0]}?"
-    here = ", ".join(names[:5]) if names else "no data files"
-    return f"In {parent.resolve()} there are: {here}."
+    listing = ", ".join(names[:5]) if names else "no data files"
+    return f"In {parent.resolve()} there are: {listing}."
 
 
 def _read_directory(directory: Path, bad_rows: BadRows, formats: Formats) -> Iterator[Record]:
@@ -150,17 +150,17 @@ def _read_jsonl(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            where = f"{name} line {number}"
+            place = f"{name} line {number}"
             try:
                 line.encode()
                 fields = json.loads(line.rstrip())  # an error at the end is in this line, not in the next
             except UnicodeEncodeError:  # what decoding let through, so that the line has a number
-                bad_rows.report(where, "not UTF-8 text")
+                bad_rows.report(place, "not UTF-8 text")
                 continue
             except json.JSONDecodeError as error:
-                bad_rows.report(where, f"not valid JSON: {error.msg} at column {error.colno}")
+                bad_rows.report(place, f"not valid JSON: {error.msg} at column {error.colno}")
                 continue
-            yield from _as_record(fields, where, bad_rows)
+            yield from _as_record(fields, place, bad_rows)
 
 
 def _read_json(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
@@ -176,11 +176,11 @@ def _read_json(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
         yield from _as_record(fields, f"{name} record {number}", bad_rows)
 
 
-def _as_record(fields: Any, where: str, bad_rows: BadRows) -> Iterator[Record]:
+def _as_record(fields: Any, place: str, bad_rows: BadRows) -> Iterator[Record]:
     if isinstance(fields, dict):
-        yield Record(fields, where)
+        yield Record(fields, place)
     else:
-        bad_rows.report(where, f"wanted a JSON object with named fields, found {type(fields).__name__}")
+        bad_rows.report(place, f"wanted a JSON object with named fields, found {type(fields).__name__}")
 
 
 def _read_csv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
@@ -189,11 +189,11 @@ def _read_csv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
         rows = csv.DictReader(lines, strict=True)
         try:
             for fields in rows:
-                where = f"{name} line {rows.line_num}"
+                place = f"{name} line {rows.line_num}"
                 if None in fields or None in fields.values():
-                    bad_rows.report(where, f"not as many cells as the header's {len(rows.fieldnames or ())}")
+                    bad_rows.report(place, f"not as many cells as the header's {len(rows.fieldnames or ())}")
                     continue
-                yield Record(dict(fields), where)
+                yield Record(dict(fields), place)
         except csv.Error as error:
             raise DataError(f"{name} line {rows.reader.line_num}: not valid CSV: {error}.") from error
 

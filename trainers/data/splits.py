@@ -17,12 +17,12 @@ def hold_out(dataset: Dataset, fraction: float, *, seed: int, max_length: int, p
     In a mixture groups reach over its parts, and those parts alone are evaluated that something is held out of. Raises
     ``DataError`` where there are fewer than two groups, and where nothing is left of a part to train on.
     """
-    held = _held(dataset.examples, fraction, seed)
+    is_held_out = _held(dataset.examples, fraction, seed)
     train: list[Dataset] = []
     evaluation: list[tuple[str, Dataset]] = []
     start = 0
     for number, part in enumerate(dataset.parts):
-        mask = held[start : start + len(part.examples)]
+        mask = is_held_out[start : start + len(part.examples)]
         start += len(part.examples)
         name = dataset.names[number] if dataset.names else ""
         if mask.all():
@@ -50,12 +50,12 @@ def _held(examples: Examples, fraction: float, seed: int) -> np.ndarray:
     return np.asarray(chosen[group_of])
 
 
-def _part(whole: Examples, mask: np.ndarray, lost: Counts | None, max_length: int, packing: bool) -> Dataset:
-    examples = Chosen(whole, np.flatnonzero(mask))
-    counts = Counts.of(examples)
+def _part(examples: Examples, mask: np.ndarray, lost: Counts | None, max_length: int, packing: bool) -> Dataset:
+    members = Chosen(examples, np.flatnonzero(mask))
+    counts = Counts.of(members)
     if lost is not None:
-        counts = Counts.of(examples, too_long=lost.too_long, bad=lost.bad, bad_reasons=lost.bad_reasons)
-    return Dataset(examples, max_length=max_length, packing=packing, counts=counts)
+        counts = Counts.of(members, too_long=lost.too_long, bad=lost.bad, bad_reasons=lost.bad_reasons)
+    return Dataset(members, max_length=max_length, packing=packing, counts=counts)
 
 
 def _groups(examples: Examples) -> tuple[np.ndarray, int]:

@@ -121,12 +121,12 @@ class Engine:
                 # To recover, all must know of each other's memory before gradients are exchanged: that is then done later.
                 exchange = number == len(batches) - 1 and not recover
                 with contextlib.nullcontext() if exchange else self.accelerator.no_sync(self._forward_model):
-                    each = self.objective.losses(self._forward_model, batch).each
-                    summed = each.sum() * (0.0 if idle else 1.0)
+                    unit_losses = self.objective.losses(self._forward_model, batch).per_unit
+                    summed = unit_losses.sum() * (0.0 if idle else 1.0)
                     self.accelerator.backward(summed * scale)
                 sums[0] += summed.detach()
                 if data.names and not idle:
-                    _add_by_source(sums, each.detach(), data, ids)
+                    _add_by_source(sums, unit_losses.detach(), data, ids)
         except (RuntimeError, MemoryError) as error:
             if not recover or not is_out_of_memory(error):
                 raise
@@ -192,8 +192,8 @@ class Engine:
         units = data.counts.supervised_tokens
         metrics = self.objective.metrics(math.fsum(losses) / units, math.fsum(correct) / units)
         for number, name in enumerate(data.names):
-            own = math.fsum(value for value, source in zip(losses, sources, strict=True) if source == number)
-            metrics[f"val_loss_{name}"] = own / data.parts[number].counts.supervised_tokens
+            loss_sum = math.fsum(value for value, source in zip(losses, sources, strict=True) if source == number)
+            metrics[f"val_loss_{name}"] = loss_sum / data.parts[number].counts.supervised_tokens
         return metrics
 
     def evaluated_weights(self) -> contextlib.AbstractContextManager[None]:
@@ -235,7 +235,7 @@ class Engine:
                 losses = self.objective.evaluated(self.model, self.objective.batch(data, ids, self.device))
                 source = float(data.sources_of(ids[:1])[0])
                 right = 0.0 if losses.correct is None else float(losses.correct.sum())
-                sums.append([float(losses.each.cpu().double().sum()), right, source])
+                sums.append([float(losses.per_unit.cpu().double().sum()), right, source])
         except (RuntimeError, MemoryError) as error:
             if not recover or not is_out_of_memory(error):
                 raise
@@ -250,9 +250,9 @@ class Engine:
         return [list(column) for column in zip(*table.tolist(), strict=True)]
 
 
-def _add_by_source(sums: torch.Tensor, each: torch.Tensor, data: Sequences, ids: np.ndarray) -> None:
-    """Add the losses ``each``, ``(units,)`` in the order of the sequences ``ids``, to those of their data sets."""
-    pieces = each.split(data.supervised_in(ids).tolist())
+def _add_by_source(sums: torch.Tensor, unit_losses: torch.Tensor, data: Sequences, ids: np.ndarray) -> None:
+    """Add the losses ``unit_losses``, ``(units,)`` in the order of the sequences ``ids``, to those of their data sets."""
+    pieces = unit_losses.split(data.supervised_in(ids).tolist())
     for source, piece in zip(data.sources_of(ids).tolist(), pieces, strict=True):
         sums[1 + source] += piece.sum()
 

@@ -163,8 +163,8 @@ class LogMetrics:
     @staticmethod
     def due(settings: TrainingSettings, progress: Progress, boundary: Boundary) -> bool:
         """Whether this step has a row."""
-        wanted = boundary.step % settings.logging_steps == 0 or boundary.metrics or boundary.finished or boundary.stop
-        return bool(wanted) and not progress.boundary_pending
+        row_due = boundary.step % settings.logging_steps == 0 or boundary.metrics or boundary.finished or boundary.stop
+        return bool(row_due) and not progress.boundary_pending
 
     def row(self, boundary: Boundary) -> dict[str, Any]:
         """The row: deterministic values first, then timings, whose keys end in ``_s`` or ``_per_s``."""

@@ -77,7 +77,7 @@ class Progress:
             read = {"sources": [], **{name: _read(value) for name, value in values.items()}}
             _check(read)
             windows = {name: LossWindow(**read[name]) for name in ("unlogged", "unscored")}
-            sources = [SourceProgress(each["tokens"], LossWindow(**each["unlogged"])) for each in read["sources"]]
+            sources = [SourceProgress(source["tokens"], LossWindow(**source["unlogged"])) for source in read["sources"]]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The checkpoint's trainer_state.json holds an unreadable training position: {error}"

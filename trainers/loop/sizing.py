@@ -39,9 +39,9 @@ class Sizing:
             result = attempt(self.shape, self._automatic and self.shape.batch_size > 1)
             if result is not None:
                 return result
-            before, self.shape = self.shape, smaller(self.shape)
+            previous, self.shape = self.shape, smaller(self.shape)
             if self._announce is not None:
-                self._announce(before, self.shape)
+                self._announce(previous, self.shape)
 
 
 _LEANER = {"full": "lora", "lora": "qlora"}

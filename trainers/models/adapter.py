@@ -100,25 +100,25 @@ def share_inputs_under_autocast(model: nn.Module) -> None:
             module.cast_input_dtype_enabled = False
 
 
-def _target_modules(model: nn.Module, wanted: Sequence[str], form: AdapterForm) -> str | list[str] | None:
-    if form.targets is not None and list(wanted) in (["default"], ["all-linear"]):
+def _target_modules(model: nn.Module, names: Sequence[str], form: AdapterForm) -> str | list[str] | None:
+    if form.targets is not None and list(names) in (["default"], ["all-linear"]):
         return list(form.targets)
-    if list(wanted) == ["default"]:
+    if list(names) == ["default"]:
         return None  # PEFT's table of the family's usual modules; it raises where it has no entry
-    if "all-linear" in wanted and len(wanted) > 1:
+    if "all-linear" in names and len(names) > 1:
         raise SettingsError(
-            f"LORA_TARGET_MODULES = {','.join(wanted)}: all-linear already covers every name.", hint="Give all-linear alone."
+            f"LORA_TARGET_MODULES = {','.join(names)}: all-linear already covers every name.", hint="Give all-linear alone."
         )
-    if list(wanted) == ["all-linear"]:
+    if list(names) == ["all-linear"]:
         return "all-linear"
     paths = _linear_paths(model)
-    missing = [name for name in wanted if not any(f".{path}".endswith(f".{name}") for path in paths)]
+    missing = [name for name in names if not any(f".{path}".endswith(f".{name}") for path in paths)]
     if missing:
         raise SettingsError(
             f"LORA_TARGET_MODULES: the model has no linear layer named {', '.join(missing)}.",
             hint=f"It has: {', '.join(_linear_names(model))}. Or use all-linear.",
         )
-    return list(wanted)
+    return list(names)
 
 
 def _linear_names(model: nn.Module) -> list[str]:

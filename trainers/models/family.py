@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Family(Protocol):
     """One kind of model. What reads raises ``ModelError`` for a model that is not there, or is none of this family."""
 
-    def find(self, settings: Settings, known: KnownBase | None) -> ModelSource:
+    def find(self, settings: Settings, recorded: KnownBase | None) -> ModelSource:
         """The files that training starts from: weights, or for a model from scratch what describes it."""
 
     def tokenizer(self, source: ModelSource) -> Any:

@@ -34,19 +34,19 @@ def check_source(directory: Path) -> None:
 
 def check_stored(directory: Path) -> None:
     """A copy that Pitstop saved: it holds no reference to code at all. ``ModelError`` names the file that has one."""
-    again = f"If you did not make it, do not trust it. Remove {directory}: the base is then saved again from its source."
+    advice = f"If you did not make it, do not trust it. Remove {directory}: the base is then saved again from its source."
     for parent, _, names in os.walk(directory):
         for name in sorted(names):
             if Path(name).suffix not in _STORED_ENDINGS:
-                raise ModelError(f"{Path(parent) / name} is no file of a saved base model.", hint=again)
+                raise ModelError(f"{Path(parent) / name} is no file of a saved base model.", hint=advice)
     _check_references(directory)
     for path in sorted(directory.glob("*.json")):
         for key, _ in pairs(_content(path)) if path.name != "tokenizer.json" else ():
             if key in CODE_KEYS:
-                raise ModelError(f"{path} refers to code ({key}), which no saved base model does.", hint=again)
+                raise ModelError(f"{path} refers to code ({key}), which no saved base model does.", hint=advice)
     quantisation = _object(directory / "config.json").get("quantization_config")
     if quantisation is not None and (not isinstance(quantisation, dict) or quantisation.get("quant_method") != "bitsandbytes"):
-        raise ModelError(f"{directory / 'config.json'} names a quantisation that Pitstop does not write.", hint=again)
+        raise ModelError(f"{directory / 'config.json'} names a quantisation that Pitstop does not write.", hint=advice)
 
 
 def forget_code(configuration: Any) -> None:
@@ -61,10 +61,10 @@ def forget_code(configuration: Any) -> None:
         arguments.pop("auto_map", None)
 
 
-def needs_code(path: Path, why: str) -> ModelError:
+def needs_code(path: Path, reason: str) -> ModelError:
     """The error for a base that only runs with code of its own."""
     return ModelError(
-        f"{path} needs code of its own ({why}), which Pitstop never runs.",
+        f"{path} needs code of its own ({reason}), which Pitstop never runs.",
         hint="Take a model whose architecture transformers has, or a revision that was converted to one.",
     )
 

@@ -50,10 +50,10 @@ def answer_in_pieces(
     model: Any, tokenizer: Any, prompts: Mapping[int, Sequence[int]], pieces: Pieces, **options: Any
 ) -> dict[int, Answer]:
     """As ``answer_batch``, with fewer prompts at a time where memory runs out. ``ResourceError`` where it does with one."""
-    found: dict[int, Answer] = {}
+    answers: dict[int, Answer] = {}
     for part in pieces.of(list(prompts), lambda some: answer_batch(model, tokenizer, {i: prompts[i] for i in some}, **options)):
-        found |= part
-    return found
+        answers |= part
+    return answers
 
 
 @torch.no_grad()
@@ -138,7 +138,10 @@ class _Drawn:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """``scores``: logits, ``(rows, vocabulary)``."""
         probabilities = nucleus(scores.float().cpu(), self.sampling)
-        drawn = [int(torch.multinomial(row, 1, generator=own)) for row, own in zip(probabilities, self.generators, strict=True)]
+        drawn = [
+            int(torch.multinomial(row, 1, generator=generator))
+            for row, generator in zip(probabilities, self.generators, strict=True)
+        ]
         chosen = torch.full_like(scores, -torch.inf)
         chosen[torch.arange(len(drawn)), drawn] = 0.0
         return chosen
@@ -148,10 +151,10 @@ def nucleus(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """What is drawn from: probabilities of ``logits``' shape ``(rows, vocabulary)``, zero outside the nucleus."""
     probabilities = functional.softmax(logits.double() / sampling.temperature, dim=-1)
     ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(dim=-1) - ordered  # what more likely tokens add up to
-    ordered[before >= sampling.top_p] = 0.0
-    kept = torch.zeros_like(probabilities).scatter(-1, places, ordered)
-    return kept / kept.sum(dim=-1, keepdim=True)
+    likelier = ordered.cumsum(dim=-1) - ordered  # what more likely tokens add up to
+    ordered[likelier >= sampling.top_p] = 0.0
+    inside = torch.zeros_like(probabilities).scatter(-1, places, ordered)
+    return inside / inside.sum(dim=-1, keepdim=True)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

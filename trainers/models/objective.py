@@ -18,11 +18,11 @@ from pitstop.trainers.data.dataset import Sequences
 class Losses:
     """The units of one micro-batch, in the order of its sequences.
 
-    ``each``: the loss of each, float32, shape ``(units,)``. ``correct``: whether the likeliest answer is the right one, bool, same
+    ``per_unit``: the loss of each, float32, shape ``(units,)``. ``correct``: whether the likeliest answer is the right one, bool, same
     shape; None where answers are not right or wrong.
     """
 
-    each: torch.Tensor
+    per_unit: torch.Tensor
     correct: torch.Tensor | None = None
 
 

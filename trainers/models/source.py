@@ -54,8 +54,8 @@ class ModelSource:
     def _files(self) -> bytes:
         """Names and hashes of the files that make the base what it is; hashing a large one takes a while."""
         if self.config is not None:
-            told = b"" if self.classes is None else f"classes {self.classes}".encode()
-            return config_digest(self.config, self.seed) + told
+            classes = b"" if self.classes is None else f"classes {self.classes}".encode()
+            return config_digest(self.config, self.seed) + classes
         if self.base_run is not None:
             return "".join(f"{name} {digest}\n" for name, digest in self.base_run.model_hashes()).encode()
         files = sorted([*self.path.glob(WEIGHTS), self.path / "config.json"])
@@ -63,10 +63,10 @@ class ModelSource:
         return "".join(f"{file.name} {file_sha256(file.resolve())}\n" for file in files).encode()
 
 
-def find_model(settings: Settings, known: KnownBase | None = None) -> ModelSource:
+def find_model(settings: Settings, recorded: KnownBase | None = None) -> ModelSource:
     """Locate the base model, downloading it from the Hub if need be.
 
-    Of a ``known`` base the recorded commit is taken unless the settings name one, and for one that was a directory the Hub is
+    Of a ``recorded`` base the recorded commit is taken unless the settings name one, and for one that was a directory the Hub is
     not asked: there a model of its name would be another one. Raises ``NoModel`` for a path or id that does not exist or cannot
     be reached, ``ModelError`` for a model that needs a token, has no safetensors weights, or needs code of its own.
     """
@@ -81,13 +81,13 @@ def find_model(settings: Settings, known: KnownBase | None = None) -> ModelSourc
         return _checked(ModelSource(model_id, local.resolve(), None))
     if model_id == DEMO_MODEL_ID and (cached := demo_model_path()) is not None:
         return _checked(ModelSource(model_id, cached, None))
-    was_directory = known is not None and known.revision is None and model_id != DEMO_MODEL_ID
+    was_directory = recorded is not None and recorded.revision is None and model_id != DEMO_MODEL_ID
     if was_directory or not _looks_like_hub_id(model_id):
         raise NoModel(
             f"No base model at {model_id}: no such directory.",
             hint="Give a directory with config.json and *.safetensors, or a Hub id such as HuggingFaceTB/SmolLM2-135M-Instruct.",
         )
-    path = _download(model_id, settings, settings.model.revision or (known.revision if known else None))
+    path = _download(model_id, settings, settings.model.revision or (recorded.revision if recorded else None))
     return _checked(ModelSource(model_id, path, path.name))
 
 
@@ -95,16 +95,16 @@ def _of_base_training(model_id: str, settings: Settings) -> ModelSource:
     """The checkpoint of a base training, every byte verified. ``NoModel`` where there is no such run here."""
     reference = str(settings.model.from_run)
     try:
-        found = find_base_checkpoint(settings.training.checkpoint.base_dir, reference)
+        checkpoint = find_base_checkpoint(settings.training.checkpoint.base_dir, reference)
     except RunError as error:
         raise NoModel(f"No base model: {error.message}", hint=error.hint) from error
     try:
         if rank() == 0:
-            found.verify()
-        check_stored(found.path)
+            checkpoint.verify()
+        check_stored(checkpoint.path)
     except CheckpointError as error:
         raise ModelError(f"--from {reference}: {error.message}", hint=error.hint) from error
-    return ModelSource(model_id, found.path, None, base_run=found)
+    return ModelSource(model_id, checkpoint.path, None, base_run=checkpoint)
 
 
 def _from_scratch(model_id: str, settings: Settings) -> ModelSource:
@@ -128,7 +128,7 @@ def _tokenizer_files(tokenizer: str, settings: Settings) -> Path:
         raise NoModel(
             f"No tokenizer at {tokenizer}: no such directory.", hint="Give a directory with tokenizer.json, or a Hub id."
         )
-    path = _download(tokenizer, settings, settings.model.revision, [each for each in HUB_PATTERNS if each != WEIGHTS])
+    path = _download(tokenizer, settings, settings.model.revision, [pattern for pattern in HUB_PATTERNS if pattern != WEIGHTS])
     check_source(path)
     return path
 

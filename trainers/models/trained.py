@@ -80,10 +80,10 @@ class WholeModel:
 
     def check_averaged(self) -> None:
         """``SettingsError`` where the file has tensors that are not the model's own memory: an average could not be put back."""
-        own = {tensor.data_ptr() for tensor in self.model.state_dict().values()}
-        if made := sorted(name for name, tensor in self.tensors().items() if tensor.data_ptr() not in own):
+        addresses = {tensor.data_ptr() for tensor in self.model.state_dict().values()}
+        if converted := sorted(name for name, tensor in self.tensors().items() if tensor.data_ptr() not in addresses):
             raise SettingsError(
-                f"EMA_DECAY: {type(self.model).__name__} is saved in another form than it is trained in ({made[0]}).",
+                f"EMA_DECAY: {type(self.model).__name__} is saved in another form than it is trained in ({converted[0]}).",
                 hint="Leave --ema-decay out for this architecture.",
             )
 
@@ -116,19 +116,19 @@ def check_size(directory: Path, model: nn.Module) -> None:
     """The weights in ``directory`` must be as many numbers as ``model`` (without weights) has, before memory is taken for them."""
     names = [path.name for path in directory.iterdir()]
     entries = check_model(directory, [name for name in names if file_sets.is_model_file(name)])
-    there = sum(math.prod(entry.shape) for entry in entries.values())
+    numbers = sum(math.prod(entry.shape) for entry in entries.values())
     saved = set(model.state_dict())
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    wanted = sum({id(tensor): tensor.numel() for name, tensor in named if name in saved}.values())
-    if there != wanted:
+    expected = sum({id(tensor): tensor.numel() for name, tensor in named if name in saved}.values())
+    if numbers != expected:
         raise CheckpointError(
-            f"{directory}: its weights are {there:,} numbers, its {file_sets.MODEL_CONFIG} describes {wanted:,}"
+            f"{directory}: its weights are {numbers:,} numbers, its {file_sets.MODEL_CONFIG} describes {expected:,}"
         )
 
 
 def evaluated_files(path: Path) -> dict[str, Path]:
     """The files of a model by the names that they are looked for under; of a checkpoint with an average that stands for the weights."""
-    names = [each.name for each in path.iterdir()]
+    names = [file.name for file in path.iterdir()]
     if not ((path / file_sets.EMA).is_file() and (path / layout.MANIFEST).is_file()):
         return {name: path / name for name in names}
     return {name: path / file for name, file in file_sets.Form(whole=True, ema=True).served(names).items()}

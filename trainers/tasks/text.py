@@ -88,13 +88,13 @@ class TextTask(Task):
 
     def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
         """``examples`` of each record, or the error it raised; a task may tokenise them all at once, with the same result."""
-        found: list[list[Example] | BadRecord] = []
+        results: list[list[Example] | BadRecord] = []
         for record in records:
             try:
-                found.append(self.examples(record))
+                results.append(self.examples(record))
             except BadRecord as error:
-                found.append(error)
-        return found
+                results.append(error)
+        return results
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids that ``prompt`` has in front of an answer: what generation starts from."""

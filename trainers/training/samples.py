@@ -57,7 +57,7 @@ def read_samples(settings: Settings, task: Task) -> SamplePrompts | None:
         return None
     try:
         texts = read_prompts(Path(path).expanduser())
-        ids = tokenised(texts, task.prompt_ids, longest=settings.data.max_length, what=f"{path}: prompt")
+        ids = tokenised(texts, task.prompt_ids, longest=settings.data.max_length, noun=f"{path}: prompt")
     except DataError as error:
         again = "--sample-prompts FILE names another file, --sample-prompts none does without."
         raise DataError(f"SAMPLE_PROMPTS: {error.message}", hint=" ".join(filter(None, [error.hint, again]))) from error

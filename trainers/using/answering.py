@@ -34,7 +34,7 @@ def answer(
 
     Raises ``ResourceError`` where memory runs out with a batch of one.
     """
-    ids = tokenised(prompts, opened.task.prompt_ids, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")
+    ids = tokenised(prompts, opened.task.prompt_ids, longest=room_for_prompt(opened.model, how.max_new_tokens), noun="prompt")
     return answer_ids(opened, ids, how, tell)
 
 
@@ -54,7 +54,7 @@ def answer_ids(
 
 def follow(opened: OpenModel, prompt: str, how: Answering, show: Callable[[str], None], *, number: int = 0) -> Answer:
     """Answer one prompt and give ``show`` each piece of the text as soon as it is certain."""
-    ids = tokenised([prompt], opened.task.prompt_ids, longest=room_for_prompt(opened.model, how.max_new_tokens), what="prompt")[0]
+    ids = tokenised([prompt], opened.task.prompt_ids, longest=room_for_prompt(opened.model, how.max_new_tokens), noun="prompt")[0]
     return _follow(opened, ids, how, show, number)
 
 

@@ -56,7 +56,7 @@ def find_entities(
     room = room_for_prompt(opened.model, how.max_new_tokens)
     questions: list[list[int]] = []
     for kind in types:  # a type at a time, so that a text that does not fit is named by its number
-        questions += tokenised([task.question(text, kind) for text in texts], task.prompt_ids, longest=room, what="text")
+        questions += tokenised([task.question(text, kind) for text in texts], task.prompt_ids, longest=room, noun="text")
     answers = answer_ids(opened, questions, how, tell)
     return [_read(dict(zip(types, answers[number :: len(texts)], strict=True))) for number in range(len(texts))]
 

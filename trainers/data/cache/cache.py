@@ -53,29 +53,29 @@ class DataCache:
         self.directory, self.tokenizer_key, self.limit_bytes = directory, dict(tokenizer_key), limit_bytes
         self._tell, self._warn = tell, warn
 
-    def get(self, key: Mapping[str, Any], what: str, fill: Fill) -> tuple[Examples, Counts]:
+    def get(self, key: Mapping[str, Any], spec: str, fill: Fill) -> tuple[Examples, Counts]:
         """The examples of ``key``, out of the cache or made by ``fill``; whoever else wants the same ones waits meanwhile.
 
-        ``what`` names them in messages. Raises what ``fill`` raises, and ``ResourceError`` where the disk does not take them.
+        ``spec`` names them in messages. Raises what ``fill`` raises, and ``ResourceError`` where the disk does not take them.
         """
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         entry = self.directory / name
-        with self._writing(what), self._locked(name, what):
-            found = self._open(entry, what)
-            if found is not None:
-                self._tell(f"Data: {len(found[0]):,} examples of {what} from the cache")
+        with self._writing(spec), self._locked(name, spec):
+            stored = self._open(entry, spec)
+            if stored is not None:
+                self._tell(f"Data: {len(stored[0]):,} examples of {spec} from the cache")
             else:
-                found = self._make(entry, fill)
-                self._tell(f"Data: {len(found[0]):,} examples of {what} tokenised; they are kept for the next time")
+                stored = self._make(entry, fill)
+                self._tell(f"Data: {len(stored[0]):,} examples of {spec} tokenised; they are kept for the next time")
         self._evict(keep=name)
-        return found
+        return stored
 
     @contextlib.contextmanager
-    def _locked(self, name: str, what: str) -> Iterator[None]:
+    def _locked(self, name: str, spec: str) -> Iterator[None]:
         self._make_directory(self.directory)
         path = self.directory / f"{name}.lock"
         if locking.is_taken(path):
-            self._tell(f"Another process is tokenising {what}; waiting for it.")
+            self._tell(f"Another process is tokenising {spec}; waiting for it.")
         try:
             lock = contextlib.ExitStack()
             lock.enter_context(locking.exclusive(path, _WHAT, patience_s=_LONGEST_WAIT_S))
@@ -87,24 +87,24 @@ class DataCache:
     def _make_directory(self, path: Path) -> None:
         """Make ``path``, which is the cache's directory or in it, and what is missing above; the cache's own are private."""
         self.directory.parent.mkdir(parents=True, exist_ok=True)
-        for each in (self.directory, path):
-            each.mkdir(exist_ok=True, mode=0o700)
+        for directory in (self.directory, path):
+            directory.mkdir(exist_ok=True, mode=0o700)
 
-    def _open(self, entry: Path, what: str) -> tuple[Examples, Counts] | None:
+    def _open(self, entry: Path, spec: str) -> tuple[Examples, Counts] | None:
         """The entry if it is there and whole; a damaged one is removed."""
         from pitstop.trainers.data.cache.entry import INDEX, open_entry
 
         if not entry.is_dir():
             return None
         try:
-            found = open_entry(entry)
+            stored = open_entry(entry)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError) as error:
-            self._warn(f"The tokenised data of {what} in {entry} is damaged and is made anew: {error}")
+            self._warn(f"The tokenised data of {spec} in {entry} is damaged and is made anew: {error}")
             shutil.rmtree(entry)
             return None
         with contextlib.suppress(OSError):
             os.utime(entry / INDEX)  # when it was last used
-        return found
+        return stored
 
     def _make(self, entry: Path, fill: Fill) -> tuple[Examples, Counts]:
         from pitstop.trainers.data.cache.entry import open_entry, write_entry
@@ -120,13 +120,13 @@ class DataCache:
         return open_entry(entry)
 
     @contextlib.contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
+    def _writing(self, spec: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             reason = "the disk is full" if is_disk_full(error) else error.strerror or str(error)
             raise ResourceError(
-                f"The tokenised data of {what} cannot be kept in {self.directory}: {reason}.",
+                f"The tokenised data of {spec} cannot be kept in {self.directory}: {reason}.",
                 hint="Make room there, let XDG_CACHE_HOME name a directory on another disk, "
                 "or give --no-data-cache, which holds all of it in memory.",
             ) from error
@@ -145,20 +145,20 @@ class DataCache:
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file; remembered as long as its size, times and number on the disk stay what they were."""
-        found = path.stat()
-        state = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
-        known = self.directory / "digests" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
-        if known.exists():
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+        record_path = self.directory / "digests" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+        if record_path.exists():
             with contextlib.suppress(CheckpointError):
-                content = read_json(known)
+                content = read_json(record_path)
                 if isinstance(content, dict) and content.get("state") == state and isinstance(content.get("sha256"), str):
                     return str(content["sha256"])
         digest = sha256_of(path)
         # A file that changed just now may change again without its time telling; its digest is not remembered yet.
-        if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
+        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
             with contextlib.suppress(OSError):  # only the next start is slower
-                self._make_directory(known.parent)
-                atomic_write(LocalStorage(), known, json.dumps({"state": state, "sha256": digest}).encode())
+                self._make_directory(record_path.parent)
+                atomic_write(LocalStorage(), record_path, json.dumps({"state": state, "sha256": digest}).encode())
         return digest
 
 
@@ -167,8 +167,8 @@ def _entries(directory: Path) -> Iterator[tuple[float, int, Path]]:
     for path in directory.iterdir():
         if path.is_dir() and path.name != "digests":
             with contextlib.suppress(OSError):
-                found = [file.stat() for file in path.iterdir()]
-                yield max((each.st_mtime for each in found), default=0.0), sum(each.st_size for each in found), path
+                statuses = [file.stat() for file in path.iterdir()]
+                yield max((status.st_mtime for status in statuses), default=0.0), sum(status.st_size for status in statuses), path
 
 
 def sha256_of(path: Path) -> str:

@@ -76,8 +76,8 @@ def open_entry(directory: Path) -> tuple[KeptExamples, Counts]:
         raise ValueError(f"{EXAMPLES} has {size:,} bytes, and {body['size']:,} were written")
     counts = Counts(**{**body["counts"], "bad_reasons": tuple(body["counts"]["bad_reasons"])})
     examples = KeptExamples(directory)
-    found = Counts.of(examples, too_long=counts.too_long, bad=counts.bad, bad_reasons=counts.bad_reasons)
-    if found != counts:
+    recounted = Counts.of(examples, too_long=counts.too_long, bad=counts.bad, bad_reasons=counts.bad_reasons)
+    if recounted != counts:
         raise ValueError(f"{EXAMPLES} holds other examples than were written")
     return examples, counts
 

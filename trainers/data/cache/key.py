@@ -44,8 +44,8 @@ def identify(spec: str, *, split: str, token: str | None, digest: Callable[[Path
     if files is None and not looks_like_hub_id(spec):
         return None
     if files is None:
-        found = getattr(load_hub(spec, split, token), "_fingerprint", None)
-        return f"hub {found}" if found else None
+        fingerprint = getattr(load_hub(spec, split, token), "_fingerprint", None)
+        return f"hub {fingerprint}" if fingerprint else None
     described = [[file.suffix, digest(file)] for file in files]  # the ending decides how a file is read
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 

@@ -103,12 +103,12 @@ class TableExamples(Examples):
     def groups(self) -> tuple[np.ndarray, list[str]]:
         """See ``Examples``."""
         names: dict[str, int] = {}
-        found = np.empty(len(self), dtype=np.int64)
+        group_numbers = np.empty(len(self), dtype=np.int64)
         for start, batch in zip(self._starts, self._batches, strict=False):
             encoded = batch.column(4).dictionary_encode()
             numbers = [names.setdefault(name, len(names)) if name else -1 for name in encoded.dictionary.to_pylist()]
-            found[start : start + batch.num_rows] = np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()]
-        return found, list(names)
+            group_numbers[start : start + batch.num_rows] = np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()]
+        return group_numbers, list(names)
 
 
 class MappedExamples(TableExamples):
@@ -162,9 +162,9 @@ def write_arrangement(sink: BinaryIO, arrangement: Arrangement) -> None:
 def read_arrangement(path: Path) -> Arrangement:
     """What ``write_arrangement`` wrote. ``ValueError`` or ``OSError`` where it is not whole."""
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
-        said = reader.schema.metadata or {}
+        metadata = reader.schema.metadata or {}
         column = reader.read_next_batch().column(0)
     packs = Packs(np.array(column.offsets), np.array(column.values))
-    if said.get(b"digest") != packs.digest().encode():
+    if metadata.get(b"digest") != packs.digest().encode():
         raise ValueError(f"{path} is damaged")
-    return Arrangement(packs, said[b"fingerprint"].decode())
+    return Arrangement(packs, metadata[b"fingerprint"].decode())

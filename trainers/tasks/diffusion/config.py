@@ -66,10 +66,10 @@ class DiffiTConfig:
         """
         if not isinstance(content, Mapping):
             raise ValueError(f"a model configuration is a JSON object, not {type(content).__name__}")
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = [str(key)[:80] for key in content if key not in known]
+        keys = [field.name for field in dataclasses.fields(cls)]
+        unknown = [str(key)[:80] for key in content if key not in keys]
         if unknown:
-            raise ValueError(f"{', '.join(unknown)}: no such key; known are {', '.join(known)}")
+            raise ValueError(f"{', '.join(unknown)}: no such key; known are {', '.join(keys)}")
         if "model_type" not in content:
             raise ValueError(f'model_type is missing; "{MODEL_TYPE}" is the one that this task builds')
         values = dict(content)
@@ -102,8 +102,8 @@ class DiffiTConfig:
         return norms + _conv(width, width) + attention + 2 * width * hidden + hidden + width
 
 
-def _conv(before: int, after: int) -> int:
-    return 9 * before * after + after
+def _conv(channels_in: int, channels_out: int) -> int:
+    return 9 * channels_in * channels_out + channels_out
 
 
 def _check_values(config: DiffiTConfig) -> None:

@@ -45,8 +45,8 @@ def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
 
 def draw_sigma(n: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
     """Noise levels for training, ln σ ~ N(−1.2, 1.2²), float32 of shape ``(n,)`` on the generator's device or on ``device``."""
-    where = generator.device if generator is not None else device
-    return (torch.randn(n, generator=generator, device=where) * LOG_SIGMA_STD + LOG_SIGMA_MEAN).exp()
+    place = generator.device if generator is not None else device
+    return (torch.randn(n, generator=generator, device=place) * LOG_SIGMA_STD + LOG_SIGMA_MEAN).exp()
 
 
 def denoise(network: Network, x: Tensor, sigma: Tensor, labels: Tensor | None = None, *, sigma_data: float) -> Tensor:

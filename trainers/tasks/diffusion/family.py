@@ -40,11 +40,11 @@ LORA_TARGETS = ("q_space", "k_space", "v_space", "q_time", "k_time", "v_time", "
 class DiffiTFamily:
     """See ``family.Family``. Weights are float32, frozen or not: they are small, and the precision of training is autocast's."""
 
-    def find(self, settings: Settings, known: KnownBase | None) -> ModelSource:
+    def find(self, settings: Settings, recorded: KnownBase | None) -> ModelSource:
         """A directory, a model on the Hub, a checkpoint of a base training, or a size from scratch."""
         if settings.model.from_scratch:
             return _from_scratch(settings)
-        source = find_model(settings, known)
+        source = find_model(settings, recorded)
         read_config(source)
         return source
 
@@ -58,7 +58,7 @@ class DiffiTFamily:
         config = _config_in(path / file_sets.MODEL_CONFIG)
         if stored and not frozen:
             check_size(path, _on_meta(config))
-        files = {each.name: each for each in path.iterdir()} if stored else evaluated_files(path)
+        files = {file.name: file for file in path.iterdir()} if stored else evaluated_files(path)
         weights = _weights(path, [files[name] for name in file_sets.Form(whole=True).weights(files)], config)
         with torch.random.fork_rng(devices=[]):  # building draws weights, which these replace
             model = DiffiT(config)
@@ -111,12 +111,12 @@ class DiffiTFamily:
         """Counted on one image of the device ``meta``; the backward pass takes twice the forward, less what frozen weights save."""
         config = _bare(model).config
         side = config.image_size
-        kept: dict[int, int] = {}
-        own = {_memory(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+        activations: dict[int, int] = {}
+        weights = {_memory(tensor) for tensor in [*model.parameters(), *model.buffers()]}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if _memory(tensor) not in own:  # a layer keeps its weight as well, or a view of it
-                kept[_memory(tensor)] = tensor.untyped_storage().nbytes()
+            if _memory(tensor) not in weights:  # a layer keeps its weight as well, or a view of it
+                activations[_memory(tensor)] = tensor.untyped_storage().nbytes()
             return tensor
 
         with torch.device("meta"), FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -124,7 +124,7 @@ class DiffiTFamily:
             model(torch.zeros(1, config.channels, side, side), torch.zeros(1), labels)
         passes = 3 if settings.training.all_weights else 2
         batch = min(settings.training.batch_size, len(data))
-        return Cost(float(sum(kept.values()) * batch), float(passes * counter.get_total_flops()))
+        return Cost(float(sum(activations.values()) * batch), float(passes * counter.get_total_flops()))
 
     def save(self, model: nn.Module, tokenizer: Any, directory: Path) -> None:
         """Two files."""
@@ -170,10 +170,10 @@ def _config_in(path: Path) -> DiffiTConfig:
 
 def _from_scratch(settings: Settings) -> ModelSource:
     """The configuration, which is a file or the name of a size, and the seed of the weights."""
-    wanted = str(settings.model.config)
-    config = named_size(wanted) or Path(wanted).expanduser()
+    name_or_path = str(settings.model.config)
+    config = named_size(name_or_path) or Path(name_or_path).expanduser()
     if not config.is_file():
-        raise ModelError(f"MODEL_CONFIG = {wanted}: no such file, and no size of DiffiT.", hint=_HINT)
+        raise ModelError(f"MODEL_CONFIG = {name_or_path}: no such file, and no size of DiffiT.", hint=_HINT)
     classes = settings.diffusion.conditional_classes or None
     source = ModelSource(
         str(settings.model.id),
@@ -192,13 +192,13 @@ def _weights(path: Path, files: Sequence[Path], config: DiffiTConfig) -> dict[st
     try:
         # Resolved: in the Hub's cache every file is a link.
         entries = [entry for file in files for entry in read_header(file.resolve()).values()]
-        there = sum(math.prod(entry.shape) for entry in entries)
-        if there == config.parameters:
+        numbers = sum(math.prod(entry.shape) for entry in entries)
+        if numbers == config.parameters:
             return {name: tensor for file in files for name, tensor in state.read_tensors(file.resolve()).items()}
     except CheckpointError as error:
         raise ModelError(error.message, hint="Take weights that are safetensors.") from error
     raise ModelError(
-        f"{path}: its weights are {there:,} numbers, its {file_sets.MODEL_CONFIG} describes {config.parameters:,}.",
+        f"{path}: its weights are {numbers:,} numbers, its {file_sets.MODEL_CONFIG} describes {config.parameters:,}.",
         hint="Take both from the same model.",
     )
 
@@ -215,6 +215,6 @@ def _memory(tensor: torch.Tensor) -> int:
 
 def _bare(model: nn.Module) -> DiffiT:
     """The network without an adapter's wrapping."""
-    whole: Any = model
-    bare: DiffiT = whole.get_base_model() if hasattr(whole, "peft_config") else whole
+    network: Any = model
+    bare: DiffiT = network.get_base_model() if hasattr(network, "peft_config") else network
     return bare

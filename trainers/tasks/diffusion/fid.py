@@ -58,20 +58,20 @@ def fid(evaluation: ImageData, scoring: Scoring, config: DiffiTConfig, settings:
             batch_size=max(64, settings.training.batch_size),
             give_up=scoring.check,
         )
-        told = [int(labels[number % len(labels)]) for number in range(options.fid_images)] if config.classes else None
-        made = sampler.made(options.fid_images, seed=settings.training.seed, labels=told)
-        value = distance(made, evaluation.images.images, scoring.device)
+        classes = [int(labels[number % len(labels)]) for number in range(options.fid_images)] if config.classes else None
+        images = sampler.made(options.fid_images, seed=settings.training.seed, labels=classes)
+        value = distance(images, evaluation.images.images, scoring.device)
     return float(json.loads(scoring.gather(json.dumps(value).encode())[0]))
 
 
-def distance(made: Images, real: Images, device: torch.device) -> float:
+def distance(images: Images, real: Images, device: torch.device) -> float:
     """FID of two sets of images, uint8 ``(n, 1 or 3, height, width)``; one channel counts as grey."""
     from torch_fidelity import calculate_metrics
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # its data loader draws from training's generator
         warnings.simplefilter("ignore")
-        found: dict[str, Any] = calculate_metrics(
-            input1=_Pictures(made),
+        metrics: dict[str, Any] = calculate_metrics(
+            input1=_Pictures(images),
             input2=_Pictures(real),
             cuda=device.type == "cuda",
             fid=True,
@@ -79,7 +79,7 @@ def distance(made: Images, real: Images, device: torch.device) -> float:
             cache=False,
             verbose=False,
         )
-    return float(found["frechet_inception_distance"])
+    return float(metrics["frechet_inception_distance"])
 
 
 class _Pictures(Dataset[torch.Tensor]):

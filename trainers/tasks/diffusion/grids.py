@@ -55,19 +55,19 @@ class Grids(AtEvaluations):
             return
         self.reporter.display.status("making images")
         count, steps = self.settings.diffusion.sample_images, self.settings.diffusion.sampling_steps
-        told = [self.classes[number % len(self.classes)] for number in range(count)] if self.config.classes else []
+        classes = [self.classes[number % len(self.classes)] for number in range(count)] if self.config.classes else []
         sampler = Sampler(
             self.engine.model, self.config, self.engine.device, self.engine.accelerator.autocast, steps=steps, give_up=give_up
         )
         try:
-            images = sampler.made(count, seed=self.settings.training.seed, labels=[label for label, _ in told] or None)
+            images = sampler.made(count, seed=self.settings.training.seed, labels=[label for label, _ in classes] or None)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise ResourceError(
                 f"Out of memory making images at step {step}: {first_line(error)}", hint="Make fewer: --sample-images 4."
             ) from error
-        self._write(images, [name for _, name in told] or None, step)
+        self._write(images, [name for _, name in classes] or None, step)
 
     def _write(self, images: np.ndarray, names: Sequence[str] | None, step: int) -> None:
         assert self.directory is not None

@@ -26,11 +26,11 @@ def load_sampler(directory: Path | str, adapter: Path | str | None = None, devic
 
     Raises ``ModelError`` where there is no such network or adapter.
     """
-    path, where = Path(directory), torch.device(device)
-    model: Any = DiffiTFamily().load(path, _PLAIN, where, stored=False, flash=False, frozen=True)
+    path, place = Path(directory), torch.device(device)
+    model: Any = DiffiTFamily().load(path, _PLAIN, place, stored=False, flash=False, frozen=True)
     if adapter is not None:
         model = _with_adapter(model, Path(adapter))
-    return Sampler(model, read_config(ModelSource(str(path), path, None)), where, contextlib.nullcontext)
+    return Sampler(model, read_config(ModelSource(str(path), path, None)), place, contextlib.nullcontext)
 
 
 def _with_adapter(model: Any, directory: Path) -> Any:

@@ -24,14 +24,14 @@ def merge_into(adapted: Any, directory: Path) -> float:
     ``adapted`` is a ``PeftModel``, or of a base training the network itself. Returns the largest difference of a pixel, in units of [-1, 1], between what the two
     make of the same noisy images. Raises ``CheckpointError`` where the merged network gives no numbers.
     """
-    wanted = _answers(adapted, config := _config(adapted))
+    expected = _answers(adapted, config := _config(adapted))
     with quiet_libraries():
         merged = copy.deepcopy(adapted).merge_and_unload() if hasattr(adapted, "merge_and_unload") else adapted
     DiffiTFamily().save(merged, None, directory)
-    found = _answers(load_sampler(directory).model, config)
-    if not bool(torch.isfinite(found).all()):
+    answers = _answers(load_sampler(directory).model, config)
+    if not bool(torch.isfinite(answers).all()):
         raise CheckpointError("The merged model gives images that are no numbers.", hint="Export another checkpoint of the run.")
-    return float((found - wanted).abs().max())
+    return float((answers - expected).abs().max())
 
 
 def _config(model: Any) -> Any:

@@ -127,8 +127,8 @@ def _through(stage: nn.Module, x: Tensor, time: Tensor) -> Tensor:
     return x
 
 
-def _conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1)
+def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1)
 
 
 def _group_norm(width: int) -> nn.GroupNorm:

@@ -25,7 +25,7 @@ def greedy_answers(examples: Sequence[Example], scoring: Scoring) -> list[str]:
         scoring.check()
         with scoring.autocast():
             prompts = {i: examples[i].prompt.tolist() for i in batch}
-            found = answer_in_pieces(scoring.model, scoring.tokenizer, prompts, pieces, **options)
-        mine += [(i, found[i].text) for i in batch]
+            batch_answers = answer_in_pieces(scoring.model, scoring.tokenizer, prompts, pieces, **options)
+        mine += [(i, batch_answers[i].text) for i in batch]
     answers = {index: text for part in scoring.gather(json.dumps(mine).encode()) for index, text in json.loads(part)}
     return [answers[index] for index in range(len(examples))]

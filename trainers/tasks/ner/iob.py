@@ -35,14 +35,14 @@ class IobReader:
         """Yield the record of each sentence."""
         for block in blocks:
             for lines in self._sentences(block):
-                where = f"{name} line {lines[0][0]}"
+                place = f"{name} line {lines[0][0]}"
                 try:
                     fields = _parse(lines)
                 except BadLine as error:
                     bad_rows.report(f"{name} line {error.number}", str(error))
                     continue
                 article = {"doc_id": f"{name} document {self._documents}"} if self._documents else {}
-                yield Record({"id": where, **article, **fields}, where)
+                yield Record({"id": place, **article, **fields}, place)
 
     def _sentences(self, block: Lines) -> Iterator[Lines]:
         """Cut a block at each document line: files often have no blank line after it."""
@@ -88,16 +88,16 @@ def _token_and_tag(line: Line) -> tuple[str, tuple[str, str]]:
 
 def spans(tags: Sequence[tuple[str, str]]) -> list[tuple[int, int, str]]:
     """The entities of a sentence as (first token, token after the last, type), from tags as (letter, type)."""
-    found: list[tuple[int, int, str]] = []
+    entities: list[tuple[int, int, str]] = []
     start: int | None = None
     for index, (place, kind) in enumerate([*tags, ("O", "")]):
         continues = start is not None and place in "IEL" and kind == tags[start][1]
         if start is not None and not continues:
-            found.append((start, index, tags[start][1]))
+            entities.append((start, index, tags[start][1]))
             start = None
         if place != "O" and start is None:
             start = index
         if start is not None and place in "ESLU":
-            found.append((start, index + 1, kind))
+            entities.append((start, index + 1, kind))
             start = None
-    return found
+    return entities

@@ -108,9 +108,9 @@ def _take_annotation(article: _Article, number: int, cells: list[str]) -> None:
     if len(cells) < 5:
         raise BadLine(number, f"wanted article, start, end, mention and type between tabs, found {len(cells)} columns")
     start, end = _offsets(number, cells[1], cells[2])
-    there, mention = article.text[start:end], cells[3]
-    if there != mention:
-        raise BadLine(number, f"offsets {start} to {end} hold {there!r}, not the mention {mention!r}")
+    text, mention = article.text[start:end], cells[3]
+    if text != mention:
+        raise BadLine(number, f"offsets {start} to {end} hold {text!r}, not the mention {mention!r}")
     types = [part.strip() for part in cells[4].split("|") if part.strip()]
     if not types:
         raise BadLine(number, f"the mention {mention!r} has no type")

@@ -31,11 +31,13 @@ class EntityCounts:
     @classmethod
     def of(cls, gold: Iterable[str], predicted: Iterable[str]) -> EntityCounts:
         """Count one answer; repeats, case and spacing do not matter."""
-        wanted, given = _normalised(gold), _normalised(predicted)
-        return cls(len(wanted & given), len(given), len(wanted))
+        expected, answered = _normalised(gold), _normalised(predicted)
+        return cls(len(expected & answered), len(answered), len(expected))
 
-    def __add__(self, other: EntityCounts) -> EntityCounts:
-        return EntityCounts(self.true_positives + other.true_positives, self.predicted + other.predicted, self.gold + other.gold)
+    def __add__(self, addend: EntityCounts) -> EntityCounts:
+        return EntityCounts(
+            self.true_positives + addend.true_positives, self.predicted + addend.predicted, self.gold + addend.gold
+        )
 
     @property
     def precision(self) -> float:
@@ -94,14 +96,14 @@ def parse_items(completion: str) -> list[str]:
     ``*``, ``•`` and an en dash do for the dash, and a full stop, comma or semicolon at the end of an item is dropped:
     small models drift between these. A ``- none`` beside items is ignored.
     """
-    found: dict[str, str] = {}
+    items: dict[str, str] = {}
     for line in completion.splitlines():
         match = _ITEM_LINE.match(line)
         item = " ".join(match["item"].split()) if match else ""
         key = item.casefold()
         if any(character.isalnum() for character in item) and key not in _NOTHING:
-            found.setdefault(key, item)
-    return list(found.values())
+            items.setdefault(key, item)
+    return list(items.values())
 
 
 def score_answers(answers: Iterable[ParsedAnswer]) -> NerScores:

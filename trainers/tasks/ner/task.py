@@ -81,7 +81,7 @@ class NerTask(TextTask):
         """
         if self.settings.ner.entity_types and spec in self._training_data():
             self._check_types()
-        return read_records(spec, bad_rows, split=split, token=token, more=ANNOTATED)
+        return read_records(spec, bad_rows, split=split, token=token, extra_formats=ANNOTATED)
 
     def entity_types(self) -> tuple[str, ...]:
         """The types that are asked for, in the order of the settings or else of the alphabet.
@@ -89,36 +89,36 @@ class NerTask(TextTask):
         Raises ``DataError`` where the training data is needed to know them and cannot be read.
         """
         if self._types is None:
-            wanted = dict.fromkeys(type_name(written) for written in self.settings.ner.entity_types)
-            self._types = tuple(wanted) or tuple(sorted(self._types_of_training_data()))
+            named = dict.fromkeys(type_name(written) for written in self.settings.ner.entity_types)
+            self._types = tuple(named) or tuple(sorted(self._types_of_training_data()))
         return self._types
 
     def _check_types(self) -> None:
-        there = self._types_of_training_data()
+        known_types = self._types_of_training_data()
         for written in self.settings.ner.entity_types:
-            if there and type_name(written) not in there:
-                close = difflib.get_close_matches(type_name(written), sorted(there), n=1)
+            if known_types and type_name(written) not in known_types:
+                close = difflib.get_close_matches(type_name(written), sorted(known_types), n=1)
                 raise SettingsError(
                     f"NER_ENTITY_TYPES: the training data has no entity type {written!r}.",
-                    hint=f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(sorted(there))}.",
+                    hint=f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(sorted(known_types))}.",
                 )
 
     def _types_of_training_data(self) -> set[str]:
         """All types that occur there; what is malformed is reported when it is used."""
         hub = self.settings.hub
         token = hub.token_value
-        found: set[str] = set()
+        types: set[str] = set()
         try:
             for spec in self._training_data():
-                for record in read_records(spec, BadRows(skip=True), token=token, more=ANNOTATED):
+                for record in read_records(spec, BadRows(skip=True), token=token, extra_formats=ANNOTATED):
                     with contextlib.suppress(BadRecord):
-                        found |= _types_in(record.fields)
+                        types |= _types_in(record.fields)
         except NoData as error:
             raise NoData(
                 f"{error.message} The entity types to ask for are those of the training data.",
                 hint=f"{error.hint or ''} Or name the types with --ner-entity-types.".strip(),
             ) from error
-        return found
+        return types
 
     def _training_data(self) -> list[str]:
         return [source.spec for source in parse_sources(self.settings.data.train)]
@@ -137,8 +137,8 @@ class NerTask(TextTask):
         """One example for each entity type; a ready pair gives one, if its type is asked for. Raises ``BadRecord``."""
         fields = record.fields
         rows = [_pair(fields)] if _is_pair(fields) else self._render(fields)
-        asked, group = self.entity_types(), _group(record)
-        return [self._example(kind, question, answer, group) for kind, question, answer in rows if kind in asked]
+        types, group = self.entity_types(), _group(record)
+        return [self._example(kind, question, answer, group) for kind, question, answer in rows if kind in types]
 
     def _render(self, fields: Mapping[str, Any]) -> list[Row]:
         text, entities = _text(fields, "text"), _entities(fields)
@@ -215,8 +215,8 @@ def _entities(fields: Mapping[str, Any]) -> dict[str, list[str]]:
         except json.JSONDecodeError as error:
             raise BadRecord(f"'entities' is text but not JSON: {error.msg} at column {error.colno}") from error
     if not isinstance(entities, dict):
-        found = ", ".join(sorted(fields)) or "none"
-        raise BadRecord(f"wanted 'text' and 'entities' ({{type: [names]}}), or prompt and completion; its fields: {found}")
+        names = ", ".join(sorted(fields)) or "none"
+        raise BadRecord(f"wanted 'text' and 'entities' ({{type: [names]}}), or prompt and completion; its fields: {names}")
     by_type: dict[str, list[str]] = {}
     for written, items in entities.items():
         by_type.setdefault(_named(written), []).extend(_items(written, items))
@@ -254,7 +254,7 @@ def _group(record: Record) -> str:
     for key in ARTICLE_FIELDS:
         if fields.get(key):
             return str(fields[key])
-    identifier = str(fields.get("id") or record.where)
+    identifier = str(fields.get("id") or record.place)
     if fields.get("entity_type"):
         identifier = identifier.removesuffix(f"-{fields['entity_type']}")
     for pattern in (_SENTENCE_OF, _NUMBER_OF):

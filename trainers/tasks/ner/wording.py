@@ -60,10 +60,10 @@ def distinct(items: Iterable[str]) -> list[str]:
 
     Raises ``UnusableItem`` for one that an answer's reader would not find again, such as ``none`` or a lone dash.
     """
-    found: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     for item in items:
         spaced = " ".join(item.split())
         if not parse_items(f"- {spaced}"):
             raise UnusableItem(f"an answer cannot name the entity {item!r}: it reads as no entity")
-        found.setdefault(spaced.casefold(), spaced)
-    return list(found.values())
+        by_key.setdefault(spaced.casefold(), spaced)
+    return list(by_key.values())

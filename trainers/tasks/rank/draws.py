@@ -34,10 +34,10 @@ def unseen(count: int, total: int, seen: Set[int], *key: int) -> np.ndarray:
     if total - len(seen) < 2 * count:  # drawing and throwing away would take long
         allowed = np.array([number for number in range(total) if number not in seen], dtype=np.int64)
         return shuffled(allowed, *key)[:count]
-    wanted = 2 * count
+    length = 2 * count
     while True:
-        fitting = [number for number in (draws(wanted, *key) % np.uint64(total)).tolist() if number not in seen]
+        fitting = [number for number in (draws(length, *key) % np.uint64(total)).tolist() if number not in seen]
         chosen = list(dict.fromkeys(fitting))[:count]
         if len(chosen) == count:
             return np.array(chosen, dtype=np.int64)
-        wanted *= 2  # a longer stream begins as the shorter one did
+        length *= 2  # a longer stream begins as the shorter one did

@@ -48,10 +48,10 @@ def is_python_dict(line: str) -> bool:
 
 def _separated(separator: str, cells: int) -> Callable[[str], list[str]]:
     def split(line: str) -> list[str]:
-        found = line.rstrip("\r\n").split(separator)
-        if len(found) != cells:
-            raise ValueError(f"{len(found)} cells where {cells} are wanted")
-        return found
+        values = line.rstrip("\r\n").split(separator)
+        if len(values) != cells:
+            raise ValueError(f"{len(values)} cells where {cells} are wanted")
+        return values
 
     return split
 

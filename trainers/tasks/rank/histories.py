@@ -85,22 +85,22 @@ def build_histories(ratings: Ratings, *, min_interactions: int, name: str) -> Us
     ``min_interactions`` is at least 3, so that two items can be held out. Raises ``DataError`` where nothing is left.
     """
     user, item, time = ratings.columns()
-    titled = np.fromiter((known in ratings.titles for known in ratings.items), dtype=bool, count=len(ratings.items))
+    titled = np.fromiter((item_id in ratings.titles for item_id in ratings.items), dtype=bool, count=len(ratings.items))
     has_title = titled[item] if len(item) else np.zeros(0, dtype=bool)
-    kept = np.flatnonzero(has_title)
-    kept = kept[k_core(user[kept], item[kept], min_interactions)]
-    if not len(kept):
+    rows = np.flatnonzero(has_title)
+    rows = rows[k_core(user[rows], item[rows], min_interactions)]
+    if not len(rows):
         raise DataError(
             f"{name}: nothing is left of {len(ratings):,} ratings when every user and every titled item needs {min_interactions} of them.",
             hint="Give more data, or lower --rank-min-interactions (at least 3).",
         )
-    users, user_ids = _renumbered(user[kept], list(ratings.users))
-    items, item_ids = _renumbered(item[kept], list(ratings.items))
-    order = np.lexsort((items, time[kept], users))
+    users, user_ids = _renumbered(user[rows], list(ratings.users))
+    items, item_ids = _renumbered(item[rows], list(ratings.items))
+    order = np.lexsort((items, time[rows], users))
     offsets = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=len(user_ids)))))
     return UserHistories(
         user_ids=user_ids,
-        titles=[ratings.titles[known] for known in item_ids],
+        titles=[ratings.titles[item_id] for item_id in item_ids],
         offsets=offsets.astype(np.int64),
         items=items[order].astype(np.int32),
         untitled=int((~has_title).sum()),
@@ -109,14 +109,14 @@ def build_histories(ratings: Ratings, *, min_interactions: int, name: str) -> Us
 
 def k_core(users: np.ndarray, items: np.ndarray, least: int) -> np.ndarray:
     """Positions of the ratings (int64) in the largest part in which every user and every item has ``least`` or more."""
-    kept = np.arange(len(users))
-    while len(kept):
-        u, i = users[kept], items[kept]
+    rows = np.arange(len(users))
+    while len(rows):
+        u, i = users[rows], items[rows]
         good = (np.bincount(u)[u] >= least) & (np.bincount(i)[i] >= least)
         if good.all():
             break
-        kept = kept[good]
-    return kept
+        rows = rows[good]
+    return rows
 
 
 def _renumbered(numbers: np.ndarray, ids: list[str]) -> tuple[np.ndarray, list[str]]:

@@ -15,10 +15,10 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 def prompt(history: Sequence[str], candidates: Sequence[str]) -> str:
     """What the model is asked: the titles of the history, the oldest first, and up to 26 candidates."""
-    taken = "\n".join(history)
+    titles = "\n".join(history)
     offered = "\n".join(f"{letter}. {title}" for letter, title in zip(ascii_uppercase, candidates, strict=False))
     return (
-        f"A user's history, oldest first:\n{taken}\n\nCandidates:\n{offered}\n\n"
+        f"A user's history, oldest first:\n{titles}\n\nCandidates:\n{offered}\n\n"
         "Which candidate comes next in this history? Answer with its letter."
     )
 
@@ -43,16 +43,16 @@ def find_letters(chat: ChatRenderer, count: int) -> Letters:
     """
     question = prompt(["x"], ["y", "z"])
     tokenizer, frame = chat.tokenizer, _frame(chat, question)
-    before = question.join(frame)
-    found = []
+    prefix = question.join(frame)
+    tails = []
     for letter in ascii_uppercase[:count]:
         answer = chat.turn(question, letter)[1]
         place = answer.find(letter)
-        base, whole = _ids(tokenizer, before), _ids(tokenizer, before + answer[: place + 1])
-        if place < 0 or whole[: len(base)] != base or len(whole) == len(base):
+        base, ids_with_letter = _ids(tokenizer, prefix), _ids(tokenizer, prefix + answer[: place + 1])
+        if place < 0 or ids_with_letter[: len(base)] != base or len(ids_with_letter) == len(base):
             raise _no_letters(f"the letter {letter} melts into the prompt")
-        found.append(whole[len(base) :])
-    leads, ids = {tuple(tail[:-1]) for tail in found}, tuple(tail[-1] for tail in found)
+        tails.append(ids_with_letter[len(base) :])
+    leads, ids = {tuple(tail[:-1]) for tail in tails}, tuple(tail[-1] for tail in tails)
     if len(leads) > 1 or len(set(ids)) < count:
         raise _no_letters("they are not one token each")
     return Letters(frame, leads.pop(), ids, chat.end_id)
@@ -65,10 +65,10 @@ def _frame(chat: ChatRenderer, question: str) -> tuple[str, str]:
     """
     if chat.tokenizer.chat_template is None:
         return "", "\n\nAnswer:\n"
-    before, found, behind = chat.turn(question, "A")[0].partition(question)
-    if not found:
+    head, middle, tail = chat.turn(question, "A")[0].partition(question)
+    if not middle:
         raise _no_letters("the chat template changes the text of a prompt")
-    return before, behind
+    return head, tail
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -82,9 +82,9 @@ def _no_letters(reason: str) -> ModelError:
     )
 
 
-def shorten(tokenizer: Any, title: str, most: int) -> str:
-    """The title's first ``most`` tokens, without half a character at its end."""
+def shorten(tokenizer: Any, title: str, max_tokens: int) -> str:
+    """The title's first ``max_tokens`` tokens, without half a character at its end."""
     ids = _ids(tokenizer, title)
-    if len(ids) <= most:
+    if len(ids) <= max_tokens:
         return title
-    return str(tokenizer.decode(ids[:most], clean_up_tokenization_spaces=False)).rstrip(_REPLACEMENT).strip()
+    return str(tokenizer.decode(ids[:max_tokens], clean_up_tokenization_spaces=False)).rstrip(_REPLACEMENT).strip()

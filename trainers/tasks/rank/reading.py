@@ -84,7 +84,7 @@ def _the_one(files: list[DataFile], place: Path) -> DataFile:
 
 
 def _recognised(paths: list[Path], role: Role) -> list[DataFile]:
-    return [DataFile(path, found) for path in paths if (found := _format(path)) is not None and found.role == role]
+    return [DataFile(path, format_) for path in paths if (format_ := _format(path)) is not None and format_.role == role]
 
 
 def _format(path: Path) -> RatingsFormat | None:
@@ -97,9 +97,9 @@ def _format(path: Path) -> RatingsFormat | None:
                     hint="Take a release of the data in strict JSON, or convert the file: one JSON object a line.",
                 )
             text = line.removeprefix("ï»¿")  # a UTF-8 byte order mark, as Latin-1
-            found = next((known for known in FORMATS if known.recognises(text)), None)
-            if found is not None:
-                return found
+            match = next((format_ for format_ in FORMATS if format_.recognises(text)), None)
+            if match is not None:
+                return match
     return None
 
 

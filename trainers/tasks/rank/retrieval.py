@@ -54,16 +54,16 @@ class Retrieved:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             stated = header["__metadata__"]["sha256"]
             users = tensors.pop("users")
-            found = cls(
+            retrieved = cls(
                 users,
                 {split: tensors[f"{split}_items"] for split in EVALUATED},
                 {split: tensors[f"{split}_scores"] for split in EVALUATED},
             )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError("not a file of retrieved candidates") from error
-        if _digest(found._tensors()) != stated:
+        if _digest(retrieved._tensors()) != stated:
             raise ValueError("its content has changed")
-        return found
+        return retrieved
 
     def _tensors(self) -> dict[str, np.ndarray]:
         items = {f"{split}_items": self.items[split] for split in EVALUATED}
@@ -82,11 +82,11 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
 def retrieve(sequences: UserHistories, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
     """The candidates of the evaluated users, from the cache or found now and put there."""
     path = cache_directory() / "rank" / f"{fingerprint(sequences, settings, seed)}.safetensors"
-    found = _from_cache(path, say)
-    if found is None:
-        found = find(sequences, settings, seed, say)
-        _into_cache(path, found, say)
-    return found
+    retrieved = _from_cache(path, say)
+    if retrieved is None:
+        retrieved = find(sequences, settings, seed, say)
+        _into_cache(path, retrieved, say)
+    return retrieved
 
 
 def fingerprint(sequences: UserHistories, settings: RankSettings, seed: int) -> str:
@@ -125,10 +125,10 @@ def _from_cache(path: Path, say: Callable[[str], None]) -> Retrieved | None:
         return None
 
 
-def _into_cache(path: Path, found: Retrieved, say: Callable[[str], None]) -> None:
+def _into_cache(path: Path, retrieved: Retrieved, say: Callable[[str], None]) -> None:
     storage = LocalStorage()
     try:
         make_directories(storage, path.parent)
-        atomic_write(storage, path, found.to_bytes())
+        atomic_write(storage, path, retrieved.to_bytes())
     except OSError as error:
         say(f"The candidates could not be kept in {path} ({error.strerror or error}): the next start finds them anew.")

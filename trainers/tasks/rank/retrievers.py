@@ -49,16 +49,16 @@ class ItemNeighbours:
         width = min(self.neighbours, max(1, self._items - 1))
         near = np.zeros((self._items, width), dtype=np.int64)
         similarity = np.zeros((self._items, width), dtype=np.float32)
-        taken = np.split(items, np.cumsum(np.bincount(users))[:-1])  # of each user; ``users`` is in order
+        items_of = np.split(items, np.cumsum(np.bincount(users))[:-1])  # of each user; ``users`` is in order
         by_item = users[np.argsort(items, kind="stable")]
         sizes = np.bincount(items, minlength=self._items)
         takers = np.split(by_item, np.cumsum(sizes)[:-1])
         for item in np.flatnonzero(sizes):
-            others, together = np.unique(np.concatenate([taken[user] for user in takers[item]]), return_counts=True)
-            cosine = together / np.sqrt(sizes[item] * sizes[others])
-            cosine[others == item] = 0.0
+            neighbours, together = np.unique(np.concatenate([items_of[user] for user in takers[item]]), return_counts=True)
+            cosine = together / np.sqrt(sizes[item] * sizes[neighbours])
+            cosine[neighbours == item] = 0.0
             best = np.argsort(-cosine, kind="stable")[:width]
-            near[item, : len(best)] = others[best]
+            near[item, : len(best)] = neighbours[best]
             similarity[item, : len(best)] = cosine[best]
         return near, similarity
 

@@ -46,8 +46,8 @@ def _all_ranks(examples: Sequence[Example], scoring: Scoring, letter_ids: torch.
         for start in starts[scoring.rank :: scoring.world_size]:
             scoring.check()
             batch = examples[start : start + scoring.batch_size]
-            found = pieces.of(batch, lambda some: _ranks(some, scoring, letter_ids))
-            mine.append((start, [rank for ranks in found for rank in ranks]))
+            rank_lists = pieces.of(batch, lambda some: _ranks(some, scoring, letter_ids))
+            mine.append((start, [rank for ranks in rank_lists for rank in ranks]))
     finally:
         scoring.model.train(was_training)
     parts = [part for data in scoring.gather(json.dumps(mine).encode()) for part in json.loads(data)]

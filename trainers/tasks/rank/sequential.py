@@ -117,8 +117,8 @@ def _windows(sequences: UserHistories) -> list[np.ndarray]:
     """Training sequences in pieces of at most ``LONGEST`` predictions, cut from the end."""
     windows = []
     for user in range(len(sequences.user_ids)):
-        known = sequences.train(user)
-        windows += [known[max(0, end - LONGEST - 1) : end] for end in range(len(known), 1, -LONGEST)]
+        history = sequences.train(user)
+        windows += [history[max(0, end - LONGEST - 1) : end] for end in range(len(history), 1, -LONGEST)]
     return windows
 
 
@@ -131,9 +131,9 @@ def _loss(network: Gru, windows: Sequence[np.ndarray], seed: int, epoch: int, st
     if network.items <= ALL_ITEMS:
         return F.cross_entropy(network.logits(states), targets)
     drawn = draws(ALL_ITEMS, seed, _SAMPLED, epoch, start) % np.uint64(network.items)
-    others = torch.from_numpy(np.unique(drawn).astype(np.int64))
+    sampled = torch.from_numpy(np.unique(drawn).astype(np.int64))
     right = (states * network.embedding(targets)).sum(dim=1) + network.bias[targets]
-    wrong = network.logits(states, others).masked_fill(others[None] == targets[:, None], float("-inf"))
+    wrong = network.logits(states, sampled).masked_fill(sampled[None] == targets[:, None], float("-inf"))
     return (torch.logsumexp(torch.cat([right[:, None], wrong], dim=1), dim=1) - right).mean()
 
 

@@ -67,10 +67,10 @@ class RankTask(TextTask):
 
     def _sequences(self, spec: str, bad_rows: BadRows) -> UserHistories:
         if spec not in self._read:
-            found = BadRows(bad_rows.skip)
-            ratings = read_ratings(spec, found)
+            reading_errors = BadRows(bad_rows.skip)
+            ratings = read_ratings(spec, reading_errors)
             sequences = build_histories(ratings, min_interactions=self.settings.rank.min_interactions, name=spec)
-            self._read[spec] = _Read(sequences, found)
+            self._read[spec] = _Read(sequences, reading_errors)
             self.say(f"{spec}: {sequences.statistics}.")
         read = self._read[spec]
         bad_rows.count += read.bad_rows.count
@@ -84,25 +84,25 @@ class RankTask(TextTask):
         ends = np.cumsum(rows_of)
         for row in sample(rank.max_train_rows or int(ends[-1]), int(ends[-1]), seed, _ROWS).tolist():
             user = int(np.searchsorted(ends, row, side="right"))
-            place = row - int(ends[user]) + int(rows_of[user]) + 1
-            known = sequences.train(user)
-            target = int(known[place])
-            key = (seed, user, place)
-            negatives = unseen(rank.candidates - 1, len(sequences.titles), frozenset(known.tolist()), _NEGATIVES, *key)
+            position = row - int(ends[user]) + int(rows_of[user]) + 1
+            history = sequences.train(user)
+            target = int(history[position])
+            key = (seed, user, position)
+            negatives = unseen(rank.candidates - 1, len(sequences.titles), frozenset(history.tolist()), _NEGATIVES, *key)
             candidates = shuffled(np.append(negatives, target), _ORDER, *key)
-            where = f"{spec} user {sequences.user_ids[user]} item {place + 1}"
-            yield self._record(sequences, known[:place], candidates, target, where)
+            place = f"{spec} user {sequences.user_ids[user]} item {position + 1}"
+            yield self._record(sequences, history[:position], candidates, target, place)
 
     def _evaluation_rows(self, spec: str, sequences: UserHistories, split: str) -> Iterator[Record]:
         """Candidates stand in random order: in the retriever's, a liking for early letters would already rank well."""
         retrieved = self._candidates(spec, sequences)
-        found = 0
+        count = 0
         for user, row in zip(retrieved.users.tolist(), retrieved.items[split], strict=True):
             target = sequences.target(user, split)
             place = np.flatnonzero(row == target)
             if not len(place):
                 continue  # a miss, whatever the model says; the number of users tells
-            found += 1
+            count += 1
             candidates = shuffled(row[row >= 0], _ORDER, self.settings.training.seed, user, SPLITS.index(split))
             yield self._record(
                 sequences,
@@ -114,14 +114,14 @@ class RankTask(TextTask):
                 users=len(retrieved.users),
                 retriever_rank=int(place[0]) + 1,
             )
-        if not found:
+        if not count:
             raise DataError(
                 f"{spec}: the retriever {self.settings.rank.retriever} found the next item of none of {len(retrieved.users)} users.",
                 hint="Evaluate more users (--rank-eval-users none), or take another --rank-retriever.",
             )
 
     def _record(
-        self, sequences: UserHistories, history: np.ndarray, candidates: np.ndarray, target: int, where: str, **about: Any
+        self, sequences: UserHistories, history: np.ndarray, candidates: np.ndarray, target: int, place: str, **about: Any
     ) -> Record:
         titles = sequences.titles
         fields = {
@@ -130,7 +130,7 @@ class RankTask(TextTask):
             "answer": int(np.flatnonzero(candidates == target)[0]),
             **about,
         }
-        return Record(fields, where)
+        return Record(fields, place)
 
     def _candidates(self, spec: str, sequences: UserHistories) -> Retrieved:
         if spec not in self._retrieved:
@@ -161,16 +161,16 @@ class RankTask(TextTask):
 
     def _fitting(self, history: Sequence[str], candidates: Sequence[str], room: int) -> tuple[list[int], bool]:
         """The prompt's tokens with as much of the history as there is room for, at least one title, and whether some went."""
-        whole = self._question_ids(history, candidates)
-        if len(whole) <= room or len(history) == 1:
-            return whole, False
+        prompt_ids = self._question_ids(history, candidates)
+        if len(prompt_ids) <= room or len(history) == 1:
+            return prompt_ids, False
         best = self._question_ids(history[-1:], candidates)
-        kept, too_many = 1, len(history)
-        while too_many - kept > 1:
-            middle = (kept + too_many) // 2
+        fitting, too_many = 1, len(history)
+        while too_many - fitting > 1:
+            middle = (fitting + too_many) // 2
             ids = self._question_ids(history[-middle:], candidates)
             if len(ids) <= room:
-                kept, best = middle, ids
+                fitting, best = middle, ids
             else:
                 too_many = middle
         return best, len(best) <= room
@@ -203,5 +203,5 @@ def _reference(fields: Mapping[str, Any]) -> str:
     """What the scorer needs of a row; empty for a training row, whose ``users`` are not counted."""
     if "users" not in fields:
         return ""
-    known = {key: fields[key] for key in ("answer", "set", "users", "retriever_rank")}
-    return json.dumps({**known, "candidates": len(fields["candidates"])}, sort_keys=True)
+    reference = {key: fields[key] for key in ("answer", "set", "users", "retriever_rank")}
+    return json.dumps({**reference, "candidates": len(fields["candidates"])}, sort_keys=True)

@@ -52,10 +52,10 @@ def test_a_missing_file_is_said(tmp_path: Path, name: str) -> None:
 
 def test_prompts_are_rendered_as_in_training_and_one_that_is_too_long_is_named(tokenizer: Any) -> None:
     chat = ChatRenderer(tokenizer)
-    (ids,) = tokenised(["hello"], chat.prompt_ids, longest=None, what="prompt")
+    (ids,) = tokenised(["hello"], chat.prompt_ids, longest=None, noun="prompt")
     assert ids == chat.encode({"prompt": "hello", "completion": "x"}).prompt.tolist()
     with pytest.raises(DataError, match=f"line 2: it is .* and there is room for {len(ids)}"):
-        tokenised(["hello", "hello " * 9], chat.prompt_ids, longest=len(ids), what="line")
+        tokenised(["hello", "hello " * 9], chat.prompt_ids, longest=len(ids), noun="line")
 
 
 def test_the_room_for_a_prompt_is_what_the_new_tokens_leave() -> None:

@@ -113,7 +113,7 @@ def test_a_hub_data_set_is_read_like_a_table(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("datasets.load_dataset", load)
     found = list(read_records("owner/name", BadRows(False), split="validation", token="secret"))
-    assert [(r.fields, r.where) for r in found] == [({"text": "a"}, "owner/name (validation) row 1")]
+    assert [(r.fields, r.place) for r in found] == [({"text": "a"}, "owner/name (validation) row 1")]
     assert asked == [(("owner/name",), {"split": "validation", "token": "secret"})]
 
 

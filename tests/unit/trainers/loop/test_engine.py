@@ -74,7 +74,7 @@ def _weights(engine: Engine) -> dict[str, torch.Tensor]:
 def _direct(engine: Engine, data: Dataset, ids: list[int]) -> tuple[float, int, dict[str, torch.Tensor]]:
     """Loss sum, supervised tokens and gradient of the mean loss over all supervised tokens, example by example."""
     losses = [
-        token_losses(engine.model, flat_batch([data.examples[i]], CPU, flash=False), keep_positions=False).each for i in ids
+        token_losses(engine.model, flat_batch([data.examples[i]], CPU, flash=False), keep_positions=False).per_unit for i in ids
     ]
     nll = torch.cat(losses)
     gradients = torch.autograd.grad(nll.mean(), list(engine.parameters.values()))

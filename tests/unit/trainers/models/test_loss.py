@@ -92,7 +92,7 @@ def test_token_losses_are_those_of_plain_transformers(
     with torch.no_grad():
         parts = [token_losses(model, batch, keep_positions=keep_positions) for batch in batches]
     losses, hits = _plain_losses(tiny, examples)
-    assert torch.cat([part.each for part in parts]).tolist() == pytest.approx(losses, abs=2e-5)
+    assert torch.cat([part.per_unit for part in parts]).tolist() == pytest.approx(losses, abs=2e-5)
     assert torch.cat([part.correct for part in parts]).tolist() == hits
 
 
@@ -105,7 +105,7 @@ def test_logits_are_computed_at_the_supervised_positions_only(load_tiny: Callabl
         few = token_losses(model, batch, keep_positions=True)
         all_of_them = token_losses(model, batch, keep_positions=False)
     assert [shape[1] for shape in seen] == [len(batch.targets), sum(LENGTHS)]
-    torch.testing.assert_close(few.each, all_of_them.each)
+    torch.testing.assert_close(few.per_unit, all_of_them.per_unit)
 
 
 def test_losses_are_float32_and_hits_are_counted_by_hand() -> None:
@@ -118,8 +118,8 @@ def test_losses_are_float32_and_hits_are_counted_by_hand() -> None:
 
     batch = flat_batch([Example(np.array([1, 1, 1], dtype=np.int32), np.array([False, True, True]))], CPU, flash=False)
     losses = token_losses(Constant(), batch, keep_positions=False)
-    assert losses.each.dtype == torch.float32
-    assert losses.each.tolist() == pytest.approx([np.log(1 + np.exp(-1.0)), np.log(1 + np.exp(2.0))], rel=1e-6)
+    assert losses.per_unit.dtype == torch.float32
+    assert losses.per_unit.tolist() == pytest.approx([np.log(1 + np.exp(-1.0)), np.log(1 + np.exp(2.0))], rel=1e-6)
     assert losses.correct.tolist() == [True, False]
     assert not takes_logits_to_keep(Constant())
 
@@ -131,11 +131,11 @@ def test_llama_can_be_told_where_to_compute_logits(load_tiny: Callable[..., Any]
 def test_gradients_of_a_pack_are_those_of_its_documents(load_tiny: Callable[..., Any], make_examples: Examples) -> None:
     examples = make_examples(LENGTHS)
     model = load_tiny().train().requires_grad_(True)
-    token_losses(model, flat_batch(examples, CPU, flash=False), keep_positions=True).each.sum().backward()
+    token_losses(model, flat_batch(examples, CPU, flash=False), keep_positions=True).per_unit.sum().backward()
     packed = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     for example in examples:
-        token_losses(model, flat_batch([example], CPU, flash=False), keep_positions=True).each.sum().backward()
+        token_losses(model, flat_batch([example], CPU, flash=False), keep_positions=True).per_unit.sum().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(packed[name], parameter.grad, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -246,7 +246,7 @@ def test_documents_of_these_stay_apart_and_have_their_own_losses(
     with torch.no_grad():
         batch = flat_batch(examples, CPU, flash=False)
         packed = token_losses(model.eval(), batch, keep_positions=takes_logits_to_keep(model))
-    assert packed.each.tolist() == pytest.approx(_plain_losses(path, examples)[0], abs=2e-5)
+    assert packed.per_unit.tolist() == pytest.approx(_plain_losses(path, examples)[0], abs=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_their_padded_rows_have_the_losses_of_plain_transformers(
     with torch.no_grad():
         batch = padded_batch(examples, CPU, pad_id=0)
         padded = token_losses(model.eval(), batch, keep_positions=takes_logits_to_keep(model))
-    assert padded.each.tolist() == pytest.approx(_plain_losses(path, examples)[0], abs=2e-5)
+    assert padded.per_unit.tolist() == pytest.approx(_plain_losses(path, examples)[0], abs=2e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])

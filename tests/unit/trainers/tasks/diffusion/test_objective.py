@@ -77,8 +77,8 @@ def test_losses_by_hand() -> None:
     torch.manual_seed(3)
     sigma = (torch.randn(5) * 1.2 - 1.2).exp()
     wanted = _by_hand(batch.images, sigma, torch.randn(5, 1, 8, 8), 0.7)
-    assert found.each.shape == (5,) and found.each.dtype == torch.float32 and found.correct is None
-    torch.testing.assert_close(found.each, wanted, rtol=1e-4, atol=1e-6)
+    assert found.per_unit.shape == (5,) and found.per_unit.dtype == torch.float32 and found.correct is None
+    torch.testing.assert_close(found.per_unit, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_evaluated_losses_by_hand_with_the_noise_of_their_numbers() -> None:
@@ -86,18 +86,18 @@ def test_evaluated_losses_by_hand_with_the_noise_of_their_numbers() -> None:
     batch = ImageBatch(whole.images[4:7], None, [4, 5, 6])
     sigma, noise = evaluation_noise([4, 5, 6], (1, 8, 8))
     found = DenoisingObjective(CONFIG, flip=True).evaluated(_half, batch)
-    torch.testing.assert_close(found.each, _by_hand(batch.images, sigma, noise, 0.7), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.per_unit, _by_hand(batch.images, sigma, noise, 0.7), rtol=1e-4, atol=1e-6)
 
 
 def test_draws_come_from_torch_s_generator() -> None:
     objective, batch = DenoisingObjective(CONFIG, flip=True), _batch(6)
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    first = objective.losses(_half, batch).each
+    first = objective.losses(_half, batch).per_unit
     assert not torch.equal(torch.get_rng_state(), before)
-    second = objective.losses(_half, batch).each
+    second = objective.losses(_half, batch).per_unit
     torch.set_rng_state(before)
-    assert torch.equal(objective.losses(_half, batch).each, first)
+    assert torch.equal(objective.losses(_half, batch).per_unit, first)
     assert not torch.equal(second, first)
 
 
@@ -108,11 +108,11 @@ def test_an_evaluation_does_not_depend_on_how_it_is_cut_into_batches(cuts: list[
     objective = DenoisingObjective(network.config, flip=True)
     state = torch.get_rng_state()
     with torch.no_grad():
-        wanted = objective.evaluated(network, whole).each
+        wanted = objective.evaluated(network, whole).per_unit
         found = torch.empty(6)
         for cut in cuts:
             torch.rand(3)  # whatever was drawn before
-            found[cut] = objective.evaluated(network, ImageBatch(whole.images[cut], labels[cut], cut)).each
+            found[cut] = objective.evaluated(network, ImageBatch(whole.images[cut], labels[cut], cut)).per_unit
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
     torch.set_rng_state(state)
     objective.evaluated(_half, whole)

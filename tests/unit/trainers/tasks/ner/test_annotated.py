@@ -49,7 +49,7 @@ def _read(path: Path, text: str | bytes, *, skip: bool = False) -> tuple[list[di
 
 def _again(path: Path, *, skip: bool = False) -> tuple[list[dict[str, Any]], BadRows]:
     bad = BadRows(skip)
-    return [record.fields for record in read_records(str(path), bad, more=ANNOTATED)], bad
+    return [record.fields for record in read_records(str(path), bad, extra_formats=ANNOTATED)], bad
 
 
 def _refused(path: Path, text: str | bytes) -> str:

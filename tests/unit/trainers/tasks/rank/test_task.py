@@ -103,7 +103,7 @@ def test_evaluation_rows_are_the_users_whose_item_was_retrieved(
     records = _records(task, films, split)
     assert 0 < len(records) < 30
     for record in records:
-        user = int(record.where.split(" user ")[1].split()[0]) - 1
+        user = int(record.place.split(" user ")[1].split()[0]) - 1
         fields = record.fields
         assert fields["history"] == _taken(user)[:-held_out]
         assert fields["candidates"][fields["answer"]] == _taken(user)[-held_out]
