@@ -93,7 +93,7 @@ class Ballast:
             if loop.progress.step == self.until:
                 self.path.unlink()
 
-        wrap(Loop, "_step", stepping)
+        wrap(Loop, "step", stepping)
         if self.sudden:
             wrap(LocalStorage, "free_space", lambda original, *arguments: 1 << 40)
 

@@ -33,7 +33,7 @@ def _fits(examples: int, *, from_step: int = 0) -> Callable[[], None]:
         from pitstop.trainers.loop.loop import Loop
         from pitstop.trainers.models.loss import TokenObjective
 
-        real, real_step, step = TokenObjective.losses, Loop._step, 0
+        real, real_step, step = TokenObjective.losses, Loop.step, 0
 
         def losses(self: TokenObjective, model: Any, batch: Any) -> Any:
             found = real(self, model, batch)
@@ -47,7 +47,7 @@ def _fits(examples: int, *, from_step: int = 0) -> Callable[[], None]:
             real_step(self)
 
         TokenObjective.losses = TokenObjective.evaluated = losses  # type: ignore[method-assign]
-        Loop._step = stepping  # type: ignore[method-assign]
+        Loop.step = stepping  # type: ignore[method-assign]
 
     return prepare
 
@@ -199,7 +199,7 @@ def test_the_kernel_refusing_memory_is_out_of_memory(tiny_model: Path, data: Pat
 
         from pitstop.trainers.loop.loop import Loop
 
-        real = Loop._step
+        real = Loop.step
 
         def stepping(self: Loop) -> None:
             if self.progress.step == 2:
@@ -210,7 +210,7 @@ def test_the_kernel_refusing_memory_is_out_of_memory(tiny_model: Path, data: Pat
                 torch.zeros(1 << 30)  # what a larger model would ask for
             real(self)
 
-        Loop._step = stepping  # type: ignore[method-assign]
+        Loop.step = stepping  # type: ignore[method-assign]
 
     ended = pitstop(*arguments(tiny_model, data, tmp_path, **LARGE), prepare=prepare)
     assert ended.code == 6, ended.output

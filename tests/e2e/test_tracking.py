@@ -48,7 +48,7 @@ def kill_when_all_is_sent(step: int) -> Callable[[], None]:
         from pitstop.trainers.tracking.channel import Channel
 
         channels: list[Channel] = []
-        opening, stepping = Channel.open, Loop._step
+        opening, stepping = Channel.open, Loop.step
 
         def open_(self: Channel, timeout_s: float) -> None:
             opening(self, timeout_s)
@@ -64,7 +64,7 @@ def kill_when_all_is_sent(step: int) -> Callable[[], None]:
                 time.sleep(1.5)  # what was sent to W&B is in its file within a second
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        Channel.open, Loop._step = open_, step_  # type: ignore[method-assign]
+        Channel.open, Loop.step = open_, step_  # type: ignore[method-assign]
 
     return prepare
 

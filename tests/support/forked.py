@@ -127,7 +127,7 @@ def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL, *, saved: b
     def prepare() -> None:
         from pitstop.trainers.loop.loop import Loop
 
-        original = Loop._step
+        original = Loop.step
 
         def stepping(self: Loop) -> None:
             original(self)
@@ -137,7 +137,7 @@ def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL, *, saved: b
                         thread.join()
                 os.kill(os.getpid(), number)
 
-        Loop._step = stepping  # type: ignore[method-assign]
+        Loop.step = stepping  # type: ignore[method-assign]
 
     return prepare
 

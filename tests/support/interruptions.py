@@ -98,7 +98,7 @@ class _Armed:
         from pitstop.trainers.training.saver import Saver
 
         step = self.plan.step
-        wrap(Loop, "_step", self._stepping)
+        wrap(Loop, "step", self._stepping)
         wrap(Saver, "save", self._saving)
         wrap(Engine, "_update", self._when("in the step", lambda: self.under_way >= step))
         wrap(Engine, "evaluate", self._evaluating)
@@ -191,7 +191,7 @@ def note_batches(path: Path) -> None:
         os.write(descriptor, f"{json.dumps(line)}\n".encode())
         return original(engine, data, step_ids, *rest, **named)
 
-    wrap(Loop, "_step", stepping)
+    wrap(Loop, "step", stepping)
     wrap(Engine, "train_step", training)
 
 

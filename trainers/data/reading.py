@@ -67,14 +67,12 @@ def load_dataset(
     """
     sources = [spec if isinstance(spec, DataSource) else DataSource(spec) for spec in specs]
     large = is_large([source.spec for source in sources])
-    parts = [_part(source.spec, task, options, large, cache) for source in sources]
+    parts = []
+    for source in sources:
+        examples, counts = _examples(source.spec, task, options, large, cache)
+        parts.append(Dataset(examples, max_length=options.max_length, packing=options.packing, counts=counts))
     weights = [source.weight for source in sources if source.weight is not None]
     return mixed(parts, source_names([source.spec for source in sources]), weights or None)
-
-
-def _part(spec: str, task: RecordEncoder, options: ReadOptions, large: bool, cache: DataCache | None) -> Dataset:
-    examples, counts = _examples(spec, task, options, large, cache)
-    return Dataset(examples, max_length=options.max_length, packing=options.packing, counts=counts)
 
 
 def _examples(

@@ -11,13 +11,13 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Sequences
-from pitstop.trainers.loop.engine import Engine
+from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.machine.device import peak_memory_bytes
-from pitstop.trainers.machine.signals import INTERRUPT, SignalFlag
+from pitstop.trainers.machine.signals import INTERRUPT
 from pitstop.trainers.reporter import Reporter
 
 
@@ -30,17 +30,15 @@ class Evaluate:
 
     def __init__(
         self,
-        engine: Engine,
+        context: TrainingContext,
         data: Sequences,
-        settings: TrainingSettings,
-        progress: Progress,
-        signals: SignalFlag,
         sizing: Sizing,
         announce: Callable[[], None],
         score: Callable[[], dict[str, float]] = dict,
     ) -> None:
-        self.engine, self.data, self.settings, self.sizing = engine, data, settings, sizing
-        self.progress, self.signals, self.announce, self.score = progress, signals, announce, score
+        self.engine, self.progress, self.signals = context.engine, context.progress, context.signals
+        self.settings = context.settings.training
+        self.data, self.sizing, self.announce, self.score = data, sizing, announce, score
 
     def at_boundary(self, boundary: Boundary) -> None:
         """Put the metrics into ``boundary.metrics``."""
@@ -51,15 +49,13 @@ class Evaluate:
             return
         self.announce()
         try:
-            boundary.metrics |= {**self._evaluate(), **self.score()}
+            losses = self.sizing.fit(
+                lambda shape, recover: self.engine.evaluate(self.data, shape.batch_size, self.signals.wants_stop, recover=recover)
+            )
+            boundary.metrics |= {**losses, **self.score()}
         except Interrupted:
             boundary.interrupted = max(INTERRUPT, self.signals.pending)
             self.progress.boundary_pending = True
-
-    def _evaluate(self) -> dict[str, float]:
-        return self.sizing.fit(
-            lambda shape, recover: self.engine.evaluate(self.data, shape.batch_size, self.signals.wants_stop, recover=recover)
-        )
 
 
 def evaluation_due(settings: TrainingSettings, boundary: Boundary) -> bool:
@@ -119,10 +115,8 @@ class Judge:
             return False
         if best is None:
             return True
-        return value < best if self._smaller_is_better() else value > best
-
-    def _smaller_is_better(self) -> bool:
-        return self.metric == "train_loss" or self.settings.checkpoint.mode == "min"
+        smaller_is_better = self.metric == "train_loss" or self.settings.checkpoint.mode == "min"
+        return value < best if smaller_is_better else value > best
 
 
 class LogMetrics:
@@ -219,10 +213,7 @@ class SaveCheckpoints:
             return True  # "best" must always be there to load
         if checkpoint.strategy == "steps":
             return boundary.step % checkpoint.save_steps == 0
-        return self._epoch_due(boundary)
-
-    def _epoch_due(self, boundary: Boundary) -> bool:
-        return boundary.epoch_ended and (self.progress.epoch + 1) % self.settings.checkpoint.save_every_n_epochs == 0
+        return boundary.epoch_ended and (self.progress.epoch + 1) % checkpoint.save_every_n_epochs == 0
 
     def _name(self, boundary: Boundary) -> str:
         pending = self.progress.boundary_pending

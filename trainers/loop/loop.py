@@ -12,12 +12,13 @@ import numpy as np
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.loop.engine import Engine, StepStats
+from pitstop.trainers.loop.context import TrainingContext
+from pitstop.trainers.loop.engine import StepStats
 from pitstop.trainers.loop.progress import Progress, SourceProgress
 from pitstop.trainers.loop.schedule import learning_rate
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.machine.processes import agree_on
-from pitstop.trainers.machine.signals import INTERRUPT, SAVE, SignalFlag
+from pitstop.trainers.machine.signals import INTERRUPT, SAVE
 
 
 @dataclass(frozen=True)
@@ -91,27 +92,12 @@ class Outcome:
 class Loop:
     """Runs optimizer steps from ``progress`` on until the plan is done, a hook says stop or a signal arrives."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        data: Sequences,
-        settings: TrainingSettings,
-        sizing: Sizing,
-        progress: Progress,
-        hooks: Sequence[Hook],
-        signals: SignalFlag,
-        saves: Saves,
-    ) -> None:
-        self.engine = engine
-        self.data = data
-        self.settings = settings
-        self.sizing = sizing
-        self.progress = progress
-        self.hooks = list(hooks)
-        self.signals = signals
-        self.saves = saves
-        progress.sources = progress.sources or [SourceProgress() for _ in data.names]
-        self.plan = Plan.from_here(progress, len(data), sizing.shape, settings)
+    def __init__(self, context: TrainingContext, data: Sequences, sizing: Sizing, hooks: Sequence[Hook], saves: Saves) -> None:
+        self.engine, self.progress, self.signals = context.engine, context.progress, context.signals
+        self.settings = context.settings.training
+        self.data, self.sizing, self.hooks, self.saves = data, sizing, list(hooks), saves
+        self.progress.sources = self.progress.sources or [SourceProgress() for _ in data.names]
+        self.plan = Plan.from_here(self.progress, len(data), sizing.shape, self.settings)
         self._order: tuple[int, np.ndarray] | None = None
         self._step_s = 0.0
 
@@ -122,7 +108,7 @@ class Loop:
             if outcome := self._boundary():
                 return outcome
         while self._has_more():
-            self._step()
+            self.step()
             if outcome := self._boundary():
                 return outcome
         return Outcome(0, "nothing left to do")
@@ -134,7 +120,8 @@ class Loop:
             progress.position = 0
         return progress.step < self.plan.total_steps and progress.epoch < self.plan.epochs
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Make one optimizer step; ``run`` does so until something ends training."""
         progress = self.progress
         started = time.perf_counter()
         step_ids = self._epoch_order()[progress.position : progress.position + self.sizing.shape.sequences]

@@ -6,13 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
-from pitstop.configs.schema import Settings
-from pitstop.trainers.loop.engine import Engine
+from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.hooks import evaluation_due
 from pitstop.trainers.loop.loop import Boundary
-from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.loop.scoring import Interrupted
-from pitstop.trainers.machine.signals import INTERRUPT, SignalFlag
+from pitstop.trainers.machine.signals import INTERRUPT
 
 
 class AtEvaluations(ABC):
@@ -25,8 +23,9 @@ class AtEvaluations(ABC):
     log: MetricsLog | None = None
     """The file that samples are lines of, where they are: what a checkpoint is saved together with."""
 
-    def __init__(self, engine: Engine, settings: Settings, progress: Progress, signals: SignalFlag) -> None:
-        self.engine, self.settings, self.progress, self.signals = engine, settings, progress, signals
+    def __init__(self, context: TrainingContext) -> None:
+        self.engine, self.settings = context.engine, context.settings
+        self.progress, self.signals = context.progress, context.signals
         self._step = -1  # of the newest samples
 
     @abstractmethod

@@ -29,21 +29,21 @@ def packed_attention(
     attention_mask: torch.Tensor | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    sliding_window: int | None = None,
-    doc_lengths: Sequence[int] | None = None,
-    **kwargs: Any,
+    **arguments: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document.
 
-    ``query`` is ``(1, heads, tokens, head_dim)``; ``key`` and ``value`` are ``(1, kv_heads, tokens, head_dim)``.
+    ``arguments`` are ``doc_lengths``, ``sliding_window`` and whatever else a model hands to its attention. ``query`` is ``(1, heads, tokens, head_dim)``; ``key`` and ``value`` are ``(1, kv_heads, tokens, head_dim)``.
     Returns ``(1, tokens, heads, head_dim)`` and no weights.
     Raises ``PackingUnsupported`` where the model does not pass ``doc_lengths`` on, or wants logit soft-capping,
     attention sinks or a position bias, which scaled_dot_product_attention cannot do.
     """
+    doc_lengths: Sequence[int] | None = arguments.get("doc_lengths")
+    sliding_window: int | None = arguments.get("sliding_window")
     if doc_lengths is None:
         raise PackingUnsupported("the model does not hand attention arguments through to its layers")
     for extra in ("softcap", "s_aux", "position_bias"):
-        if kwargs.get(extra) is not None:
+        if arguments.get(extra) is not None:
             raise PackingUnsupported(f"its attention uses {extra}")
     grouped = query.shape[1] != key.shape[1]
     outputs = []

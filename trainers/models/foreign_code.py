@@ -26,9 +26,11 @@ def check_source(directory: Path) -> None:
 
     Raises ``ModelError`` for a base that needs its own code, and for references out of the directory.
     """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     _check_references(directory)
     config = _object(directory / "config.json")
-    if "auto_map" in config and not _known_to_transformers(config.get("model_type")):
+    if "auto_map" in config and config.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise needs_code(directory, f"its architecture, {str(config.get('model_type'))[:80]}, comes as Python code")
 
 
@@ -67,12 +69,6 @@ def needs_code(path: Path, reason: str) -> ModelError:
         f"{path} needs code of its own ({reason}), which Pitstop never runs.",
         hint="Take a model whose architecture transformers has, or a revision that was converted to one.",
     )
-
-
-def _known_to_transformers(model_type: Any) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 def _check_references(directory: Path) -> None:

@@ -72,6 +72,8 @@ def answer_batch(
     Rows are padded on the left; each ends at the first of ``end_ids``. No random number is drawn from the generators of torch:
     sampling has its own. ``give_up`` is called at every token and may raise. ``watch`` follows a single prompt's answer.
     """
+    from transformers import LogitsProcessorList
+
     ends = end_ids(tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids, mask = _left_padded(list(prompts.values()), pad)
@@ -92,7 +94,7 @@ def answer_batch(
             use_cache=True,
             pad_token_id=pad,
             eos_token_id=sorted(ends),
-            logits_processor=_processors(sampling, list(prompts)),
+            logits_processor=LogitsProcessorList([] if sampling is None else [_Drawn(sampling, list(prompts))]),
             stopping_criteria=_criteria(at_token),
         )
     rows = output[:, width:].tolist()
@@ -108,12 +110,6 @@ def _answer(tokenizer: Any, row: Sequence[int], ends: Collection[int]) -> Answer
 def end_ids(tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer: the tokenizer's own, and the one that training puts behind an assistant's turn."""
     return frozenset({int(tokenizer.eos_token_id), ChatRenderer(tokenizer).end_id})
-
-
-def _processors(sampling: Sampling | None, numbers: Sequence[int]) -> Any:
-    from transformers import LogitsProcessorList
-
-    return LogitsProcessorList([] if sampling is None else [_Drawn(sampling, numbers)])
 
 
 def _criteria(at_token: Callable[..., torch.Tensor]) -> Any:

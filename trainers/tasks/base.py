@@ -17,11 +17,9 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.reading import ReadOptions
-from pitstop.trainers.loop.engine import Engine
-from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.sample_hook import AtEvaluations
 from pitstop.trainers.loop.scoring import Scoring
-from pitstop.trainers.machine.signals import SignalFlag
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tracking.tracking import Tracking
 
@@ -32,9 +30,7 @@ Direction = Literal["min", "max"]
 class Training:
     """A training under way, as far as a task may look at it. ``run`` is there in the first process alone."""
 
-    engine: Engine
-    progress: Progress
-    signals: SignalFlag
+    context: TrainingContext
     reporter: Reporter
     tracking: Tracking
     run: RunDirectory | None

@@ -14,12 +14,10 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import DataError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.prompts import read_prompts, room_for_prompt, tokenised
-from pitstop.trainers.loop.engine import Engine
-from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.sample_hook import AtEvaluations
 from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.machine.processes import gather_bytes
-from pitstop.trainers.machine.signals import SignalFlag
 from pitstop.trainers.models.generation import answer_in_pieces, batches
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
@@ -76,17 +74,14 @@ class Samples(AtEvaluations):
 
     def __init__(
         self,
+        context: TrainingContext,
         prompts: SamplePrompts,
-        engine: Engine,
         tokenizer: Any,
-        settings: Settings,
-        progress: Progress,
-        signals: SignalFlag,
         reporter: Reporter,
         log: MetricsLog | None,
         listeners: Sequence[TextListener] = (),
     ) -> None:
-        super().__init__(engine, settings, progress, signals)
+        super().__init__(context)
         self.prompts, self.tokenizer, self.reporter, self.log, self.listeners = prompts, tokenizer, reporter, log, listeners
 
     def make(self, step: int, give_up: Callable[[], None]) -> None:

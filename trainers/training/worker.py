@@ -30,6 +30,7 @@ from pitstop.configs.shown import human_duration, human_size
 from pitstop.naming.names import run_name, settings_digest
 from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
+from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints, Show
 from pitstop.trainers.loop.loop import ALL_DONE, Hook, Loop, Outcome
 from pitstop.trainers.loop.progress import Progress
@@ -345,6 +346,7 @@ class _Training:
         self.left_to_push: list[str] = []
         self.engine, self.reporter, self.run_dir, self.progress = built.engine, reporter, run, progress
         self.signals = SignalFlag(announce=hardware.is_main)
+        self.context = TrainingContext(built.engine, settings, progress, self.signals)
         self.log = MetricsLog(run.metrics_path) if run is not None else None
         if run is not None:  # what a resume changed decides from here on
             run.store.monitor, run.store.mode = settings.training.checkpoint.monitor, settings.training.checkpoint.mode
@@ -366,41 +368,21 @@ class _Training:
         evaluates = inputs.eval is not None and settings.training.checkpoint.monitor != "train_loss"
         self.judge = Judge(settings.training, progress, evaluates=evaluates)
         last_saved = resumed_from.step if resumed_from else None
-        self.loop = Loop(
-            built.engine,
-            inputs.train,
-            settings.training,
-            self.sizing,
-            progress,
-            self._hooks(last_saved),
-            self.signals,
-            self.saver,
-        )
+        self.loop = Loop(self.context, inputs.train, self.sizing, self._hooks(last_saved), self.saver)
         self.saver.plan = self.loop.plan
 
     def _samples(self, prompts: SamplePrompts | None) -> AtEvaluations | None:
         if prompts is None:
-            under_way = Training(self.engine, self.progress, self.signals, self.reporter, self.tracking, self.run_dir)
-            return self.inputs.task.samples(under_way)
+            return self.inputs.task.samples(Training(self.context, self.reporter, self.tracking, self.run_dir))
         log = samples_log(self.run_dir) if self.run_dir is not None else None
-        return Samples(
-            prompts,
-            self.engine,
-            self.inputs.tokenizer,
-            self.settings,
-            self.progress,
-            self.signals,
-            self.reporter,
-            log,
-            [self.tracking.log_text],
-        )
+        return Samples(self.context, prompts, self.inputs.tokenizer, self.reporter, log, [self.tracking.log_text])
 
     def _hooks(self, last_saved_step: int | None) -> list[Hook]:
         training, progress, unit = self.settings.training, self.progress, self.inputs.task.unit
         hooks: list[Hook] = []
         if self.inputs.eval is not None:
             status = lambda: self.reporter.display.status("evaluating")  # noqa: E731
-            evaluate = Evaluate(self.engine, self.inputs.eval, training, progress, self.signals, self.sizing, status, self._score)
+            evaluate = Evaluate(self.context, self.inputs.eval, self.sizing, status, self._score)
             hooks.append(evaluate)
         if self.samples is not None:
             hooks.append(self.samples)

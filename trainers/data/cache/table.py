@@ -85,7 +85,7 @@ class TableExamples(Examples):
     def __init__(self, batches: Sequence[pa.RecordBatch]) -> None:
         self._batches = list(batches)
         self._starts = [0, *np.cumsum([batch.num_rows for batch in batches]).tolist()]
-        self.lengths = _joined([np.diff(_offsets(batch.column(0))) for batch in batches], np.int64)
+        self.lengths = _joined([np.diff(batch.column(0).offsets.to_numpy()) for batch in batches], np.int64)
         self.learnt = _joined([batch.column(2).to_numpy() for batch in batches], np.int64)
         self.cut = _joined([batch.column(5).to_numpy(zero_copy_only=False) for batch in batches], np.bool_)
 
@@ -128,10 +128,6 @@ class MappedExamples(TableExamples):
         """One after the other through ordinary reads: going through the map from end to end would leave all of it in memory."""
         with pa.OSFile(str(self._path)) as file, pa.ipc.open_stream(file) as reader:
             yield from reader
-
-
-def _offsets(column: Any) -> np.ndarray:
-    return np.asarray(column.offsets.to_numpy())
 
 
 def _joined(arrays: Sequence[np.ndarray], kind: Any) -> np.ndarray:

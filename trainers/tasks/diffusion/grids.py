@@ -8,12 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from pitstop.configs.errors import ResourceError, first_line, is_out_of_memory
-from pitstop.configs.schema import Settings
 from pitstop.trainers.data.images.grid import save_grid
-from pitstop.trainers.loop.engine import Engine
-from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.sample_hook import AtEvaluations
-from pitstop.trainers.machine.signals import SignalFlag
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 from pitstop.trainers.tasks.diffusion.sampling import Sampler
@@ -34,17 +31,14 @@ class Grids(AtEvaluations):
 
     def __init__(
         self,
+        context: TrainingContext,
         config: DiffiTConfig,
         classes: Sequence[tuple[int, str]],
-        engine: Engine,
-        settings: Settings,
-        progress: Progress,
-        signals: SignalFlag,
         reporter: Reporter,
         directory: Path | None,
         listeners: Sequence[ImageListener] = (),
     ) -> None:
-        super().__init__(engine, settings, progress, signals)
+        super().__init__(context)
         self.config, self.classes = config, classes
         self.reporter, self.directory, self.listeners = reporter, directory, listeners
         self._refused = False

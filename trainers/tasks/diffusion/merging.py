@@ -24,7 +24,8 @@ def merge_into(adapted: Any, directory: Path) -> float:
     ``adapted`` is a ``PeftModel``, or of a base training the network itself. Returns the largest difference of a pixel, in units of [-1, 1], between what the two
     make of the same noisy images. Raises ``CheckpointError`` where the merged network gives no numbers.
     """
-    expected = _answers(adapted, config := _config(adapted))
+    config = (adapted.get_base_model() if hasattr(adapted, "get_base_model") else adapted).config
+    expected = _answers(adapted, config)
     with quiet_libraries():
         merged = copy.deepcopy(adapted).merge_and_unload() if hasattr(adapted, "merge_and_unload") else adapted
     DiffiTFamily().save(merged, None, directory)
@@ -32,10 +33,6 @@ def merge_into(adapted: Any, directory: Path) -> float:
     if not bool(torch.isfinite(answers).all()):
         raise CheckpointError("The merged model gives images that are no numbers.", hint="Export another checkpoint of the run.")
     return float((answers - expected).abs().max())
-
-
-def _config(model: Any) -> Any:
-    return (model.get_base_model() if hasattr(model, "get_base_model") else model).config
 
 
 @torch.no_grad()

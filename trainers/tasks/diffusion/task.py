@@ -82,17 +82,7 @@ class DiffusionTask(Task):
         if not self.settings.diffusion.sample_images:
             return None
         directory = training.run.logs_dir / DIRECTORY if training.run is not None else None
-        return Grids(
-            self.config,
-            self._trained_on,
-            training.engine,
-            self.settings,
-            training.progress,
-            training.signals,
-            training.reporter,
-            directory,
-            [training.tracking.log_image],
-        )
+        return Grids(training.context, self.config, self._trained_on, training.reporter, directory, [training.tracking.log_image])
 
     def metrics(self, evaluation: Sequences) -> Mapping[str, Direction]:
         """The Fréchet inception distance, if it is asked for. Raises ``SettingsError`` where what it takes is not here."""

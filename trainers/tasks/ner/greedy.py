@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.loop.scoring import Scoring
+from pitstop.trainers.models.generation import answer_in_pieces
 
 
 def greedy_answers(examples: Sequence[Example], scoring: Scoring) -> list[str]:
@@ -15,8 +16,6 @@ def greedy_answers(examples: Sequence[Example], scoring: Scoring) -> list[str]:
     The longest prompts come first, so that memory that does not suffice shows at once. Batches are cut before they are shared
     out, so answers do not depend on the number of processes. Raises ``Interrupted`` where a signal wants the evaluation to end.
     """
-    from pitstop.trainers.models.generation import answer_in_pieces
-
     order = sorted(range(len(examples)), key=lambda i: (-len(examples[i].prompt), i))
     batches = [order[start : start + scoring.batch_size] for start in range(0, len(order), scoring.batch_size)]
     pieces, mine = scoring.pieces(), []

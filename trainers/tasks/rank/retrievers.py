@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from pitstop.trainers.tasks.rank.histories import UserHistories
+from pitstop.trainers.tasks.rank.sequential import train_sequential
 
 
 class Retriever(Protocol):
@@ -78,8 +79,6 @@ def fit(name: str, sequences: UserHistories, *, seed: int, epochs: int, say: Cal
         return Popularity(sequences)
     if name == "itemknn":
         return ItemNeighbours(sequences)
-    from pitstop.trainers.tasks.rank.sequential import train_sequential
-
     return train_sequential(sequences, seed=seed, epochs=epochs, say=say)
 
 

@@ -15,6 +15,8 @@ from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.loop.scoring import Scoring
+from pitstop.trainers.machine.device import choose_device
+from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.tasks.base import Direction
 from pitstop.trainers.tasks.rank import letters
 from pitstop.trainers.tasks.rank.draws import sample, shuffled, unseen
@@ -22,6 +24,7 @@ from pitstop.trainers.tasks.rank.histories import SPLITS, UserHistories, build_h
 from pitstop.trainers.tasks.rank.measures import NAMES
 from pitstop.trainers.tasks.rank.reading import read_ratings
 from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
+from pitstop.trainers.tasks.rank.scoring import score
 from pitstop.trainers.tasks.text import TextTask
 
 _ROWS, _NEGATIVES, _ORDER = 0x726F7773, 0x6E656773, 0x6F726472  # keys of the draws
@@ -133,19 +136,14 @@ class RankTask(TextTask):
         return Record(fields, place)
 
     def _candidates(self, spec: str, sequences: UserHistories) -> Retrieved:
-        if spec not in self._retrieved:
-            self._retrieved[spec] = self._shared(sequences)
-        return self._retrieved[spec]
-
-    def _shared(self, sequences: UserHistories) -> Retrieved:
         """The first process finds them and the others get its bytes: they would not find the very same on another machine."""
-        from pitstop.trainers.machine.device import choose_device
-        from pitstop.trainers.machine.processes import from_first
+        if spec not in self._retrieved:
 
-        def retrieved() -> bytes:
-            return retrieve(sequences, self.settings.rank, self.settings.training.seed, self.say).to_bytes()
+            def retrieved() -> bytes:
+                return retrieve(sequences, self.settings.rank, self.settings.training.seed, self.say).to_bytes()
 
-        return Retrieved.from_bytes(from_first(retrieved, choose_device()))
+            self._retrieved[spec] = Retrieved.from_bytes(from_first(retrieved, choose_device()))
+        return self._retrieved[spec]
 
     # Examples ----------------------------------------------------------------------------------------------------
 
@@ -193,8 +191,6 @@ class RankTask(TextTask):
 
     def score(self, evaluation: Sequences, scoring: Scoring) -> dict[str, float]:
         """See ``Task.score``."""
-        from pitstop.trainers.tasks.rank.scoring import score
-
         assert isinstance(evaluation, Dataset)
         return score(evaluation, scoring, self._letters.ids)
 

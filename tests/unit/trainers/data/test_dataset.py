@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
-from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.sft import SftTask
 
 Make = Callable[..., Dataset]
@@ -135,50 +131,3 @@ def test_equal_data_has_an_equal_fingerprint_that_never_changes(make_dataset: Ma
     assert fingerprint == "b348ccf87bbf57f5295119a5c0e7eeb0b4fe9dc349af2ee49f46e2d7a479b78d"
     unpacked = [make_dataset(BASE, max_length=n, packing=False).fingerprint for n in (64, 65)]
     assert unpacked[0] == unpacked[1]  # without packing the limit shapes no batch
-
-
-@given(total=st.integers(2, 30), fraction=st.floats(0.001, 0.5), seed=st.integers(0, 2**32 - 1))
-def test_holding_out_loses_nothing(total: int, fraction: float, seed: int) -> None:
-    examples = [_example(n + 3, 2) for n in range(total)]
-    counts = Counts(total, total, 0, 0, (), 2 * total, total)
-    data = Dataset(examples, max_length=8, packing=True, counts=counts)
-    train, held = hold_out(data, fraction, seed=seed, max_length=8, packing=True)
-    tokens = [[int(e.input_ids[0]) for e in part.examples] for part in (train, held)]
-    assert sorted(tokens[0] + tokens[1]) == list(range(3, total + 3))
-    assert tokens[0] == sorted(tokens[0]) and tokens[1] == sorted(tokens[1])
-    assert len(tokens[1]) == min(total - 1, max(1, round(total * fraction)))
-    assert train.counts.used == len(tokens[0]) and held.counts.supervised_tokens == len(tokens[1])
-    again = hold_out(data, fraction, seed=seed, max_length=8, packing=True)
-    assert [part.fingerprint for part in again] == [train.fingerprint, held.fingerprint]
-
-
-def test_what_is_held_out_depends_on_the_seed(make_dataset: Make) -> None:
-    data = make_dataset([_example(n + 3, 2) for n in range(30)])
-    parts = {hold_out(data, 0.2, seed=seed, max_length=64, packing=False)[1].fingerprint for seed in range(5)}
-    assert len(parts) == 5
-
-
-def test_one_record_cannot_be_shared_out(make_dataset: Make) -> None:
-    with pytest.raises(DataError, match="at least two records"):
-        hold_out(make_dataset(BASE[:1]), 0.5, seed=0, max_length=64, packing=False)
-
-
-def test_holding_out_keeps_count_of_what_was_left_out() -> None:
-    examples = [Example(np.arange(n, dtype=np.int32), np.array([False] + [True] * (n - 1))) for n in (3, 4, 5, 6)]
-    counts = Counts(records=7, used=4, too_long=2, bad=1, bad_reasons=("why",), tokens=18, supervised_tokens=14)
-    dataset = Dataset(examples, max_length=8, packing=False, counts=counts)
-    train, held = hold_out(dataset, 0.25, seed=1, max_length=8, packing=False)
-    assert (train.counts.records, train.counts.used, train.counts.too_long, train.counts.bad) == (6, 3, 2, 1)
-    assert (held.counts.records, held.counts.used, held.counts.too_long, held.counts.bad) == (1, 1, 0, 0)
-    assert train.counts.tokens + held.counts.tokens == 18
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_examples_of_one_article_never_straddle_the_split(make_examples: Callable[..., list[Example]], seed: int) -> None:
-    articles = ["a", "b", "a", "", "c", "b", "", "a"]
-    examples = [replace(e, group=article) for e, article in zip(make_examples(range(4, 12)), articles, strict=True)]
-    data = Dataset(examples, max_length=16, packing=False, counts=Counts(8, 8, 0, 0, (), 60, 20))
-    train, held = hold_out(data, 0.4, seed=seed, max_length=16, packing=False)
-    named = [{e.group for e in part.examples if e.group} for part in (train, held)]
-    assert not named[0] & named[1] and len(train.examples) + len(held.examples) == 8
-    assert len({e.group or len(e) for e in held.examples}) == 2  # 0.4 of five groups, the two without a name counted each

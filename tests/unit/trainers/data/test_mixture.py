@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.configs.errors import DataError
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import InMemory
 from pitstop.trainers.data.mixture import Mixture, describe_shares
 from pitstop.trainers.data.order import permutation, shares, stream
-from pitstop.trainers.data.splits import hold_out
 
 Make = Callable[..., list[Example]]
 
@@ -133,27 +129,6 @@ def test_counts_add_up_and_the_first_reasons_stay() -> None:
     for part, reasons in zip(parts, (("a", "b"), ("c", "d")), strict=True):
         part.counts = Counts(records=4, used=1, too_long=1, bad=2, bad_reasons=reasons, tokens=2, supervised_tokens=1)
     assert Mixture(parts, ["a", "b"]).counts == Counts(8, 2, 2, 4, ("a", "b", "c"), 4, 2)
-
-
-def test_holding_out_takes_the_same_examples_as_of_one_file_and_keeps_groups_together(make_examples: Make) -> None:
-    groups = ["x", "", "y", "", "x", "z", "", "y", "", ""]
-    examples = [replace(e, group=group) for e, group in zip(make_examples(range(4, 14)), groups, strict=True)]
-    one = _dataset(examples)
-    parts = [_dataset(examples[:6]), _dataset(examples[6:])]
-    for seed in range(6):
-        options: dict[str, Any] = {"seed": seed, "max_length": 64, "packing": False}
-        train, held = hold_out(Mixture(parts, ["a", "b"], [1, 2]), 0.3, **options)
-        alone = hold_out(one, 0.3, **options)
-        for part, other in zip((train, held), alone, strict=True):
-            assert [len(e) for e in part.examples] == [len(e) for e in other.examples]
-        assert isinstance(train, Mixture) and train.weights == (1, 2) and train.names == ("a", "b")
-        assert not {e.group for e in train.examples if e.group} & {e.group for e in held.examples if e.group}
-
-
-def test_where_nothing_is_left_to_train_on_of_a_source_holding_out_says_so() -> None:
-    data = _mixture([1, 1])
-    with pytest.raises(DataError, match=r"EVAL_FRACTION holds out all there is of d[01]"):
-        hold_out(data, 0.5, seed=0, max_length=64, packing=False)
 
 
 def test_shares_are_told_of_a_mixture_alone() -> None:

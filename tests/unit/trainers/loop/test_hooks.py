@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.state.state import to_json
 from pitstop.configs.errors import CheckpointError
-from pitstop.configs.schema import CheckpointSettings, TrainingSettings
+from pitstop.configs.schema import CheckpointSettings, Settings, TrainingSettings
 from pitstop.trainers.data.order import BatchShape
-from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints
+from pitstop.trainers.loop.context import TrainingContext
+from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints, Show
 from pitstop.trainers.loop.loop import Boundary, Plan
 from pitstop.trainers.loop.progress import LossWindow, Progress, SourceProgress
 from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.machine.signals import INTERRUPT, TERMINATE, SignalFlag
+from pitstop.trainers.reporter import NoDisplay, Reporter
 from support.stores import ForgetfulStorage
 
 NAN = float("nan")
@@ -165,9 +168,12 @@ class _Engine:
 def _evaluate(engine: _Engine, boundary: Boundary, progress: Progress, pending: int = 0, **settings: Any) -> None:
     signals = SignalFlag(announce=False)
     signals.pending = pending
-    Evaluate(
-        engine, None, _settings(**settings), progress, signals, Sizing(BatchShape(2, 2, 1), automatic=False), lambda: None
-    ).at_boundary(boundary)  # type: ignore[arg-type]
+    _evaluation(engine, Sizing(BatchShape(2, 2, 1), automatic=False), progress, signals, **settings).at_boundary(boundary)
+
+
+def _evaluation(engine: _Engine, sizing: Sizing, progress: Progress, signals: SignalFlag, **settings: Any) -> Evaluate:
+    context = TrainingContext(engine, Settings(training=TrainingSettings(**settings)), progress, signals)  # type: ignore[arg-type]
+    return Evaluate(context, None, sizing, lambda: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +219,7 @@ def test_an_evaluation_that_does_not_fit_is_repeated_in_smaller_pieces() -> None
     engine, sizing, boundary = _Engine(), Sizing(BatchShape(8, 1, 1), automatic=True), _boundary(finished=True)
     engine.fitting = 2
     signals = SignalFlag(announce=False)
-    Evaluate(engine, None, _settings(), Progress(), signals, sizing, lambda: None).at_boundary(boundary)  # type: ignore[arg-type]
+    _evaluation(engine, sizing, Progress(), signals).at_boundary(boundary)
     assert engine.calls == 3 and boundary.metrics == {"val_loss": 1.5}
     assert sizing.shape == BatchShape(2, 4, 1)
 
@@ -552,3 +558,41 @@ def test_a_changed_batch_size_counts_from_where_the_run_stands() -> None:
 def test_nothing_remains_after_the_last_epoch(epoch: int, position: int) -> None:
     progress = Progress(step=30, epoch=epoch, position=position)
     assert Plan.from_here(progress, 20, BatchShape(2, 1, 1), _settings(epochs=3)).total_steps == 30
+
+
+# Show -----------------------------------------------------------------------------------------------------------------
+
+
+class _Lines(NoDisplay):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        (
+            {"epoch_ended": True, "scored": {"train_loss": 2.0, "val_loss": 1.5}, "metrics": {"val_loss": 1.5}},
+            ["epoch 1/3: train_loss 2.0000, val_loss 1.5000"],
+        ),
+        ({"epoch_ended": True, "scored": {"train_loss": 2.0}}, ["epoch 1/3: train_loss 2.0000"]),
+        (
+            {"scored": {"train_loss": 2.0, "val_loss": 1.5}, "metrics": {"val_loss": 1.5}},
+            ["step 7: train_loss 2.0000, val_loss 1.5000"],
+        ),
+        (
+            {"scored": {"ner_f1": 0.5, "ner_drug_f1": 0.25}, "metrics": {"ner_f1": 0.5, "ner_drug_f1": 0.25}},
+            ["step 7: ner_f1 0.5000"],
+        ),
+        ({}, []),
+    ],
+)
+def test_an_epoch_has_its_line(values: dict[str, Any], lines: list[str]) -> None:
+    display = _Lines()
+    Show(Reporter(display), 5, 3, Progress(), torch.device("cpu"), {"ner_drug_f1"}).at_boundary(
+        _boundary(7, **{"epoch": 1.0, **values})
+    )
+    assert display.lines == lines

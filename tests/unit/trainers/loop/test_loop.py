@@ -11,10 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.configs.schema import TrainingSettings
+from pitstop.configs.schema import Settings, TrainingSettings
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.order import BatchShape
+from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.engine import StepStats
 from pitstop.trainers.loop.loop import Boundary, Loop, Outcome
 from pitstop.trainers.loop.progress import Progress
@@ -76,9 +77,10 @@ def _loop(
 ) -> tuple[Loop, _Engine]:
     engine, signals = _Engine(), SignalFlag(announce=False)
     signals.pending = pending
-    chosen = TrainingSettings(**{"epochs": 2, **settings})
-    sizing = Sizing(BatchShape(2, 1, 1), automatic=chosen.auto_batch_size)
-    loop = Loop(engine, _data(count), chosen, sizing, progress or Progress(), [_Hook(act)], signals, _Saves())  # type: ignore[arg-type]
+    chosen = Settings(training=TrainingSettings(**{"epochs": 2, **settings}))
+    sizing = Sizing(BatchShape(2, 1, 1), automatic=chosen.training.auto_batch_size)
+    context = TrainingContext(engine, chosen, progress or Progress(), signals)  # type: ignore[arg-type]
+    loop = Loop(context, _data(count), sizing, [_Hook(act)], _Saves())
     return loop, engine
 
 

@@ -34,7 +34,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         target.mkdir()
         (target / "model.safetensors").write_bytes(gguf.read_bytes())
 
-    monkeypatch.setattr(demo_model, "_convert", convert)
+    monkeypatch.setattr(demo_model, "convert_gguf", convert)
     return path
 
 
@@ -94,7 +94,7 @@ def test_a_failed_conversion_leaves_nothing_behind(cache: Path, wheel: Path, mon
         target.mkdir()
         raise MemoryError
 
-    monkeypatch.setattr(demo_model, "_convert", fail)
+    monkeypatch.setattr(demo_model, "convert_gguf", fail)
     with pytest.raises(MemoryError):
         fetch(wheel)
     assert list((cache / "pitstop" / "demo").iterdir()) == []
@@ -102,13 +102,13 @@ def test_a_failed_conversion_leaves_nothing_behind(cache: Path, wheel: Path, mon
 
 def test_two_at_the_same_time_end_with_one_complete_copy(cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both_converted = threading.Barrier(2)
-    convert = demo_model._convert
+    convert = demo_model.convert_gguf
 
     def convert_together(gguf: Path, target: Path) -> None:
         convert(gguf, target)
         both_converted.wait(30)
 
-    monkeypatch.setattr(demo_model, "_convert", convert_together)
+    monkeypatch.setattr(demo_model, "convert_gguf", convert_together)
     results: list[tuple[Path, bool]] = []
     threads = [threading.Thread(target=lambda: results.append(fetch(wheel))) for _ in range(2)]
     for thread in threads:

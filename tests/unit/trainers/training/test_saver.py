@@ -27,7 +27,7 @@ from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.reporter import NoDisplay, Reporter
-from pitstop.trainers.training.saver import Identity, Saver
+from pitstop.trainers.training.saver import Identity, Saver, _saved
 from support.stores import ForgetfulStorage, save
 
 
@@ -338,3 +338,12 @@ def test_each_commit_is_told_to_whoever_pushes(bench: Bench) -> None:
     bench.step(2)
     bench.saver.settle(final=True)
     assert told == [[1], [1, 2]]
+
+
+@pytest.mark.parametrize(("improved", "mark"), [(True, "  ← best"), (False, "")])
+def test_a_save_has_its_line_and_marks_the_best(improved: bool, mark: str) -> None:
+    boundary = Boundary(
+        step=7, epoch=1.0, epoch_ended=False, finished=False, learning_rate=1e-3, grad_norm=1.0, step_s=0.5, improved=improved
+    )
+    info: Any = SimpleNamespace(name="epoch_001", step=7, size=2048, path=Path("epoch_001"))
+    assert _saved(info, boundary) == f"saved epoch_001 (step 7, 2.0 KiB){mark}"

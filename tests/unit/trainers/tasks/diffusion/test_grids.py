@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from pitstop.configs.errors import ResourceError
+from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.machine.signals import SignalFlag
@@ -50,7 +51,8 @@ def _grids(told: Told, directory: Path | None, *, listeners: Any = (), classes: 
         model=network, device=torch.device("cpu"), accelerator=SimpleNamespace(autocast=contextlib.nullcontext)
     )
     settings = image_settings(diffusion__sample_images=images, diffusion__sampling_steps=2, training__seed=9)
-    return Grids(network.config, TREES, engine, settings, Progress(), SignalFlag(), Reporter(told), directory, listeners)
+    context = TrainingContext(engine, settings, Progress(), SignalFlag())
+    return Grids(context, network.config, TREES, Reporter(told), directory, listeners)
 
 
 def _make(grids: Grids, step: int) -> None:
