@@ -1,4 +1,4 @@
-# make demo     a real 4-bit LoRA fine-tune, interrupted, resumed and scored; 4 to 6 minutes on 2 CPU cores after downloads
+# make demo     a real 4-bit LoRA fine-tune, interrupted, resumed and scored; within 5 minutes on 2 free CPU cores after downloads
 # make test     the whole test suite, in two processes; PYTEST_ARGS="-n 0" takes one, and "-n 4" four
 # make faults   the fault matrix with its full counts, about half an hour on 2 idle cores; writes the table of docs/reliability.md
 # make lint     style, types, layering and the documented options
