@@ -11,8 +11,8 @@ import typer
 
 from pitstop.cli.arguments.base_dir import find_base_run
 from pitstop.cli.arguments.options import with_settings
-from pitstop.cli.reports.settings_view import rows, sources_as_dict
-from pitstop.cli.terminal.output import Column, notice, print_json, say, table
+from pitstop.cli.reports.settings_view import loaded_rows, print_settings, sources_as_dict
+from pitstop.cli.terminal.output import notice, print_json, say
 from pitstop.configs.load import load_settings, settings_to_dict
 from pitstop.naming.names import hub_id, run_name
 
@@ -46,7 +46,7 @@ def show(
     if json_output:
         print_json({"settings": settings_to_dict(loaded.settings), "sources": sources_as_dict(loaded), "notes": loaded.notes})
         return
-    table([Column("Setting"), Column("Value", wrap=True), Column("Source", style="dim", wrap=True)], rows(loaded))
+    print_settings(loaded_rows(loaded))
 
 
 @app.command()

@@ -13,7 +13,7 @@ import typer
 
 from pitstop.cli.arguments.base_dir import find_base_run
 from pitstop.cli.arguments.options import with_settings
-from pitstop.cli.reports.settings_view import rows, sources_as_dict
+from pitstop.cli.reports.settings_view import loaded_rows, print_settings, sources_as_dict
 from pitstop.cli.terminal.output import Column, notice, print_json, say, table, warn
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.load import Loaded, load_settings, settings_to_dict
@@ -122,7 +122,7 @@ def _print_full(chosen: Name, loaded: Loaded) -> None:
     say(f"name    {chosen.text}")
     say(f"hub id  {hub_id(username, chosen.text) if username else '(set HF_USERNAME)'}")
     say()
-    table([Column("Setting"), Column("Value", wrap=True), Column("Source", wrap=True)], rows(loaded))
+    print_settings(loaded_rows(loaded))
 
 
 def _print_schemes(settings: Settings, now: datetime, chosen: Name) -> None:

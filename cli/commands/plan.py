@@ -15,6 +15,7 @@ from pitstop.configs.load import apply_foreign, load_settings
 
 @with_settings
 def plan(
+    all_settings: Annotated[bool, typer.Option("--all", help="List every setting, also those at their defaults.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     *,
     flags: dict[str, Any],
@@ -23,16 +24,17 @@ def plan(
 ) -> int:
     """Show what train would do, and start nothing.
 
-    Trainable parameters, predicted peak memory, disk, steps and time come first, then the settings that are not at their
-    defaults. train --dry-run does the same.
+    Predicted time, peak memory, disk and steps come first, then the settings that are not at their defaults. train --dry-run
+    does the same.
 
     Examples:
 
       pitstop plan
+      pitstop plan --all
       pitstop plan --model-id ./my-model --dataset data.jsonl --json
     """
     loaded = load_settings(
         flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, find_base_run=find_base_run
     )
     apply_foreign(env_file)
-    return show_plan(loaded, json_output=json_output)
+    return show_plan(loaded, all_settings=all_settings, json_output=json_output)

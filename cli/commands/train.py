@@ -68,7 +68,7 @@ def train(
     if dry_run:
         from pitstop.cli.reports.plan import show_plan
 
-        return show_plan(loaded, json_output=json_output)
+        return show_plan(loaded, all_settings=False, json_output=json_output)
 
     def training(display: Display) -> Result:
         from pitstop.trainers.training import worker

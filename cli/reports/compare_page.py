@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from pitstop.cli.reports.compare_text import metric_rows, setting_text
+from pitstop.cli.reports.compare_text import NOTHING, metric_rows
+from pitstop.cli.reports.settings_view import setting_text
 from pitstop.configs.shown import printable
 
 _STYLE = """
@@ -81,7 +82,11 @@ def _settings(content: Mapping[str, Any]) -> Iterator[str]:
         yield f'<tbody><tr><th class="group" scope="rowgroup" colspan="{len(content["runs"]) + 1}">{_text(group)}</th></tr>'
         for row in members:
             name = row["setting"].removeprefix(f"{group}.")
-            yield _row(name, [setting_text(value) for value in row["values"]], ' class="differs"' if row["differs"] else "")
+            yield _row(
+                name,
+                [setting_text(value, unset=NOTHING) for value in row["values"]],
+                ' class="differs"' if row["differs"] else "",
+            )
         yield "</tbody>"
     yield "</table></div>"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pitstop.checkpointing.disk.metric_series import is_steep
+from pitstop.cli.reports.settings_view import setting_text
 from pitstop.cli.terminal.output import is_terminal, paint, plain_lines, say, use_color
 from pitstop.cli.terminal.plot import MARKS, Curve, Look, plot
 from pitstop.configs.shown import printable
@@ -35,7 +36,7 @@ def print_comparison(content: Mapping[str, Any], *, plotted: bool, complete: boo
             name = cut(name, max(_LEAST_VALUE, shutil.get_terminal_size().columns - len(printable(run["run"])) - 2))
         say(f"{_painted(run['run'], number)}  {name}")
     _heading("Settings" if complete else "Settings that differ")
-    rows = [(row["setting"], [setting_text(value) for value in row["values"]]) for row in content["settings"]]
+    rows = [(row["setting"], [setting_text(value, unset=NOTHING) for value in row["values"]]) for row in content["settings"]]
     if rows:
         _print_table(labels, rows)
     else:
@@ -93,15 +94,6 @@ def number_text(value: float | None) -> str:
 def count_text(value: float | None) -> str:
     """A whole number with its thousands set apart."""
     return number_text(value) if value is None or math.isnan(value) else f"{value:,.0f}"
-
-
-def setting_text(value: Any) -> str:
-    """A setting as it would be given; a dash where it is not set."""
-    if value is None:
-        return NOTHING
-    if isinstance(value, bool):
-        return str(value).lower()
-    return (",".join(map(setting_text, value)) or "none") if isinstance(value, list) else str(value)
 
 
 # Tables

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from pitstop.cli.reports.hub_plan import in_words, push_plan
-from pitstop.cli.reports.settings_view import rows, sources_as_dict
-from pitstop.cli.terminal.output import Column, notice, print_json, say, table, warn
+from pitstop.cli.reports.settings_view import loaded_rows, print_changed_settings, print_settings, sources_as_dict
+from pitstop.cli.terminal.output import notice, paint, print_facts, print_json, say, warn
 from pitstop.cli.terminal.progress import PlainDisplay
 from pitstop.configs.load import Loaded, settings_to_dict
 from pitstop.configs.shown import human_duration, human_size
+from pitstop.naming.names import run_name
+
+if TYPE_CHECKING:
+    from pitstop.trainers.training.planning import Forecast
 
 
-def show_plan(loaded: Loaded, *, json_output: bool) -> int:
+def show_plan(loaded: Loaded, *, all_settings: bool, json_output: bool) -> int:
     """Print what a training with these settings would do and need; returns the exit code. Raises ``PitstopError``."""
-    from datetime import datetime
-
-    from pitstop.naming.names import run_name
     from pitstop.trainers.machine.launch import prepare_environment
 
     prepare_environment()
@@ -40,33 +44,39 @@ def show_plan(loaded: Loaded, *, json_output: bool) -> int:
             }
         )
         return 0
-    table([Column("Setting"), Column("Value", wrap=True), Column("Source", style="dim")], rows(loaded), title="Settings")
+    say(paint("Plan", "bold"))
+    print_facts(_figures(plan, loaded.settings.training.method, name, pushing), width=22)
+    _warn(plan, pushing)
     say()
-    training = loaded.settings.training
-    figures = [
-        ("name, if started now", name),
-        ("method", f"{training.method} on {plan.device}"),
-        ("parameters", f"{plan.parameters:,} frozen, {plan.trainable_parameters:,} trainable"),
-        ("data", plan.data),
-        *(("", share) for share in plan.sources),
-        ("steps", f"{plan.steps_per_epoch:,} an epoch, {plan.total_steps:,} in all"),
-        ("peak memory, about", human_size(plan.peak_memory_bytes)),
-        ("a checkpoint, about", human_size(plan.checkpoint_bytes)),
-        ("disk, about", f"{human_size(plan.disk_bytes)}{_base(plan.base_bytes)}"),
-        ("disk, free", human_size(plan.free_disk_bytes) if plan.free_disk_bytes is not None else "unknown"),
-        ("time, roughly", human_duration(plan.time_s)),
-        ("pushed to", in_words(pushing) if pushing else "not pushed"),
-    ]
-    table([Column("Plan"), Column("", wrap=True)], figures)
+    say(paint("Settings", "bold"))
+    if all_settings:
+        print_settings(loaded_rows(loaded))
+    else:
+        print_changed_settings(loaded_rows(loaded), "pitstop plan")
     say()
-    if plan.free_disk_bytes is not None and plan.free_disk_bytes < plan.disk_bytes:
-        warn(f"the disk has {human_size(plan.free_disk_bytes)} free, {human_size(plan.disk_bytes)} are needed")
-    for reason in pushing["missing"] if pushing else []:
-        warn(f"checkpoints could not be pushed: {reason}")
     say("Nothing was started.")
     return 0
 
 
-def _base(size: int) -> str:
-    """Where all weights are trained there is no base beside them."""
-    return f" ({human_size(size)} of it the base, shared by all runs)" if size else ""
+def _figures(plan: Forecast, method: str, name: str, pushing: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    yield "time, roughly", human_duration(plan.time_s)
+    yield "peak memory, about", human_size(plan.peak_memory_bytes)
+    # Where all weights are trained there is no base beside them.
+    base = f" ({human_size(plan.base_bytes)} of it the base, shared by all runs)" if plan.base_bytes else ""
+    yield "disk, about", f"{human_size(plan.disk_bytes)}{base}"
+    yield "disk, free", human_size(plan.free_disk_bytes) if plan.free_disk_bytes is not None else "unknown"
+    yield "a checkpoint, about", human_size(plan.checkpoint_bytes)
+    yield "steps", f"{plan.steps_per_epoch:,} an epoch, {plan.total_steps:,} in all"
+    yield "method", f"{method} on {plan.device}"
+    yield "parameters", f"{plan.parameters:,} frozen, {plan.trainable_parameters:,} trainable"
+    yield "data", plan.data
+    yield from (("", share) for share in plan.sources)
+    yield "name, if started now", name
+    yield "pushed to", in_words(pushing) if pushing else "not pushed"
+
+
+def _warn(plan: Forecast, pushing: Mapping[str, Any] | None) -> None:
+    if plan.free_disk_bytes is not None and plan.free_disk_bytes < plan.disk_bytes:
+        warn(f"the disk has {human_size(plan.free_disk_bytes)} free, {human_size(plan.disk_bytes)} are needed")
+    for reason in pushing["missing"] if pushing else []:
+        warn(f"checkpoints could not be pushed: {reason}")

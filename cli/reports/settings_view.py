@@ -2,19 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pitstop.configs.leaves import leaves
-from pitstop.configs.load import Loaded
+from pitstop.cli.terminal.output import Column, say, table
 from pitstop.configs.secrets import HIDDEN
 
+if TYPE_CHECKING:
+    from pitstop.configs.load import Loaded
 
-def rows(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Setting, value and source of every setting, in the order of the schema."""
-    values = [(leaf, leaf.value_in(loaded.settings)) for leaf in leaves()]
-    return [
-        (leaf.path, HIDDEN if leaf.secret and value else _text(value), loaded.sources[leaf.path].place) for leaf, value in values
-    ]
+_DEFAULT, _UNKNOWN = "default", "-"
+"""How the source of a setting is written in config.json where nobody gave it, and what stands for one that is not recorded."""
+
+
+class SettingRow(NamedTuple):
+    """A setting as it is shown: dotted path, value and source; ``is_default`` where it is at its default."""
+
+    path: str
+    value: str
+    source: str
+    is_default: bool
+
+
+def loaded_rows(loaded: Loaded) -> list[SettingRow]:
+    """Every setting of ``loaded``, in the order of the schema."""
+    from pitstop.configs.leaves import leaves
+
+    rows = []
+    for leaf in leaves():
+        value = leaf.value_in(loaded.settings)
+        text = HIDDEN if leaf.secret and value else setting_text(value)
+        rows.append(SettingRow(leaf.path, text, loaded.sources[leaf.path].place, value == leaf.default))
+    return rows
+
+
+def stored_rows(settings: Mapping[str, Any], sources: Mapping[str, Any]) -> list[SettingRow]:
+    """Every setting of a run's config.json. One that this version does not know counts as not at its default."""
+    from pitstop.configs.leaves import by_path
+
+    rows = []
+    for path, value in _flat(settings):
+        leaf, source = by_path().get(path), str(sources.get(path, _UNKNOWN))
+        is_default = source == _DEFAULT or (leaf is not None and value == leaf.default)
+        rows.append(SettingRow(path, setting_text(value), source, is_default))
+    return rows
+
+
+def _flat(nested: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        path = f"{group}.{key}" if group else key
+        if isinstance(value, Mapping):
+            yield from _flat(value, path)
+        else:
+            yield path, value
+
+
+def print_settings(rows: Iterable[SettingRow]) -> None:
+    """Print a table of ``rows`` on stdout."""
+    table([Column("Setting"), Column("Value", wrap=True), Column("Source", style="dim", wrap=True)], [row[:3] for row in rows])
+
+
+def print_changed_settings(rows: Sequence[SettingRow], command: str) -> None:
+    """Print the rows that are not at their defaults, and how many are; ``command`` lists them all."""
+    changed = [row for row in rows if not row.is_default]
+    if changed:
+        print_settings(changed)
+    if hidden := len(rows) - len(changed):
+        say(
+            f"{hidden} more {'are at their defaults' if hidden > 1 else 'is at its default'}; {command} --all lists every setting"
+        )
 
 
 def sources_as_dict(loaded: Loaded) -> dict[str, dict[str, str]]:
@@ -22,10 +78,12 @@ def sources_as_dict(loaded: Loaded) -> dict[str, dict[str, str]]:
     return {path: {"kind": source.kind, "where": source.place} for path, source in loaded.sources.items()}
 
 
-def _text(value: Any) -> str:
-    """As it would be written in a file."""
-    if value is None or value == []:
-        return "none"
+def setting_text(value: Any, unset: str = "none") -> str:
+    """A value as it would be written in a file; ``unset`` for None."""
+    if value is None:
+        return unset
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ",".join(setting_text(item) for item in value) or "none"
+    return str(value)

@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from pitstop.configs.shown import finite, json_safe, printable
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36"}
+
+_LEAST_FACT = 20
+"""Values of facts are never wrapped to less than this width."""
 
 _PAINTED = re.compile(r"(\x1b\[(?:0|1|2|3[1-6])(?:;(?:1|2|3[1-6]))*m)")
 
@@ -85,20 +90,27 @@ def print_json(value: Any) -> None:
     print(json_safe(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)), flush=True)
 
 
-def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
+def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on stdout: drawn by Rich on a terminal, plain aligned lines otherwise.
 
     ``rows`` hold one string for each column; they are printed as they are, never read as Rich markup.
     """
-    shown = [Column(column) if isinstance(column, str) else column for column in columns]
+    columns = [Column(column) if isinstance(column, str) else column for column in columns]
     cells = [[printable(cell) for cell in row] for row in rows]
     if is_terminal():
-        _rich_table(shown, cells, title)
+        draw_table(columns, cells)
         return
-    if title:
-        say(title)
-    for line in plain_lines([[column.title for column in shown], *cells], [column.align for column in shown]):
+    for line in plain_lines([[column.title for column in columns], *cells], [column.align for column in columns]):
         say(line)
+
+
+def print_facts(facts: Iterable[tuple[str, str]], width: int) -> None:
+    """Print a line for each label and value on stdout, labels padded to ``width``; on a terminal long values wrap below themselves."""
+    room = max(_LEAST_FACT, shutil.get_terminal_size().columns - width - 2) if is_terminal() else None
+    for label, value in facts:
+        lines = [value] if room is None else textwrap.wrap(printable(value), room, break_on_hyphens=False)
+        for number, line in enumerate(lines):
+            say(f"  {'' if number else label:<{width}}{line}")
 
 
 def short_digest(name: str) -> str:
@@ -120,16 +132,29 @@ def _pad(cell: str, width: int, align: str) -> str:
     return cell.rjust(width) if align == "right" else cell.ljust(width)
 
 
-def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], title: str | None) -> None:
+def draw_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], style: Callable[[str, str], str] = lambda title, cell: ""
+) -> None:
+    """Let Rich draw a table on stdout. ``style`` gives the Rich style of a cell by its column's title and its text.
+
+    Columns that wrap show all their text; others end in an ellipsis where the terminal is too narrow.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, header_style="bold", title_justify="left", pad_edge=False)
+    # One column of padding and one of the box's own: two between columns, as in plain lines.
+    drawn = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
-        justify: Any = "right" if column.align == "right" else "left"
-        drawn.add_column(column.title, justify=justify, style=column.style, no_wrap=not column.wrap, overflow="ellipsis")
+        drawn.add_column(
+            column.title,
+            justify="right" if column.align == "right" else "left",
+            style=column.style,
+            no_wrap=not column.wrap,
+            overflow="fold" if column.wrap else "ellipsis",
+        )
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        cells = zip(columns, row, strict=True)
+        drawn.add_row(*(Text(cell, style=style(column.title, cell)) for column, cell in cells))
     Console(no_color=not use_color(), highlight=False).print(drawn)

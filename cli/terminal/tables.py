@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from pitstop.cli.terminal.output import Column, is_terminal, notice, paint, plain_lines, use_color
+from pitstop.cli.terminal.output import Column, draw_table, is_terminal, notice, paint, plain_lines, use_color
 from pitstop.configs.shown import printable
 
 RICH_ROWS = 60
@@ -27,11 +27,12 @@ def print_table(
     shorten: str,
     drop: Sequence[str] = (),
     styles: Styles | None = None,
+    keep_start: bool = False,
 ) -> None:
     """Print a table on stdout: all of it in a pipe; on a terminal no wider than that.
 
-    There the column ``shorten`` is cut in its middle first, then the columns ``drop`` are left out one after the other,
-    which is said on stderr. ``styles`` gives the colour of a cell by its text.
+    There the column ``shorten`` is cut in its middle first (with ``keep_start`` at its end), then the columns ``drop`` are
+    left out one after the other, which is said on stderr. ``styles`` gives the colour of a cell by its text.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     if not is_terminal():
@@ -39,16 +40,24 @@ def print_table(
         sys.stdout.write("\n".join(lines) + "\n")
         return
     width = shutil.get_terminal_size().columns
-    columns, fitted, left_out = fit(columns, rows, width, shorten, drop)
-    draw = _draw_with_rich if len(fitted) <= RICH_ROWS else _draw
-    draw(columns, fitted, styles or {})
+    columns, fitted, left_out = fit(columns, rows, width, shorten, drop, keep_start=keep_start)
+    if len(fitted) > RICH_ROWS:
+        _draw(columns, fitted, styles or {})
+    else:
+        draw_table(columns, fitted, lambda title, cell: _style(styles or {}, title, cell) or "")
     sys.stdout.flush()
     if left_out:
         notice(f"left out for the width of the terminal: {', '.join(left_out)} (a pipe and --json show everything)")
 
 
 def fit(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, shorten: str, drop: Sequence[str]
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    shorten: str,
+    drop: Sequence[str],
+    *,
+    keep_start: bool = False,
 ) -> tuple[list[Column], list[list[str]], list[str]]:
     """The columns and cells that fit into ``width``, and the titles left out."""
     widths = {column.title: _width(column, [row[index] for row in rows]) for index, column in enumerate(columns)}
@@ -60,10 +69,12 @@ def fit(
         del widths[title]
         left_out.append(title)
     room = max(least, width - _total(widths) + widths[shorten])
-    kept = [index for index, column in enumerate(columns) if column.title in widths]
-    cut = next(index for index, column in enumerate(columns) if column.title == shorten)
-    cells = [[_cut(row[index], room) if index == cut else row[index] for index in kept] for row in rows]
-    return [columns[index] for index in kept], cells, left_out
+    indices = [index for index, column in enumerate(columns) if column.title in widths]
+    shortened = next(index for index, column in enumerate(columns) if column.title == shorten)
+    cells = [
+        [_cut(row[index], room, keep_start=keep_start) if index == shortened else row[index] for index in indices] for row in rows
+    ]
+    return [columns[index] for index in indices], cells, left_out
 
 
 def _width(column: Column, cells: Sequence[str]) -> int:
@@ -74,10 +85,10 @@ def _total(widths: Mapping[str, int]) -> int:
     return sum(widths.values()) + 2 * (len(widths) - 1)
 
 
-def _cut(text: str, room: int) -> str:
+def _cut(text: str, room: int, *, keep_start: bool) -> str:
     if len(text) <= room:
         return text
-    tail = (room - 1) // 2  # names end with what tells them apart
+    tail = 0 if keep_start else (room - 1) // 2  # names end with what tells them apart
     return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
 
 
@@ -93,28 +104,12 @@ def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]], styles: Styl
 def _colour(line: str, titles: Sequence[str], row: Sequence[str], styles: Styles) -> str:
     """Paint the cells of a line that is laid out already: escape codes have no width, so they come last."""
     for title, cell in zip(titles, row, strict=True):
-        style = styles[title](cell) if title in styles else None
+        style = _style(styles, title, cell)
         if style is not None:
-            at = line.rfind(cell)
-            line = f"{line[:at]}{paint(cell, style)}{line[at + len(cell) :]}"
+            start = line.rfind(cell)
+            line = f"{line[:start]}{paint(cell, style)}{line[start + len(cell) :]}"
     return line
 
 
-def _draw_with_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]], styles: Styles) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    # One column of padding and one of the box's own: two between columns, as `fit` reckons.
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.align == "right" else "left", no_wrap=True)
-    for row in rows:
-        cells = zip(columns, row, strict=True)
-        table.add_row(*(Text(cell, style=_style(styles, column.title, cell)) for column, cell in cells))
-    Console(no_color=not use_color(), highlight=False).print(table)
-
-
-def _style(styles: Styles, title: str, cell: str) -> str:
-    return (styles[title](cell) if title in styles else None) or ""
+def _style(styles: Styles, title: str, cell: str) -> str | None:
+    return styles[title](cell) if title in styles else None
