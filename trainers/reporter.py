@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pitstop.checkpointing.disk.storage import open_regular_file
 from pitstop.configs.secrets import mask
@@ -48,8 +48,26 @@ class Display(Protocol):
         """Nothing more comes."""
 
 
-class NoDisplay(Display):
-    """Says nothing: for every process but the first, which speaks for all."""
+class NoDisplay:
+    """Shows nothing: for every process but the first, which speaks for all."""
+
+    def line(self, text: str) -> None:
+        """See ``Display``, as for the others."""
+
+    def warn(self, text: str) -> None:
+        """Not shown."""
+
+    def start(self, *, step: int, total_steps: int) -> None:
+        """Not shown."""
+
+    def status(self, text: str) -> None:
+        """Not shown."""
+
+    def step(self, *, logged: bool, **figures: Any) -> None:
+        """Not shown."""
+
+    def close(self) -> None:
+        """Nothing to end."""
 
 
 class Reporter:

@@ -58,7 +58,7 @@ def show_plan(loaded: Loaded, *, all_settings: bool, json_output: bool) -> int:
     return 0
 
 
-def _figures(plan: Forecast, method: str, name: str, pushing: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+def _figures(plan: Forecast, method: str | None, name: str, pushing: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     yield "time, roughly", human_duration(plan.time_s)
     yield "peak memory, about", human_size(plan.peak_memory_bytes)
     # Where all weights are trained there is no base beside them.

@@ -95,12 +95,12 @@ def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> Non
 
     ``rows`` hold one string for each column; they are printed as they are, never read as Rich markup.
     """
-    columns = [Column(column) if isinstance(column, str) else column for column in columns]
+    heading = [Column(column) if isinstance(column, str) else column for column in columns]
     cells = [[printable(cell) for cell in row] for row in rows]
     if is_terminal():
-        draw_table(columns, cells)
+        draw_table(heading, cells)
         return
-    for line in plain_lines([[column.title for column in columns], *cells], [column.align for column in columns]):
+    for line in plain_lines([[column.title for column in heading], *cells], [column.align for column in heading]):
         say(line)
 
 
