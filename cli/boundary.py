@@ -70,8 +70,8 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
     if is_out_of_memory(error):
         return _tell(f"out of memory: {first_line(error)}", _MEMORY_HINT, EXIT_RESOURCES)
     if is_disk_full(error):
-        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-        return _tell(f"no space left on the disk{where}", _DISK_HINT, EXIT_RESOURCES)
+        file = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        return _tell(f"no space left on the disk{file}", _DISK_HINT, EXIT_RESOURCES)
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return _tell(f"{error.strerror}: {error.filename}", "choose another place, or change its permissions", EXIT_USAGE)
     return _bug(error, arguments)

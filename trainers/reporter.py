@@ -52,7 +52,7 @@ class NoDisplay:
     """Shows nothing: for every process but the first, which speaks for all."""
 
     def line(self, text: str) -> None:
-        """See ``Display``, as for the others."""
+        """Not shown."""
 
     def warn(self, text: str) -> None:
         """Not shown."""

@@ -36,9 +36,9 @@ def base_directory(flag: str | None, env_file: Path | None) -> Path:
     Raises:
         SettingsError: ``env_file`` cannot be read, or the value is empty.
     """
-    value, where = _chosen(flag, env_file)
+    value, source = _chosen(flag, env_file)
     if not value.strip():
-        raise SettingsError(f"{where} is empty.", hint="Give the directory that holds the runs, or leave it out.")
+        raise SettingsError(f"{source} is empty.", hint="Give the directory that holds the runs, or leave it out.")
     return Path(value).expanduser()
 
 
@@ -61,19 +61,19 @@ def _chosen(flag: str | None, env_file: Path | None) -> tuple[str, str]:
     if flag is not None:
         return flag, "--base-dir"
     path = env_file or Path(".env")
-    for source, where in ((os.environ, "the environment"), (_env_file(path, given=env_file is not None), str(path))):
+    for variables, source in ((os.environ, "the environment"), (_env_file(path, required=env_file is not None), str(path))):
         for name in NAMES:
-            value = source.get(name)
+            value = variables.get(name)
             if value is not None:
-                return value, f"{name} in {where}"
+                return value, f"{name} in {source}"
     return DEFAULT, "the default"
 
 
-def _env_file(path: Path, *, given: bool) -> Mapping[str, str | None]:
+def _env_file(path: Path, *, required: bool) -> Mapping[str, str | None]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        if not given:
+        if not required:
             return {}
         raise SettingsError(
             f"There is no file {path}.", hint="Check the path; it is relative to the current directory."

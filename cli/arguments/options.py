@@ -45,23 +45,23 @@ def with_settings(
     """
     if command is None:
         return functools.partial(with_settings, exclude=exclude, config=config)
-    shown = [leaf for leaf in leaves() if leaf.flag and leaf.path not in exclude]
+    listed = [leaf for leaf in leaves() if leaf.flag and leaf.path not in exclude]
 
     @functools.wraps(command)
-    def wrapper(**given: Any) -> Any:
-        flags = _take_flags(given, shown)
-        config_files, env_file = given.pop("config_files", None) or [], given.pop("env_file")
-        return command(**given, flags=flags, config_files=config_files, env_file=env_file)
+    def wrapper(**arguments: Any) -> Any:
+        flags = _take_flags(arguments, listed)
+        config_files, env_file = arguments.pop("config_files", None) or [], arguments.pop("env_file")
+        return command(**arguments, flags=flags, config_files=config_files, env_file=env_file)
 
-    _describe(wrapper, command, shown, config)
+    _describe(wrapper, command, listed, config)
     return wrapper
 
 
-def _take_flags(given: dict[str, Any], shown: Iterable[Leaf]) -> dict[str, Any]:
-    """Move the options of settings out of ``given``; keep those that were on the command line."""
+def _take_flags(arguments: dict[str, Any], settings: Iterable[Leaf]) -> dict[str, Any]:
+    """Move the options of settings out of ``arguments``; keep those that were on the command line."""
     flags = {}
-    for leaf in shown:
-        value, off = given.pop(_name(leaf), None), given.pop(_off_name(leaf), None)
+    for leaf in settings:
+        value, off = arguments.pop(_name(leaf), None), arguments.pop(_off_name(leaf), None)
         if value and off:
             raise SettingsError(f"{leaf.flag} and {_off_flag(leaf)} contradict each other.", hint="Give one of the two.")
         if off:
@@ -71,11 +71,11 @@ def _take_flags(given: dict[str, Any], shown: Iterable[Leaf]) -> dict[str, Any]:
     return flags
 
 
-def _describe(wrapper: Any, command: Callable[..., Any], shown: list[Leaf], config: bool) -> None:
+def _describe(wrapper: Any, command: Callable[..., Any], settings: list[Leaf], config: bool) -> None:
     """Give the wrapper the signature that Typer reads."""
     parameters = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in _PASSED]
     parameters += _file_parameters(config)
-    for leaf in shown:
+    for leaf in settings:
         parameters += _parameters(leaf)
     keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     wrapper.__signature__ = inspect.Signature(keyword)

@@ -65,11 +65,11 @@ def compare(
 
 def _find(base: Path, refs: Sequence[str]) -> list[RunDirectory]:
     if not FEWEST <= len(refs) <= MOST:
-        given = "one is given" if len(refs) == 1 else f"{len(refs)} are given"
+        count = "one is given" if len(refs) == 1 else f"{len(refs)} are given"
         raise SettingsError(
-            f"compare takes {FEWEST} to {MOST} runs, and {given}.", hint="`pitstop list-runs` shows what there is."
+            f"compare takes {FEWEST} to {MOST} runs, and {count}.", hint="`pitstop list-runs` shows what there is."
         )
-    found: dict[Path, RunDirectory] = {}
+    runs: dict[Path, RunDirectory] = {}
     for ref in refs:
         run, checkpoint = locate(base, ref)
         if checkpoint is not None:
@@ -78,15 +78,15 @@ def _find(base: Path, refs: Sequence[str]) -> list[RunDirectory]:
                 hint=f"Give {run.label}: its best checkpoint is what is compared. `pitstop show {ref}` shows one checkpoint.",
             )
         path = run.path.resolve()
-        if path in found:
+        if path in runs:
             raise SettingsError(f"{ref} is {run.label}, which is given twice.", hint="Give each run once.")
-        found[path] = run
-    return list(found.values())
+        runs[path] = run
+    return list(runs.values())
 
 
-def _targets(given: dict[str, str | None]) -> dict[str, Path]:
-    """Where the files go, looked at before anything is read: nobody waits for a picture that has no place."""
-    targets = {flag: Path(name).expanduser() for flag, name in given.items() if name is not None}
+def _targets(names: dict[str, str | None]) -> dict[str, Path]:
+    """The files to write, by flag. They are checked before anything is read, so that nobody waits for a file that cannot be."""
+    targets = {flag: Path(name).expanduser() for flag, name in names.items() if name is not None}
     for flag, path in targets.items():
         if not path.name or path.name == "..":
             raise SettingsError(f"{flag} '{path}': a file is expected.")

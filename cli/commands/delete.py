@@ -12,7 +12,6 @@ import typer
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.inspection import tree_size
 from pitstop.checkpointing.hub.deletion import (
-    RepositoryDeleter,
     check_not_being_pushed,
     delete_repository,
     repository,
@@ -63,13 +62,13 @@ def delete(
       pitstop delete smollm2135-train-r16-a32-e5-20260101-120000 --yes
     """
     base = base_directory(base_dir, Path(env_file) if env_file else None)
-    found = _find(base, run)
-    if found is None:
+    directory = _find(base, run)
+    if directory is None:
         content = _finish(base, run, dry_run=bool(dry_run), on_hub=bool(on_hub))
     else:
-        content = _facts(found, on_hub=bool(on_hub))
+        content = _facts(directory, on_hub=bool(on_hub))
         token_file = Path(env_file) if env_file else None
-        _delete(found, content, yes=bool(yes), dry_run=bool(dry_run), env_file=token_file)
+        _delete(directory, content, yes=bool(yes), dry_run=bool(dry_run), env_file=token_file)
     if json_output:
         print_json(content)
     else:
@@ -93,7 +92,9 @@ def _find(base: Path, ref: str) -> RunDirectory | None:
 
 
 def _facts(run: RunDirectory, *, on_hub: bool) -> dict[str, Any]:
-    own = freed_bytes([run.path])
+    repo = repository_to_delete(run) if on_hub else repository(run)
+    size = freed_bytes([run.path])
+    digest = BaseModels(run.base_dir).digest_of(run.path)
     return {
         "run": run.label,
         "run_number": run.number,
@@ -103,22 +104,12 @@ def _facts(run: RunDirectory, *, on_hub: bool) -> dict[str, Any]:
         "checkpoints": len(CheckpointStore(layout.weights_directory(run.path)).names()),
         "dry_run": False,
         "deleted": False,
-        "freed_bytes": own,
-        "shared_base_bytes": tree_size(run.path) - own,
-        "base_becomes_unused": _only_user_of_its_base(run),
+        "freed_bytes": size,
+        "shared_base_bytes": tree_size(run.path) - size,
+        "base_becomes_unused": digest in [item.name for item in unused_bases(run.base_dir, without=run.label)],
         "finished_earlier_deletion": False,
-        "hub": _hub_facts(run, on_hub),
+        "hub": {"repo": repo, "delete": on_hub, "deleted": False, "was_gone": False} if repo else None,
     }
-
-
-def _hub_facts(run: RunDirectory, on_hub: bool) -> dict[str, Any] | None:
-    repo = repository_to_delete(run) if on_hub else repository(run)
-    return {"repo": repo, "delete": on_hub, "deleted": False, "was_gone": False} if repo else None
-
-
-def _only_user_of_its_base(run: RunDirectory) -> bool:
-    digest = BaseModels(run.base_dir).digest_of(run.path)
-    return digest in [item.name for item in unused_bases(run.base_dir, without=run.label)]
 
 
 def _delete(run: RunDirectory, content: dict[str, Any], *, yes: bool, dry_run: bool, env_file: Path | None) -> None:
@@ -133,19 +124,15 @@ def _delete(run: RunDirectory, content: dict[str, Any], *, yes: bool, dry_run: b
         _confirm(content)
     if content["hub"] and content["hub"]["delete"]:
         with Outbox(run.path).alone():  # a push that began now would make the repository again
-            _delete_there(run, content["hub"], hub_client(env_file))
-            _delete_here(run, content)
+            content["hub"]["deleted"] = delete_repository(hub_client(env_file), run)
+            content["hub"]["was_gone"] = not content["hub"]["deleted"]
+            _delete_locally(run, content)
     else:
-        _delete_here(run, content)
+        _delete_locally(run, content)
     _tidy(run.base_dir)
 
 
-def _delete_there(run: RunDirectory, hub: dict[str, Any], client: RepositoryDeleter) -> None:
-    hub["deleted"] = delete_repository(client, run)
-    hub["was_gone"] = not hub["deleted"]
-
-
-def _delete_here(run: RunDirectory, content: dict[str, Any]) -> None:
+def _delete_locally(run: RunDirectory, content: dict[str, Any]) -> None:
     try:
         content["freed_bytes"] = delete_run(run)
     except PitstopError:

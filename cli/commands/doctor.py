@@ -121,17 +121,17 @@ def check_libraries() -> Check:
     """Versions of the libraries that training stands on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found, missing = [], []
+    versions, missing = [], []
     for name in _LIBRARIES:
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
     if missing:
         return Check(
             "libraries", "fail", f"missing: {', '.join(missing)}", "install Pitstop again: pip install --force-reinstall pitstop"
         )
-    return Check("libraries", "ok", ", ".join(found))
+    return Check("libraries", "ok", ", ".join(versions))
 
 
 def check_accelerator() -> Check:
@@ -160,7 +160,7 @@ def check_quantisation() -> Check:
     """Whether bitsandbytes quantises a tensor to NF4 with double quantisation, and back."""
     hint = "4-bit training needs it; --method lora works without"
     try:
-        done = subprocess.run(
+        probe = subprocess.run(
             [sys.executable, "-c", _QUANTISE],
             capture_output=True,
             text=True,
@@ -170,10 +170,10 @@ def check_quantisation() -> Check:
         )
     except subprocess.TimeoutExpired:
         return Check("bitsandbytes", "fail", f"no answer in {_PROBE_SECONDS} s", hint)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
+    if probe.returncode != 0:
+        reason = (probe.stderr.strip().splitlines() or [f"ended with code {probe.returncode}"])[-1]
         return Check("bitsandbytes", "fail", f"4-bit quantisation does not work: {reason}", hint)
-    return Check("bitsandbytes", "ok", f"quantised a tensor to NF4 and back on {done.stdout.strip()}")
+    return Check("bitsandbytes", "ok", f"quantised a tensor to NF4 and back on {probe.stdout.strip()}")
 
 
 def check_flash_attention() -> Check:

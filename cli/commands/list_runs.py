@@ -85,15 +85,17 @@ def list_runs(
     if status is not None and status not in STATUSES:
         raise SettingsError(f"--status {status}: no run ever has this status.", hint=f"There are: {', '.join(STATUSES)}.")
     base = base_directory(base_dir, Path(env_file) if env_file else None)
-    found = read_runs(base)
-    records = [record for record in found if status in (None, record.status) and task in (None, record.task)]
+    all_records = read_runs(base)
+    records = [record for record in all_records if status in (None, record.status) and task in (None, record.task)]
     records.sort(key=key, reverse=descending)
     if json_output:
         _print_json([as_json(record) for record in records])
     elif records:
         _print(records)
+    elif all_records:
+        notice(f"none of the {len(all_records)} runs in {base} fits --status or --task")
     else:
-        _say_none(base, len(found))
+        notice(f"no runs in {base} yet; start one with `pitstop train`, or look elsewhere with --base-dir")
 
 
 def _order(sort: str | None) -> tuple[Callable[[RunRecord], Any], bool]:
@@ -112,13 +114,6 @@ def _print_json(runs: list[dict[str, Any]]) -> None:
         return
     sys.stdout.write(json_safe("[\n" + ",\n".join(lines) + "\n]\n") if lines else "[]\n")
     sys.stdout.flush()
-
-
-def _say_none(base: Path, others: int) -> None:
-    if others:
-        notice(f"none of the {others} runs in {base} fits --status or --task")
-    else:
-        notice(f"no runs in {base} yet; start one with `pitstop train`, or look elsewhere with --base-dir")
 
 
 def _print(records: list[RunRecord]) -> None:
@@ -226,9 +221,9 @@ def _badness(record: RunRecord) -> tuple[bool, float]:
     """Best first; runs without a value last."""
     best = record.best_checkpoint or {}
     value = best.get("value")
-    if type(value) not in (int, float):
+    if value is None or type(value) not in (int, float):
         return True, 0.0
-    return False, -value if best.get("mode") == "max" else value
+    return False, float(-value if best.get("mode") == "max" else value)
 
 
 def _moment(text: str | None) -> float:

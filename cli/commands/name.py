@@ -55,15 +55,15 @@ def name(
       pitstop name --full-config --save-metadata
     """
     loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, find_base_run=find_base_run)
-    now = _moment(at)
-    chosen = _chosen(loaded.settings, now)
-    for line in [*loaded.notes, *chosen.notes]:
-        notice(line)
-    saved_to = _save(_report(loaded, now, chosen), loaded) if save_metadata else None
+    start = _start_time(at)
+    chosen = _chosen(loaded.settings, start)
+    for note in [*loaded.notes, *chosen.notes]:
+        notice(note)
+    saved_to = _save(_report(loaded, start, chosen), loaded) if save_metadata else None
     if saved_to:
         notice(f"saved {saved_to}")
     if json_output:
-        print_json({**_report(loaded, now, chosen), "saved_to": str(saved_to) if saved_to else None})
+        print_json({**_report(loaded, start, chosen), "saved_to": str(saved_to) if saved_to else None})
     elif full_config:
         _print_full(chosen, loaded)
     elif hub:
@@ -71,10 +71,10 @@ def name(
     elif simple or any(flag in flags for flag in _VARIANTS):
         say(chosen.text)
     else:
-        _print_schemes(loaded.settings, now, chosen)
+        _print_schemes(loaded.settings, start, chosen)
 
 
-def _moment(at: str | None) -> datetime:
+def _start_time(at: str | None) -> datetime:
     if at is None:
         return datetime.now().astimezone()
     try:
@@ -83,23 +83,23 @@ def _moment(at: str | None) -> datetime:
         raise SettingsError(f"--at: '{at}' is not a time.", hint="Write it as 2024-09-14T14:30:22.") from None
 
 
-def _chosen(settings: Settings, now: datetime) -> Name:
+def _chosen(settings: Settings, start: datetime) -> Name:
     """The name that ``train`` would use: a name that another run has is counted up."""
-    wanted = run_name(settings, now)
+    derived = run_name(settings, start)
     names = Path(settings.training.checkpoint.base_dir) / "by-name"
-    text = unique(wanted.text, lambda candidate: os.path.lexists(names / candidate))
-    if text == wanted.text:
-        return wanted
-    return Name(text, (*wanted.notes, f"There is a run named {wanted.text} already in {names.parent}."))
+    text = unique(derived.text, lambda candidate: os.path.lexists(names / candidate))
+    if text == derived.text:
+        return derived
+    return Name(text, (*derived.notes, f"There is a run named {derived.text} already in {names.parent}."))
 
 
-def _report(loaded: Loaded, now: datetime, chosen: Name) -> dict[str, Any]:
+def _report(loaded: Loaded, start: datetime, chosen: Name) -> dict[str, Any]:
     username = loaded.settings.hub.username
     return {
         "name": chosen.text,
         "hub_id": hub_id(username, chosen.text) if username else None,
-        "at": now.isoformat(timespec="seconds"),
-        "schemes": {scheme: given.text for scheme, given in all_names(loaded.settings, now).items()},
+        "at": start.isoformat(timespec="seconds"),
+        "schemes": {scheme: name.text for scheme, name in all_names(loaded.settings, start).items()},
         "settings": settings_to_dict(loaded.settings),
         "sources": sources_as_dict(loaded),
         "notes": [*loaded.notes, *chosen.notes],
@@ -125,17 +125,16 @@ def _print_full(chosen: Name, loaded: Loaded) -> None:
     print_settings(loaded_rows(loaded))
 
 
-def _print_schemes(settings: Settings, now: datetime, chosen: Name) -> None:
-    names = all_names(settings, now)
-    shown = [("train would use", chosen.text, "")]
-    shown += [
-        (scheme, given.text, SCHEMES[scheme].option if scheme in SCHEMES else "--name-template")
-        for scheme, given in names.items()
+def _print_schemes(settings: Settings, start: datetime, chosen: Name) -> None:
+    names = all_names(settings, start)
+    rows = [("train would use", chosen.text, "")]
+    rows += [
+        (scheme, name.text, SCHEMES[scheme].option if scheme in SCHEMES else "--name-template") for scheme, name in names.items()
     ]
     if settings.hub.username:
-        shown.append(("Hub id", hub_id(settings.hub.username, chosen.text), "--hub"))
-    table([Column("Scheme"), Column("Name", style="bold"), Column("How", wrap=True)], shown)
-    for given in names.values():
-        if given.text != chosen.text:
-            for line in given.notes:
-                warn(f"{given.text}: {line}")
+        rows.append(("Hub id", hub_id(settings.hub.username, chosen.text), "--hub"))
+    table([Column("Scheme"), Column("Name", style="bold"), Column("How", wrap=True)], rows)
+    for name in names.values():
+        if name.text != chosen.text:
+            for note in name.notes:
+                warn(f"{name.text}: {note}")

@@ -21,8 +21,8 @@ from pitstop.configs.shown import human_size
 
 
 @dataclass
-class _Done:
-    """What came of it: for each run its label, what it keeps and why it was left out, if it was; and all together."""
+class _Pruning:
+    """What was pruned: an entry for each run, as JSON has it, the outcome of all, and the labels of runs that are damaged."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
@@ -30,7 +30,9 @@ class _Done:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Options:
+    """The options of the command; ``keep`` None is each run's own setting."""
+
     keep: int | None
     set_aside: bool
     dry_run: bool
@@ -67,18 +69,18 @@ def prune(
       pitstop prune 3 --set-aside --dry-run
     """
     base = existing_base_directory(base_dir, Path(env_file) if env_file else None)
-    wish = _Wish(keep, bool(set_aside), bool(dry_run))
-    done = _Done()
+    options = _Options(keep, bool(set_aside), bool(dry_run))
+    pruning = _Pruning()
     if run is None:
-        _prune_all(base, wish, done)
+        _prune_all(base, options, pruning)
     else:
-        _prune_one(_whole_run(base, run), wish, done)
-    done.outcome.add(prune_deleted(base, dry_run=wish.dry_run))
+        _prune_one(_whole_run(base, run), options, pruning)
+    pruning.outcome.add(prune_deleted(base, dry_run=options.dry_run))
     if json_output:
-        print_json(_as_json(base, wish, done))
+        print_json(_as_json(base, options, pruning))
     else:
-        _print(base, wish, done)
-    _raise_problems(done)
+        _print(base, options, pruning)
+    _raise_problems(pruning)
 
 
 def _whole_run(base: Path, ref: str) -> RunDirectory:
@@ -91,31 +93,31 @@ def _whole_run(base: Path, ref: str) -> RunDirectory:
     return run
 
 
-def _prune_all(base: Path, wish: _Wish, done: _Done) -> None:
+def _prune_all(base: Path, options: _Options, pruning: _Pruning) -> None:
     for record in list_runs(base):
         run = RunDirectory(Path(record.path))
         try:
-            _prune_one(run, wish, done)
+            _prune_one(run, options, pruning)
         except RunError as error:
             notice(f"left out: {error.message}")
-            done.runs.append(_entry(run, None, error.message))
+            pruning.runs.append(_entry(run, None, error.message))
         except CheckpointError as error:
             warn(f"left out: {error.message}" + (f"; {error.hint}" if error.hint else ""))
-            done.runs.append(_entry(run, None, error.message))
-            done.broken.append(run.label)
+            pruning.runs.append(_entry(run, None, error.message))
+            pruning.broken.append(run.label)
     try:
-        done.outcome.add(prune_bases(base, set_aside=wish.set_aside, dry_run=wish.dry_run))
+        pruning.outcome.add(prune_bases(base, set_aside=options.set_aside, dry_run=options.dry_run))
     except RunError as error:
         notice(f"base models are left out: {error.message}")
 
 
-def _prune_one(run: RunDirectory, wish: _Wish, done: _Done) -> None:
-    keep = wish.keep if wish.keep is not None else retention.keep_last_n(run)
-    outcome = prune_run(run, keep, set_aside=wish.set_aside, dry_run=wish.dry_run)
+def _prune_one(run: RunDirectory, options: _Options, pruning: _Pruning) -> None:
+    keep = options.keep if options.keep is not None else retention.keep_last_n(run)
+    outcome = prune_run(run, keep, set_aside=options.set_aside, dry_run=options.dry_run)
     if keep is None and len(run.store.names()) > 1:
         notice(f"{run.label} keeps all its checkpoints (keep_last_n is none); --keep-last-n N thins it")
-    done.runs.append(_entry(run, keep, None))
-    done.outcome.add(outcome)
+    pruning.runs.append(_entry(run, keep, None))
+    pruning.outcome.add(outcome)
 
 
 def _entry(run: RunDirectory, keep: int | None, left_out: str | None) -> dict[str, Any]:
@@ -129,14 +131,14 @@ def _entry(run: RunDirectory, keep: int | None, left_out: str | None) -> dict[st
     }
 
 
-def _print(base: Path, wish: _Wish, done: _Done) -> None:
-    items = done.outcome.removed
+def _print(base: Path, options: _Options, pruning: _Pruning) -> None:
+    items = pruning.outcome.removed
     if not items:
         say(f"nothing to prune in {base}")
         return
     columns = [Column("Run"), Column("What", wrap=True), Column("Kind"), Column("Size", "right")]
     table(columns, [[item.run or "(shared)", short_digest(item.name), item.kind, human_size(item.size)] for item in items])
-    say(f"{'would free' if wish.dry_run else 'freed'} {human_size(done.outcome.size)}: {', '.join(_counts(items))}")
+    say(f"{'would free' if options.dry_run else 'freed'} {human_size(pruning.outcome.size)}: {', '.join(_counts(items))}")
 
 
 def _counts(items: list[Item]) -> Iterator[str]:
@@ -145,11 +147,11 @@ def _counts(items: list[Item]) -> Iterator[str]:
         yield f"{count} {kind}{'s' if count > 1 and kind != 'set aside' else ''}"
 
 
-def _as_json(base: Path, wish: _Wish, done: _Done) -> dict[str, Any]:
+def _as_json(base: Path, options: _Options, pruning: _Pruning) -> dict[str, Any]:
     return {
         "base_dir": str(base),
-        "dry_run": wish.dry_run,
-        "freed_bytes": done.outcome.size,
+        "dry_run": options.dry_run,
+        "freed_bytes": pruning.outcome.size,
         "removed": [
             {
                 "run": item.run or None,
@@ -158,20 +160,20 @@ def _as_json(base: Path, wish: _Wish, done: _Done) -> dict[str, Any]:
                 "path": str(item.path),
                 "size_bytes": item.size,
             }
-            for item in done.outcome.removed
+            for item in pruning.outcome.removed
         ],
-        "failed": [{"run": item.run or None, "name": item.name, "reason": reason} for item, reason in done.outcome.failed],
-        "runs": done.runs,
+        "failed": [{"run": item.run or None, "name": item.name, "reason": reason} for item, reason in pruning.outcome.failed],
+        "runs": pruning.runs,
     }
 
 
-def _raise_problems(done: _Done) -> None:
+def _raise_problems(pruning: _Pruning) -> None:
     """After the rest is done and said: what refused to go, then runs that could not be judged."""
-    if done.outcome.failed:
-        reasons = "\n".join(f"  {reason}" for _, reason in done.outcome.failed)
+    if pruning.outcome.failed:
+        reasons = "\n".join(f"  {reason}" for _, reason in pruning.outcome.failed)
         raise ResourceError(
             f"not everything could be removed:\n{reasons}",
             hint="what is kept is intact; check the permissions and the disk, then prune again",
         )
-    if done.broken:
-        raise CheckpointError(f"left out: {', '.join(done.broken)} (the reasons are above)", hint="the others are done")
+    if pruning.broken:
+        raise CheckpointError(f"left out: {', '.join(pruning.broken)} (the reasons are above)", hint="the others are done")

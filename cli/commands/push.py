@@ -61,11 +61,11 @@ def push(
     if everything and hub_repo is not None:
         raise SettingsError("--hub-repo names one repository, --all means several.", hint="Push that run by itself.")
     base = base_directory(base_dir, Path(env_file) if env_file else None)
-    wanted = {"repo": hub_repo, "private": False if public else None, "push_base": push_base, "keep_last_n": hub_keep_last_n}
-    runs = _runs_to_push(base) if everything else [_only(base, str(run))]
+    flags = {"repo": hub_repo, "private": False if public else None, "push_base": push_base, "keep_last_n": hub_keep_last_n}
+    runs = _runs_to_push(base) if everything else [_whole_run(base, str(run))]
     client = hub_client(Path(env_file) if env_file else None)
     tell = notice if json_output else say
-    results = [_push(one, wanted, client, timeout, tell, keep_going=bool(everything)) for one in runs]
+    results = [_push(directory, flags, client, timeout, tell, keep_going=bool(everything)) for directory in runs]
     if json_output:
         print_json(results if everything else results[0])
     elif everything and not runs:
@@ -73,7 +73,7 @@ def push(
     return HubError.exit_code if any(result["problem"] for result in results) else 0
 
 
-def _only(base: Path, ref: str) -> RunDirectory:
+def _whole_run(base: Path, ref: str) -> RunDirectory:
     run, checkpoint = locate(base, ref)
     if checkpoint is not None:
         raise RunError(f"'{ref}' is one checkpoint; push brings whole runs", hint=f"pitstop push {run.label}")
@@ -82,10 +82,10 @@ def _only(base: Path, ref: str) -> RunDirectory:
 
 def _runs_to_push(base: Path) -> list[RunDirectory]:
     runs = [RunDirectory(Path(record.path)) for record in list_runs(base)]
-    return [run for run in runs if _is_wanted(run)]
+    return [run for run in runs if _is_to_be_pushed(run)]
 
 
-def _is_wanted(run: RunDirectory) -> bool:
+def _is_to_be_pushed(run: RunDirectory) -> bool:
     try:
         return Outbox(run.path).destination() is not None and bool(run.store.list())
     except PitstopError:
@@ -93,12 +93,12 @@ def _is_wanted(run: RunDirectory) -> bool:
 
 
 def _push(
-    run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, tell: Callable[[str], None], *, keep_going: bool
+    run: RunDirectory, flags: Mapping[str, Any], client: Any, timeout: float, tell: Callable[[str], None], *, keep_going: bool
 ) -> dict[str, Any]:
     """Push one run. With ``keep_going`` an error is told and returned, so that the other runs have their turn."""
     result: dict[str, Any] = {"run": run.label, "repo": None, "commits": 0, "left": [], "problem": None}
     try:
-        _push_here(run, wanted, client, timeout, result)
+        _push_to_end(run, flags, client, timeout, result)
     except PitstopError as error:
         if not keep_going:
             raise
@@ -110,8 +110,8 @@ def _push(
     return result
 
 
-def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeout: float, result: dict[str, Any]) -> None:
-    """Push one run and put into ``result`` how far that came. ``HubError`` where something is left."""
+def _push_to_end(run: RunDirectory, flags: Mapping[str, Any], client: Any, timeout: float, result: dict[str, Any]) -> None:
+    """Push one run and record in ``result`` what was pushed. Raises ``HubError`` where something is left."""
     run.check_made_by_train("push", "upload the directory of a checkpoint with `hf upload`; it is an ordinary adapter or model")
     from huggingface_hub import is_offline_mode
 
@@ -121,42 +121,35 @@ def _push_here(run: RunDirectory, wanted: Mapping[str, Any], client: Any, timeou
     from pitstop.checkpointing.hub.uploader import Pacing, Uploader
     from pitstop.configs.load import load_recorded
 
-    hub = load_recorded(_settings_of(run), f"{run.label}/config.json").settings.hub
+    settings = {key: value for key, value in run.settings().items() if key != "sources"}
+    hub = load_recorded(settings, f"{run.label}/config.json").settings.hub
     check_pushable(run)
     box = Outbox(run.path)
     with box.alone():
-        box.open(_destination(box.destination(), hub, wanted))
+        # Flags override where the run goes already, which overrides its settings.
+        changes = {key: value for key, value in flags.items() if value is not None}
+        box.open(replace(box.destination() or Destination.of(hub), **changes))
         uploader = Uploader(run, client, Pacing(hub.retry_s, hub.commits_per_hour))
         progress = _Progress(run, timeout)
         complete = pump(uploader, Backoff(hub.retry_s), progress, progress)
-        left = retention.unpushed(run)
-        result.update(repo=uploader.arrived.repo, commits=progress.commits, left=left)
+        missing = retention.unpushed(run)
+        result.update(repo=uploader.arrived.repo, commits=progress.commits, left=missing)
     if not complete and progress.problem is None:
         progress.problem = f"the Hub could not be reached ({progress.last_trouble})"
         if is_offline_mode():
             progress.problem, progress.hint = progress.last_trouble, "unset HF_HUB_OFFLINE"
     if progress.problem is not None:
-        raise HubError(f"{run.label} is not on the Hub: {progress.problem} ({_left(left)})", hint=progress.hint)
+        raise HubError(f"{run.label} is not on the Hub: {progress.problem} ({_missing_text(missing)})", hint=progress.hint)
 
 
-def _left(names: Sequence[str]) -> str:
+def _missing_text(names: Sequence[str]) -> str:
     if len(names) > 1:
         return f"left: {len(names)} checkpoints, {names[0]} to {names[-1]}"
     return f"left: {names[0] if names else 'the records'}"
 
 
-def _settings_of(run: RunDirectory) -> dict[str, Any]:
-    return {key: value for key, value in run.settings().items() if key != "sources"}
-
-
-def _destination(before: Destination | None, hub: Any, wanted: Mapping[str, Any]) -> Destination:
-    """Where to: what the flags say, then where the run goes already, then its settings."""
-    given = {key: value for key, value in wanted.items() if value is not None}
-    return replace(before or Destination.of(hub), **given)
-
-
 class _Progress:
-    """Tells how it goes, and gives up after ``timeout`` seconds in which nothing went through."""
+    """Reports each commit, and gives up after ``timeout`` seconds without one."""
 
     def __init__(self, run: RunDirectory, timeout: float) -> None:
         self.run, self.timeout = run, timeout
@@ -191,8 +184,8 @@ class _Progress:
 
     def wait(self, seconds: float | None) -> bool:
         """Pass the time, unless that is over."""
-        left = self._last_success + self.timeout - time.monotonic()
-        if seconds is None or left <= 0:
+        remaining = self._last_success + self.timeout - time.monotonic()
+        if seconds is None or remaining <= 0:
             return False
-        time.sleep(min(seconds, left))
+        time.sleep(min(seconds, remaining))
         return True

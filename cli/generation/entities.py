@@ -77,9 +77,9 @@ def print_entities(plan: ResumePlan, request: Texts, decoding: Decoding, *, with
     return 0
 
 
-def lines(found: Found) -> list[str]:
+def lines(result: Found) -> list[str]:
     """A line for each entity type: its name and the entities."""
-    return [_line(kind, items, cut=kind in found.cut) for kind, items in found.entities.items()]
+    return [_line(kind, items, cut=kind in result.cut) for kind, items in result.entities.items()]
 
 
 def _line(kind: str, items: Sequence[str], *, cut: bool) -> str:

@@ -66,10 +66,10 @@ def _head(titles: Sequence[str]) -> Iterator[str]:
 
 
 def _row(title: str, cells: Sequence[str], style: str = "") -> str:
-    shown = "".join(
+    marked = "".join(
         f'<td class="best">{_text(cell)}</td>' if cell.endswith(f" {_STAR}") else f"<td>{_text(cell)}</td>" for cell in cells
     )
-    return f'<tr{style}><th scope="row">{_text(title)}</th>{shown}</tr>'
+    return f'<tr{style}><th scope="row">{_text(title)}</th>{marked}</tr>'
 
 
 def _settings(content: Mapping[str, Any]) -> Iterator[str]:

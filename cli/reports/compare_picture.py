@@ -29,7 +29,7 @@ def picture(content: Mapping[str, Any]) -> bytes | None:
     White on every page; validation is dashed. Needs no display, and imports matplotlib only here.
     """
     curves = content["curves"]
-    if not any(one["points"] or one["validation_points"] for one in curves["series"]):
+    if not any(curve["points"] or curve["validation_points"] for curve in curves["series"]):
         return None
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,13 +50,13 @@ def picture(content: Mapping[str, Any]) -> bytes | None:
 def _draw(axes: Axes, content: Mapping[str, Any]) -> None:
     curves = content["curves"]
     lines, labels = [], []
-    for number, (run, one) in enumerate(zip(content["runs"], curves["series"], strict=True)):
-        who = _short(f"{run['run']} {run['name']}")
+    for number, (run, curve) in enumerate(zip(content["runs"], curves["series"], strict=True)):
+        run_label = _short(f"{run['run']} {run['name']}")
         for key, metric in (("points", curves["metric"]), ("validation_points", curves["validation_metric"])):
-            if not one[key]:
+            if not curve[key]:
                 continue
             dashed = key == "validation_points"
-            steps, values = zip(*one[key], strict=True)
+            steps, values = zip(*curve[key], strict=True)
             marker = "o" if dashed or len(steps) <= _FEW else ""
             lines += axes.plot(
                 steps,
@@ -67,7 +67,7 @@ def _draw(axes: Axes, content: Mapping[str, Any]) -> None:
                 marker=marker,
                 markersize=4.0 if dashed else 2.5,
             )
-            labels.append(f"{_short(metric)}   {who}")
+            labels.append(f"{_short(metric)}   {run_label}")
     # A label that begins with an underscore would be left out, and one with dollars be read as a formula.
     legend = axes.legend(lines, ["-"] * len(lines), frameon=False, fontsize=8)
     for text, label in zip(legend.get_texts(), labels, strict=True):
@@ -78,7 +78,7 @@ def _draw(axes: Axes, content: Mapping[str, Any]) -> None:
 def _dress(axes: Axes, curves: Mapping[str, Any]) -> None:
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    if is_steep([value for one in curves["series"] for _, value in [*one["points"], *one["validation_points"]]]):
+    if is_steep([value for curve in curves["series"] for _, value in [*curve["points"], *curve["validation_points"]]]):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))

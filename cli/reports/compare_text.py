@@ -11,7 +11,7 @@ from typing import Any
 from pitstop.checkpointing.disk.metric_series import is_steep
 from pitstop.cli.reports.settings_view import setting_text
 from pitstop.cli.terminal.output import is_terminal, paint, plain_lines, say, use_color
-from pitstop.cli.terminal.plot import MARKS, Curve, Look, plot
+from pitstop.cli.terminal.plot import MARKS, Curve, PlotStyle, plot
 from pitstop.configs.shown import printable
 
 NOTHING = "-"
@@ -72,18 +72,15 @@ def metric_rows(content: Mapping[str, Any], mark: str) -> Iterator[Row]:
     for unit in units:
         yield f"{unit}/s (median)", [number_text(run[f"{unit}_per_s"]) for run in runs]
     for title, kind in (("training data", "data"), ("evaluation data", "eval_data"), ("base model", "base")):
-        yield title, _identities([run["identity"][kind] for run in runs], content["same"][kind])
+        digests = [run["identity"][kind] for run in runs]
+        is_same = content["same"][kind]
+        yield title, ["same" if is_same else NOTHING if digest is None else digest[:_SHORT_DIGEST] for digest in digests]
 
 
 def _steps(run: Mapping[str, Any]) -> str:
     if run["step"] is None:
         return NOTHING
     return f"{run['step']:,}/{run['total_steps']:,}" if run["total_steps"] else f"{run['step']:,}"
-
-
-def _identities(values: Sequence[str | None], same: bool | None) -> list[str]:
-    """``same`` for all, or the beginning of each digest."""
-    return ["same" if same else NOTHING if value is None else value[:_SHORT_DIGEST] for value in values]
 
 
 def number_text(value: float | None) -> str:
@@ -100,17 +97,17 @@ def count_text(value: float | None) -> str:
 
 
 def _print_table(labels: Sequence[str], rows: Sequence[Row], *, right: bool = False) -> None:
-    shown = [(printable(title), [printable(cell) for cell in cells]) for title, cells in rows]
+    printed = [(printable(title), [printable(cell) for cell in cells]) for title, cells in rows]
     labels = [printable(label) for label in labels]
     if not is_terminal():
-        _print_block(["", *labels], [[title, *cells] for title, cells in shown], right=right)
+        _print_block(["", *labels], [[title, *cells] for title, cells in printed], right=right)
         return
     width = shutil.get_terminal_size().columns
-    head = max(len(title) for title, _ in shown)
-    for number, (block, widest) in enumerate(blocks(labels, shown, width - head)):
+    head = max(len(title) for title, _ in printed)
+    for number, (block, widest) in enumerate(blocks(labels, printed, width - head)):
         if number:
             say()
-        cells = [[title, *(cut(values[index], widest) for index in block)] for title, values in shown]
+        cells = [[title, *(cut(values[index], widest) for index in block)] for title, values in printed]
         _print_block(["", *(labels[index] for index in block)], cells, right=right)
 
 
@@ -119,18 +116,18 @@ def blocks(labels: Sequence[str], rows: Sequence[Row], room: int) -> list[tuple[
 
     Values are cut before runs are parted; each block has at least one run.
     """
-    most = [max(_LEAST_VALUE, min(width, room - 2)) for width in _VALUE_WIDTHS]
-    widths = {widest: [_width(index, label, rows, widest) for index, label in enumerate(labels)] for widest in most}
-    widest = next((widest for widest in most if sum(widths[widest]) <= room), most[-2])
-    found: list[list[int]] = []
-    left = 0
-    for index, width in enumerate(widths[widest]):
-        if not found or width > left:
-            found.append([])
-            left = room
-        found[-1].append(index)
-        left -= width
-    return [(block, widest) for block in found]
+    limits = [max(_LEAST_VALUE, min(width, room - 2)) for width in _VALUE_WIDTHS]
+    widths = {limit: [_width(index, label, rows, limit) for index, label in enumerate(labels)] for limit in limits}
+    limit = next((limit for limit in limits if sum(widths[limit]) <= room), limits[-2])
+    indices: list[list[int]] = []
+    free = 0
+    for index, width in enumerate(widths[limit]):
+        if not indices or width > free:
+            indices.append([])
+            free = room
+        indices[-1].append(index)
+        free -= width
+    return [(block, limit) for block in indices]
 
 
 def _width(index: int, label: str, rows: Sequence[Row], widest: int) -> int:
@@ -165,31 +162,31 @@ def _starred(line: str) -> str:
 
 def _print_plot(curves: Mapping[str, Any]) -> None:
     series = curves["series"]
-    values = [value for one in series for _, value in [*one["points"], *one["validation_points"]]]
+    values = [value for curve in series for _, value in [*curve["points"], *curve["validation_points"]]]
     metric, validation = printable(curves["metric"]), printable(curves["validation_metric"])
     logarithmic = is_steep(values)
     _heading(f"{metric} by step{', logarithmic' if logarithmic else ''}")
     if not values:
         say("nothing is logged yet")
         return
-    drawn = [Curve(number, one["points"]) for number, one in enumerate(series)]
-    drawn += [Curve(number, one["validation_points"], dashed=True) for number, one in enumerate(series)]
+    curves_drawn = [Curve(number, curve["points"]) for number, curve in enumerate(series)]
+    curves_drawn += [Curve(number, curve["validation_points"], dashed=True) for number, curve in enumerate(series)]
     unicode, coloured = _is_unicode(), use_color()
-    look = Look(braille=unicode and coloured and len(series) <= len(_COLOURS), lines=unicode)
+    style = PlotStyle(braille=unicode and coloured and len(series) <= len(_COLOURS), lines=unicode)
     width = shutil.get_terminal_size().columns
-    lines = plot(drawn, width=width, height=_HEIGHT, logarithmic=logarithmic, look=look, paint=_painted)
+    lines = plot(curves_drawn, width=width, height=_HEIGHT, logarithmic=logarithmic, style=style, paint=_painted)
     sys.stdout.write("\n".join(lines) + "\n")
-    for number, one in enumerate(series):
-        if one["points"] or one["validation_points"]:
-            _legend(number, one, metric, validation, braille=look.braille)
+    for number, curve in enumerate(series):
+        if curve["points"] or curve["validation_points"]:
+            _legend(number, curve, metric, validation, braille=style.braille)
 
 
-def _legend(number: int, one: Mapping[str, Any], metric: str, validation: str, *, braille: bool) -> None:
+def _legend(number: int, curve: Mapping[str, Any], metric: str, validation: str, *, braille: bool) -> None:
     mark = "⠒" if braille else MARKS[number % len(MARKS)]
-    parts = [f"{_painted(mark * 5, number)} {metric}"] if one["points"] else []
-    if one["validation_points"]:
+    parts = [f"{_painted(mark * 5, number)} {metric}"] if curve["points"] else []
+    if curve["validation_points"]:
         parts.append(f"{_painted(f'{mark * 2} {mark * 2}', number)} {validation}")
-    say(f"  {one['run']}  {'  '.join(parts)}")
+    say(f"  {curve['run']}  {'  '.join(parts)}")
 
 
 def _painted(text: str, number: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
-from pitstop.checkpointing.disk.metric_series import Points, finite_number, points
+from pitstop.checkpointing.disk.metric_series import finite_number, points
 from pitstop.checkpointing.disk.metrics_log import read_rows
 from pitstop.checkpointing.runs.metadata import Metadata, RecordedResume
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -50,15 +50,16 @@ def comparison(runs: Sequence[RunDirectory], *, metric: str = "loss", everything
     labels = distinct_labels([run.path for run in runs], [run.label for run in runs])
     logs = [_rows(run, label, problems) for run, label in zip(runs, labels, strict=True)]
     settings = [run.settings() for run in runs]
-    facts = [_facts(run, label, rows, own, problems) for run, label, rows, own in zip(runs, labels, logs, settings, strict=True)]
-    same = {kind: _same_for_all([fact["identity"][kind] for fact in facts]) for kind in SAME_KINDS}
+    columns = zip(runs, labels, logs, settings, strict=True)
+    facts = [_facts(run, label, rows, values, problems) for run, label, rows, values in columns]
+    sameness = {kind: _same_for_all([fact["identity"][kind] for fact in facts]) for kind in SAME_KINDS}
     return {
         "runs": facts,
-        "same": same,
+        "same": sameness,
         "settings": list(_settings(settings, everything=everything)),
         "metrics": [_metric(name, facts) for name in _metric_names(facts)],
         "curves": _curves(metric, labels, logs),
-        "notes": _notes(facts, same),
+        "notes": _notes(facts, sameness),
         "problems": problems,
     }
 
@@ -152,14 +153,14 @@ def _best(best: tuple[CheckpointInfo, str, str] | None) -> dict[str, Any] | None
 
 def _step(metadata: Metadata, infos: Sequence[CheckpointInfo], rows: Sequence[Mapping[str, Any]]) -> int | None:
     """What the run says, or what there is to show for it where it says nothing."""
-    told = _count(metadata.progress.step)
+    recorded = _count(metadata.progress.step)
     saved = infos[-1].step if infos else None
     logged = next((step for row in reversed(rows) if (step := _count(row.get("step"))) is not None), None)
-    return next((step for step in (told, saved, logged) if step is not None), None)
+    return next((step for step in (recorded, saved, logged) if step is not None), None)
 
 
-def _newest(infos: Sequence[CheckpointInfo], what: str) -> str | None:
-    return infos[-1].manifest.fingerprints.get(what) if infos else None
+def _newest(infos: Sequence[CheckpointInfo], kind: str) -> str | None:
+    return infos[-1].manifest.fingerprints.get(kind) if infos else None
 
 
 def _eval_data(metadata: Metadata, settings: Mapping[str, Any]) -> str | None:
@@ -233,8 +234,8 @@ def _leaves(nested: Mapping[str, Any], group: str = "", depth: int = 1) -> Itera
             yield path, value
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)  # True == 1 in Python
+def _equal(left: Any, right: Any) -> bool:
+    return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)  # True == 1 in Python
 
 
 def _masked(value: Any) -> Any:
@@ -276,10 +277,10 @@ def direction(name: str, monitored: Iterable[tuple[str, str]]) -> str | None:
 
 def best_of(values: Sequence[float | None], mode: str | None) -> list[int]:
     """Where the best of ``values`` stand; nowhere when fewer than two are known."""
-    known = [value for value in values if value is not None]
-    if mode is None or len(known) < 2:
+    numbers = [value for value in values if value is not None]
+    if mode is None or len(numbers) < 2:
         return []
-    best = min(known) if mode == "min" else max(known)
+    best = min(numbers) if mode == "min" else max(numbers)
     return [index for index, value in enumerate(values) if value == best]
 
 
@@ -289,23 +290,19 @@ def best_of(values: Sequence[float | None], mode: str | None) -> list[int]:
 def _curves(metric: str, labels: Sequence[str], logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     validation = f"val_{metric}"
     series = [
-        {"run": label, "points": _pairs(rows, metric), "validation_points": _pairs(rows, validation)}
+        {"run": label, "points": points(rows, metric), "validation_points": points(rows, validation)}
         for label, rows in zip(labels, logs, strict=True)
     ]
-    if metric != "loss" and not any(one["points"] for one in series):
+    if metric != "loss" and not any(curve["points"] for curve in series):
         raise SettingsError(f"--metric {metric}: none of these runs has logged it.", hint=_logged(logs))
     return {"metric": metric, "validation_metric": validation, "series": series}
-
-
-def _pairs(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
-    return points(rows, key)
 
 
 def _logged(logs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     names = sorted({key for rows in logs for row in rows for key, value in row.items() if finite_number(value) is not None})
     names = [name for name in names if name != "step"]
-    more = f" and {len(names) - _MOST_METRICS_NAMED} more" if len(names) > _MOST_METRICS_NAMED else ""
-    return f"There are: {', '.join(names[:_MOST_METRICS_NAMED])}{more}." if names else "They have logged nothing yet."
+    rest = f" and {len(names) - _MOST_METRICS_NAMED} more" if len(names) > _MOST_METRICS_NAMED else ""
+    return f"There are: {', '.join(names[:_MOST_METRICS_NAMED])}{rest}." if names else "They have logged nothing yet."
 
 
 # The same or different
@@ -313,22 +310,22 @@ def _logged(logs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 def _same_for_all(values: Sequence[str | None]) -> bool | None:
     """None where it is not known of some run, and the others do not differ."""
-    known = {value for value in values if value is not None}
-    if len(known) > 1:
+    identities = {value for value in values if value is not None}
+    if len(identities) > 1:
         return False
     return None if None in values else True
 
 
-def _notes(facts: Sequence[Mapping[str, Any]], same: Mapping[str, bool | None]) -> list[str]:
+def _notes(facts: Sequence[Mapping[str, Any]], sameness: Mapping[str, bool | None]) -> list[str]:
     notes = []
     without = [fact["run"] for fact in facts if fact["identity"]["eval_data"] is None]
-    if same["eval_data"] is False:
-        notes.append("The evaluation data differs, so losses and scores on it say little beside each other.")
+    if sameness["eval_data"] is False:
+        notes.append("The evaluation data differs, so losses and scores on it are not comparable.")
     elif without and len(without) < len(facts):
         notes.append(f"Which evaluation data scored {', '.join(without)} is not known, so scores on it may not be comparable.")
-    if same["data"] is False:
-        notes.append("The training data differs, so training losses say little beside each other.")
-    if same["monitor"] is False:
-        told = ", ".join(f"{fact['run']} {fact['identity']['monitor']}" for fact in facts)
-        notes.append(f"The monitored metric differs: {told}.")
+    if sameness["data"] is False:
+        notes.append("The training data differs, so training losses are not comparable.")
+    if sameness["monitor"] is False:
+        metrics = ", ".join(f"{fact['run']} {fact['identity']['monitor']}" for fact in facts)
+        notes.append(f"The monitored metric differs: {metrics}.")
     return notes

@@ -20,7 +20,9 @@ def push_plan(settings: Settings, name: str) -> dict[str, Any] | None:
     if not hub.push:
         return None
     missing = [] if has_token(settings) else ["no token found: set HF_TOKEN, or log in with `hf auth login`"]
-    missing += ["HF_HUB_OFFLINE is set"] if _is_offline() else []
+    from huggingface_hub import is_offline_mode
+
+    missing += ["HF_HUB_OFFLINE is set"] if is_offline_mode() else []
     repo = hub.repo
     if repo is not None and repo.count("/") != 1:
         missing.append(f"{repo!r} is no repository id: it reads owner/name")
@@ -39,12 +41,6 @@ def has_token(settings: Settings) -> bool:
     from huggingface_hub import get_token
 
     return bool(get_token())
-
-
-def _is_offline() -> bool:
-    from huggingface_hub import is_offline_mode
-
-    return bool(is_offline_mode())
 
 
 def in_words(plan: Mapping[str, Any]) -> str:

@@ -94,10 +94,10 @@ def _with_hint(error: CheckpointError) -> str:
 def _checkpoints(run: RunDirectory, verify: bool) -> list[dict[str, Any]]:
     entries = run.store.verify_all() if verify else run.store.scan()
     ordered = sorted((entry.info.order, entry.name, entry) for entry in entries if entry.info is not None)
-    whole = [entry for _, _, entry in ordered]
+    intact = [entry for _, _, entry in ordered]
     damaged = [entry for entry in entries if entry.info is None]
     pins = retention.pins(run)
-    return [_checkpoint(entry, verify, pins.get(entry.name, ())) for entry in [*whole, *damaged]]
+    return [_checkpoint(entry, verify, pins.get(entry.name, ())) for entry in [*intact, *damaged]]
 
 
 def _checkpoint(entry: Entry, verified: bool, pins: Sequence[str]) -> dict[str, Any]:
@@ -116,28 +116,24 @@ def _checkpoint(entry: Entry, verified: bool, pins: Sequence[str]) -> dict[str, 
 
 
 def _hub(run: RunDirectory, checkpoints: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    whole = [(entry["name"], entry["step"], entry["saved_at"]) for entry in checkpoints if entry["step"] is not None]
-    hub = standing(run.path, whole)
+    intact = [(entry["name"], entry["step"], entry["saved_at"]) for entry in checkpoints if entry["step"] is not None]
+    hub = standing(run.path, intact)
     waiting = None if hub is None or hub.waiting is None else list(hub.waiting)
     return {**hub.as_dict(), "waiting": waiting} if hub else None
 
 
 def _set_aside(run: RunDirectory) -> list[dict[str, Any]]:
-    found = []
-    for where in (layout.DAMAGED, layout.SUPERSEDED):
-        for path in run.store.set_aside(where):
-            note = path.with_name(f"{path.name}.reason.txt")
-            reason = _note(note)
-            found.append(
-                {
-                    "name": path.name,
-                    "where": where,
-                    "path": str(path),
-                    "reason": reason,
-                    "size_bytes": tree_size(path),
-                }
-            )
-    return found
+    return [
+        {
+            "name": path.name,
+            "where": directory,
+            "path": str(path),
+            "reason": _note(path.with_name(f"{path.name}.reason.txt")),
+            "size_bytes": tree_size(path),
+        }
+        for directory in (layout.DAMAGED, layout.SUPERSEDED)
+        for path in run.store.set_aside(directory)
+    ]
 
 
 def _note(path: Path) -> str | None:
@@ -169,7 +165,7 @@ def _contents(run: RunDirectory, checkpoint: str) -> dict[str, Any]:
 def disk_use(run: RunDirectory) -> dict[str, Any]:
     """Bytes of the run's parts. The base model counts apart: runs that share it share its blocks on the disk."""
     weights = layout.weights_directory(run.path)
-    aside = sum(tree_size(weights / where) for where in (layout.DAMAGED, layout.SUPERSEDED))
+    aside = sum(tree_size(weights / directory) for directory in (layout.DAMAGED, layout.SUPERSEDED))
     base = _base_model(run)
     total = tree_size(run.path) - (base["size_bytes"] if base and base["linked"] else 0)
     return {

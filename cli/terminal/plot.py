@@ -36,7 +36,7 @@ class Curve:
     dashed: bool = False
 
 
-class Look(NamedTuple):
+class PlotStyle(NamedTuple):
     """``braille`` dots or marks; ``lines`` for axes of line characters, else ASCII."""
 
     braille: bool = False
@@ -73,7 +73,7 @@ def plot(
     width: int,
     height: int = 12,
     logarithmic: bool = False,
-    look: Look = Look(),  # noqa: B008
+    style: PlotStyle = PlotStyle(),  # noqa: B008
     paint: Paint = lambda text, number: text,
     x_title: str = "step",
 ) -> list[str]:
@@ -85,31 +85,27 @@ def plot(
     everything = [point for curve in curves for point in curve.points]
     if not everything:
         return []
-    scale = _log if logarithmic else float
-    left, right = _range([x for x, _ in everything])
+    scale = math.log10 if logarithmic else float
+    first, last = _range([x for x, _ in everything])
     low, high = _range([scale(y) for _, y in everything], flat=0.05)
-    across, down = (2, 4) if look.braille else (1, 1)
+    across, down = (2, 4) if style.braille else (1, 1)
     labels = _y_labels(low, high, height, down, logarithmic=logarithmic)
     margin = max(map(len, labels))
     canvas = _Canvas(max(_LEAST_WIDTH, width - margin - 2), height, across, down)
     for curve in curves:
         places = [
-            (_place(x, left, right, canvas.columns * across), _place(scale(y), high, low, height * down)) for x, y in curve.points
+            (_place(x, first, last, canvas.columns * across), _place(scale(y), high, low, height * down)) for x, y in curve.points
         ]
         _draw(canvas, places, curve)
-    return [*_body(canvas, labels, look, paint), *_x_axis(left, right, canvas.columns, margin, look, x_title)]
-
-
-def _log(value: float) -> float:
-    return math.log10(value)
+    return [*_body(canvas, labels, style, paint), *_x_axis(first, last, canvas.columns, margin, style, x_title)]
 
 
 def _range(values: Sequence[float], flat: float = 0.0) -> tuple[float, float]:
     """Least and largest; where they are one, with ``flat`` of it (or of 1) to either side."""
     low, high = min(values), max(values)
     if low == high:
-        more = flat * (abs(low) or 1.0)
-        return low - more, high + more
+        margin = flat * (abs(low) or 1.0)
+        return low - margin, high + margin
     return low, high
 
 
@@ -141,8 +137,8 @@ def _line(places: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 def _share(distance: int, step: int, steps: int) -> int:
     """``distance · step / steps`` to the nearest whole number, halves away from zero."""
-    whole = (2 * abs(distance) * step + steps) // (2 * steps)
-    return whole if distance >= 0 else -whole
+    share = (2 * abs(distance) * step + steps) // (2 * steps)
+    return share if distance >= 0 else -share
 
 
 def _y_labels(low: float, high: float, height: int, down: int, *, logarithmic: bool) -> list[str]:
@@ -160,29 +156,29 @@ def _y_labels(low: float, high: float, height: int, down: int, *, logarithmic: b
     return [text.rjust(widest) for text in texts]
 
 
-def _body(canvas: _Canvas, labels: Sequence[str], look: Look, paint: Paint) -> Iterator[str]:
-    tick, bar = ("┤", "│") if look.lines else ("+", "|")
+def _body(canvas: _Canvas, labels: Sequence[str], style: PlotStyle, paint: Paint) -> Iterator[str]:
+    tick, bar = ("┤", "│") if style.lines else ("+", "|")
     for row, label in enumerate(labels):
-        cells = "".join(_cell(canvas, column, row, look, paint) for column in range(canvas.columns))
+        cells = "".join(_cell(canvas, column, row, style, paint) for column in range(canvas.columns))
         yield f"{label} {tick if label.strip() else bar}{cells}".rstrip()
 
 
-def _cell(canvas: _Canvas, column: int, row: int, look: Look, paint: Paint) -> str:
+def _cell(canvas: _Canvas, column: int, row: int, style: PlotStyle, paint: Paint) -> str:
     bits = canvas.dots.get((column, row))
     if bits is None:
         return " "
     number = canvas.owner(column, row)
-    return paint(chr(_BRAILLE + bits) if look.braille else MARKS[number % len(MARKS)], number)
+    return paint(chr(_BRAILLE + bits) if style.braille else MARKS[number % len(MARKS)], number)
 
 
-def _x_axis(left: float, right: float, columns: int, margin: int, look: Look, title: str) -> Iterator[str]:
-    corner, dash = ("└", "─") if look.lines else ("+", "-")
+def _x_axis(first: float, last: float, columns: int, margin: int, style: PlotStyle, title: str) -> Iterator[str]:
+    corner, dash = ("└", "─") if style.lines else ("+", "-")
     indent = " " * (margin + 1)
     yield f"{indent}{corner}{dash * columns}"
-    first, last = _x_label(left), _x_label(right) if right != left else ""
-    middle = title if len(first) + len(title) + len(last) + 2 <= columns else ""
-    room = columns - len(first) - len(last)
-    yield f"{indent} {first}{middle.center(room)}{last}".rstrip()
+    start, end = _x_label(first), _x_label(last) if last != first else ""
+    middle = title if len(start) + len(title) + len(end) + 2 <= columns else ""
+    room = columns - len(start) - len(end)
+    yield f"{indent} {start}{middle.center(room)}{end}".rstrip()
 
 
 def _x_label(value: float) -> str:

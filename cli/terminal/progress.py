@@ -33,10 +33,10 @@ class _Eta:
     def __init__(self, step: int, total: int) -> None:
         self.first, self.total, self.started = step, total, time.monotonic()
 
-    def left(self, step: int) -> str:
-        """A human duration."""
-        done = step - self.first
-        return human_duration((time.monotonic() - self.started) / done * (self.total - step)) if done else "?"
+    def text(self, step: int) -> str:
+        """The duration as people read it; ``?`` before the first step."""
+        steps = step - self.first
+        return human_duration((time.monotonic() - self.started) / steps * (self.total - step)) if steps else "?"
 
 
 class PlainDisplay:
@@ -64,7 +64,7 @@ class PlainDisplay:
     def step(self, *, logged: bool, **figures: Any) -> None:
         """Print the figures of logged steps."""
         if logged:
-            self.line(f"step {figures['step']}/{self._eta.total}  {_figures(figures)}  left {self._eta.left(figures['step'])}")
+            self.line(f"step {figures['step']}/{self._eta.total}  {_figures(figures)}  left {self._eta.text(figures['step'])}")
 
     def close(self) -> None:
         """Nothing to tidy up."""
@@ -114,8 +114,8 @@ class RichDisplay:
     def step(self, *, logged: bool, **figures: Any) -> None:
         """Move the bar."""
         if self._progress is not None:
-            left = self._eta.left(figures["step"])
-            self._progress.update(self._task, completed=figures["step"], description=f"{_figures(figures)}  left {left}")
+            description = f"{_figures(figures)}  left {self._eta.text(figures['step'])}"
+            self._progress.update(self._task, completed=figures["step"], description=description)
 
     def close(self) -> None:
         """Take the bar away and give the cursor back."""

@@ -18,7 +18,7 @@ CONFIG: dict[str, Any] = {
     "training": {
         "task": "sft",
         "method": "qlora",
-        "learning_rate": 5e-5,
+        "learning_rate": 1e-4,
         "packing": True,
         "checkpoint": {"monitor": "val_loss", "mode": "min"},
     },
@@ -43,11 +43,30 @@ def test_a_run_is_shown_with_settings_sources_and_checkpoints(pitstop: Cli) -> N
     assert "step 30 of 40, epoch 3 of 4" in out
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert lines["model.id"] == ["model.id", "some/model", ".env", "line", "3", "(MODEL_ID)"]
-    assert lines["training.learning_rate"][-2:] == ["5e-05", "--learning-rate"]
+    assert lines["training.learning_rate"][-2:] == ["0.0001", "--learning-rate"]
     assert lines["checkpoint-10"][-1] == "complete"
     assert lines["checkpoint-20"][-2:] == ["complete", "best"]
     assert lines["checkpoint-30"][-2:] == ["complete", "last"]
     assert lines["checkpoint-20"][3:5] == ["val_loss=0.25", "accuracy=0.9"]
+
+
+@pytest.mark.usefixtures("run")
+def test_what_matters_comes_first_and_settings_at_their_defaults_only_with_all(pitstop: Cli) -> None:
+    out = pitstop("show", "1").stdout
+    progress, best, disk, checkpoints, settings = (
+        out.index(text)
+        for text in (
+            "\n  progress ",
+            "\n  best        checkpoint-20  val_loss 0.25\n",
+            "\n  disk ",
+            "\nCheckpoints\n",
+            "\nSettings",
+        )
+    )
+    assert progress < best < disk < checkpoints < settings
+    assert "training.method" not in out and "more are at their defaults; pitstop show run_001 --all lists every setting\n" in out
+    complete = pitstop("show", "1", "--all").stdout
+    assert "training.method" in complete and "at their defaults" not in complete
 
 
 @pytest.mark.usefixtures("run")
@@ -61,7 +80,7 @@ def test_json_holds_everything(pitstop: Cli, run: RunDirectory) -> None:
     run.store.supersede(20)
     run.sync_checkpoints()
     content = json.loads(pitstop("show", "1", "--json").stdout)
-    assert content["settings"]["training"]["learning_rate"] == 5e-5
+    assert content["settings"]["training"]["learning_rate"] == 1e-4
     assert content["sources"]["model.id"] == ".env line 3 (MODEL_ID)"
     assert "sources" not in content["settings"]
     assert [(entry["name"], entry["state"], entry["pins"]) for entry in content["checkpoints"]] == [

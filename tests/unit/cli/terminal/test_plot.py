@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pitstop.cli.terminal.plot import Curve, Look, plot
+from pitstop.cli.terminal.plot import Curve, PlotStyle, plot
 
-BRAILLE = Look(braille=True, lines=True)
+BRAILLE = PlotStyle(braille=True, lines=True)
 DOWN, UP = [(0, 2), (8, 1)], [(0, 1), (8, 2)]
 
 
@@ -55,7 +55,7 @@ def test_a_dashed_line_leaves_gaps_but_no_point_out() -> None:
 
 def test_a_logarithmic_axis_has_equal_steps_for_equal_factors() -> None:
     points = [(0, 100), (4, 10), (8, 1)]
-    assert plot([Curve(0, points)], width=14, height=5, logarithmic=True, look=Look(lines=True)) == [
+    assert plot([Curve(0, points)], width=14, height=5, logarithmic=True, style=PlotStyle(lines=True)) == [
         "100 ┤o",
         "    │ oo",
         " 10 ┤   oo",
