@@ -63,7 +63,7 @@ def evaluate(
       pitstop evaluate 3 --split test --score-examples none --json
     """
     _check(split, output, force=force)
-    scored = _score_examples(score_examples)
+    scored_examples = _score_examples(score_examples)
     plan = choose(run, base_dir, env_file, model_id)
     if plan.settings.training.makes_images:  # its models answer nothing
         refuse({"--output": output, "--score-examples": score_examples}, plan)
@@ -71,21 +71,22 @@ def evaluate(
     from pitstop.trainers.using.export_files import check_target
     from pitstop.trainers.using.opened import open_model
 
-    request = EvaluationRequest(split, tuple(dataset or ()), limit, scored)
+    request = EvaluationRequest(split, tuple(dataset or ()), limit, scored_examples)
     target = Path(output).expanduser() if output is not None else None
     if target is not None:
         check_target(target, plan.run.path, directory=False, force=force)
     opened = open_model(plan, reporter())
     data = read_evaluation(opened, request, reporter())
     if target is not None:
-        check_room(opened, data)
+        check_room(opened, _examples(data))
     comparable = request.as_in_training and is_recorded_data(opened, data) is not False
     if request.as_in_training and not comparable:
-        warn("The evaluation data is not what it was when the run started; the metrics differ from those on record.")
-    found = _evaluate(opened, data, request, with_base=base)
-    content = _content(opened, data, request, found, comparable=comparable)
+        warn("The evaluation data is not what it was when the run started; the metrics differ from the recorded ones.")
+    results = _evaluate(opened, data, request, with_base=base)
+    content = _content(opened, data, request, results, comparable=comparable)
     if target is not None:
-        content["output"] = str(_write(opened, data, found, target))
+        _write_answers(opened, _examples(data), results, target)
+        content["output"] = str(target)
     if json_output:
         print_json(content)
     else:
@@ -103,6 +104,7 @@ def _check(split: str, output: str | None, *, force: bool) -> None:
 
 
 def _score_examples(text: str | None) -> int | str | None:
+    """How many examples are scored: a number, None for all, or ``run`` for the run's own setting."""
     if text is None or text == "none":
         return "run" if text is None else None
     if not text.isascii() or not text.isdigit() or len(text) > 9:
@@ -110,27 +112,35 @@ def _score_examples(text: str | None) -> int | str | None:
     return int(text)
 
 
-def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *, with_base: bool) -> dict[str, Evaluated]:
-    """What was found, by label."""
-    from pitstop.trainers.using.evaluating import evaluate as score
+def _examples(data: Sequences) -> Dataset:
+    """``data`` as records of text: runs of images are refused before."""
+    from pitstop.trainers.data.dataset import Dataset
 
-    found: dict[str, Evaluated] = {}
+    assert isinstance(data, Dataset)
+    return data
+
+
+def _evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest, *, with_base: bool) -> dict[str, Evaluated]:
+    """The results by the label of the model."""
+    from pitstop.trainers.using.evaluating import evaluate as evaluate_opened
+
+    results: dict[str, Evaluated] = {}
     for label in opened.in_turn(with_base=with_base):
         notice(f"evaluating {label} on {data.counts.used:,} examples …")
-        found[label] = score(opened, data, request)
-    return found
+        results[label] = evaluate_opened(opened, data, request)
+    return results
 
 
 def _content(
-    opened: OpenModel, data: Sequences, request: EvaluationRequest, found: Mapping[str, Evaluated], *, comparable: bool
+    opened: OpenModel, data: Sequences, request: EvaluationRequest, results: Mapping[str, Evaluated], *, comparable: bool
 ) -> dict[str, Any]:
-    """What ``--json`` prints; ``comparable`` says whether training evaluated on the same data."""
+    """The report as JSON has it; ``comparable`` says whether training evaluated on the same data."""
     from pitstop.trainers.using.evaluating import scored as scoring_of
 
     plan = opened.plan
     recorded = {name: value for name, value in plan.info.metrics.items() if name != "train_loss"}
-    scores = opened.task.metrics(data)
-    chosen = scoring_of(plan.settings.evaluation, request).score_examples
+    limit = scoring_of(plan.settings.evaluation, request).score_examples
+    are_scored = opened.task.metrics(data) and opened.task.unit == "tokens"
     return {
         "run": plan.run.label,
         "checkpoint": plan.info.name,
@@ -138,27 +148,24 @@ def _content(
         "split": request.split,
         "dataset": list(request.specs) or None,
         "examples": data.counts.used,
-        "scored_examples": min(data.counts.used, data.counts.used if chosen is None else chosen)
-        if scores and opened.task.unit == "tokens"
-        else 0,
+        "scored_examples": min(data.counts.used, data.counts.used if limit is None else limit) if are_scored else 0,
         "data": data.in_words(),
         "tokens": data.counts.tokens,
         "supervised_tokens": data.counts.supervised_tokens,
         "fingerprint": data.fingerprint,
-        "metrics": {label: each.metrics for label, each in found.items()},
+        "metrics": {label: result.metrics for label, result in results.items()},
         "recorded": recorded if comparable else None,
     }
 
 
-def _write(opened: OpenModel, data: Dataset, found: Mapping[str, Evaluated], target: Path) -> Path:
+def _write_answers(opened: OpenModel, data: Dataset, results: Mapping[str, Evaluated], target: Path) -> None:
     from pitstop.trainers.using.evaluating import predictions
     from pitstop.trainers.using.export_files import in_place_of
 
     total = data.counts.used
     with in_place_of(target) as temporary, temporary.open("x", encoding="utf-8") as file:
-        for row in predictions(opened, data, found, lambda done: notice(f"{done:,} of {total:,} answered")):
+        for row in predictions(opened, data, results, lambda count: notice(f"{count:,} of {total:,} answered")):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return target
 
 
 def _print(content: Mapping[str, Any]) -> None:
@@ -169,11 +176,10 @@ def _print(content: Mapping[str, Any]) -> None:
     if content["recorded"]:
         columns["in training"] = content["recorded"]
     names = list(next(iter(content["metrics"].values())))
-    rows = [[name, *(_number(values.get(name)) for values in columns.values())] for name in names]
+    rows = []
+    for name in names:
+        values = [metrics.get(name) for metrics in columns.values()]
+        rows.append([name, *("-" if value is None else f"{value:.6g}" for value in values)])
     table(["Metric", *(Column(label, "right") for label in columns)], rows)
     if "output" in content:
         say(f"answers in {content['output']}")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"

@@ -106,7 +106,7 @@ def generate(
     decoding = Decoding(max_new_tokens, temperature, top_p, seed, batch_size)
     image_options = ImageOptions(images, tuple(classes or ()), sampling_steps, output, force)
     if questions.is_requested:  # checked before the libraries are loaded
-        questions.check(prompt_options)
+        questions.check(prompt_options.flags)
     plan = choose(run, base_dir, env_file, model_id)
     if plan.settings.training.makes_images:
         refuse({**prompt_options.flags, **questions.flags, **decoding.flags}, plan)

@@ -47,12 +47,12 @@ _SORT_KEYS: dict[str, Callable[[RunRecord], Any]] = {
     "experiment": lambda record: (record.experiment_name or "").lower(),
     "dataset": lambda record: (record.dataset or "").lower(),
     "status": lambda record: record.status,
-    "created": lambda record: _moment(record.created_at),
-    "progress": lambda record: _share(record),
+    "created": lambda record: _timestamp(record.created_at),
+    "progress": lambda record: (record.step or 0) / record.total_steps if record.total_steps else 0.0,
     "checkpoints": lambda record: record.checkpoints,
-    "best": lambda record: _badness(record),
+    "best": lambda record: _best_first(record),
     "size": lambda record: record.size,
-    "hub": lambda record: _urgency(record.hub),
+    "hub": lambda record: _hub_order(record.hub),
 }
 
 
@@ -208,16 +208,12 @@ def hub_text(hub: Standing | None, *, reasons: bool) -> str:
     return f"failed: {problem}"
 
 
-def _urgency(hub: Standing | None) -> tuple[bool, bool, int]:
-    """What failed first, then by how much is behind; runs that are not pushed last."""
+def _hub_order(hub: Standing | None) -> tuple[bool, bool, int]:
+    """Failed runs first, then by how many checkpoints are missing on the Hub; runs that are not pushed last."""
     return (hub is None, hub is not None and hub.state != "failed", -(hub.behind or 0) if hub else 0)
 
 
-def _share(record: RunRecord) -> float:
-    return (record.step or 0) / record.total_steps if record.total_steps else 0.0
-
-
-def _badness(record: RunRecord) -> tuple[bool, float]:
+def _best_first(record: RunRecord) -> tuple[bool, float]:
     """Best first; runs without a value last."""
     best = record.best_checkpoint or {}
     value = best.get("value")
@@ -226,7 +222,7 @@ def _badness(record: RunRecord) -> tuple[bool, float]:
     return False, float(-value if best.get("mode") == "max" else value)
 
 
-def _moment(text: str | None) -> float:
+def _timestamp(text: str | None) -> float:
     from datetime import datetime
 
     try:

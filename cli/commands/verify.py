@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,63 +47,58 @@ def verify(
       pitstop verify --json | jq -r '.parts[] | select(.state != "ok") | .path'
     """
     base = existing_base_directory(base_dir, Path(env_file) if env_file else None)
-    parts, said = _check(base, run)
+    parts, run_notes = _check(base, run)
     if json_output:
-        print_json(_as_json(base, parts, said))
+        print_json(_as_json(base, parts, run_notes))
     else:
-        _print(base, parts, said)
+        _print(base, parts, run_notes)
     _refuse_bad(parts)
 
 
 def _check(base: Path, ref: str | None) -> tuple[list[Part], list[str]]:
-    tell, done = _teller()
-    try:
-        verifier = Verifier(tell)
-        if ref is not None:
-            return _check_one(verifier, *locate(base, ref))
-        runs = [RunDirectory(Path(record.path)) for record in list_runs(base)]
-        parts = list(verifier.all(base))
-        return parts, [text for run in runs for text in notes(run)]
-    finally:
-        done()
+    """The parts that were checked, and notes on the runs."""
+    with _progress_line() as show:
+        verifier = Verifier(show)
+        if ref is None:
+            runs = [RunDirectory(Path(record.path)) for record in list_runs(base)]
+            parts = list(verifier.all(base))
+            return parts, [note for run in runs for note in notes(run)]
+        run, checkpoint = locate(base, ref)
+        if checkpoint is None:
+            return list(verifier.run(run)), notes(run)
+        return list(verifier.checkpoint(run, run.store.resolve_name(checkpoint))), []
 
 
-def _check_one(verifier: Verifier, run: RunDirectory, checkpoint: str | None) -> tuple[list[Part], list[str]]:
-    if checkpoint is None:
-        return list(verifier.run(run)), notes(run)
-    return list(verifier.checkpoint(run, run.store.resolve_name(checkpoint))), []
-
-
-def _teller() -> tuple[Any, Any]:
-    """A line on a terminal's stderr that says what is being hashed, and what takes it away again; silent elsewhere."""
+@contextmanager
+def _progress_line() -> Iterator[Callable[[str], None]]:
+    """Gives a function that shows on a terminal's stderr what is being hashed; the line is removed at the end."""
     if not is_terminal(sys.stderr):
-        return (lambda what: None), (lambda: None)
-    return (
-        lambda what: print(f"\r\x1b[Khashing {what[:60]}", end="", file=sys.stderr, flush=True),
-        lambda: print("\r\x1b[K", end="", file=sys.stderr, flush=True),
-    )
+        yield lambda part: None
+        return
+    try:
+        yield lambda part: print(f"\r\x1b[Khashing {part[:60]}", end="", file=sys.stderr, flush=True)
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _print(base: Path, parts: Sequence[Part], said: Sequence[str]) -> None:
+def _print(base: Path, parts: Sequence[Part], run_notes: Sequence[str]) -> None:
     if not parts:
         notice(f"nothing to verify in {base}: no run, no base model")
         return
     columns = [Column("Run"), Column("What"), Column("State"), Column("Size", "right")]
-    table(columns, [[part.run or "(shared)", short_digest(part.what), part.state, _size(part.size)] for part in parts])
+    sizes = [_NOTHING if part.size is None else human_size(part.size) for part in parts]
+    rows = [[part.run or "(shared)", short_digest(part.what), part.state, size] for part, size in zip(parts, sizes, strict=True)]
+    table(columns, rows)
     for part in parts:
         if part.problem:
             say(f"{part.state}: {part.problem}")
-    for text in said:
-        say(f"note: {text}")
+    for note in run_notes:
+        say(f"note: {note}")
     if all(part.state == OK for part in parts):
         notice(f"{len(parts)} checked, all as written")
 
 
-def _size(size: int | None) -> str:
-    return _NOTHING if size is None else human_size(size)
-
-
-def _as_json(base: Path, parts: Sequence[Part], said: Sequence[str]) -> dict[str, Any]:
+def _as_json(base: Path, parts: Sequence[Part], run_notes: Sequence[str]) -> dict[str, Any]:
     return {
         "base_dir": str(base),
         "ok": all(part.state == OK for part in parts),
@@ -120,7 +116,7 @@ def _as_json(base: Path, parts: Sequence[Part], said: Sequence[str]) -> dict[str
             }
             for part in parts
         ],
-        "notes": list(said),
+        "notes": list(run_notes),
     }
 
 
@@ -140,9 +136,5 @@ def _refuse_bad(parts: Sequence[Part]) -> None:
 
 
 def _names(parts: Sequence[Part]) -> str:
-    more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
-    return ", ".join(_listed(parts[:_NAMED])) + more
-
-
-def _listed(parts: Sequence[Part]) -> Iterator[str]:
-    return (f"{part.run} {short_digest(part.what)}".strip() for part in parts)
+    rest = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
+    return ", ".join(f"{part.run} {short_digest(part.what)}".strip() for part in parts[:_NAMED]) + rest

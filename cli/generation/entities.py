@@ -12,7 +12,6 @@ from pitstop.cli.terminal.output import paint, print_json, say
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pitstop.cli.generation.answers import Prompts
     from pitstop.cli.generation.decoding import Decoding
     from pitstop.trainers.training.resuming import ResumePlan
     from pitstop.trainers.using.entities import Found
@@ -36,11 +35,11 @@ class Texts:
         """Whether any of the options was given."""
         return any(value is not None for value in self.flags.values())
 
-    def check(self, prompts: Prompts) -> None:
-        """Raises ``SettingsError`` for ``prompts`` beside the texts, and unless there are texts, in one place."""
-        if prompt_flags := [flag for flag, value in prompts.flags.items() if value is not None]:
+    def check(self, prompt_flags: Mapping[str, Any]) -> None:
+        """Raises ``SettingsError`` for options of prompts beside the texts, and unless there are texts, in one place."""
+        if other_flags := [flag for flag, value in prompt_flags.items() if value is not None]:
             raise SettingsError(
-                f"{prompt_flags[0]} does not go with questions about texts.", hint="Ask about texts, or give prompts."
+                f"{other_flags[0]} does not go with questions about texts.", hint="Ask about texts, or give prompts."
             )
         if bool(self.texts) == (self.path is not None):
             problem = "Both --text and --texts were given." if self.texts else "--entity-type: there is no text to ask about."

@@ -35,7 +35,10 @@ def page(content: Mapping[str, Any], picture: bytes | None) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(f'Comparison of {names}')}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Comparison of runs</h1>",
-        *_table(["", "name", "model", "data"], [(run["run"], _facts(run)) for run in runs]),
+        *_table(
+            ["", "name", "model", "data"],
+            [(run["run"], [run["name"], run["model"] or "-", run["dataset"] or "-"]) for run in runs],
+        ),
         "<h2>Metrics</h2>",
         *_table(["", *(run["run"] for run in runs)], metric_rows(content, _STAR)),
         *(f'<p class="note">{_text(note)}</p>' for note in [*content["notes"], *content["problems"]]),
@@ -45,10 +48,6 @@ def page(content: Mapping[str, Any], picture: bytes | None) -> str:
         "</body>\n</html>\n",
     ]
     return "\n".join(parts)
-
-
-def _facts(run: Mapping[str, Any]) -> list[str]:
-    return [run["name"], run["model"] or "-", run["dataset"] or "-"]
 
 
 def _table(titles: Sequence[str], rows: Any) -> Iterator[str]:

@@ -234,8 +234,8 @@ def _leaves(nested: Mapping[str, Any], group: str = "", depth: int = 1) -> Itera
             yield path, value
 
 
-def _equal(left: Any, right: Any) -> bool:
-    return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)  # True == 1 in Python
+def _equal(first: Any, second: Any) -> bool:
+    return bool(first == second) and isinstance(first, bool) == isinstance(second, bool)  # True == 1 in Python
 
 
 def _masked(value: Any) -> Any:

@@ -123,13 +123,12 @@ def plain_lines(rows: Sequence[Sequence[str]], aligns: Sequence[str]) -> list[st
     """Lay ``rows`` out in columns two spaces apart, without trailing blanks."""
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(aligns))]
     return [
-        "  ".join(_pad(cell, width, align) for cell, width, align in zip(row, widths, aligns, strict=True)).rstrip()
+        "  ".join(
+            cell.rjust(width) if align == "right" else cell.ljust(width)
+            for cell, width, align in zip(row, widths, aligns, strict=True)
+        ).rstrip()
         for row in rows
     ]
-
-
-def _pad(cell: str, width: int, align: str) -> str:
-    return cell.rjust(width) if align == "right" else cell.ljust(width)
 
 
 def draw_table(

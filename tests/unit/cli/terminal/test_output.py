@@ -52,3 +52,15 @@ def test_notices_and_warnings_go_to_stderr(capsys: pytest.CaptureFixture[str]) -
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "one\nwarning: two\n"
+
+
+def test_facts_are_lines_in_a_pipe_and_wrap_below_themselves_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = [("path", "x" * 50), ("disk", "1 MiB")]
+    output.print_facts(facts, width=8)
+    assert capsys.readouterr().out == f"  path    {'x' * 50}\n  disk    1 MiB\n"
+    monkeypatch.setattr(output, "is_terminal", lambda stream=None: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    output.print_facts(facts, width=8)
+    assert capsys.readouterr().out == f"  path    {'x' * 30}\n          {'x' * 20}\n  disk    1 MiB\n"
