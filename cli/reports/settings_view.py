@@ -32,7 +32,8 @@ def loaded_rows(loaded: Loaded) -> list[SettingRow]:
     for leaf in leaves():
         value = leaf.value_in(loaded.settings)
         text = HIDDEN if leaf.secret and value else setting_text(value)
-        rows.append(SettingRow(leaf.path, text, loaded.sources[leaf.path].place, value == leaf.default))
+        source = loaded.sources[leaf.path].place
+        rows.append(SettingRow(leaf.path, text, source, source == _DEFAULT or value == leaf.default))
     return rows
 
 

@@ -64,9 +64,9 @@ def test_what_matters_comes_first_and_settings_at_their_defaults_only_with_all(p
         )
     )
     assert progress < best < disk < checkpoints < settings
-    assert "training.method" not in out and "more are at their defaults; pitstop show run_001 --all lists every setting\n" in out
+    assert "training.task" not in out and "more are at their defaults; pitstop show run_001 --all lists every setting\n" in out
     complete = pitstop("show", "1", "--all").stdout
-    assert "training.method" in complete and "at their defaults" not in complete
+    assert "training.task" in complete and "at their defaults" not in complete
 
 
 @pytest.mark.usefixtures("run")

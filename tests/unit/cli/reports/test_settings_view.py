@@ -32,6 +32,7 @@ def test_a_value_equal_to_the_default_is_at_its_default_whoever_gave_it() -> Non
     rows = {row.path: row for row in loaded_rows(loaded)}
     assert rows["lora.rank"] == SettingRow("lora.rank", "32", "--lora-rank", True)
     assert rows["lora.alpha"] == SettingRow("lora.alpha", "8", "--lora-alpha", False)
+    assert rows["training.method"] == SettingRow("training.method", "qlora", "default", True), "which a rule fills in"
     assert sources_as_dict(loaded)["lora.alpha"] == {"kind": "flag", "where": "--lora-alpha"}
 
 

@@ -33,7 +33,7 @@ def test_two_lines_have_marks_of_their_own_and_take_turns_where_they_meet() -> N
 
 def test_braille_has_two_by_four_dots_in_a_character() -> None:
     # 16 by 16 dots on the diagonal. In each character two of them rise to the right: dots 4 and 2 above 8 and ... of Unicode.
-    lines = plot([Curve(0, [(0, 0), (7, 7)])], width=11, height=4, look=BRAILLE, x_title="n")
+    lines = plot([Curve(0, [(0, 0), (7, 7)])], width=11, height=4, style=BRAILLE, x_title="n")
     low, high = "⡠", "⠊"  # bottom left with third right; second left with top right
     assert [line[-2:] for line in lines[:4]] == [low + high] * 4
     assert lines[0] == f"    7 ┤      {low}{high}"
@@ -42,10 +42,10 @@ def test_braille_has_two_by_four_dots_in_a_character() -> None:
 
 
 def test_every_dot_of_a_braille_character_is_in_its_place() -> None:
-    column = plot([Curve(0, [(0, 0), (0, 3), (99, 3)])], width=60, height=1, look=BRAILLE)[0]
+    column = plot([Curve(0, [(0, 0), (0, 3), (99, 3)])], width=60, height=1, style=BRAILLE)[0]
     assert column[3] == chr(0x2800 + 0x01 + 0x02 + 0x04 + 0x40 + 0x08)  # all on the left, the topmost on the right
     assert column[4] == chr(0x2800 + 0x01 + 0x08)
-    flat = plot([Curve(0, [(0, 1), (9, 1)])], width=60, height=1, look=BRAILLE)[0]
+    flat = plot([Curve(0, [(0, 1), (9, 1)])], width=60, height=1, style=BRAILLE)[0]
     assert set(flat.partition("┤")[2]) == {chr(0x2800 + 0x04 + 0x20)}  # the third of four rows is nearest to the middle
 
 
@@ -79,7 +79,7 @@ def test_no_points_are_no_lines_and_an_empty_curve_draws_nothing() -> None:
 def test_no_line_is_wider_than_asked_for() -> None:
     points = [(0, 0.0001), (123_456, 3.0), (1e99, -1e99)]
     for width in (30, 80, 140):
-        lines = plot([Curve(0, points), Curve(1, points, dashed=True)], width=width, look=BRAILLE)
+        lines = plot([Curve(0, points), Curve(1, points, dashed=True)], width=width, style=BRAILLE)
         assert max(map(len, lines)) == width
         assert len(lines) == 12 + 2
 
