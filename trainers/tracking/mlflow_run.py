@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from pitstop.trainers.tracking.tracker import (
     RunTracker,
     is_identity,
     reach,
+    set_defaults,
     shown,
 )
 
@@ -48,7 +47,7 @@ class MlflowRun(RunTracker):
     @classmethod
     def check(cls) -> None:
         """Package and server."""
-        _prepare()
+        set_defaults(_ENVIRONMENT)
         super().check()
         client = _client()
         if client.tracking_uri.startswith(("http://", "https://")):
@@ -63,28 +62,28 @@ class MlflowRun(RunTracker):
 
     def start(self) -> None:
         """Begin the run, or go on with it."""
-        _prepare()
+        set_defaults(_ENVIRONMENT)
         self._client = _client()
-        self._run_id = self._known() or self._new()
+        self._run_id = self._earlier_run() or self._new_run()
 
-    def _known(self) -> str:
+    def _earlier_run(self) -> str:
         """The id of the run of an earlier process, taken up again; empty where the server has none, or it was deleted."""
         from mlflow.exceptions import MlflowException
 
-        known = self.subject.identity
-        if not is_identity(known):
+        run_id = self.subject.identity
+        if not is_identity(run_id):
             return ""
         try:
-            if self._client.get_run(known).info.lifecycle_stage != "active":
+            if self._client.get_run(run_id).info.lifecycle_stage != "active":
                 return ""
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return ""
-        self._client.update_run(known, status="RUNNING")
-        return known
+        self._client.update_run(run_id, status="RUNNING")
+        return run_id
 
-    def _new(self) -> str:
+    def _new_run(self) -> str:
         tags = {"mlflow.note.content": self.subject.name, "pitstop.name": self.subject.name, "mlflow.source.name": "pitstop"}
         run = self._client.create_run(self._experiment(), run_name=self.subject.label, tags=tags)
         return str(run.info.run_id)
@@ -93,15 +92,15 @@ class MlflowRun(RunTracker):
         from mlflow.exceptions import MlflowException
 
         project = self.subject.project
-        found = self._client.get_experiment_by_name(project)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(project)
+        if experiment is None:
             try:
                 return str(self._client.create_experiment(project))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another training, meanwhile
                     raise
-                found = self._client.get_experiment_by_name(project)
-        return str(found.experiment_id)
+                experiment = self._client.get_experiment_by_name(project)
+        return str(experiment.experiment_id)
 
     @property
     def tracker(self) -> Any:
@@ -121,22 +120,22 @@ class MlflowRun(RunTracker):
         """The run's params; they can be set only once, so that one that has another value already keeps it."""
         from mlflow.entities import Param
 
-        known = self._client.get_run(self._run_id).data.params
-        params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in values.items() if key not in known]
-        for some in _batches(params):
-            self._client.log_batch(self._run_id, params=some)
+        recorded = self._client.get_run(self._run_id).data.params
+        params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in values.items() if key not in recorded]
+        for start in range(0, len(params), _PARAMS_AT_ONCE):
+            self._client.log_batch(self._run_id, params=params[start : start + _PARAMS_AT_ONCE])
 
     def note_changes(self, changes: Mapping[str, tuple[Any, Any]], step: int) -> None:
         """As tags ``changed.SETTING``."""
-        for path, (before, now) in changes.items():
-            self._client.set_tag(self._run_id, f"changed.{path}", f"{before} → {now} after step {step}")
+        for path, (former, value) in changes.items():
+            self._client.set_tag(self._run_id, f"changed.{path}", f"{former} → {value} after step {step}")
 
     def log(self, values: Mapping[str, float], step: int | None = None, **_: Any) -> None:
         """All values in one request."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        metrics = [Metric(metric_name(key), float(value), now, step or 0) for key, value in values.items()]
+        timestamp_ms = int(time.time() * 1000)
+        metrics = [Metric(metric_name(key), float(value), timestamp_ms, step or 0) for key, value in values.items()]
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def log_text(self, name: str, text: str, step: int) -> None:
@@ -152,12 +151,6 @@ class MlflowRun(RunTracker):
         self._client.set_terminated(self._run_id, _STATUS[status])
 
 
-def _prepare() -> None:
-    """What the library reads from the environment; what the user set stands."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
 def _client() -> Any:
     from mlflow import MlflowClient
 
@@ -169,9 +162,3 @@ def _client() -> Any:
 def metric_name(name: str) -> str:
     """``ndcg@10`` as ``ndcg_at_10``: of signs MLflow takes ``_ - . / :`` and spaces alone in a metric's name."""
     return _FOREIGN.sub("_", name.replace("@", "_at_"))
-
-
-def _batches(params: Iterable[Any]) -> Iterator[list[Any]]:
-    rest = iter(params)
-    while some := list(islice(rest, _PARAMS_AT_ONCE)):
-        yield some

@@ -11,7 +11,7 @@ import numpy as np
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import LocalStorage, make_directories
-from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker
+from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker, change_lines
 
 
 class TensorBoardRun(RunTracker):
@@ -47,7 +47,7 @@ class TensorBoardRun(RunTracker):
 
     def note_changes(self, changes: Mapping[str, tuple[Any, Any]], step: int) -> None:
         """A text of the tag ``changed``."""
-        self.log_text("changed", "\n".join(f"- {path}: {before} → {now}" for path, (before, now) in changes.items()), step)
+        self.log_text("changed", "\n".join(f"- {line}" for line in change_lines(changes)), step)
 
     def log(self, values: Mapping[str, float], step: int | None = None, **_: Any) -> None:
         """Each value is a scalar at ``step``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import importlib
+import os
 import re
 import urllib.error
 import urllib.request
@@ -95,11 +96,17 @@ def require(name: str, package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == package
-        what = "is not installed" if missing else f"cannot be imported ({error})"
+        problem = "is not installed" if missing else f"cannot be imported ({error})"
         raise SettingsError(
-            f"REPORT_TO = {name}: the package {package} {what}.",
+            f"REPORT_TO = {name}: the package {package} {problem}.",
             hint=f"Type: pip install 'pitstop[{name}]', or leave {name} out of --report-to.",
         ) from error
+
+
+def set_defaults(environment: Mapping[str, str]) -> None:
+    """Put into the environment what a library reads there; what the user set stands."""
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
 
 
 def reach(name: str, server: str, way_out: str) -> None:
@@ -128,13 +135,13 @@ def shown(text: object) -> str:
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
     """Nested settings by dotted path, as every tracker takes them: a list becomes ``a,b``, None becomes ``none``."""
-    found: dict[str, bool | int | float | str] = {}
+    values: dict[str, bool | int | float | str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            values |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = _plain(value)
-    return found
+            values[f"{prefix}{key}"] = _plain(value)
+    return values
 
 
 def _plain(value: Any) -> bool | int | float | str:
@@ -143,6 +150,11 @@ def _plain(value: Any) -> bool | int | float | str:
     if isinstance(value, bool | int | float):
         return value
     return mask(",".join(str(item) for item in value) if isinstance(value, list) else str(value))
+
+
+def change_lines(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """What a resume changed, a line a setting: ``training.epochs: 2 → 3``."""
+    return [f"{path}: {former} → {value}" for path, (former, value) in changes.items()]
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Tracking:
         self.settings, self.reporter = settings, reporter
         self._kinds = [TRACKERS[name] for name in settings.tracking.report_to] if is_main else []
         self._channels: list[Channel] = []
-        self._known: dict[str, int] = {}  # tracker → newest step that it has already, as it would be logged again
+        self._newest_steps: dict[str, int] = {}  # tracker → newest step that it has already, as it would be logged again
 
     def check(self) -> None:
         """Raise ``SettingsError`` where a tracker cannot be used: no package, no key, no server."""
@@ -88,7 +88,7 @@ class Tracking:
     def log(self, row: Mapping[str, Any]) -> None:
         """Send a row of the log to each tracker. Never waits, never raises."""
         for channel in self._channels:
-            if row["step"] > self._known.get(channel.tracker.name, 0):
+            if row["step"] > self._newest_steps.get(channel.tracker.name, 0):
                 channel.put_row(numbers(row), row["step"])
 
     def log_text(self, name: str, text: str, step: int) -> None:
@@ -105,19 +105,21 @@ class Tracking:
     # Opening and closing
 
     def _open(self, run: RunDirectory) -> None:
-        resume = _last_resume(run)
-        known = _identities(run)
+        resumes = run.metadata().resumes  # the last of them is what this process has just put on record
+        resume = resumes[-1] if resumes else None
+        identities = _identities(run)
         for kind in self._kinds:
-            identity = known.get(kind.name, "")
+            identity = identities.get(kind.name, "")
             channel = Channel(kind(self._subject(run, identity, resume)), self.reporter.warn)
             with _generators_kept():
                 self._start(channel)
             self._channels.append(channel)
             if identity and channel.tracker.identity != identity:
                 self.reporter.warn(f"{kind.name} no longer has the run that this one was tracked in: it goes on in a new one.")
-        found = {c.tracker.name: {"id": c.tracker.identity} for c in self._channels if c.tracker.identity}
-        if found and found != {name: {"id": identity} for name, identity in known.items()}:
-            run.update_metadata({"trackers": {**{name: {"id": identity} for name, identity in known.items()}, **found}})
+        recorded = {name: {"id": identity} for name, identity in identities.items()}
+        current = {c.tracker.name: {"id": c.tracker.identity} for c in self._channels if c.tracker.identity}
+        if current and current != recorded:
+            run.update_metadata({"trackers": {**recorded, **current}})
         for channel in self._channels:
             self._introduce(channel, run, resume)
 
@@ -144,7 +146,7 @@ class Tracking:
         channel.put(tracker.store_init_configuration, flat(settings_to_dict(self.settings)))
         if resume is None:
             return
-        changes = {path: (before, now) for path, (before, now) in resume.changes.items()}
+        changes = {path: (former, value) for path, (former, value) in resume.changes.items()}
         if changes:
             channel.put(tracker.note_changes, changes, resume.step)
         other_rows = resume.environment_changes or [path for path in changes if not path.startswith(_WITHOUT_EFFECT)]
@@ -163,7 +165,7 @@ class Tracking:
             if row["step"] > last:
                 channel.put_row(numbers(row), row["step"])
         if exact:
-            self._known[channel.tracker.name] = last
+            self._newest_steps[channel.tracker.name] = last
 
     def _close(self, status: str, timeout_s: float) -> None:
         for channel in self._channels:
@@ -172,12 +174,6 @@ class Tracking:
                     f"{channel.tracker.name} did not take {lost} entries of the log; {layout.METRICS} has every row."
                 )
         self._channels = []
-
-
-def _last_resume(run: RunDirectory) -> RecordedResume | None:
-    """What this process has just put on record of its resume; None in a new run."""
-    resumes = run.metadata().resumes
-    return resumes[-1] if resumes else None
 
 
 def _identities(run: RunDirectory) -> dict[str, str]:
@@ -190,10 +186,10 @@ def _identities(run: RunDirectory) -> dict[str, str]:
 @contextlib.contextmanager
 def _generators_kept() -> Iterator[None]:
     """Put Python's, NumPy's and torch's random state back afterwards: a library may draw or seed while it starts."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

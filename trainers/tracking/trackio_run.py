@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker
+from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker, change_lines
 
 
 class TrackioRun(RunTracker):
@@ -26,9 +26,9 @@ class TrackioRun(RunTracker):
         import trackio
 
         self._name = self.subject.identity or f"{self.subject.label}-{self.subject.name}"
-        again = "allow" if self.subject.identity else "never"
+        resume = "allow" if self.subject.identity else "never"
         with _silence():
-            self._run: Any = trackio.init(self.subject.project, name=self._name, resume=again, embed=False, auto_log_cpu=False)
+            self._run: Any = trackio.init(self.subject.project, name=self._name, resume=resume, embed=False, auto_log_cpu=False)
 
     @property
     def tracker(self) -> Any:
@@ -46,8 +46,7 @@ class TrackioRun(RunTracker):
 
     def note_changes(self, changes: Mapping[str, tuple[Any, Any]], step: int) -> None:
         """In the config, under ``changed``."""
-        text = "; ".join(f"{path}: {before} → {now}" for path, (before, now) in changes.items())
-        self._run.config.update({f"changed.step_{step}": text})
+        self._run.config.update({f"changed.step_{step}": "; ".join(change_lines(changes))})
 
     def log(self, values: Mapping[str, float], step: int | None = None, **_: Any) -> None:
         """Each value at ``step``."""

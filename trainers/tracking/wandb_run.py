@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pitstop.configs.errors import SettingsError
-from pitstop.trainers.tracking.tracker import COMPLETED, FAILED, RunTracker, reach
+from pitstop.trainers.tracking.tracker import COMPLETED, FAILED, RunTracker, change_lines, reach, set_defaults
 
 _EXIT_CODES = {COMPLETED: 0, FAILED: 1}
 _INTERRUPTED = 130
@@ -32,7 +32,7 @@ class WandbRun(RunTracker):
     @classmethod
     def check(cls) -> None:
         """Package, key and server; offline only the package."""
-        _prepare()
+        set_defaults(_ENVIRONMENT)
         super().check()
         if os.environ.get("WANDB_MODE", "online") in _NO_SERVER:
             return
@@ -46,7 +46,7 @@ class WandbRun(RunTracker):
 
     def start(self) -> None:
         """Begin the run, or go on with it."""
-        _prepare()
+        set_defaults(_ENVIRONMENT)
         import wandb
 
         subject = self.subject
@@ -92,8 +92,7 @@ class WandbRun(RunTracker):
 
     def note_changes(self, changes: Mapping[str, tuple[Any, Any]], step: int) -> None:
         """In the config, under ``changed``."""
-        text = "; ".join(f"{path}: {before} → {now}" for path, (before, now) in changes.items())
-        self._run.config.update({f"changed.step_{step}": text}, allow_val_change=True)
+        self._run.config.update({f"changed.step_{step}": "; ".join(change_lines(changes))}, allow_val_change=True)
 
     def log(self, values: Mapping[str, float], step: int | None = None, **_: Any) -> None:
         """Each value over ``step``."""
@@ -122,12 +121,6 @@ class WandbRun(RunTracker):
         for child in psutil.Process().children():
             if child.name().startswith("wandb-core"):
                 child.kill()
-
-
-def _prepare() -> None:
-    """What the library reads from the environment at import; what the user set stands."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
 
 
 def _has_key(server: str) -> bool:

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.images.files import Readable, TooLong, cannot_read, read_all
-
-_GZIP = b"\x1f\x8b"
+from pitstop.trainers.data.images.files import GZIP, Readable, TooLong, cannot_read, read_all
 
 
 @dataclass
@@ -24,8 +22,8 @@ class Contents:
     directories: set[str] = field(default_factory=set)
 
 
-def read_archive(path: Path, wanted: Container[str], directories: Container[str], *, limit: int) -> Contents:
-    """The files of ``wanted`` (names such as ``directory/file``) in a tar archive, packed by gzip or not, and which of ``directories`` it has.
+def read_archive(path: Path, names: Container[str], directories: Container[str], *, limit: int) -> Contents:
+    """The files of ``names`` (such as ``directory/file``) in a tar archive, packed by gzip or not, and which of ``directories`` it has.
 
     Reads one pass and at most ``limit`` unpacked bytes, headers included.
 
@@ -35,7 +33,7 @@ def read_archive(path: Path, wanted: Container[str], directories: Container[str]
     contents = Contents()
     try:
         with path.open("rb") as raw:
-            packed = raw.read(len(_GZIP)) == _GZIP
+            packed = raw.read(len(GZIP)) == GZIP
             raw.seek(0)
             stream = _Limited(gzip.GzipFile(fileobj=raw) if packed else raw, limit)
             with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
@@ -44,7 +42,7 @@ def read_archive(path: Path, wanted: Container[str], directories: Container[str]
                     name = member.name.removeprefix("./")
                     if (directory := name.partition("/")[0]) in directories:
                         contents.directories.add(directory)
-                    if name in wanted:
+                    if name in names:
                         contents.files[name] = _content(path, archive, member, seen=name in contents.files)
             stream.finish()
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError) as error:  # the last two: forged headers
@@ -55,9 +53,9 @@ def read_archive(path: Path, wanted: Container[str], directories: Container[str]
 def _content(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, *, seen: bool) -> bytearray:
     inner = archive.extractfile(member) if member.isreg() and not member.issparse() else None
     if seen or inner is None:
-        what = "there twice" if seen else "not a plain file"
+        problem = "there twice" if seen else "not a plain file"
         raise DataError(
-            f"{path}: in this archive {member.name} is {what}.", hint="Fetch the archive again from where it is published."
+            f"{path}: in this archive {member.name} is {problem}.", hint="Fetch the archive again from where it is published."
         )
     return read_all(inner, member.size)
 

@@ -6,7 +6,7 @@ of red, green and blue, row by row. The version for Python holds pickles, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,9 @@ LAYOUTS = (CIFAR10, CIFAR100)
 
 def layout_of(directory: Path) -> Layout | None:
     """The layout of an unpacked archive, told by its name or by its list of classes; None where it is neither."""
-    return next((each for each in LAYOUTS if directory.name == each.directory or (directory / each.names).is_file()), None)
+    return next(
+        (layout for layout in LAYOUTS if directory.name == layout.directory or (directory / layout.names).is_file()), None
+    )
 
 
 def read_cifar_directory(directory: Path, layout: Layout, *, split: str) -> ImageSet:
@@ -83,11 +85,11 @@ def read_cifar_archive(path: Path, *, split: str) -> ImageSet:
 
     Raises ``DataError`` for the version for Python, any other archive, and one that lacks a file or is damaged.
     """
-    wanted = {f"{each.directory}/{name}" for each in LAYOUTS for name in (each.names, *each.files(split))}
-    found = read_archive(path, wanted, PYTHON_DIRECTORIES | {each.directory for each in LAYOUTS}, limit=_LONGEST_ARCHIVE)
-    if found.directories & PYTHON_DIRECTORIES:
+    names = {f"{layout.directory}/{name}" for layout in LAYOUTS for name in (layout.names, *layout.files(split))}
+    archive = read_archive(path, names, PYTHON_DIRECTORIES | {layout.directory for layout in LAYOUTS}, limit=_LONGEST_ARCHIVE)
+    if archive.directories & PYTHON_DIRECTORIES:
         raise python_version(path)
-    layouts = [each for each in LAYOUTS if each.directory in found.directories]
+    layouts = [layout for layout in LAYOUTS if layout.directory in archive.directories]
     if len(layouts) != 1:
         raise DataError(
             f"{path}: not an archive of CIFAR-10 or of CIFAR-100: neither {CIFAR10.directory}/ nor {CIFAR100.directory}/ is in it."
@@ -96,7 +98,7 @@ def read_cifar_archive(path: Path, *, split: str) -> ImageSet:
             hint="Wanted: cifar-10-binary.tar.gz or cifar-100-binary.tar.gz as published. Other images: a folder of class-named folders.",
         )
     prefix = f"{layouts[0].directory}/"
-    contents = {name.removeprefix(prefix): content for name, content in found.files.items() if name.startswith(prefix)}
+    contents = {name.removeprefix(prefix): content for name, content in archive.files.items() if name.startswith(prefix)}
     return _assemble(str(path), layouts[0], layouts[0].files(split), contents)
 
 
@@ -108,36 +110,32 @@ def python_version(path: Path) -> DataError:
     )
 
 
-def _assemble(where: str, layout: Layout, files: tuple[str, ...], contents: Mapping[str, bytearray]) -> ImageSet:
+def _assemble(source: str, layout: Layout, files: tuple[str, ...], contents: Mapping[str, bytearray]) -> ImageSet:
     missing = [name for name in (layout.names, *files) if name not in contents]
     if missing:
         raise DataError(
-            f"{where}: {', '.join(missing)} of {layout.title} {'is' if len(missing) == 1 else 'are'} missing.", hint=_AGAIN
+            f"{source}: {', '.join(missing)} of {layout.title} {'is' if len(missing) == 1 else 'are'} missing.", hint=_AGAIN
         )
-    names = _class_names(f"{where}: {layout.names}", contents[layout.names])
-    parts = [_records(f"{where}: {name}", layout, contents[name], len(names)) for name in files]
+    names = _class_names(f"{source}: {layout.names}", contents[layout.names])
+    parts = [_records(f"{source}: {name}", layout, contents[name], len(names)) for name in files]
     return ImageSet(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), names)
 
 
-def _class_names(where: str, content: bytearray) -> tuple[str, ...]:
+def _class_names(source: str, content: bytearray) -> tuple[str, ...]:
     try:
-        names = tuple(_lines(content.decode()))
+        names = tuple(line.strip() for line in content.decode().splitlines() if line.strip())
     except UnicodeDecodeError:
-        raise DataError(f"{where}: not text.", hint=_AGAIN) from None
+        raise DataError(f"{source}: not text.", hint=_AGAIN) from None
     if not names or len(set(names)) != len(names):
-        raise DataError(f"{where}: {'a class stands there twice' if names else 'no class stands there'}.", hint=_AGAIN)
+        raise DataError(f"{source}: {'a class stands there twice' if names else 'no class stands there'}.", hint=_AGAIN)
     return names
 
 
-def _lines(text: str) -> Iterator[str]:
-    return (line.strip() for line in text.splitlines() if line.strip())
-
-
-def _records(where: str, layout: Layout, content: bytearray, classes: int) -> tuple[Images, Labels]:
+def _records(source: str, layout: Layout, content: bytearray, classes: int) -> tuple[Images, Labels]:
     length = layout.label_bytes + _PIXELS
     if not content or len(content) % length:
         raise DataError(
-            f"{where}: {len(content):,} bytes are no whole number of records of {length:,} bytes; the file is not whole.",
+            f"{source}: {len(content):,} bytes are no whole number of records of {length:,} bytes; the file is not whole.",
             hint=_AGAIN,
         )
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, length)
@@ -145,7 +143,7 @@ def _records(where: str, layout: Layout, content: bytearray, classes: int) -> tu
     wrong = np.flatnonzero(labels >= classes)
     if len(wrong):
         raise DataError(
-            f"{where}: record {wrong[0] + 1:,} has the label {labels[wrong[0]]}, and there are {classes} classes, from 0.",
+            f"{source}: record {wrong[0] + 1:,} has the label {labels[wrong[0]]}, and there are {classes} classes, from 0.",
             hint=_AGAIN,
         )
     return records[:, layout.label_bytes :].reshape(-1, *_SHAPE), labels

@@ -27,15 +27,15 @@ def choose_classes(images: ImageSet, classes: Sequence[str | int]) -> ImageSet:
     Raises:
         DataError: no class is given, there is no such class, a class is given twice, or has no image.
     """
-    given = class_ids(classes, images.class_names)
+    ids = class_ids(classes, images.class_names)
     counts = images.counts()
-    for found in given:
-        if not counts[found]:
+    for class_id in ids:
+        if not counts[class_id]:
             raise DataError(
-                f"The class {images.class_names[found]} has no image here.",
+                f"The class {images.class_names[class_id]} has no image here.",
                 hint=_listing(images.class_names, [index for index in range(len(counts)) if counts[index]]),
             )
-    chosen = tuple(sorted(given))
+    chosen = tuple(sorted(ids))
     return replace(images.part(np.isin(images.labels, chosen)), chosen=chosen)
 
 
@@ -46,27 +46,30 @@ def class_ids(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
     """
     if not classes:
         raise DataError("No class is chosen.", hint=_listing(names))
-    given: dict[int, str | int] = {}
-    for each in classes:
-        found = _id_of(each, names)
-        if found in given:
+    by_id: dict[int, str | int] = {}
+    for reference in classes:
+        class_id = _id_of(reference, names)
+        if class_id in by_id:
             raise DataError(
-                f"The class {names[found]} is given twice: as {given[found]} and as {each}.", hint="Name every class once."
+                f"The class {names[class_id]} is given twice: as {by_id[class_id]} and as {reference}.",
+                hint="Name every class once.",
             )
-        given[found] = each
-    return list(given)
+        by_id[class_id] = reference
+    return list(by_id)
 
 
-def _id_of(given: str | int, names: Sequence[str]) -> int:
-    text = str(given).strip()
+def _id_of(reference: str | int, names: Sequence[str]) -> int:
+    text = str(reference).strip()
     if text in names:
         return names.index(text)
     alike = [index for index, name in enumerate(names) if _folded(name) == _folded(text)]
     if len(alike) == 1:
         return alike[0]
     if alike:
-        same = ", ".join(f"{names[index]} ({index})" for index in alike)
-        raise DataError(f"The class {text} may be any of several: {same}.", hint="Write the name as it stands here, or the id.")
+        candidates = ", ".join(f"{names[index]} ({index})" for index in alike)
+        raise DataError(
+            f"The class {text} may be any of several: {candidates}.", hint="Write the name as it stands here, or the id."
+        )
     if re.fullmatch(r"[0-9]{1,9}", text) and int(text) < len(names):
         return int(text)
     raise DataError(f"There is no class {text}.", hint=_nearest(text, names) + _listing(names))
@@ -81,12 +84,12 @@ def _nearest(text: str, names: Sequence[str]) -> str:
     if members and set(members) <= set(names):
         return f"{text} is a superclass of CIFAR-100; name its classes: {', '.join(members)}. "
     folded = {_folded(name): name for name in names}
-    close = [folded[each] for each in difflib.get_close_matches(_folded(text), folded, n=3)]
+    close = [folded[match] for match in difflib.get_close_matches(_folded(text), folded, n=3)]
     return f"Did you mean {' or '.join(close)}? " if close else ""
 
 
 def _listing(names: Sequence[str], ids: Sequence[int] | None = None) -> str:
     ids = range(len(names)) if ids is None else ids
-    shown = ", ".join(f"{index} {names[index]}" for index in ids[:_LISTED])
-    more = f" and {len(ids) - _LISTED:,} more" if len(ids) > _LISTED else ""
-    return f"The classes: {shown}{more}."
+    listed = ", ".join(f"{index} {names[index]}" for index in ids[:_LISTED])
+    remainder = f" and {len(ids) - _LISTED:,} more" if len(ids) > _LISTED else ""
+    return f"The classes: {listed}{remainder}."

@@ -67,7 +67,7 @@ def hold_out(data: ImageData, fraction: float, *, seed: int) -> tuple[ImageData,
 
     Raises ``DataError`` where a class has a single image.
     """
-    held = np.zeros(len(data), dtype=bool)
+    is_held_out = np.zeros(len(data), dtype=bool)
     counts = data.images.counts()
     for number in np.flatnonzero(counts).tolist():
         members = np.flatnonzero(data.images.labels == number)
@@ -76,5 +76,5 @@ def hold_out(data: ImageData, fraction: float, *, seed: int) -> tuple[ImageData,
                 f"EVAL_FRACTION: the class {data.images.class_names[number]} has a single image.",
                 hint="Give evaluation images with --eval-dataset, or leave the class out.",
             )
-        held[members[held_out(len(members), fraction, seed=seed)]] = True
-    return ImageData(data.images.part(~held)), ImageData(data.images.part(held))
+        is_held_out[members[held_out(len(members), fraction, seed=seed)]] = True
+    return ImageData(data.images.part(~is_held_out)), ImageData(data.images.part(is_held_out))

@@ -64,11 +64,11 @@ def download(published: Published, target: Path, *, title: str, tell: Callable[[
 
 def _pieces(published: Published) -> Iterator[bytes]:
     """The body of the answer, and at most one piece more than is wanted of it."""
-    left = published.size
+    remaining = published.size
     try:
         with urllib.request.urlopen(published.url, timeout=_TIMEOUT_S) as answer:
-            while left >= 0 and (piece := answer.read(_CHUNK)):
-                left -= len(piece)
+            while remaining >= 0 and (piece := answer.read(_CHUNK)):
+                remaining -= len(piece)
                 yield piece
     except (OSError, http.client.HTTPException, ValueError) as error:  # a URLError is an OSError; ValueError: a forged redirect
         raise _Failed(first_line(error)) from error

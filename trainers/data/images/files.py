@@ -11,7 +11,8 @@ from typing import Protocol
 from pitstop.configs.errors import DataError
 
 _CHUNK = 1 << 20
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
+"""What a file packed by gzip begins with."""
 
 
 class TooLong(OSError):
@@ -39,7 +40,7 @@ def read_file(path: Path, limit: int, *, unpack: bool = False) -> bytearray:
     """The content of a file of at most ``limit`` bytes; with ``unpack`` that of a gzip file without the packing. Raises ``DataError``."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            packed = unpack and file.read(len(_GZIP)) == _GZIP
+            packed = unpack and file.read(len(GZIP)) == GZIP
             file.seek(0)
             if not packed:
                 return read_all(file, limit)

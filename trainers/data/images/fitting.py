@@ -29,7 +29,7 @@ def fit(images: Images, size: int, channels: int) -> Images:
 def _padded(images: Images, size: int) -> Images:
     height, width = images.shape[2:]
     missing = [size - height, size - width]
-    if not all(0 <= each <= MOST_PADDING for each in missing):
+    if not all(0 <= margin <= MOST_PADDING for margin in missing):
         larger = max(height, width)
         fitting = -(-larger // 4) * 4  # the model halves an image twice
         raise DataError(
@@ -39,19 +39,19 @@ def _padded(images: Images, size: int) -> Images:
         )
     if not any(missing):
         return images
-    return np.pad(images, ((0, 0), (0, 0), *((each // 2, each - each // 2) for each in missing)))
+    return np.pad(images, ((0, 0), (0, 0), *((margin // 2, margin - margin // 2) for margin in missing)))
 
 
 def _with_channels(images: Images, channels: int) -> Images:
-    found = images.shape[1]
-    if found == channels:
+    present = images.shape[1]
+    if present == channels:
         return images
-    if (found, channels) == (1, 3):
+    if (present, channels) == (1, 3):
         return np.repeat(images, 3, axis=1)
-    if (found, channels) == (3, 1):
+    if (present, channels) == (3, 1):
         return _luma(images)
     raise DataError(
-        f"The images have {found} channels, and the model takes {channels}.",
+        f"The images have {present} channels, and the model takes {channels}.",
         hint="Channels are converted between 1 (grey) and 3 (red, green, blue); choose a model config for one of these.",
     )
 

@@ -74,16 +74,16 @@ def _split_folder(directory: Path, split: str) -> tuple[Path, tuple[str, ...]]:
             )
         return directory, _checked(directory, tops)
     names = _checked(directory / "train", _folders(directory / "train"))
-    found = next((name for name in _SPLITS[split] if name in tops), None)
-    if found is None:
+    split_name = next((name for name in _SPLITS[split] if name in tops), None)
+    if split_name is None:
         raise NoData(f"{directory}: no {split} split: of {' or '.join(_SPLITS[split])} there is no folder.", hint=_FORM)
-    foreign = [name for name in _folders(directory / found) if name not in names]
+    foreign = [name for name in _folders(directory / split_name) if name not in names]
     if foreign:
         raise DataError(
-            f"{directory / found / foreign[0]}: train has no class of this name.",
+            f"{directory / split_name / foreign[0]}: train has no class of this name.",
             hint=f"The classes of train: {', '.join(names)}.",
         )
-    return directory / found, names
+    return directory / split_name, names
 
 
 def _checked(directory: Path, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ def _checked(directory: Path, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _folders(directory: Path) -> tuple[str, ...]:
     try:
-        return tuple(sorted(each.name for each in directory.iterdir() if each.is_dir() and not each.name.startswith(".")))
+        return tuple(sorted(path.name for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")))
     except OSError as error:
         raise DataError(f"{directory}: cannot be read: {error.strerror or error}.", hint="Check its permissions.") from error
 

@@ -70,9 +70,9 @@ def _drawn(images: Images, columns: int, labels: Sequence[str] | None) -> Image.
     grid = Image.new("RGB", (columns * across - GAP, rows * down - GAP), _BACKGROUND)
     draw = ImageDraw.Draw(grid)
     for index, pixels in enumerate(images):
-        left, top = index % columns * across, index // columns * down
+        x, y = index % columns * across, index // columns * down
         colours = np.ascontiguousarray(np.broadcast_to(pixels, (3, height, width)).transpose(1, 2, 0))
-        grid.paste(Image.fromarray(colours), (left + (cell_width - width) // 2, top))
+        grid.paste(Image.fromarray(colours), (x + (cell_width - width) // 2, y))
         if labels is not None:
-            draw.text((left, top + height), labels[index], fill=_INK, font=font)
+            draw.text((x, y + height), labels[index], fill=_INK, font=font)
     return grid

@@ -105,7 +105,7 @@ def _class_names(directory: Path, labels_file: Path, labels: Labels) -> tuple[st
             )
         return FASHION
     for half in ("train", "t10k"):  # the names are the same for either half
-        other = _find(directory, half, "labels")
-        if other is not None and other != labels_file:
-            highest = max(highest, int(_labels(other).max(initial=0)))
+        half_file = _find(directory, half, "labels")
+        if half_file is not None and half_file != labels_file:
+            highest = max(highest, int(_labels(half_file).max(initial=0)))
     return tuple(str(number) for number in range(highest + 1))

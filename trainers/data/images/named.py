@@ -52,7 +52,7 @@ CIFAR100 = NamedSet(
 FASHION_MNIST = NamedSet("FashionMNIST", ("fashion-mnist", "FashionMNIST/raw", "FashionMNIST", "fashion_mnist"))
 
 NAMED_SETS = (CIFAR10, CIFAR100, FASHION_MNIST)
-_BY_NAME = {each.name.lower(): each for each in NAMED_SETS} | {"cifar": CIFAR10}
+_BY_NAME = {named.name.lower(): named for named in NAMED_SETS} | {"cifar": CIFAR10}
 
 
 def named_set(text: str) -> NamedSet | None:
@@ -67,9 +67,9 @@ def locate(named: NamedSet, data_root: Path | None, *, tell: Callable[[str], Non
     """
     cache = cache_directory() / "datasets"
     for root in (data_root, cache, DEBIAN_DATASETS):
-        found = named.under(root.expanduser()) if root is not None else None
-        if found is not None:
-            return found
+        path = named.under(root.expanduser()) if root is not None else None
+        if path is not None:
+            return path
     if named.published is None:
         raise DataError(
             f"{named.name} is not on this machine.",

@@ -38,8 +38,8 @@ def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
         with Image.open(path, formats=_FORMATS) as opened:
             image = _as_rgb(ImageOps.exif_transpose(opened))
         side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.crop((left, top, left + side, top + side))  # resize(box=…) would let what lies outside shine in
+        x, y = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((x, y, x + side, y + side))  # resize(box=…) would let what lies outside shine in
         return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
 
 

@@ -18,13 +18,9 @@ from pitstop.trainers.data.records import NoData
 SPLITS = ("train", "validation", "test")
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _KNOWN = (
-    f"Known: {', '.join(each.name for each in NAMED_SETS)}; a binary archive of CIFAR or its directory; a directory of IDX files; "
+    f"Known: {', '.join(named.name for named in NAMED_SETS)}; a binary archive of CIFAR or its directory; a directory of IDX files; "
     "a folder of class-named folders of images."
 )
-
-
-def _silent(message: str) -> None:
-    """Tell nobody."""
 
 
 def read_images(
@@ -35,7 +31,7 @@ def read_images(
     channels: int,
     data_root: Path | None = None,
     skip_bad_rows: bool = False,
-    tell: Callable[[str], None] = _silent,
+    tell: Callable[[str], None] = lambda message: None,
 ) -> ImageSet:
     """The images of one ``--dataset`` value, uint8 (n, ``channels``, ``size``, ``size``).
 
@@ -95,9 +91,9 @@ def _read(path: Path, split: str, size: int, skip_bad: bool) -> ImageSet:
 
 
 def _read_directory(directory: Path, split: str, size: int, skip_bad: bool) -> ImageSet:
-    inside = _cifar_inside(directory)
-    if inside is not None:
-        return _read(inside, split, size, skip_bad)
+    cifar_path = _cifar_inside(directory)
+    if cifar_path is not None:
+        return _read(cifar_path, split, size, skip_bad)
     layout = cifar.layout_of(directory)
     if layout is not None:
         return cifar.read_cifar_directory(directory, layout, split=split)
@@ -111,12 +107,12 @@ def _read_directory(directory: Path, split: str, size: int, skip_bad: bool) -> I
 
 def _cifar_inside(directory: Path) -> Path | None:
     """The one data set of CIFAR that lies in a directory, unpacked or as an archive; None where there is none."""
-    found = {
-        each.title: directory / name
-        for each in cifar.LAYOUTS
-        for name in (each.archive, each.directory)
+    paths = {
+        layout.title: directory / name
+        for layout in cifar.LAYOUTS
+        for name in (layout.archive, layout.directory)
         if (directory / name).exists()
     }
-    if len(found) > 1:
-        raise DataError(f"{directory}: {' and '.join(found)} are both in it.", hint=f"Name one, such as {min(found.values())}.")
-    return next(iter(found.values()), None)
+    if len(paths) > 1:
+        raise DataError(f"{directory}: {' and '.join(paths)} are both in it.", hint=f"Name one, such as {min(paths.values())}.")
+    return next(iter(paths.values()), None)
