@@ -14,7 +14,7 @@ from typing import Any
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
-from pitstop.configs.leaves import ENABLED, Leaf, by_path, children, groups, leaves, nearest_path
+from pitstop.configs.leaves import ENABLED, by_path, children, groups, leaves, nearest_path
 from pitstop.configs.rules import IMAGE_TASK, Draft, check_complete, resolve
 from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import mask
@@ -23,24 +23,11 @@ from pitstop.configs.sources import (
     Layer,
     RawValue,
     Source,
-    apply_foreign,
     default_env_file,
     read_env_file,
     read_environment,
 )
-from pitstop.configs.values import InvalidValue, describe, parse
-
-__all__ = [
-    "Leaf",
-    "Loaded",
-    "Source",
-    "apply_foreign",
-    "describe",
-    "leaves",
-    "load_recorded",
-    "load_settings",
-    "settings_to_dict",
-]
+from pitstop.configs.values import InvalidValue, parse
 
 DEMO = "demo"
 _DEMO_NOTE = (

@@ -39,7 +39,7 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     Raises ``RunError`` and ``CheckpointError``.
     """
     from pitstop.checkpointing.runs.find import locate
-    from pitstop.configs.load import apply_foreign
+    from pitstop.configs.sources import apply_foreign
     from pitstop.trainers.machine import launch
 
     file = Path(env_file) if env_file else None

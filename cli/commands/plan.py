@@ -10,7 +10,8 @@ import typer
 from pitstop.cli.arguments.base_dir import find_base_run
 from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.reports.plan import show_plan
-from pitstop.configs.load import apply_foreign, load_settings
+from pitstop.configs.load import load_settings
+from pitstop.configs.sources import apply_foreign
 
 
 @with_settings

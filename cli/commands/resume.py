@@ -16,7 +16,8 @@ from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.arguments.processes import start_or_join
 from pitstop.cli.commands.pull import pull_run
 from pitstop.configs.errors import RunError, SettingsError
-from pitstop.configs.load import apply_foreign, load_recorded
+from pitstop.configs.load import load_recorded
+from pitstop.configs.sources import apply_foreign
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display

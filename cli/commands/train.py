@@ -12,7 +12,8 @@ from pitstop.cli.arguments.base_dir import find_base_run
 from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.arguments.processes import start_or_join
 from pitstop.configs.errors import RunError, SettingsError
-from pitstop.configs.load import Loaded, apply_foreign, load_settings
+from pitstop.configs.load import Loaded, load_settings
+from pitstop.configs.sources import apply_foreign
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display

@@ -23,8 +23,8 @@ from pitstop.checkpointing.store import vetting
 from pitstop.checkpointing.store.portable_paths import portable_value
 from pitstop.checkpointing.store.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, DataError, ModelError, PitstopError, RunError, SettingsError
-from pitstop.configs.leaves import by_path
-from pitstop.configs.load import Loaded, leaves, load_recorded, settings_to_dict
+from pitstop.configs.leaves import by_path, leaves
+from pitstop.configs.load import Loaded, load_recorded, settings_to_dict
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.records import NoData

@@ -10,7 +10,8 @@ import pytest
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import leaves
-from pitstop.configs.load import Source, load_recorded, load_settings, settings_to_dict
+from pitstop.configs.load import load_recorded, load_settings, settings_to_dict
+from pitstop.configs.sources import Source
 
 
 def write(name: str, text: str) -> Path:

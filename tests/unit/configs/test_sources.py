@@ -9,8 +9,8 @@ import pytest
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import leaves
-from pitstop.configs.load import apply_foreign, load_settings
-from pitstop.configs.sources import is_foreign
+from pitstop.configs.load import load_settings
+from pitstop.configs.sources import apply_foreign, is_foreign
 
 TOKEN = "hf_" + "AbCd1234" * 4
 
