@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks import machine
 from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.store.store import CheckpointFacts
 from pitstop.configs.leaves import leaves
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.schema import DataSettings, ModelSettings, Settings
@@ -52,18 +53,20 @@ def make_runs(base_dir: Path, count: int) -> None:
     for index in range(count):
         now = start + timedelta(minutes=7 * index)
         name = run_name(settings, now).text
-        run = create_run(base_dir, name=name, config=config, metadata={}, now=now, storage=UnsyncedStorage())
+        run = create_run(base_dir, name=name, config=config, metadata={}, started_at=now, storage=UnsyncedStorage())
         for epoch in range(1, CHECKPOINTS + 1):
             run.store.write(
                 f"epoch_{epoch:03d}",
                 {"adapter_model.safetensors": bytes(4096)},
-                step=100 * epoch,
-                epoch=float(epoch),
-                metrics={"val_loss": 2.0 / epoch + index / count},
-                world_size=1,
-                fingerprints={},
-                versions={},
-                now=now + timedelta(minutes=epoch),
+                CheckpointFacts(
+                    step=100 * epoch,
+                    epoch=float(epoch),
+                    metrics={"val_loss": 2.0 / epoch + index / count},
+                    world_size=1,
+                    fingerprints={},
+                    versions={},
+                    saved_at=now + timedelta(minutes=epoch),
+                ),
             )
         progress = {"step": 100 * CHECKPOINTS, "total_steps": 500, "epoch": CHECKPOINTS, "total_epochs": 5}
         run.sync_checkpoints({"status": STATUSES[index % len(STATUSES)], "progress": progress})

@@ -25,11 +25,11 @@ from pitstop.checkpointing.runs import retention, run_summary
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.run_directory import MetadataChanges, RunDirectory
-from pitstop.checkpointing.runs.runs_list import list_all_runs, split_base, unfinished_run
+from pitstop.checkpointing.runs.runs_list import list_all_runs, unfinished_run
 from pitstop.checkpointing.state import training_state, versions, weights
 from pitstop.checkpointing.state.training_state import Optimizers, Parts, Saved, Schedulers
 from pitstop.checkpointing.store.portable_paths import portable_settings
-from pitstop.checkpointing.store.store import CheckpointInfo
+from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointInfo
 from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 __all__ = ["CheckpointManager", "list_all_runs", "unfinished_run"]
@@ -72,7 +72,7 @@ class CheckpointManager:
         lora_config: Mapping[str, Any] | None = None,
     ) -> None:
         manager_values.check_arguments(experiment_name, run_number, monitor, mode)
-        base, group = split_base(base_dir)
+        base, group = layout.split_base(base_dir)
         self._stack = contextlib.ExitStack()
         self._release = weakref.finalize(self, self._stack.close)
         self._owned = False
@@ -85,7 +85,7 @@ class CheckpointManager:
             config = manager_values.config(base_dir, experiment_name, monitor, mode, training_config, lora_config)
             name = manager_values.name(experiment_name)
             metadata = {"method": "full" if group else None, "base_model": {"saved": False}}
-            self.run = create_run(base, name=name, config=config, metadata=metadata, number=run_number, group=group)
+            self.run = create_run(base / group, name=name, config=config, metadata=metadata, number=run_number)
         self._log = MetricsLog(self.run.metrics_path)
         self.set_monitor(monitor, mode)
 
@@ -240,13 +240,15 @@ class CheckpointManager:
             info = self.run.store.write(
                 name,
                 files,
-                step=step,
-                epoch=epoch,
-                metrics=metrics,
-                world_size=1,
-                fingerprints={"base": digest} if digest else {},
-                versions=versions.describe()["versions"],
-                now=datetime.now().astimezone(),
+                CheckpointFacts(
+                    step=step,
+                    epoch=epoch,
+                    metrics=metrics,
+                    world_size=1,
+                    fingerprints={"base": digest} if digest else {},
+                    versions=versions.describe()["versions"],
+                    saved_at=datetime.now().astimezone(),
+                ),
             )
         self.run.store.repair_pointers()
         return info

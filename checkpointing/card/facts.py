@@ -9,7 +9,7 @@ from typing import Any
 
 from pitstop.checkpointing.card.markdown import clean
 from pitstop.checkpointing.disk.dotted import at
-from pitstop.checkpointing.runs.inventory import Entry
+from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
 from pitstop.configs.datasets import without_weight
 from pitstop.configs.files import read_preset
 
@@ -26,7 +26,7 @@ class CardFacts:
 
     repo: str
     name: str
-    checkpoints: Mapping[str, Entry] = field(default_factory=dict)
+    checkpoints: Mapping[str, RemoteCheckpoint] = field(default_factory=dict)
     """By directory in the repository, as the inventory has them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Portable: nested, as ``settings_to_dict`` gives them."""

@@ -13,7 +13,7 @@ from pitstop.checkpointing.card.facts import CardFacts, makes_images, text_at
 from pitstop.checkpointing.card.markdown import escaped, quoted, table
 from pitstop.checkpointing.card.usage import loading, resuming
 from pitstop.checkpointing.disk.dotted import at
-from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, Entry
+from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, RemoteCheckpoint
 from pitstop.configs.leaves import leaves
 from pitstop.configs.secrets import mask
 from pitstop.configs.shown import human_size
@@ -162,14 +162,14 @@ def _checkpoints(facts: CardFacts) -> list[str]:
     return ["## Checkpoints", "", note, "", *table(titles, rows, right=range(1, len(titles) - 1))]
 
 
-def _metrics(facts: CardFacts, entries: Sequence[Entry]) -> list[str]:
+def _metrics(facts: CardFacts, entries: Sequence[RemoteCheckpoint]) -> list[str]:
     """The monitored metric, other losses, then the rest by name."""
     monitored = text_at(facts.settings, "training.checkpoint.monitor")
     names = {name for entry in entries for name in entry.metrics}
     return sorted(names, key=lambda name: (name != monitored, "loss" not in name, name))[:MOST_METRICS]
 
 
-def _checkpoint(entry: Entry, metrics: Sequence[str], *, is_best: bool) -> list[str]:
+def _checkpoint(entry: RemoteCheckpoint, metrics: Sequence[str], *, is_best: bool) -> list[str]:
     values = [entry.metrics.get(name) for name in metrics]
     numbers = ["" if value is None else f"{value:.4g}" for value in values]
     return [

@@ -143,8 +143,8 @@ def content_problems(
 
 def summary(problems: list[str]) -> str:
     """The first few of ``problems`` in one line, and how many more there are."""
-    more = f"; and {len(problems) - _NAMED_PROBLEMS} more" if len(problems) > _NAMED_PROBLEMS else ""
-    return "; ".join(problems[:_NAMED_PROBLEMS]) + more
+    rest = f"; and {len(problems) - _NAMED_PROBLEMS} more" if len(problems) > _NAMED_PROBLEMS else ""
+    return "; ".join(problems[:_NAMED_PROBLEMS]) + rest
 
 
 def is_real_directory(path: Path) -> bool:
@@ -165,12 +165,12 @@ def tree_files(path: Path) -> Iterator[os.stat_result]:
     waiting = [path]  # no recursion: a planted tree may be deeper than the stack
     while waiting:
         try:
-            here = waiting.pop()
-            status = here.lstat()
+            entry = waiting.pop()
+            status = entry.lstat()
             if stat.S_ISREG(status.st_mode):
                 yield status
             elif stat.S_ISDIR(status.st_mode):
-                waiting += here.iterdir()
+                waiting += entry.iterdir()
         except OSError:  # gone meanwhile, or a path too long to open
             continue
 
@@ -185,10 +185,10 @@ def _walk(directory: Path, files: Mapping[str, FileRecord]) -> Iterator[tuple[st
     expected = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
     waiting = ["."]
     while waiting:
-        below = waiting.pop()
-        with os.scandir(directory / below) as entries:
+        subdirectory = waiting.pop()
+        with os.scandir(directory / subdirectory) as entries:
             for entry in entries:
-                name = entry.name if below == "." else f"{below}/{entry.name}"
+                name = entry.name if subdirectory == "." else f"{subdirectory}/{entry.name}"
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode) and name in expected:
                     waiting.append(name)

@@ -101,12 +101,6 @@ def rng_file(rank: int) -> str:
     return f"rng_state_{rank}.json"
 
 
-def checkpoint_files(world_size: int) -> set[str]:
-    """Every file of a checkpoint that ``world_size`` processes saved, the manifest aside."""
-    shared = {ADAPTER_WEIGHTS, ADAPTER_CONFIG, OPTIMIZER, OPTIMIZER_META, TRAINER_STATE}
-    return shared | {rng_file(rank) for rank in range(world_size)}
-
-
 def normal_checkpoint(text: str) -> str:
     """What a user typed for a checkpoint, in the form of the store: ``epoch_3`` becomes ``epoch_003``."""
     match = _LOOSE_EPOCH.fullmatch(text)
@@ -116,6 +110,12 @@ def normal_checkpoint(text: str) -> str:
 def weights_directory(run: Path) -> Path:
     """Where the checkpoints of the run directory ``run`` lie: ``lora_weights``, or ``checkpoints`` in a base training."""
     return run / ("checkpoints" if run.parent.name == BASE_TRAINING else "lora_weights")
+
+
+def split_base(base_dir: Path | str) -> tuple[Path, str]:
+    """Base directory and group of runs: ``checkpoints/base_training`` is the group ``base_training`` of ``checkpoints``."""
+    path = Path(base_dir)
+    return (path.parent, BASE_TRAINING) if path.name == BASE_TRAINING else (path, "")
 
 
 @dataclass(frozen=True, slots=True)

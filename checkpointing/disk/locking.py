@@ -45,17 +45,19 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def exclusive(path: Path, what: str, owner: Mapping[str, Any] | None = None, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Hold the lock file ``path`` for ``what`` (named in errors), leaving word of who holds it.
+def exclusive(
+    path: Path, title: str, owner: Mapping[str, Any] | None = None, *, patience_s: float = PATIENCE_S
+) -> Iterator[None]:
+    """Hold the lock file ``path`` for ``title`` (named in errors), leaving word of who holds it.
 
     ``RunError`` when another process still holds it after ``patience_s`` seconds (its pid, host and since when are in the message), when the lock file
     cannot be made, or when it was deleted with all around it while this one waited.
     """
-    descriptor = _open(path, what)
+    descriptor = _open(path, title)
     _held.add(descriptor)
     try:
-        _take(descriptor, path, what, patience_s)
-        _check_still_there(descriptor, path, what)
+        _take(descriptor, path, title, patience_s)
+        _check_still_there(descriptor, path, title)
         _sign(descriptor, owner or {})
         yield
     finally:
@@ -64,7 +66,7 @@ def exclusive(path: Path, what: str, owner: Mapping[str, Any] | None = None, *, 
             os.close(descriptor)
 
 
-def share(path: Path, what: str) -> None:
+def share(path: Path, title: str) -> None:
     """Hold the lock file ``path`` together with any number of others, until ``release`` or the end of this process.
 
     Whoever wants it for himself is refused meanwhile. ``RunError`` as for ``exclusive``. Does nothing on Windows, whose
@@ -72,9 +74,9 @@ def share(path: Path, what: str) -> None:
     """
     if sys.platform == "win32" or path in _shared:
         return
-    descriptor = _open(path, what)
+    descriptor = _open(path, title)
     try:
-        _take(descriptor, path, what, PATIENCE_S, shared=True)
+        _take(descriptor, path, title, PATIENCE_S, shared=True)
     except BaseException:
         os.close(descriptor)
         raise
@@ -119,32 +121,32 @@ def owner_of(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _open(path: Path, what: str) -> int:
+def _open(path: Path, title: str) -> int:
     try:
         return open_regular_file(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise RunError(
-            f"{what} cannot be locked: {path}: {error.strerror or error}",
+            f"{title} cannot be locked: {path}: {error.strerror or error}",
             hint="check that the directory exists and that you may write to it",
         ) from error
 
 
-def _take(descriptor: int, path: Path, what: str, patience_s: float, *, shared: bool = False) -> None:
+def _take(descriptor: int, path: Path, title: str, patience_s: float, *, shared: bool = False) -> None:
     deadline = time.monotonic() + patience_s
     while not _try_lock(descriptor, shared=shared):
         if time.monotonic() > deadline:
-            raise in_use(path, what)
+            raise in_use(path, title)
         time.sleep(0.02)
 
 
-def _check_still_there(descriptor: int, path: Path, what: str) -> None:
+def _check_still_there(descriptor: int, path: Path, title: str) -> None:
     # Another run may have this place by now: the lock of the old one would then guard nothing.
     try:
-        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+        is_unchanged = os.path.samestat(os.fstat(descriptor), path.lstat())
     except OSError:
-        same = False
-    if not same:
-        raise RunError(f"{what} was deleted by another process just now", hint="`pitstop list-runs` shows what there is")
+        is_unchanged = False
+    if not is_unchanged:
+        raise RunError(f"{title} was deleted by another process just now", hint="`pitstop list-runs` shows what there is")
 
 
 def _try_lock(descriptor: int, *, shared: bool) -> bool:
@@ -174,8 +176,8 @@ def _sign(descriptor: int, owner: Mapping[str, Any]) -> None:
         os.write(descriptor, json.dumps({**word, **owner}).encode())
 
 
-def in_use(path: Path, what: str) -> RunError:
+def in_use(path: Path, title: str) -> RunError:
     """The error that names who holds the lock file ``path``."""
     owner = owner_of(path)
-    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
-    return RunError(f"{what} is in use by {who}", hint="wait for it to end, or stop it; it saves a checkpoint on SIGTERM")
+    holder = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
+    return RunError(f"{title} is in use by {holder}", hint="wait for it to end, or stop it; it saves a checkpoint on SIGTERM")

@@ -121,7 +121,7 @@ def _spell(body: Mapping[str, Any]) -> bytes:
     return (json.dumps(body, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
 
 
-def unsealed(raw: bytes, where: str, *, newest: int = FORMAT_VERSION) -> dict[str, Any]:
+def unsealed(raw: bytes, place: str, *, newest: int = FORMAT_VERSION) -> dict[str, Any]:
     """The content of what ``sealed`` wrote, its digest taken off.
 
     ``NewerFormatError`` when its format version is above ``newest``; ``ManifestError`` for anything that ``sealed`` would
@@ -133,49 +133,49 @@ def unsealed(raw: bytes, where: str, *, newest: int = FORMAT_VERSION) -> dict[st
         content = parse_json(raw)
         if not isinstance(content, dict):
             raise ValueError("a JSON object is expected")
-        _refuse_newer(content, where, newest)
+        _refuse_newer(content, place, newest)
         digest = content.pop("digest", None)
         spelt = _spell(content)
         spelt_whole = sealed(content)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{where}: not a manifest ({str(error)[:200]})") from None
+        raise ManifestError(f"{place}: not a manifest ({str(error)[:200]})") from None
     if digest != hashlib.sha256(spelt).hexdigest():
-        raise ManifestError(f"{where}: the manifest's digest does not fit its content")
+        raise ManifestError(f"{place}: the manifest's digest does not fit its content")
     if spelt_whole != raw:
-        raise ManifestError(f"{where}: the manifest was rewritten by something else")
+        raise ManifestError(f"{place}: the manifest was rewritten by something else")
     return content
 
 
-def _refuse_newer(content: dict[str, Any], where: str, newest: int) -> None:
+def _refuse_newer(content: dict[str, Any], place: str, newest: int) -> None:
     version = content.get("format_version")
     if type(version) is not int or not 1 <= version < 10**6:
-        raise ManifestError(f"{where}: the manifest has no format version")
+        raise ManifestError(f"{place}: the manifest has no format version")
     if version > newest:
         writer = content.get("pitstop_version")
         raise NewerFormatError(
-            f"{where}: written by pitstop {writer[:40] if isinstance(writer, str) else '(unknown version)'} "
+            f"{place}: written by pitstop {writer[:40] if isinstance(writer, str) else '(unknown version)'} "
             f"in format {version}; this is pitstop {own_version()}, which reads formats up to {newest}",
             hint="upgrade: pip install --upgrade pitstop",
         )
 
 
-def parse_manifest(raw: bytes, where: str) -> Manifest:
-    """Read a manifest strictly; ``where`` names it in errors.
+def parse_manifest(raw: bytes, place: str) -> Manifest:
+    """Read a manifest strictly; ``place`` names it in errors.
 
     ``NewerFormatError`` for a newer format, ``ManifestError`` for every kind of damage and for file names that could lead
     out of the checkpoint.
     """
-    content = unsealed(raw, where)
+    content = unsealed(raw, place)
     try:
         manifest = _from_content(content)
         check_file_names(manifest.files)
         _check_sizes(manifest.files)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ManifestError(f"{where}: {type(error).__name__} in the manifest: {error}") from None
+        raise ManifestError(f"{place}: {type(error).__name__} in the manifest: {error}") from None
     except CheckpointError as error:
-        raise ManifestError(f"{where}: {error.message}") from None
+        raise ManifestError(f"{place}: {error.message}") from None
     if manifest.to_bytes() != raw:  # e.g. a key that no version 1 writer writes
-        raise ManifestError(f"{where}: the manifest holds something that its format does not have")
+        raise ManifestError(f"{place}: the manifest holds something that its format does not have")
     return manifest
 
 
@@ -261,8 +261,8 @@ def finite_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
 
 
-def _natural(value: Any, most: int) -> int:
-    if type(value) is not int or not 0 <= value <= most:
+def _natural(value: Any, limit: int) -> int:
+    if type(value) is not int or not 0 <= value <= limit:
         raise ValueError(f"{reprlib.repr(value)} where a count is expected")
     return value
 

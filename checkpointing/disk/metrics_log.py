@@ -109,10 +109,10 @@ class MetricsLog:
         """Hand the operating system what it has not taken yet."""
         descriptor = self._open()
         while self._written < len(self._recent):
-            taken = self._storage.write(descriptor, memoryview(bytes(self._recent[self._written :])))
-            if taken <= 0:
+            count = self._storage.write(descriptor, memoryview(bytes(self._recent[self._written :])))
+            if count <= 0:
                 raise OSError(errno.EIO, "the operating system took no bytes", str(self.path))
-            self._written += taken
+            self._written += count
 
     def _rewrite(self) -> None:
         """Write the log afresh. A sync that failed may have dropped data, and a second one would not tell."""
@@ -146,13 +146,13 @@ class MetricsLog:
         except FileNotFoundError:
             return 0
         torn = lines.pop()  # b"" after a whole last line
-        kept = [line for line in lines if _belongs(line, step)]
+        belonging = [line for line in lines if _belongs(line, step)]
         moved = [line for line in lines if not _belongs(line, step)]
         if not moved and not torn:
             return 0
         if moved:
             self._supersede(b"".join(line + b"\n" for line in moved))
-        atomic_write(self._storage, self.path, b"".join(line + b"\n" for line in kept))
+        atomic_write(self._storage, self.path, b"".join(line + b"\n" for line in belonging))
         return len(moved)
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -187,10 +187,10 @@ class LocalStorage:
 
     def _write_all(self, descriptor: int, piece: memoryview) -> None:
         while len(piece) > 0:
-            taken = self.write(descriptor, piece)
-            if taken <= 0:
+            count = self.write(descriptor, piece)
+            if count <= 0:
                 raise OSError(errno.EIO, "the operating system took no bytes")
-            piece = piece[taken:]
+            piece = piece[count:]
 
     def remove_tree(self, path: Path) -> None:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
@@ -229,6 +229,15 @@ def unique_suffix() -> str:
 def temporary_name(path: Path) -> Path:
     """A free name beside ``path``, recognisable as temporary."""
     return path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{unique_suffix()}")
+
+
+def free_name(path: Path) -> Path:
+    """``path``, or the first of ``path-2``, ``path-3``, … that is not taken."""
+    candidate, count = path, 1
+    while os.path.lexists(candidate):
+        count += 1
+        candidate = path.with_name(f"{path.name}-{count}")
+    return candidate
 
 
 def atomic_write(storage: Storage, path: Path, data: bytes) -> None:

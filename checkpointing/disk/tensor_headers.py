@@ -74,7 +74,9 @@ def _header_length(first: bytes, size: int) -> int:
 def _entries(header: Any, start: int, size: int) -> dict[str, TensorEntry]:
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
-    _check_notes(header.pop("__metadata__", {}))
+    notes = header.pop("__metadata__", {})
+    if not isinstance(notes, Mapping) or not all(isinstance(value, str) for value in notes.values()):
+        raise ValueError("its __metadata__ is not text by name")
     entries = {name: _entry(name, value, start) for name, value in header.items()}
     at = start
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
@@ -84,11 +86,6 @@ def _entries(header: Any, start: int, size: int) -> dict[str, TensorEntry]:
     if at != size:
         raise ValueError(f"its tensors end at byte {at:,}, the file has {size:,}")
     return entries
-
-
-def _check_notes(notes: Any) -> None:
-    if not isinstance(notes, Mapping) or not all(isinstance(value, str) for value in notes.values()):
-        raise ValueError("its __metadata__ is not text by name")
 
 
 def _entry(name: str, value: Any, start: int) -> TensorEntry:

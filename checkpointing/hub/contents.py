@@ -17,7 +17,7 @@ from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.disk.manifest import own_version
 from pitstop.checkpointing.disk.storage import FileRecord, read_regular_file
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
-from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CARD, INVENTORY, RUN_DIRECTORY, Entry, Inventory
+from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CARD, INVENTORY, RUN_DIRECTORY, Inventory, RemoteCheckpoint
 from pitstop.checkpointing.runs.portable_run import portable_files
 from pitstop.checkpointing.runs.push_records import Destination
 from pitstop.checkpointing.runs.push_retention import best_entry, expendable, superseded
@@ -55,9 +55,9 @@ def blob_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def entry_of(info: CheckpointInfo) -> Entry:
+def entry_of(info: CheckpointInfo) -> RemoteCheckpoint:
     """A committed checkpoint as the inventory lists it."""
-    return Entry.of(info, hashlib.sha256(read_regular_file(info.path / layout.MANIFEST)).hexdigest())
+    return RemoteCheckpoint.of(info, hashlib.sha256(read_regular_file(info.path / layout.MANIFEST)).hexdigest())
 
 
 def build(
@@ -96,7 +96,7 @@ def build(
     return Commit(_message(list(additions.values()), run, finished), content.files, content.hashes, deletions, inventory)
 
 
-def _message(additions: Sequence[Entry], run: RunDirectory, finished: bool) -> str:
+def _message(additions: Sequence[RemoteCheckpoint], run: RunDirectory, finished: bool) -> str:
     if not additions:
         return f"{run.name}: {'the end of training' if finished else 'records'}"
     steps = ", ".join(str(entry.step) for entry in additions)
@@ -138,7 +138,7 @@ def _check_text(path: Path) -> None:
 
 
 def _add_root(
-    run: RunDirectory, entries: Mapping[str, Entry], remote: Inventory, finished: bool, content: _Content
+    run: RunDirectory, entries: Mapping[str, RemoteCheckpoint], remote: Inventory, finished: bool, content: _Content
 ) -> str | None:
     """Put adapter or model of the newest checkpoint, at the end of the best one, at the root; returns whose lies there."""
     newest = max(entries.values(), key=lambda entry: entry.order, default=None)
@@ -158,7 +158,7 @@ def _add_root(
 
 def _add_base(run: RunDirectory, pushed: str | None, destination: Destination, content: _Content) -> str | None:
     """Put the run's base there, where that is asked for and none was ``pushed``; returns the digest of the one there."""
-    if not destination.push_base or pushed is not None or form_of(run.config()).whole:
+    if not destination.push_base or pushed is not None or form_of(run.config()).full_model:
         return pushed
     location = BaseModels(run.base_dir).base_path(run.path)
     digest, records = read_base_manifest(location)

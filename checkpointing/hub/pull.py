@@ -36,7 +36,14 @@ from pitstop.checkpointing.hub.remote_check import InvalidRepository
 from pitstop.checkpointing.hub.remote_repository import RemoteRepository
 from pitstop.checkpointing.runs.base_models import LINKED, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.create import install_run
-from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, INVENTORY, RUN_DIRECTORY, Entry, Inventory, parse_inventory
+from pitstop.checkpointing.runs.inventory import (
+    BASE_DIRECTORY,
+    INVENTORY,
+    RUN_DIRECTORY,
+    Inventory,
+    RemoteCheckpoint,
+    parse_inventory,
+)
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -57,7 +64,7 @@ class Pulled:
     """The run, its one checkpoint, and the commit that they were taken from. ``base``: the base model came along."""
 
     run: RunDirectory
-    checkpoint: Entry
+    checkpoint: RemoteCheckpoint
     repo: str
     head: str
     base: bool
@@ -177,7 +184,7 @@ class _Pull:
         remote_check.check_places(self.repository.files, inventory)
         return inventory
 
-    def _manifest(self, entry: Entry, form: file_sets.Form) -> Manifest:
+    def _manifest(self, entry: RemoteCheckpoint, form: file_sets.Form) -> Manifest:
         name = f"{entry.directory}/{layout.MANIFEST}"
         if name not in self.repository.files:
             raise InvalidRepository(name, f"{INVENTORY} lists the checkpoint and it is missing")
@@ -219,7 +226,7 @@ class _Pull:
 
     # Fetching
 
-    def _fetch(self, inventory: Inventory, entry: Entry, manifest: Manifest, base: Mapping[str, FileRecord]) -> None:
+    def _fetch(self, inventory: Inventory, entry: RemoteCheckpoint, manifest: Manifest, base: Mapping[str, FileRecord]) -> None:
         parts = {entry.directory: manifest.files, BASE_DIRECTORY: base}
         records = {f"{part}/{name}": record for part, files in parts.items() for name, record in files.items()}
         missing = sum(record.size for name, record in records.items() if not _is(self.fetched / name, record))
@@ -275,7 +282,7 @@ class _Pull:
 
     # Building
 
-    def _take_up(self, entry: Entry) -> None:
+    def _take_up(self, entry: RemoteCheckpoint) -> None:
         """Put back among the fetched files what a pull that died had begun to build a run of."""
         for old in sorted((self.staging / self.group).glob(f"{_STAGED}*")):
             for source, name in ((layout.weights_directory(old) / entry.name, entry.directory), (old / LINKED, BASE_DIRECTORY)):
@@ -284,7 +291,7 @@ class _Pull:
                     self.disk.rename(source, target)
             self.disk.remove_tree(old)
 
-    def _build(self, entry: Entry, inventory: Inventory, config: bytes, rows: bytes, *, has_base: bool) -> Path:
+    def _build(self, entry: RemoteCheckpoint, inventory: Inventory, config: bytes, rows: bytes, *, has_base: bool) -> Path:
         """All of a run but metadata.json, durably; returns its directory."""
         staged = self.staging / self.group / _STAGED
         make_directories(self.disk, staged.parent)
@@ -302,7 +309,7 @@ class _Pull:
             self.models.link_into(staged, inventory.base)
         return staged
 
-    def _vet(self, staged: Path, entry: Entry, config: Mapping[str, Any]) -> None:
+    def _vet(self, staged: Path, entry: RemoteCheckpoint, config: Mapping[str, Any]) -> None:
         """The files say what a checkpoint's files say; the resume looks again, with data and model at hand."""
         directory = layout.weights_directory(staged) / entry.name
         try:
@@ -337,7 +344,7 @@ class _Pull:
         self.disk.sync_directory(staged)
 
 
-def _choose(inventory: Inventory, which: str, config: Mapping[str, Any], repo: str) -> Entry:
+def _choose(inventory: Inventory, which: str, config: Mapping[str, Any], repo: str) -> RemoteCheckpoint:
     """The checkpoint that the user means. ``HubError`` says which there are."""
     entries = sorted(inventory.checkpoints.values(), key=lambda entry: entry.order)
     name = layout.normal_checkpoint(which)

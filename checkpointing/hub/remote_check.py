@@ -24,8 +24,8 @@ from pitstop.checkpointing.runs.inventory import (
     METADATA_KEYS,
     ROOT_ADAPTER,
     RUN_DIRECTORY,
-    Entry,
     Inventory,
+    RemoteCheckpoint,
 )
 from pitstop.checkpointing.store import vetting
 from pitstop.checkpointing.store.file_sets import Form, is_model_file
@@ -152,7 +152,7 @@ def check_places(files: Mapping[str, RemoteFile], inventory: Inventory) -> None:
 def check_root(files: Iterable[str], form: Form) -> None:
     """At the root of an adapter's repository there are no files of a whole model. ``InvalidRepository``."""
     for name in files:
-        if not form.whole and "/" not in name and is_model_file(name):
+        if not form.full_model and "/" not in name and is_model_file(name):
             raise InvalidRepository(name, _OUT_OF_PLACE, hint=_REMOVE)
 
 
@@ -178,7 +178,7 @@ def check_listed(files: Mapping[str, RemoteFile], directory: str, records: Mappi
 # Contents, after their hashes
 
 
-def check_manifest(manifest: Manifest, entry: Entry, form: Form) -> None:
+def check_manifest(manifest: Manifest, entry: RemoteCheckpoint, form: Form) -> None:
     """The manifest must be that of the checkpoint that the inventory lists, and list the files of a checkpoint of ``form``. ``InvalidRepository``."""
     path = f"{entry.directory}/{layout.MANIFEST}"
     recorded = (manifest.name, manifest.step, manifest.epoch, manifest.saved_at.isoformat(), manifest.size)

@@ -18,7 +18,7 @@ from pitstop.checkpointing.hub import contents
 from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, RemoteFile, Unavailable
 from pitstop.checkpointing.hub.pacing import CommitBudget
 from pitstop.checkpointing.runs import push_records
-from pitstop.checkpointing.runs.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Entry, Inventory, parse_inventory
+from pitstop.checkpointing.runs.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Inventory, RemoteCheckpoint, parse_inventory
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError
@@ -245,7 +245,7 @@ class Uploader:
         if not batch and not (last and not self.arrived.finished) and not self._lacks_base():
             return None
         arrived = self.arrived
-        entries = {directory: Entry.from_dict(dict(value)) for directory, value in arrived.pushed.items()}
+        entries = {directory: RemoteCheckpoint.from_dict(dict(value)) for directory, value in arrived.pushed.items()}
         try:
             commit = contents.build(
                 self.run,

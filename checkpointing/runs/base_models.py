@@ -40,12 +40,12 @@ from pitstop.checkpointing.disk.storage import (
     atomic_write,
     failed_save,
     file_sha256,
+    free_name,
     links_unsupported,
     make_directories,
     read_regular_file,
     temporary_name,
 )
-from pitstop.checkpointing.store.store import free_name
 from pitstop.configs.errors import CheckpointError, is_disk_full
 
 __all__ = ["BASE_MANIFEST", "BaseModels", "file_sha256"]
@@ -211,11 +211,11 @@ class BaseModels:
         temporary = temporary_name(target)
         try:
             for directory, _, names in os.walk(source):
-                here = temporary / Path(directory).relative_to(source)
-                self._storage.make_directory(here)
+                copy = temporary / Path(directory).relative_to(source)
+                self._storage.make_directory(copy)
                 for name in names:
-                    self._storage.link(Path(directory) / name, here / name)
-                self._storage.sync_directory(here)
+                    self._storage.link(Path(directory) / name, copy / name)
+                self._storage.sync_directory(copy)
             self._storage.rename(temporary, target)
         except BaseException:
             if os.path.lexists(temporary):
@@ -299,8 +299,8 @@ class BaseModels:
             return self._of_digest(self._verified(shared), digest)
 
     def _of_digest(self, directory: Path, digest: str | None) -> Path:
-        found, _ = read_base_manifest(directory)
-        if digest is not None and found != digest:
+        actual, _ = read_base_manifest(directory)
+        if digest is not None and actual != digest:
             raise CheckpointError(f"{directory} is not the base model that the checkpoint was trained on (its digest differs)")
         return directory
 

@@ -50,8 +50,10 @@ class BaseCheckpoint:
         """What makes the model what it is: names and SHA-256 of config and weights, of the average where there is one."""
         files = self.info.manifest.files
         served = file_sets.form_of(self.run.config()).served(files.keys())
-        wanted = {name: file for name, file in served.items() if name == file_sets.MODEL_CONFIG or name.endswith(".safetensors")}
-        return sorted((name, files[file].sha256) for name, file in wanted.items())
+        model_files = {
+            name: file for name, file in served.items() if name == file_sets.MODEL_CONFIG or name.endswith(".safetensors")
+        }
+        return sorted((name, files[file].sha256) for name, file in model_files.items())
 
     def record(self) -> dict[str, Any]:
         """What metadata.json of a run that stands on it says."""
@@ -66,7 +68,7 @@ def find_base_checkpoint(base_dir: Path | str, reference: str) -> BaseCheckpoint
         CheckpointError: the run has no such checkpoint.
     """
     run, which = locate(base_dir, reference)
-    if not file_sets.form_of(run.config()).whole:
+    if not file_sets.form_of(run.config()).full_model:
         raise RunError(
             f"{run.label} trained an adapter, not a model to stand on", hint="give a base training, such as base_training/1@best"
         )
@@ -77,12 +79,14 @@ def look_up(base_dir: str, reference: str) -> BaseRun:
     """What settings make of a base training. Raises as ``find_base_checkpoint``."""
     from pitstop.configs.load import BaseRun  # with the schema, which commands that only read runs do without
 
-    found = find_base_checkpoint(base_dir, reference)
-    here = found.run.base_dir == Path(os.path.abspath(base_dir))
-    run = found.run.label if here else str(found.run.path)
-    values = {"model.id": found.run.name, "training.task": at(found.run.config(), "training.task")}
+    checkpoint = find_base_checkpoint(base_dir, reference)
+    is_own = checkpoint.run.base_dir == Path(os.path.abspath(base_dir))
+    run = checkpoint.run.label if is_own else str(checkpoint.run.path)
+    values = {"model.id": checkpoint.run.name, "training.task": at(checkpoint.run.config(), "training.task")}
     return BaseRun(
-        f"{run}@{found.info.name}", found.run.label, {path: value for path, value in values.items() if value is not None}
+        f"{run}@{checkpoint.info.name}",
+        checkpoint.run.label,
+        {path: value for path, value in values.items() if value is not None},
     )
 
 

@@ -21,36 +21,36 @@ from pitstop.configs.errors import PitstopError, RunError
 
 
 def create_run(
-    base_dir: Path | str,
+    directory: Path | str,
     *,
     name: str,
     config: Mapping[str, Any],
     metadata: Mapping[str, Any],
     number: int | None = None,
-    group: str = "",
-    now: datetime | None = None,
+    started_at: datetime | None = None,
     storage: Storage | None = None,
 ) -> RunDirectory:
     """Start a run: the next free number (or ``number``), a unique name, config.json and metadata.json, all durable.
 
-    ``name`` gets -2, -3, … when another run has it; see ``RunDirectory.name``. ``metadata`` overrides what is derived from
-    ``config``. ``group`` is ``base_training`` or empty. ``RunError`` when ``number`` exists or nothing can be written here,
-    ``ResourceError`` when the disk is full; nothing is left of the attempt then.
+    ``directory`` is the base directory, or ``base_training`` in it for a base training. ``name`` gets -2, -3, … when another
+    run has it; see ``RunDirectory.name``. ``metadata`` overrides what is derived from ``config``. ``RunError`` when ``number``
+    exists or nothing can be written here, ``ResourceError`` when the disk is full; nothing is left of the attempt then.
     """
     disk: Storage = storage or LocalStorage()
-    base = Path(os.path.abspath(base_dir))
+    parent = Path(os.path.abspath(directory))
+    base, _ = layout.split_base(parent)
     claimed: list[Path] = []
     try:
-        make_directories(disk, base / group)
+        make_directories(disk, parent)
         make_directories(disk, base / layout.BY_NAME)
         with name_links.alone(base):
-            run = _claim(base / group, disk, name, number, claimed)
-        _fill(run, disk, claimed[-1].name, config, metadata, now or datetime.now().astimezone())
+            run = _claim(parent, disk, name, number, claimed)
+        _fill(run, disk, claimed[-1].name, config, metadata, started_at or datetime.now().astimezone())
     except BaseException as error:
         for path in reversed(claimed):
             disk.remove_tree(path)
         if isinstance(error, OSError):
-            raise _not_made(claimed[0] if claimed else base / group, error) from error
+            raise _not_made(claimed[0] if claimed else parent, error) from error
         raise
     return run
 

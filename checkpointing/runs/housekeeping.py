@@ -58,18 +58,18 @@ class Prunable:
 
 
 @dataclass
-class Outcome:
+class Removal:
     """What was removed, or would be, the bytes that this frees, and what refused to go, with the reason."""
 
     removed: list[Item] = field(default_factory=list)
     size: int = 0
     failed: list[tuple[Item, str]] = field(default_factory=list)
 
-    def add(self, other: Outcome) -> None:
+    def add(self, removal: Removal) -> None:
         """Take up another outcome."""
-        self.removed += other.removed
-        self.size += other.size
-        self.failed += other.failed
+        self.removed += removal.removed
+        self.size += removal.size
+        self.failed += removal.failed
 
 
 # What would go
@@ -110,7 +110,7 @@ def _leftovers(run: RunDirectory) -> list[Item]:
 
 def _set_aside(directory: Path, run: str) -> list[Item]:
     """The directories of what was set aside; each goes in one piece."""
-    places = [directory / where for where in (layout.DAMAGED, layout.SUPERSEDED)]
+    places = [directory / name for name in (layout.DAMAGED, layout.SUPERSEDED)]
     return [Item.at(place, SET_ASIDE, run, _with_contents(place)) for place in places if place.is_dir()]
 
 
@@ -141,13 +141,13 @@ def _is_newer(base: Path) -> bool:
 
 
 def _digests_needed(models: BaseModels, without: str) -> set[str]:
-    found: set[str] = set()
+    digests: set[str] = set()
     for record in list_runs(models.base_dir):
         if record.run == without:
             continue
         run = RunDirectory(Path(record.path))
-        found |= {digest for digest in (models.digest_of(run.path), *_digests_on_record(run)) if digest}
-    return found
+        digests |= {digest for digest in (models.digest_of(run.path), *_digests_on_record(run)) if digest}
+    return digests
 
 
 def _digests_on_record(run: RunDirectory) -> Iterator[str]:
@@ -195,7 +195,7 @@ def prune_run(
     *,
     set_aside: bool = False,
     dry_run: bool = False,
-) -> Outcome:
+) -> Removal:
     """Delete all but the newest ``keep`` checkpoints and the pinned ones, with what crashes left behind.
 
     Raises:
@@ -207,7 +207,7 @@ def prune_run(
         if run.is_locked():
             raise locking.in_use(run.path / layout.LOCK, run.label)
         plan = _checked_plan(run, keep, set_aside)
-        return Outcome(list(plan.items), plan.size)
+        return Removal(list(plan.items), plan.size)
     with run.lock({"command": "prune"}):
         outcome = _remove(_checked_plan(run, keep, set_aside).items, run.storage)
         _record(run, outcome)
@@ -238,7 +238,7 @@ def _refuse_damaged(run: RunDirectory, going: Sequence[str]) -> None:
             ) from error
 
 
-def _record(run: RunDirectory, outcome: Outcome) -> None:
+def _record(run: RunDirectory, outcome: Removal) -> None:
     """Let the metadata list what is there: a run whose last pruning died before this is put right too."""
     if [entry.name for entry in run.metadata().checkpoints] == [info.name for info in run.store.list()]:
         return
@@ -249,7 +249,7 @@ def _record(run: RunDirectory, outcome: Outcome) -> None:
         outcome.failed.append((Item(run.label, LEFTOVER, layout.METADATA, path, 0), error.message))
 
 
-def prune_deleted(base_dir: Path, *, dry_run: bool = False, storage: Storage | None = None) -> Outcome:
+def prune_deleted(base_dir: Path, *, dry_run: bool = False, storage: Storage | None = None) -> Removal:
     """Finish deletions of runs that died on the way: their files, and the names that lead to them."""
     disk = storage or LocalStorage()
     base = Path(os.path.abspath(base_dir))  # noqa: PTH100 - keeps links as the user named them
@@ -261,7 +261,7 @@ def prune_deleted(base_dir: Path, *, dry_run: bool = False, storage: Storage | N
     return outcome
 
 
-def _prune_names(base: Path, storage: Storage, dry_run: bool) -> Outcome:
+def _prune_names(base: Path, storage: Storage, dry_run: bool) -> Removal:
     if dry_run or not name_links.dangling(base):
         return _would_go([_name_item(path) for path in name_links.dangling(base)])
     with name_links.alone(base):
@@ -272,14 +272,14 @@ def _name_item(path: Path) -> Item:
     return Item.at(path, LEFTOVER, name=f"{layout.BY_NAME}/{path.name}")
 
 
-def prune_bases(base_dir: Path, *, set_aside: bool = False, dry_run: bool = False, storage: Storage | None = None) -> Outcome:
+def prune_bases(base_dir: Path, *, set_aside: bool = False, dry_run: bool = False, storage: Storage | None = None) -> Removal:
     """Delete shared base models that no run uses, and what crashes left beside them.
 
     ``RunError`` while another process saves a base model, or is about to start a run that uses one.
     """
     models = BaseModels(base_dir)
     if not models.directory.is_dir():
-        return Outcome()
+        return Removal()
     if dry_run:
         if (lock := models.in_use_by()) is not None:
             raise locking.in_use(lock, f"the store of base models {models.directory}")
@@ -295,13 +295,13 @@ def _base_items(models: BaseModels, set_aside: bool) -> list[Item]:
     return [Item(item.run, item.kind, f"{layout.BASE_MODELS}/{item.name}", item.path, item.size) for item in items]
 
 
-def _would_go(items: Sequence[Item]) -> Outcome:
-    return Outcome(list(items), freed_bytes(item.path for item in items))
+def _would_go(items: Sequence[Item]) -> Removal:
+    return Removal(list(items), freed_bytes(item.path for item in items))
 
 
-def _remove(items: Iterable[Item], storage: Storage, remove: Callable[[Storage, Path], None] | None = None) -> Outcome:
+def _remove(items: Iterable[Item], storage: Storage, remove: Callable[[Storage, Path], None] | None = None) -> Removal:
     """Remove each; one that refuses to go does not keep the others."""
-    outcome = Outcome()
+    outcome = Removal()
     files = {item: list(tree_files(item.path)) for item in items}
     for item in files:
         try:
@@ -402,10 +402,10 @@ def _not_deleted(run: RunDirectory, error: OSError) -> ResourceError:
 def left_of_deletion(base_dir: Path, ref: str) -> bool:
     """Whether ``ref`` means a run whose deletion died on the way; ``prune_deleted`` finishes it."""
     base = Path(os.path.abspath(base_dir))  # noqa: PTH100 - keeps links as the user named them
-    wanted = layout.parse_run_ref(ref)
-    if wanted.name is not None:
-        return base / layout.BY_NAME / wanted.name in name_links.dangling(base) or wanted.name in _trashed_names(base)
-    run = base / wanted.group / layout.run_directory_name(wanted.number or 0) if wanted.path is None else wanted.path
+    reference = layout.parse_run_ref(ref)
+    if reference.name is not None:
+        return base / layout.BY_NAME / reference.name in name_links.dangling(base) or reference.name in _trashed_names(base)
+    run = base / reference.group / layout.run_directory_name(reference.number or 0) if reference.path is None else reference.path
     label = f"{run.parent.name}/{run.name}" if run.parent.name == layout.BASE_TRAINING else run.name
     return bool(_named(run.parent, (f"{TRASH_PREFIX}{run.name}-",)) or name_links.entries(base, label))
 

@@ -65,7 +65,7 @@ def remote_directory(step: int) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RemoteCheckpoint:
     """One checkpoint in the repository. ``name`` is that in the run (``epoch_003``); ``manifest_sha256`` of its MANIFEST.json."""
 
     name: str
@@ -77,7 +77,7 @@ class Entry:
     manifest_sha256: str
 
     @classmethod
-    def of(cls, info: CheckpointInfo, manifest_sha256: str) -> Entry:
+    def of(cls, info: CheckpointInfo, manifest_sha256: str) -> RemoteCheckpoint:
         """The entry of a committed checkpoint."""
         return cls(
             info.name, info.step, float(info.epoch), info.saved_at.isoformat(), dict(info.metrics), info.size, manifest_sha256
@@ -106,7 +106,7 @@ class Entry:
         }
 
     @classmethod
-    def from_dict(cls, value: Any) -> Entry:
+    def from_dict(cls, value: Any) -> RemoteCheckpoint:
         """Strictly; ``ValueError`` for anything that ``to_dict`` would not have given."""
         if not isinstance(value, dict) or value.keys() != _ENTRY_KEYS:
             raise ValueError("an entry of a checkpoint has other keys")
@@ -123,7 +123,7 @@ class Entry:
         if not isinstance(value["manifest_sha256"], str) or not _SHA256.fullmatch(value["manifest_sha256"]):
             raise ValueError(f"manifest_sha256 of {name}")
         metrics = value["metrics"]
-        if not isinstance(metrics, dict) or not all(each is None or _is_finite(each) for each in metrics.values()):
+        if not isinstance(metrics, dict) or not all(number is None or _is_finite(number) for number in metrics.values()):
             raise ValueError(f"metrics of {name}")
         return cls(name, step, epoch, value["saved_at"], metrics, size, value["manifest_sha256"])
 
@@ -139,7 +139,7 @@ class Inventory:
     uid: str
     """Sixteen random bytes in hexadecimal: tells one run from another of the same name."""
     name: str
-    checkpoints: Mapping[str, Entry] = field(default_factory=dict)
+    checkpoints: Mapping[str, RemoteCheckpoint] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     base: str | None = None
     """Digest of the base in ``base/``, if it was pushed."""
@@ -147,7 +147,7 @@ class Inventory:
     finished: bool = False
     """Whether the training had ended when this was written."""
 
-    def newest(self) -> Entry | None:
+    def newest(self) -> RemoteCheckpoint | None:
         """The entry with the most steps."""
         return max(self.checkpoints.values(), key=lambda entry: entry.step, default=None)
 
@@ -168,13 +168,13 @@ class Inventory:
         )
 
 
-def parse_inventory(raw: bytes, where: str) -> Inventory:
+def parse_inventory(raw: bytes, place: str) -> Inventory:
     """Read ``run/RUN.json`` strictly. ``ManifestError`` for damage, ``NewerFormatError`` for a newer format."""
-    content = unsealed(raw, where, newest=FORMAT_VERSION)
+    content = unsealed(raw, place, newest=FORMAT_VERSION)
     try:
         if content.keys() != _KEYS:
             raise ValueError("it holds something that its format does not have, or lacks something")
-        checkpoints = {directory: Entry.from_dict(value) for directory, value in content["checkpoints"].items()}
+        checkpoints = {directory: RemoteCheckpoint.from_dict(value) for directory, value in content["checkpoints"].items()}
         for directory, entry in checkpoints.items():
             if directory != entry.directory:
                 raise ValueError(f"{directory!r:.80} holds the checkpoint of step {entry.step}")
@@ -191,5 +191,5 @@ def parse_inventory(raw: bytes, where: str) -> Inventory:
         if type(content["finished"]) is not bool:
             raise ValueError("finished")
     except (KeyError, TypeError, ValueError, AttributeError, CheckpointError) as error:
-        raise ManifestError(f"{where}: {error}") from None
+        raise ManifestError(f"{place}: {error}") from None
     return Inventory(uid, name, checkpoints, files, base, root, content["finished"])

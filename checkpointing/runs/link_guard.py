@@ -37,8 +37,8 @@ def linked_run(path: Path) -> RunError:
     )
 
 
-def _not_own(path: Path, what: str) -> CheckpointError:
+def _not_own(path: Path, kind: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is not {what} of its own but leads elsewhere, so nothing is written there",
+        f"{path} is not {kind} of its own but leads elsewhere, so nothing is written there",
         hint="if you did not make it, do not trust this run; otherwise put the files in its place",
     )

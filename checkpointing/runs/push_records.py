@@ -25,7 +25,7 @@ from pitstop.checkpointing.disk.storage import (
     make_directories,
     read_regular_file,
 )
-from pitstop.checkpointing.runs.inventory import Entry
+from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
 from pitstop.configs.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Arrived:
-    """What is on the Hub: ``pushed`` by directory in the repository, each as ``inventory.Entry.to_dict`` gives it.
+    """What is on the Hub: ``pushed`` by directory in the repository, each as ``inventory.RemoteCheckpoint.to_dict`` gives it.
 
     ``head`` is the commit that we know of, ``root`` whose adapter lies at the root and ``finished`` whether that is how the
     training ended. ``card`` is git's hash of the model card that we wrote last; empty where somebody has edited it since;
@@ -128,7 +128,7 @@ class Outbox:
                 uid=_exactly(content["uid"], str),
                 repo=_optional(content["repo"], str),
                 head=_optional(content["head"], str),
-                pushed={key: Entry.from_dict(value).to_dict() for key, value in content["pushed"].items()},
+                pushed={key: RemoteCheckpoint.from_dict(value).to_dict() for key, value in content["pushed"].items()},
                 root=_optional(content["root"], str),
                 base=_optional(content["base"], str),
                 finished=_exactly(content["finished"], bool),
@@ -190,12 +190,12 @@ def behind(arrived: Arrived, checkpoints: Iterable[tuple[str, int, str]], keep_l
     newest: dict[int, tuple[str, str]] = {}
     for name, step, saved_at in checkpoints:
         newest[step] = max(newest.get(step, ("", "")), (saved_at, name))
-    there = {(entry.get("saved_at"), entry.get("name")) for entry in arrived.pushed.values()}
+    pushed = {(entry.get("saved_at"), entry.get("name")) for entry in arrived.pushed.values()}
     waiting = [(name, step, saved_at) for name, step, saved_at in checkpoints if newest[step] == (saved_at, name)]
     return [
         name
         for name, step, saved_at in waiting
-        if (saved_at, name) not in there and not _is_past(arrived, step, saved_at, keep_last_n)
+        if (saved_at, name) not in pushed and not _is_past(arrived, step, saved_at, keep_last_n)
     ]
 
 

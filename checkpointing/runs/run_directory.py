@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
-from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, failed_save, read_regular_file
+from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, failed_save, free_name, read_regular_file
 from pitstop.checkpointing.runs import link_guard, name_links
 from pitstop.checkpointing.runs.listing import effective_status
 from pitstop.checkpointing.runs.metadata import (
@@ -28,7 +28,7 @@ from pitstop.checkpointing.runs.metadata import (
     plain_number,
 )
 from pitstop.checkpointing.store.portable_paths import full_settings
-from pitstop.checkpointing.store.store import CheckpointStore, choose_best, free_name
+from pitstop.checkpointing.store.store import CheckpointStore, choose_best
 from pitstop.configs.errors import CheckpointError, RunError
 
 

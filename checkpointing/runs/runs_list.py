@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.runs.listing import RunRecord, list_runs
+from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.metadata import INTERRUPTED
 
 
@@ -26,17 +26,8 @@ def unfinished_run(base_dir: Path | str, experiment_name: str) -> int | None:
 
     Cut off is a run whose process died or was stopped, or that has not begun. ``base_dir`` as for ``CheckpointManager``.
     """
-    base, group = split_base(base_dir)
-    candidates = [record for record in list_runs(base) if _group(record) == group and record.experiment_name == experiment_name]
+    base, group = layout.split_base(base_dir)
+    runs = [record for record in list_runs(base) if record.run.rpartition("/")[0] == group]
+    candidates = [record for record in runs if record.experiment_name == experiment_name]
     cut_off = [record.run_number for record in candidates if record.status in (INTERRUPTED, "created", "failed")]
     return max(cut_off, default=None)
-
-
-def split_base(base_dir: Path | str) -> tuple[Path, str]:
-    """Base directory and group of runs: ``checkpoints/base_training`` is the group ``base_training`` of ``checkpoints``."""
-    path = Path(base_dir)
-    return (path.parent, layout.BASE_TRAINING) if path.name == layout.BASE_TRAINING else (path, "")
-
-
-def _group(record: RunRecord) -> str:
-    return record.run.rpartition("/")[0]

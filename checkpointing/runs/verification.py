@@ -25,10 +25,10 @@ _REMADE = "the next `pitstop resume` or `train` that needs it makes it again fro
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that was checked: ``what`` of ``run`` (empty: shared by all), ``size`` in bytes, None where it is unknown."""
+    """One thing that was checked: ``name`` of ``run`` (empty: shared by all), ``size`` in bytes, None where it is unknown."""
 
     run: str
-    what: str
+    name: str
     path: Path
     state: str
     size: int | None
@@ -42,7 +42,7 @@ Tell = Callable[[str], None]
 class Verifier:
     """Checks runs and base models; a file that several of them share is hashed once."""
 
-    def __init__(self, tell: Tell = lambda what: None) -> None:
+    def __init__(self, tell: Tell = lambda name: None) -> None:
         self._tell = tell
         self._hashes: dict[tuple[int, int], str] = {}
 
@@ -82,7 +82,7 @@ class Verifier:
             yield from self._base(run.label, LINKED, linked)
         elif os.path.lexists(reference):
             yield from self._referred(run, models, reference)
-        elif _should_have_base(run):
+        elif _needs_base(run):
             yield Part(run.label, LINKED, linked, DAMAGED, None, f"{linked} is missing; {_REMADE}")
 
     def _referred(self, run: RunDirectory, models: BaseModels, reference: Path) -> Iterator[Part]:
@@ -92,21 +92,21 @@ class Verifier:
             if os.path.lexists(reference):
                 yield _bad(run.label, REFERENCE, reference, error)
             return
-        yield from self._base(run.label, REFERENCE, location, there=reference)
+        yield from self._base(run.label, REFERENCE, location, entry=reference)
 
-    def _base(self, label: str, what: str, path: Path, there: Path | None = None) -> Iterator[Part]:
-        self._tell(f"{label} {what}".strip())
+    def _base(self, label: str, name: str, path: Path, entry: Path | None = None) -> Iterator[Part]:
+        self._tell(f"{label} {name}".strip())
         try:
             size, problems = self._look_at_base(path)
         except NewerFormatError as error:
-            yield _bad(label, what, path, error)
+            yield _bad(label, name, path, error)
             return
         except CheckpointError as error:
             size, problems = None, [error.message]
         if not problems:
-            yield Part(label, what, path, OK, size)
-        elif os.path.lexists(there or path):
-            yield Part(label, what, path, DAMAGED, None, f"{path} is damaged: {summary(problems)}; {_REMADE}")
+            yield Part(label, name, path, OK, size)
+        elif os.path.lexists(entry or path):
+            yield Part(label, name, path, DAMAGED, None, f"{path} is damaged: {summary(problems)}; {_REMADE}")
 
     def _look_at_base(self, path: Path) -> tuple[int, list[str]]:
         if not is_real_directory(path):
@@ -130,23 +130,23 @@ def notes(run: RunDirectory) -> list[str]:
         return []  # its training moves them all the time
     metadata = run.readable_metadata()
     try:
-        wanted = run.store.wanted_pointers(run.store.list())
+        targets = run.store.expected_pointers(run.store.list())
     except CheckpointError:
         return []  # told as a part
-    said = [_pointer_note(run, which, name) for which, name in wanted.items()]
+    texts = [_pointer_note(run, which, name) for which, name in targets.items()]
     names = [str(checkpoint.name) for checkpoint in metadata.checkpoints]
-    there = set(run.store.names())
-    said += [f"metadata.json lists {name}, which is not there" for name in names if name not in there]
-    return [f"{run.label}: {text}; the next `pitstop resume` repairs that" for text in said if text]
+    present = set(run.store.names())
+    texts += [f"metadata.json lists {name}, which is not there" for name in names if name not in present]
+    return [f"{run.label}: {text}; the next `pitstop resume` repairs that" for text in texts if text]
 
 
-def _pointer_note(run: RunDirectory, which: str, wanted: str | None) -> str | None:
+def _pointer_note(run: RunDirectory, which: str, target: str | None) -> str | None:
     path = run.store.directory / which
     pointed = run.store.pointer(which)
-    if pointed == wanted and (pointed is not None or not os.path.lexists(path)):
+    if pointed == target and (pointed is not None or not os.path.lexists(path)):
         return None
     leads = f"points at {pointed}" if pointed else "points nowhere" if os.path.lexists(path) else "is missing"
-    return f"{which} {leads}" + (f", should point at {wanted}" if wanted else "")
+    return f"{which} {leads}" + (f", should point at {target}" if target else "")
 
 
 def _json_part(run: RunDirectory, name: str, read: Callable[[], object]) -> Part:
@@ -169,14 +169,14 @@ def _check_version(run: RunDirectory) -> None:
         )
 
 
-def _bad(label: str, what: str, path: Path, error: CheckpointError) -> Part:
+def _bad(label: str, name: str, path: Path, error: CheckpointError) -> Part:
     text = f"{error.message}; {error.hint}" if error.hint else error.message
     if isinstance(error, NewerFormatError):
-        return Part(label, what, path, NEWER, None, f"written by a newer pitstop: {text}")
-    return Part(label, what, path, DAMAGED, None, text)
+        return Part(label, name, path, NEWER, None, f"written by a newer pitstop: {text}")
+    return Part(label, name, path, DAMAGED, None, text)
 
 
-def _should_have_base(run: RunDirectory) -> bool:
+def _needs_base(run: RunDirectory) -> bool:
     metadata = run.readable_metadata()
     # Before its first step a run may not have got its links yet.
     return run.path.is_dir() and metadata.status != "created" and metadata.base_model.saved is True

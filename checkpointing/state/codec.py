@@ -23,42 +23,42 @@ _DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).val
 _HINT = "give what can be written as numbers, text, lists, dictionaries and tensors; nothing is ever pickled"
 
 
-def encode(value: Any, tensors: dict[str, torch.Tensor], where: str) -> Any:
-    """``value`` as JSON can hold it; its tensors are put into ``tensors`` under names that begin with ``where``.
+def encode(value: Any, tensors: dict[str, torch.Tensor], place: str) -> Any:
+    """``value`` as JSON can hold it; its tensors are put into ``tensors`` under names that begin with ``place``.
 
     Numbers, text, None, lists, tuples, sets, dictionaries, counters, tensors, NumPy numbers and torch's types. ``CheckpointError``
     names the place of anything else.
     """
-    return _encode(value, tensors, where, 0)
+    return _encode(value, tensors, place, 0)
 
 
-def _encode(value: Any, tensors: dict[str, torch.Tensor], where: str, depth: int) -> Any:
+def _encode(value: Any, tensors: dict[str, torch.Tensor], place: str, depth: int) -> Any:
     if depth > _MOST_NESTED:
-        raise CheckpointError(f"{where}: nested more than {_MOST_NESTED} deep", hint=_HINT)
+        raise CheckpointError(f"{place}: nested more than {_MOST_NESTED} deep", hint=_HINT)
     if type(value) in _PLAIN:
         return value
     if isinstance(value, (float, np.generic)):
-        return _encode_number(value.item() if isinstance(value, np.generic) else value, where)
+        return _encode_number(value.item() if isinstance(value, np.generic) else value, place)
     if isinstance(value, torch.Tensor):
-        tensors[where] = value
-        return {"$tensor": where}
+        tensors[place] = value
+        return {"$tensor": place}
     if isinstance(value, (torch.dtype, torch.device)):
         kind = "$dtype" if isinstance(value, torch.dtype) else "$device"
         return {kind: str(value).removeprefix("torch.")}
-    return _encode_many(value, tensors, where, depth + 1)
+    return _encode_many(value, tensors, place, depth + 1)
 
 
-def _encode_number(value: Any, where: str) -> Any:
+def _encode_number(value: Any, place: str) -> Any:
     if isinstance(value, (bool, int, str)):
         return value
     if not isinstance(value, float):
-        raise CheckpointError(f"{where}: a {type(value).__name__} cannot be saved", hint=_HINT)
+        raise CheckpointError(f"{place}: a {type(value).__name__} cannot be saved", hint=_HINT)
     return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
 
 
-def _encode_many(value: Any, tensors: dict[str, torch.Tensor], where: str, depth: int) -> Any:
+def _encode_many(value: Any, tensors: dict[str, torch.Tensor], place: str, depth: int) -> Any:
     def inner(item: Any, key: object) -> Any:
-        return _encode(item, tensors, f"{where}/{key}", depth)
+        return _encode(item, tensors, f"{place}/{key}", depth)
 
     if isinstance(value, Mapping):
         if not isinstance(value, Counter) and all(type(key) is str and not key.startswith("$") for key in value):
@@ -70,15 +70,15 @@ def _encode_many(value: Any, tensors: dict[str, torch.Tensor], where: str, depth
         return items if isinstance(value, list) else {"$tuple": items}
     if isinstance(value, (set, frozenset)):
         return {"$set": [inner(item, number) for number, item in enumerate(sorted(value))]}
-    raise CheckpointError(f"{where}: a {type(value).__name__} cannot be saved", hint=_HINT)
+    raise CheckpointError(f"{place}: a {type(value).__name__} cannot be saved", hint=_HINT)
 
 
-def decode(value: Any, tensors: Mapping[str, torch.Tensor], where: str) -> Any:
-    """The inverse of ``encode``. ``CheckpointError`` for anything that it would not have written; ``where`` names the file."""
+def decode(value: Any, tensors: Mapping[str, torch.Tensor], place: str) -> Any:
+    """The inverse of ``encode``. ``CheckpointError`` for anything that it would not have written; ``place`` names the file."""
     try:
         return _decode(value, tensors)
     except (KeyError, TypeError, ValueError, RecursionError, RuntimeError) as error:
-        raise CheckpointError(f"{where}: holds something that no state is written as ({str(error)[:200]})") from None
+        raise CheckpointError(f"{place}: holds something that no state is written as ({str(error)[:200]})") from None
 
 
 def _decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -110,8 +110,8 @@ def _decode_tagged(kind: str, content: Any, tensors: Mapping[str, torch.Tensor])
 def tensors_in(value: Any) -> list[str]:
     """The names of the tensors that an encoded value refers to, sorted."""
     if isinstance(value, dict):
-        own = [value["$tensor"]] if value.keys() == {"$tensor"} and isinstance(value["$tensor"], str) else []
-        return sorted([*own, *(name for item in value.values() for name in tensors_in(item))])
+        names = [value["$tensor"]] if value.keys() == {"$tensor"} and isinstance(value["$tensor"], str) else []
+        return sorted([*names, *(name for item in value.values() for name in tensors_in(item))])
     if isinstance(value, list):
         return sorted(name for item in value for name in tensors_in(item))
     return []

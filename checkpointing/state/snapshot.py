@@ -138,16 +138,16 @@ class ModelBuffer:
             "total_parameters": sum(tensor.numel() for tensor in live.values()),
             "total_size": sum(tensor.nbytes for tensor in live.values()),
         }
-        where = {name: file for file, names in self._names.items() for name in names}
-        return {file_sets.WEIGHTS_INDEX: {"metadata": sizes, "weight_map": where}}
+        weight_map = {name: file for file, names in self._names.items() for name in names}
+        return {file_sets.WEIGHTS_INDEX: {"metadata": sizes, "weight_map": weight_map}}
 
 
-def shards(sizes: Mapping[str, int], most: int) -> dict[str, list[str]]:
-    """Which tensors go into which weights file, in their order; ``sizes`` and ``most`` in bytes."""
+def shards(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
+    """Which tensors go into which weights file, in their order; ``sizes`` and ``limit`` in bytes."""
     parts: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():
-        if parts[-1] and filled + size > most:
+        if parts[-1] and filled + size > limit:
             parts.append([])
             filled = 0
         parts[-1].append(name)
@@ -196,20 +196,20 @@ class StateBuffers:
         device: torch.device,
         *,
         weights: Buffer | None = None,
-        more: Sequence[Buffer] = (),
+        further: Sequence[Buffer] = (),
     ) -> None:
         self._on_cuda = device.type == "cuda"
         weights = weights or AdapterBuffer(model, pinned=self._on_cuda)
-        self._parts = [weights, OptimizerBuffer(optimizer, names, pinned=self._on_cuda), *more]
+        self._parts = [weights, OptimizerBuffer(optimizer, names, pinned=self._on_cuda), *further]
 
     def take(self) -> Snapshot:
         """Copy the state as it is now; training may change it as soon as this returns."""
         tensors: dict[str, memoryview] = {}
         values: dict[str, Any] = {}
         for part in self._parts:
-            taken = part.take()
-            tensors |= taken.tensors
-            values |= taken.values
+            copies = part.take()
+            tensors |= copies.tensors
+            values |= copies.values
         return Snapshot(tensors, values, self._when_copied())
 
     def _when_copied(self) -> Callable[[], None]:

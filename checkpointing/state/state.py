@@ -104,14 +104,14 @@ def load_average(live: Mapping[str, torch.Tensor], directory: Path) -> None:
             tensor.copy_(stored[name])
 
 
-def check_fit(stored: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: Path) -> None:
+def check_fit(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: Path) -> None:
     """Names, shapes and types in the file ``path`` must be those that the model expects."""
-    problems = [f"{name} is missing" for name in sorted(wanted.keys() - stored.keys())]
-    problems += [f"{name} is unknown to the model" for name in sorted(stored.keys() - wanted.keys())]
-    for name in wanted.keys() & stored.keys():
-        if (stored[name].shape, stored[name].dtype) != (wanted[name].shape, wanted[name].dtype):
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - stored.keys())]
+    problems += [f"{name} is unknown to the model" for name in sorted(stored.keys() - expected.keys())]
+    for name in expected.keys() & stored.keys():
+        if (stored[name].shape, stored[name].dtype) != (expected[name].shape, expected[name].dtype):
             problems.append(
-                f"{name} is {stored[name].dtype} {tuple(stored[name].shape)}, wanted {wanted[name].dtype} {tuple(wanted[name].shape)}"
+                f"{name} is {stored[name].dtype} {tuple(stored[name].shape)}, wanted {expected[name].dtype} {tuple(expected[name].shape)}"
             )
     if problems:
         raise CheckpointError(f"{path} does not fit the model: {problems[0]} ({len(problems)} differences).")
@@ -142,15 +142,15 @@ def _check_adapter_config(config: Any, path: Path) -> None:
     stored = read_json(path)
     if not isinstance(stored, dict):
         raise CheckpointError(f"{path}: a JSON object is expected")
-    wanted = json.loads(to_json(config.to_dict()))
-    for name in sorted((stored.keys() | wanted.keys()) - _FREE_ADAPTER_KEYS):
+    expected = json.loads(to_json(config.to_dict()))
+    for name in sorted((stored.keys() | expected.keys()) - _FREE_ADAPTER_KEYS):
         # Another version of PEFT may have more options or fewer: one that is off changes nothing.
-        if name not in wanted and not stored[name]:
+        if name not in expected and not stored[name]:
             continue
-        if name in stored and stored[name] != wanted.get(name):
-            shown = reprlib.repr(stored[name])
+        if name in stored and stored[name] != expected.get(name):
+            excerpt = reprlib.repr(stored[name])
             raise CheckpointError(
-                f"{path} does not fit the model: {name[:80]} is {shown}, wanted {reprlib.repr(wanted.get(name))}."
+                f"{path} does not fit the model: {name[:80]} is {excerpt}, wanted {reprlib.repr(expected.get(name))}."
             )
     if missing := sorted({"peft_type", "r", "lora_alpha", "target_modules"} - stored.keys()):
         raise CheckpointError(f"{path} does not fit the model: {', '.join(missing)} is missing.")
@@ -203,13 +203,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], d
     for parameter in parameters:
         if problem := unfit(parameter, state.get(names[id(parameter)], {})):
             raise CheckpointError(f"{directory / OPTIMIZER}: {problem} of {names[id(parameter)]}.")
-    before = {"state": optimizer.state, "param_groups": optimizer.param_groups}
+    previous = {"state": optimizer.state, "param_groups": optimizer.param_groups}
     numbered = {number: state[names[id(p)]] for number, p in enumerate(parameters)}
     optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
     try:
         _check_restored(optimizer, names, stored, directory)
     except CheckpointError:
-        optimizer.__setstate__(before)
+        optimizer.__setstate__(previous)
         raise
 
 
@@ -228,21 +228,21 @@ def _state_by_name(
 
 
 def _names_in(group: Mapping[str, Any]) -> list[Any]:
-    found = group.get("parameters")
-    return found if isinstance(found, list) else []
+    names = group.get("parameters")
+    return names if isinstance(names, list) else []
 
 
 def unfit(parameter: torch.Tensor, values: Mapping[str, Any]) -> str | None:
     """What is wrong with one parameter's state. Kernels index by these sizes: a wrong one would read beyond a buffer."""
-    whole = (tuple(parameter.shape), torch.float32)
+    moments_32 = (tuple(parameter.shape), torch.float32)
     if "exp_avg" in values:
         number: Any = ((), torch.float32)
         moments = (tuple(parameter.shape), parameter.dtype)
-        wanted = {"step": number, "exp_avg": moments, "exp_avg_sq": moments}
+        expected = {"step": number, "exp_avg": moments, "exp_avg_sq": moments}
     elif "qmap1" in values:
         small = (tuple(parameter.shape), torch.uint8)
         map_, scales = ((_BLOCK,), torch.float32), ((-(-parameter.numel() // _BLOCK),), torch.float32)
-        wanted = {
+        expected = {
             "state1": small,
             "state2": small,
             "qmap1": map_,
@@ -252,10 +252,10 @@ def unfit(parameter: torch.Tensor, values: Mapping[str, Any]) -> str | None:
             "step": int,
         }
     else:
-        wanted = {"state1": whole, "state2": whole, "step": int}
-    if values.keys() != wanted.keys():
-        return f"{', '.join(sorted(values.keys() ^ wanted.keys()))} is missing or unknown in the state"
-    for key, form in wanted.items():
+        expected = {"state1": moments_32, "state2": moments_32, "step": int}
+    if values.keys() != expected.keys():
+        return f"{', '.join(sorted(values.keys() ^ expected.keys()))} is missing or unknown in the state"
+    for key, form in expected.items():
         value = values[key]
         if form is int:
             if type(value) is not int or not 0 <= value < 2**31:
@@ -272,8 +272,8 @@ def _check_restored(
         for key, value in state.items():
             if not isinstance(value, torch.Tensor):
                 continue
-            wanted = stored[f"{names[id(parameter)]}{_SEPARATOR}{key}"]
-            if value.dtype != wanted.dtype or not torch.equal(value.cpu(), wanted):
+            saved = stored[f"{names[id(parameter)]}{_SEPARATOR}{key}"]
+            if value.dtype != saved.dtype or not torch.equal(value.cpu(), saved):
                 raise CheckpointError(
                     f"{directory / OPTIMIZER}: {key} of {names[id(parameter)]} did not come back as it was saved."
                 )

@@ -34,8 +34,8 @@ def many(objects_: Any) -> list[Any]:
     """One object or a sequence of them, as a list; [] for None. Accelerate's wrappers are taken off."""
     if objects_ is None:
         return []
-    several = list(objects_) if isinstance(objects_, Sequence) else [objects_]
-    return [_bare(each) for each in several]
+    items = list(objects_) if isinstance(objects_, Sequence) else [objects_]
+    return [_bare(item) for item in items]
 
 
 def _bare(wrapped: Any) -> Any:
@@ -56,12 +56,12 @@ class Parts:
 
 
 def files(
-    model: torch.nn.Module, taken: weights.Weights, parts: Parts, settings: Mapping[str, Any], environment: Any
+    model: torch.nn.Module, model_weights: weights.Weights, parts: Parts, settings: Mapping[str, Any], environment: Any
 ) -> dict[str, FileContent]:
     """The files of a checkpoint, copies of the state as it is now. ``CheckpointError`` for what cannot be saved without pickle."""
-    found: dict[str, FileContent] = dict(taken.files)
+    file_contents: dict[str, FileContent] = dict(model_weights.files)
     if parts.optimizer is not None:
-        found |= _optimizer_files(parts.optimizer, _names(model))
+        file_contents |= _optimizer_files(parts.optimizer, _names(model))
     tensors: dict[str, torch.Tensor] = {}
     schedulers: Any = [scheduler.state_dict() for scheduler in many(parts.scheduler)]
     if not isinstance(parts.scheduler, Sequence):
@@ -69,7 +69,7 @@ def files(
     content = {
         "format_version": FORMAT_VERSION,
         layout.MADE_BY: layout.MANAGER,
-        "weights": taken.description(),
+        "weights": model_weights.description(),
         "settings": settings,
         "environment": environment,
         "scheduler": codec.encode(schedulers, tensors, "scheduler"),
@@ -77,10 +77,10 @@ def files(
         "extra": codec.encode(parts.extra, tensors, "extra"),
     }
     if tensors:
-        found[EXTRA] = weights.to_safetensors(tensors)
-    found[state.TRAINER_STATE] = state.to_json(content)
-    found[state.rng_file(0)] = state.rng_state()
-    return found
+        file_contents[EXTRA] = weights.to_safetensors(tensors)
+    file_contents[state.TRAINER_STATE] = state.to_json(content)
+    file_contents[state.rng_file(0)] = state.rng_state()
+    return file_contents
 
 
 def _names(model: torch.nn.Module) -> dict[int, str]:
@@ -90,9 +90,9 @@ def _names(model: torch.nn.Module) -> dict[int, str]:
 def _optimizer_files(optimizer: Optimizers, names: Mapping[int, str]) -> dict[str, FileContent]:
     tensors: dict[str, torch.Tensor] = {}
     described = []
-    for number, each in enumerate(many(optimizer)):
-        content = codec.encode(each.state_dict(), tensors, str(number))
-        described.append({"class": type(each).__name__, "parameters": _parameter_names(each, names), "state": content})
+    for number, single in enumerate(many(optimizer)):
+        content = codec.encode(single.state_dict(), tensors, str(number))
+        described.append({"class": type(single).__name__, "parameters": _parameter_names(single, names), "state": content})
     meta = {"format_version": FORMAT_VERSION, "single": not isinstance(optimizer, Sequence), "optimizers": described}
     return {state.OPTIMIZER: weights.to_safetensors(tensors), state.OPTIMIZER_META: state.to_json(meta)}
 
@@ -131,8 +131,8 @@ def read(info: CheckpointInfo) -> Saved:
         )
     if content.get("format_version") != FORMAT_VERSION or content.keys() != _KEYS or not _describes(content["weights"]):
         raise CheckpointError(f"{path}: not a state that this version can read")
-    wanted = sorted(name for key in ("scheduler", "scaler", "extra") for name in codec.tensors_in(content[key]))
-    tensors = state.read_tensors(info.path / EXTRA) if wanted else {}
+    tensor_names = sorted(name for key in ("scheduler", "scaler", "extra") for name in codec.tensors_in(content[key]))
+    tensors = state.read_tensors(info.path / EXTRA) if tensor_names else {}
     optimizers, single = _read_optimizers(info.path)
     scheduler, scaler, extra = (codec.decode(content[key], tensors, str(path)) for key in ("scheduler", "scaler", "extra"))
     return Saved(
@@ -152,7 +152,7 @@ def _describes(description: Any) -> bool:
     if not isinstance(description, dict) or description.keys() != {"kind", "names", "aliases"}:
         return False
     maps = (description["names"], description["aliases"])
-    texts = all(isinstance(each, dict) and all(isinstance(value, str) for value in each.values()) for each in maps)
+    texts = all(isinstance(names, dict) and all(isinstance(value, str) for value in names.values()) for names in maps)
     return texts and description["kind"] in weights.KINDS
 
 
@@ -184,71 +184,73 @@ def restore_optimizers(optimizer: Optimizers, saved: Saved, model: torch.nn.Modu
     optimizers = many(optimizer)
     entries = _as_many("optimizer", saved.optimizers, len(optimizers), saved.info.path)
     names = _names(model)
-    for each, entry in zip(optimizers, entries, strict=True):
-        _check_optimizer(each, entry, names, saved.info.path)
-    for each, entry in zip(optimizers, entries, strict=True):
-        _restore_optimizer(each, entry["state"], saved.info.path)
+    for target, entry in zip(optimizers, entries, strict=True):
+        _check_optimizer(target, entry, names, saved.info.path)
+    for target, entry in zip(optimizers, entries, strict=True):
+        _restore_optimizer(target, entry["state"], saved.info.path)
 
 
-def _as_many(kind: str, entries: Sequence[Any] | None, wanted: int, where: Path) -> Sequence[Any]:
+def _as_many(kind: str, entries: Sequence[Any] | None, count: int, directory: Path) -> Sequence[Any]:
     """``entries`` if they are as many as are to be restored. ``CheckpointError`` otherwise."""
-    if entries is None or len(entries) != wanted:
+    if entries is None or len(entries) != count:
         raise CheckpointError(
-            f"{where} holds the state of {len(entries or ())} {kind}(s), {wanted} are to be restored",
+            f"{directory} holds the state of {len(entries or ())} {kind}(s), {count} are to be restored",
             hint=f"save with {kind}=, or leave the {kind} out here",
         )
     return entries
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer, entry: Mapping[str, Any], names: Mapping[int, str], where: Path) -> None:
+def _check_optimizer(
+    optimizer: torch.optim.Optimizer, entry: Mapping[str, Any], names: Mapping[int, str], directory: Path
+) -> None:
     if entry["class"] != type(optimizer).__name__:
         raise CheckpointError(
-            f"{where} was saved with the optimizer {str(entry['class'])[:40]}, this is {type(optimizer).__name__}"
+            f"{directory} was saved with the optimizer {str(entry['class'])[:40]}, this is {type(optimizer).__name__}"
         )
     if entry["parameters"] != _parameter_names(optimizer, names):
-        raise CheckpointError(f"{where}: the optimizer's parameters are not those of the model, or in another order")
+        raise CheckpointError(f"{directory}: the optimizer's parameters are not those of the model, or in another order")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, values in entry["state"]["state"].items():
         # bitsandbytes' kernels index by these sizes: a wrong one would read beyond a buffer.
         native = isinstance(values, Mapping) and ("state1" in values or "qmap1" in values)
         fields = {key: values[key] for key in values if not key.startswith("_")} if native else {}
         if native and (problem := state.unfit(parameters[number], fields)):
-            raise CheckpointError(f"{where / state.OPTIMIZER}: {problem} of {entry['parameters'][number]}")
+            raise CheckpointError(f"{directory / state.OPTIMIZER}: {problem} of {entry['parameters'][number]}")
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any], where: Path) -> None:
+def _restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any], directory: Path) -> None:
     try:
         optimizer.load_state_dict(content)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{where}: the optimizer does not take its state: {error}") from error
+        raise CheckpointError(f"{directory}: the optimizer does not take its state: {error}") from error
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, values in content["state"].items():
-        for key, wanted in values.items():
-            if isinstance(wanted, torch.Tensor):
-                _put_exactly(optimizer.state[parameters[number]], key, wanted, where)
+        for key, saved in values.items():
+            if isinstance(saved, torch.Tensor):
+                _put_exactly(optimizer.state[parameters[number]], key, saved, directory)
 
 
-def _put_exactly(own: dict[str, Any], key: str, wanted: torch.Tensor, where: Path) -> None:
-    found = own.get(key)
-    if not isinstance(found, torch.Tensor):
-        raise CheckpointError(f"{where / state.OPTIMIZER}: {key} did not come back")
-    if found.dtype != wanted.dtype:  # torch casts what belongs to a bfloat16 parameter to bfloat16
-        own[key] = found = wanted.to(found.device)
-    same = (
-        torch.equal(found.detach().cpu().contiguous().view(torch.uint8), wanted.contiguous().view(torch.uint8))
-        if found.dim()
-        else (found.item() == wanted.item())
+def _put_exactly(values: dict[str, Any], key: str, saved: torch.Tensor, directory: Path) -> None:
+    loaded = values.get(key)
+    if not isinstance(loaded, torch.Tensor):
+        raise CheckpointError(f"{directory / state.OPTIMIZER}: {key} did not come back")
+    if loaded.dtype != saved.dtype:  # torch casts what belongs to a bfloat16 parameter to bfloat16
+        values[key] = loaded = saved.to(loaded.device)
+    is_exact = (
+        torch.equal(loaded.detach().cpu().contiguous().view(torch.uint8), saved.contiguous().view(torch.uint8))
+        if loaded.dim()
+        else (loaded.item() == saved.item())
     )
-    if not same:
-        raise CheckpointError(f"{where / state.OPTIMIZER}: {key} did not come back as it was saved")
+    if not is_exact:
+        raise CheckpointError(f"{directory / state.OPTIMIZER}: {key} did not come back as it was saved")
 
 
 def restore_schedulers(scheduler: Schedulers, saved: Saved) -> None:
     """Put the schedulers' state back. ``CheckpointError`` where the checkpoint has none or another number of them."""
     schedulers = many(scheduler)
     entries = _as_many("scheduler", saved.schedulers, len(schedulers), saved.info.path)
-    for each, content in zip(schedulers, entries, strict=True):
-        each.load_state_dict(content)
+    for target, content in zip(schedulers, entries, strict=True):
+        target.load_state_dict(content)
 
 
 def restore_random_state(saved: Saved) -> None:

@@ -16,13 +16,13 @@ _HOSTS = ("pytorch-lightning", "trl")
 @functools.cache
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
     """Those of ``packages`` that are installed, with their versions; looked up once."""
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def describe() -> dict[str, Any]:

@@ -84,8 +84,8 @@ def take(model: torch.nn.Module, *, base_saved: bool) -> Weights:
     if partly:
         changing = _changing(model)
         tensors = {name: tensor for name, tensor in tensors.items() if name in changing}
-    kept, aliases = without_aliases(tensors)
-    files: dict[str, FileContent] = {MODEL: to_safetensors(kept)}
+    distinct, aliases = without_aliases(tensors)
+    files: dict[str, FileContent] = {MODEL: to_safetensors(distinct)}
     if not partly:
         files |= config_files(model)
     return Weights(TRAINED if partly else FULL, files, aliases=aliases)
@@ -104,14 +104,14 @@ def _take_adapter(model: Any) -> Weights:
     # Told explicitly: left to itself PEFT may ask the Hub whether the vocabulary was resized.
     stored = dict(get_peft_model_state_dict(model, state_dict=live, save_embedding_layers=False))
     names = {name: by_identity[id(tensor)] for name, tensor in stored.items() if id(tensor) in by_identity}
-    beside = {name: live[name] for name in sorted(_changing(model) - set(names.values())) if name in live}
+    outside = {name: live[name] for name in sorted(_changing(model) - set(names.values())) if name in live}
     files: dict[str, FileContent] = {
         state.ADAPTER_WEIGHTS: to_safetensors(stored),
         state.ADAPTER_CONFIG: state.to_json(state.adapter_config(model)),
     }
-    kept, aliases = without_aliases(beside)
-    if kept:
-        files[BESIDE] = to_safetensors(kept)
+    distinct, aliases = without_aliases(outside)
+    if distinct:
+        files[BESIDE] = to_safetensors(distinct)
     return Weights(ADAPTER, files, {name: real for name, real in names.items() if name != real}, aliases)
 
 
@@ -147,9 +147,9 @@ def without_aliases(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torc
     aliases: dict[str, str] = {}
     for name, tensor in tensors.items():
         place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        known = first.setdefault(place, name) if tensor.numel() else name
-        if known != name:
-            aliases[name] = known
+        original = first.setdefault(place, name) if tensor.numel() else name
+        if original != name:
+            aliases[name] = original
     return {name: tensor for name, tensor in tensors.items() if name not in aliases}, aliases
 
 
@@ -184,10 +184,10 @@ def read(directory: Path, description: Mapping[str, Any]) -> dict[str, torch.Ten
     return with_aliases(named, description["aliases"], directory)
 
 
-def with_aliases(tensors: Mapping[str, torch.Tensor], aliases: Mapping[str, str], where: Path) -> dict[str, torch.Tensor]:
+def with_aliases(tensors: Mapping[str, torch.Tensor], aliases: Mapping[str, str], directory: Path) -> dict[str, torch.Tensor]:
     """``tensors`` under all their names. ``CheckpointError`` for an alias of nothing."""
     if unknown := sorted(set(aliases.values()) - tensors.keys()):
-        raise CheckpointError(f"{where}: {unknown[0][:200]} is not in the file with the weights")
+        raise CheckpointError(f"{directory}: {unknown[0][:200]} is not in the file with the weights")
     return {**tensors, **{alias: tensors[name] for alias, name in aliases.items()}}
 
 
@@ -200,15 +200,15 @@ def load(model: torch.nn.Module, directory: Path, description: Mapping[str, Any]
     if description["kind"] == ADAPTER:
         if not is_peft(model):
             raise CheckpointError(f"{directory} holds a PEFT adapter; the model is a {type(model).__name__} without one")
-        beside = {name: tensor for name, tensor in tensors.items() if name in _changing(model) and name not in _own_names(model)}
-        check_fit(model, beside, directory)
+        outside = {name: tensor for name, tensor in tensors.items() if name in _changing(model) and name not in _own_names(model)}
+        check_fit(model, outside, directory)
         state.load_adapter(model, directory)
-        model.load_state_dict(beside, strict=False)
+        model.load_state_dict(outside, strict=False)
         return
     if is_peft(model):
         raise CheckpointError(f"{directory} holds a whole model; this one has a PEFT adapter on it")
-    wanted = model.state_dict().keys() if description["kind"] == FULL else _changing(model)
-    check_fit(model, tensors, directory, wanted)
+    required = model.state_dict().keys() if description["kind"] == FULL else _changing(model)
+    check_fit(model, tensors, directory, required)
     model.load_state_dict(tensors, strict=description["kind"] == FULL)
 
 
@@ -222,19 +222,19 @@ def _own_names(model: Any) -> set[str]:
     return {identities[id(tensor)] for tensor in stored.values() if id(tensor) in identities}
 
 
-def check_fit(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], where: Path, wanted: Any = None) -> None:
-    """``CheckpointError`` unless ``model`` has each of ``tensors`` in that shape and type, and ``wanted`` names them all."""
+def check_fit(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], directory: Path, required: Any = None) -> None:
+    """``CheckpointError`` unless ``model`` has each of ``tensors`` in that shape and type, and ``required`` names them all."""
     live = model.state_dict()
     problems = [f"{name} is unknown to the model" for name in sorted(tensors.keys() - live.keys())]
-    if wanted is not None:
-        problems += [f"{name} is missing" for name in sorted(set(wanted) - tensors.keys())]
-        problems += [f"{name} does not train in the model" for name in sorted((tensors.keys() & live.keys()) - set(wanted))]
+    if required is not None:
+        problems += [f"{name} is missing" for name in sorted(set(required) - tensors.keys())]
+        problems += [f"{name} does not train in the model" for name in sorted((tensors.keys() & live.keys()) - set(required))]
     for name in sorted(tensors.keys() & live.keys()):
-        found, have = tensors[name], live[name]
-        if (found.shape, found.dtype) != (have.shape, have.dtype):
-            problems.append(f"{name} is {found.dtype} {tuple(found.shape)}, wanted {have.dtype} {tuple(have.shape)}")
+        stored, have = tensors[name], live[name]
+        if (stored.shape, stored.dtype) != (have.shape, have.dtype):
+            problems.append(f"{name} is {stored.dtype} {tuple(stored.shape)}, wanted {have.dtype} {tuple(have.shape)}")
     if problems:
-        raise CheckpointError(f"{where} does not fit the model: {problems[0]} ({len(problems)} differences)")
+        raise CheckpointError(f"{directory} does not fit the model: {problems[0]} ({len(problems)} differences)")
 
 
 # The frozen base -------------------------------------------------------------------------------------------------------
@@ -261,14 +261,14 @@ class Base:
         return self._digest({name: tensor for name, tensor in self.tensors.items() if name not in self.buffers})
 
     def _digest(self, tensors: Mapping[str, torch.Tensor]) -> str:
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         for name, tensor in sorted(tensors.items()):
-            whole.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
             flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-            whole.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+            digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
         for name, content in sorted(self.config.items()):
-            whole.update(f"{name}\0".encode() + content)
-        return whole.hexdigest()
+            digest.update(f"{name}\0".encode() + content)
+        return digest.hexdigest()
 
     def write(self, directory: Path) -> None:
         """Write the files into an empty directory."""
@@ -290,12 +290,12 @@ def base_of(model: torch.nn.Module) -> Base:
         training = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.requires_grad}
         plain = {name: name for name in live if not (frozen and name in training)}
         config = config_files(model) if plain.keys() == live.keys() else {}
-    kept, aliases = without_aliases({name: live[real] for name, real in plain.items()})
-    if not kept:
+    distinct, aliases = without_aliases({name: live[real] for name, real in plain.items()})
+    if not distinct:
         raise ModelError("the model has no parameters or buffers to save as its base")
     buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
     changing = frozenset(name for name, real in plain.items() if real in buffers)
-    return Base(kept, {name: real for name, real in plain.items() if name != real}, aliases, config, changing)
+    return Base(distinct, {name: real for name, real in plain.items() if name != real}, aliases, config, changing)
 
 
 def read_base(directory: Path, names: Mapping[str, str], aliases: Mapping[str, str]) -> dict[str, torch.Tensor]:

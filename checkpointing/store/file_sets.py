@@ -40,30 +40,36 @@ def is_model_file(name: str) -> bool:
     return name in _DESCRIPTION or name in (WEIGHTS, WEIGHTS_INDEX) or _SHARD.fullmatch(name) is not None
 
 
+def checkpoint_files(world_size: int) -> set[str]:
+    """Every file of a checkpoint that ``world_size`` processes saved, the manifest aside."""
+    shared = {layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG, layout.OPTIMIZER, layout.OPTIMIZER_META, layout.TRAINER_STATE}
+    return shared | {layout.rng_file(rank) for rank in range(world_size)}
+
+
 @dataclass(frozen=True)
 class Form:
-    """``whole``: a whole model, else an adapter; ``ema``: a moving average of what is trained lies beside it."""
+    """``full_model``: a whole model, else an adapter; ``ema``: a moving average of what is trained lies beside it."""
 
-    whole: bool = False
+    full_model: bool = False
     ema: bool = False
 
     def problems(self, names: Collection[str], world_size: int) -> tuple[list[str], list[str]]:
         """Which files are missing from ``names`` (the manifest aside) and which have no place there, both sorted."""
-        wanted = layout.checkpoint_files(world_size) | ({EMA} if self.ema else set())
-        if not self.whole:
-            return sorted(wanted - set(names)), sorted(set(names) - wanted)
-        wanted = wanted - {layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG} | {MODEL_CONFIG, *_weights_wanted(names)}
-        return sorted(wanted - set(names)), sorted(set(names) - wanted - _DESCRIPTION)
+        required = checkpoint_files(world_size) | ({EMA} if self.ema else set())
+        if not self.full_model:
+            return sorted(required - set(names)), sorted(set(names) - required)
+        required = required - {layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG} | {MODEL_CONFIG, *_weights_wanted(names)}
+        return sorted(required - set(names)), sorted(set(names) - required - _DESCRIPTION)
 
     def weights(self, names: Collection[str]) -> list[str]:
         """Those of ``names`` that hold the weights as they are trained."""
-        if not self.whole:
+        if not self.full_model:
             return [layout.ADAPTER_WEIGHTS]
         return sorted(name for name in names if name == WEIGHTS or _SHARD.fullmatch(name))
 
     def served(self, names: Collection[str]) -> dict[str, str]:
         """The files that other tools load, by the name they look for → that in the checkpoint; of an average, its weights."""
-        if not self.whole:
+        if not self.full_model:
             return {
                 layout.ADAPTER_WEIGHTS: EMA if self.ema else layout.ADAPTER_WEIGHTS,
                 layout.ADAPTER_CONFIG: layout.ADAPTER_CONFIG,
@@ -76,7 +82,7 @@ class Form:
 
 def _weights_wanted(names: Collection[str]) -> set[str]:
     """One file, or an index with as many shards as their names say."""
-    counts = {int(found[2]) for name in names if (found := _SHARD.fullmatch(name))}
+    counts = {int(shard[2]) for name in names if (shard := _SHARD.fullmatch(name))}
     if not counts:
         return {WEIGHTS}
     count = min(max(counts), len(names) + 1)  # one that is missing will do to refuse a count that nobody could write out
@@ -85,9 +91,9 @@ def _weights_wanted(names: Collection[str]) -> set[str]:
 
 def form_of(settings: Mapping[str, Any]) -> Form:
     """The form of the checkpoints of a run with these nested settings."""
-    return Form(whole=at(settings, "training.method") == "full", ema=at(settings, "training.ema_decay") is not None)
+    return Form(full_model=at(settings, "training.method") == "full", ema=at(settings, "training.ema_decay") is not None)
 
 
 def group_of(settings: Mapping[str, Any]) -> str:
     """The group of runs that a run with these nested settings belongs to: ``base_training``, or empty."""
-    return layout.BASE_TRAINING if form_of(settings).whole else ""
+    return layout.BASE_TRAINING if form_of(settings).full_model else ""

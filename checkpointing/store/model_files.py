@@ -77,18 +77,18 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _weights(directory: Path, names: Collection[str]) -> dict[str, TensorEntry]:
-    found: dict[str, TensorEntry] = {}
-    where: dict[str, str] = {}
-    for name in file_sets.Form(whole=True).weights(names):
+    tensors: dict[str, TensorEntry] = {}
+    weight_map: dict[str, str] = {}
+    for name in file_sets.Form(full_model=True).weights(names):
         entries = read_header(directory / name)
-        if twice := sorted(found.keys() & entries.keys()):
-            raise CheckpointError(f"{directory / name}: {twice[0][:200]} is in {where[twice[0]]} too")
-        found |= entries
-        where |= dict.fromkeys(entries, name)
+        if twice := sorted(tensors.keys() & entries.keys()):
+            raise CheckpointError(f"{directory / name}: {twice[0][:200]} is in {weight_map[twice[0]]} too")
+        tensors |= entries
+        weight_map |= dict.fromkeys(entries, name)
     if file_sets.WEIGHTS_INDEX in names:
         index = _object(directory / file_sets.WEIGHTS_INDEX)
-        if index.keys() != {"metadata", "weight_map"} or index["weight_map"] != where:
+        if index.keys() != {"metadata", "weight_map"} or index["weight_map"] != weight_map:
             raise CheckpointError(
                 f"{directory / file_sets.WEIGHTS_INDEX} does not say where the weights are: {reprlib.repr(index.get('weight_map'))}"
             )
-    return found
+    return tensors

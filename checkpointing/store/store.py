@@ -30,13 +30,14 @@ from pitstop.checkpointing.disk.storage import (
     Storage,
     atomic_write,
     failed_save,
+    free_name,
     make_directories,
     temporary_name,
     to_trash,
 )
 from pitstop.configs.errors import CheckpointError
 
-__all__ = ["CheckpointInfo", "CheckpointStore", "DamagedError", "Entry", "RecoveryReport"]
+__all__ = ["CheckpointFacts", "CheckpointInfo", "CheckpointStore", "DamagedError", "RecoveryReport", "ScannedCheckpoint"]
 
 MANIFEST_RESERVE = 64 * 1024
 """Bytes kept free beside the files themselves, for the manifest and directory entries."""
@@ -54,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Entry:
+class ScannedCheckpoint:
     """One name among the checkpoints: ``info`` when it is whole, else ``problem`` says why it is not."""
 
     name: str
@@ -62,7 +63,24 @@ class Entry:
     problem: str | None
 
 
-Entries = list[Entry]
+Scan = list[ScannedCheckpoint]
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What a manifest says of a checkpoint beside its files.
+
+    ``epoch`` in passes over the data; ``world_size``: how many processes saved it; ``fingerprints`` of data and base;
+    ``versions`` of the libraries; ``saved_at`` without an offset is local time.
+    """
+
+    step: int
+    epoch: float
+    metrics: Mapping[str, float | None]
+    world_size: int
+    fingerprints: Mapping[str, str]
+    versions: Mapping[str, str]
+    saved_at: datetime
 
 
 @dataclass(frozen=True)
@@ -106,14 +124,7 @@ class CheckpointStore:
         self,
         name: str,
         files: Mapping[str, FileContent],
-        *,
-        step: int,
-        epoch: float,
-        metrics: Mapping[str, float | None],
-        world_size: int,
-        fingerprints: Mapping[str, str],
-        versions: Mapping[str, str],
-        now: datetime,
+        facts: CheckpointFacts,
     ) -> CheckpointInfo:
         """Commit a checkpoint; once this returns, it survives a crash and a power loss.
 
@@ -130,14 +141,14 @@ class CheckpointStore:
             records = self._write_files(temporary, files)
             manifest = Manifest(
                 name=name,
-                step=int(step),
-                epoch=float(epoch),
-                metrics=finite_metrics(metrics),
-                saved_at=_aware(now),
-                world_size=int(world_size),
+                step=int(facts.step),
+                epoch=float(facts.epoch),
+                metrics=finite_metrics(facts.metrics),
+                saved_at=facts.saved_at if facts.saved_at.tzinfo is not None else facts.saved_at.astimezone(),
+                world_size=int(facts.world_size),
                 files=records,
-                fingerprints=dict(fingerprints),
-                versions=dict(versions),
+                fingerprints=dict(facts.fingerprints),
+                versions=dict(facts.versions),
             )
             self._storage.write_file(temporary / layout.MANIFEST, manifest.to_bytes())
             self._storage.sync_directory(temporary)
@@ -168,11 +179,11 @@ class CheckpointStore:
 
     def _write_files(self, temporary: Path, files: Mapping[str, FileContent]) -> dict[str, FileRecord]:
         self._storage.make_directory(temporary)
-        below = sorted({parent for name in files for parent in Path(name).parents if parent != Path()})
-        for directory in below:  # sorted: a parent comes before what is in it
+        subdirectories = sorted({parent for name in files for parent in Path(name).parents if parent != Path()})
+        for directory in subdirectories:  # sorted: a parent comes before what is in it
             self._storage.make_directory(temporary / directory)
         records = {name: self._storage.write_file(temporary / name, content) for name, content in files.items()}
-        for directory in reversed(below):
+        for directory in reversed(subdirectories):
             self._storage.sync_directory(temporary / directory)
         return records
 
@@ -203,7 +214,7 @@ class CheckpointStore:
 
     # Reading
 
-    def scan(self) -> Entries:
+    def scan(self) -> Scan:
         """Every checkpoint, whole ones and damaged ones, in no particular order; files are not hashed."""
         return [entry for name in self.names() if (entry := self._look_at(name)) is not None]
 
@@ -214,13 +225,13 @@ class CheckpointStore:
         except FileNotFoundError:
             return []
 
-    def _look_at(self, name: str) -> Entry | None:
+    def _look_at(self, name: str) -> ScannedCheckpoint | None:
         try:
-            return Entry(name, inspection.inspect(self.directory / name), None)
+            return ScannedCheckpoint(name, inspection.inspect(self.directory / name), None)
         except DamagedError as error:
             if not os.path.lexists(self.directory / name):
                 return None  # moved away by retention since the names were read
-            return Entry(name, None, error.message)
+            return ScannedCheckpoint(name, None, error.message)
 
     def list(self) -> Infos:
         """The whole checkpoints, ascending by step; damaged ones are left out. ``NewerFormatError``."""
@@ -252,13 +263,13 @@ class CheckpointStore:
         raise self._not_found(which, name, infos)
 
     def _not_found(self, which: str, name: str, infos: Infos) -> CheckpointError:
-        there = ", ".join(info.name for info in infos) or "none"
+        names = ", ".join(info.name for info in infos) or "none"
         if layout.is_checkpoint_name(name) and (entry := self._look_at(name)) is not None and entry.problem:
-            return CheckpointError(f"checkpoint '{which}' cannot be used: {entry.problem}", hint=f"whole ones: {there}")
+            return CheckpointError(f"checkpoint '{which}' cannot be used: {entry.problem}", hint=f"whole ones: {names}")
         reason = " (no checkpoint has a metric to go by)" if name == layout.BEST and infos else ""
         return CheckpointError(
             f"checkpoint '{which}' not found in {self.directory}{reason}",
-            hint=f"there: {there}",
+            hint=f"there: {names}",
         )
 
     def verify(self, name: str) -> CheckpointInfo:
@@ -272,17 +283,17 @@ class CheckpointStore:
             return name
         return self.resolve(which).name
 
-    def verify_all(self) -> Entries:
+    def verify_all(self) -> Scan:
         """Hash every checkpoint again; sorted by name."""
         return [entry for name in self.names() if (entry := self._verified(name)) is not None]
 
-    def _verified(self, name: str) -> Entry | None:
+    def _verified(self, name: str) -> ScannedCheckpoint | None:
         try:
-            return Entry(name, inspection.verify(self.directory / name), None)
+            return ScannedCheckpoint(name, inspection.verify(self.directory / name), None)
         except DamagedError as error:
             if not os.path.lexists(self.directory / name):
                 return None  # moved away by retention since the names were read
-            return Entry(name, None, error.message)
+            return ScannedCheckpoint(name, None, error.message)
 
     def read(self, info: CheckpointInfo, name: str) -> bytes:
         """One file of a checkpoint, checked against its recorded hash before anything parses it. ``CheckpointError``."""
@@ -310,9 +321,9 @@ class CheckpointStore:
 
     def repair_pointers(self) -> Names:
         """Make ``last`` and ``best`` say what the manifests say; the pointers that had to change."""
-        return [which for which, name in self.wanted_pointers(self.list()).items() if self._repair_pointer(which, name)]
+        return [which for which, name in self.expected_pointers(self.list()).items() if self._repair_pointer(which, name)]
 
-    def wanted_pointers(self, infos: Infos) -> dict[str, str | None]:
+    def expected_pointers(self, infos: Infos) -> dict[str, str | None]:
         """Where ``last`` and ``best`` should point by the manifests; None where there is nothing to point at."""
         best = self.best(infos)
         return {layout.LAST: infos[-1].name if infos else None, layout.BEST: best.name if best else None}
@@ -337,15 +348,15 @@ class CheckpointStore:
         ``best`` and ``last``, and ``best pointer`` or ``last pointer`` where that still leads to another one.
         """
         reasons: Reasons = {info.name: [] for info in infos}
-        wanted = self.wanted_pointers(infos)
+        targets = self.expected_pointers(infos)
         for which in (layout.BEST, layout.LAST):
-            if (name := wanted[which]) is not None:
+            if (name := targets[which]) is not None:
                 reasons[name].append(which)
         for which in layout.POINTERS:
             pointed = self.pointer(which)
-            if pointed in reasons and pointed != wanted[which]:
+            if pointed in reasons and pointed != targets[which]:
                 reasons[pointed].append(f"{which} pointer")
-        return {name: why for name, why in reasons.items() if why}
+        return {name: entries for name, entries in reasons.items() if entries}
 
     def prune(
         self, keep_last_n: int | None, protect: set[str] | frozenset[str] = frozenset(), *, keep_best: bool = True
@@ -368,9 +379,9 @@ class CheckpointStore:
         if keep_last_n < 1:
             raise CheckpointError(f"keep_last_n is {keep_last_n}; at least one checkpoint is always kept")
         infos = self.list()
-        pinned = {name for name, why in self.pins(infos).items() if keep_best or not {*why} <= BEST_REASONS}
-        kept = {info.name for info in infos[-keep_last_n:]} | pinned | protect
-        return [info for info in infos if info.name not in kept]
+        pinned = {name for name, reasons in self.pins(infos).items() if keep_best or not {*reasons} <= BEST_REASONS}
+        retained = {info.name for info in infos[-keep_last_n:]} | pinned | protect
+        return [info for info in infos if info.name not in retained]
 
     def _remove(self, path: Path) -> bool:
         """Whether the checkpoint left the listing; one that refuses to go must not stop the others, or the training."""
@@ -391,8 +402,8 @@ class CheckpointStore:
         """
         moved = [self._quarantine(entry.name, entry.problem)[0] for entry in self.scan() if entry.problem is not None]
         for info in reversed(self.list()):
-            beside = and_at_it is not None and info.step == after_step and info.name != and_at_it
-            if info.step > after_step or beside:
+            is_twin = and_at_it is not None and info.step == after_step and info.name != and_at_it
+            if info.step > after_step or is_twin:
                 self._set_aside(info.name, layout.SUPERSEDED)
                 moved.append(info.name)
         if moved:
@@ -440,9 +451,9 @@ class CheckpointStore:
         self._set_aside(name, layout.DAMAGED)
         return (name, reason)
 
-    def _set_aside(self, name: str, where: str) -> Path:
-        """Move ``name`` into the directory ``where``, under a free name there."""
-        target = self._free_place(name, where)
+    def _set_aside(self, name: str, folder: str) -> Path:
+        """Move ``name`` into the directory ``folder``, under a free name there."""
+        target = self._free_place(name, folder)
         try:
             make_directories(self._storage, target.parent)
             self._storage.rename(self.directory / name, target)
@@ -452,17 +463,17 @@ class CheckpointStore:
             raise failed_save(self.directory / name, error) from error
         return target
 
-    def _free_place(self, name: str, where: str) -> Path:
-        target = free_name(self.directory / where / name)
+    def _free_place(self, name: str, folder: str) -> Path:
+        target = free_name(self.directory / folder / name)
         if os.path.lexists(target.parent) and not inspection.is_real_directory(target.parent):
             raise CheckpointError(
                 f"{target.parent} is not a directory of its own, so {name} cannot be set aside there", hint="move it away"
             )
         return target
 
-    def set_aside(self, where: str) -> Paths:
+    def set_aside(self, folder: str) -> Paths:
         """What lies in ``.damaged`` or ``.superseded``, sorted by name."""
-        directory = self.directory / where
+        directory = self.directory / folder
         if not inspection.is_real_directory(directory):
             return []
         return sorted(path for path in directory.iterdir() if inspection.is_real_directory(path))
@@ -489,16 +500,3 @@ def choose_best(infos: Sequence[Candidate], monitor: str, mode: str) -> tuple[Ca
             sign = 1.0 if direction == "min" else -1.0
             return min(values, key=lambda pair: (sign * pair[1], pair[0].order))[0], metric, direction
     return None
-
-
-def free_name(path: Path) -> Path:
-    """``path``, or the first of ``path-2``, ``path-3``, … that is not taken."""
-    candidate, count = path, 1
-    while os.path.lexists(candidate):
-        count += 1
-        candidate = path.with_name(f"{path.name}-{count}")
-    return candidate
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is not None else moment.astimezone()

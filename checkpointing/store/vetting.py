@@ -44,7 +44,7 @@ def check_checkpoint(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fix
     try:
         _check_names(info, form)
         content = _check_state(info, config, fixed)
-        if form.whole:
+        if form.full_model:
             check_model(info.path, info.manifest.files.keys())
         else:
             _check_adapter(info, content["settings"])
@@ -88,10 +88,10 @@ def _check_state(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fixed) 
     return content
 
 
-def _check_keys(path: Path, content: Mapping[str, Any], wanted: set[str]) -> None:
-    if missing := sorted(wanted - content.keys()):
+def _check_keys(path: Path, content: Mapping[str, Any], expected: set[str]) -> None:
+    if missing := sorted(expected - content.keys()):
         raise CheckpointError(f"{path}: {', '.join(missing)} is missing")
-    if unknown := sorted(content.keys() - wanted):
+    if unknown := sorted(content.keys() - expected):
         raise CheckpointError(f"{path}: {reprlib.repr(unknown[0])} is no part of a training state")
 
 
@@ -106,10 +106,9 @@ def _check_environment(path: Path, environment: Any) -> None:
 def _check_scaler(path: Path, scaler: Any) -> None:
     if scaler is None or scaler == {}:
         return
-    if not isinstance(scaler, dict) or scaler.keys() != _SCALER_KEYS or not all(_positive(value) for value in scaler.values()):
-        raise CheckpointError(f"{path}: its loss scale is none")
-    if scaler["scale"] == 0 or type(scaler["growth_interval"]) is not int or type(scaler["_growth_tracker"]) is not int:
-        raise CheckpointError(f"{path}: its loss scale is none")
+    fits = isinstance(scaler, dict) and scaler.keys() == _SCALER_KEYS and all(_positive(value) for value in scaler.values())
+    if not fits or scaler["scale"] == 0 or any(type(scaler[key]) is not int for key in ("growth_interval", "_growth_tracker")):
+        raise CheckpointError(f"{path}: {reprlib.repr(scaler)} is not the state of a loss scaler")
 
 
 def _positive(value: Any) -> bool:
@@ -119,51 +118,51 @@ def _positive(value: Any) -> bool:
 # Settings
 
 
-def check_settings(settings: Any, where: str, config: Mapping[str, Any] | None = None, fixed: Fixed | None = None) -> None:
+def check_settings(settings: Any, place: str, config: Mapping[str, Any] | None = None, fixed: Fixed | None = None) -> None:
     """Settings in a file of a run: known ones, each of the type that is written, and no secrets. ``CheckpointError``.
 
     With ``config`` (config.json) they must also be as many, and the ``fixed`` ones equal.
     """
-    found = dict(_walk_settings(settings, where))
-    for path, value in found.items():
-        check_setting(by_path()[path], value, where)
+    values = dict(_walk_settings(settings, place))
+    for path, value in values.items():
+        check_setting(by_path()[path], value, place)
     if config is None:
         return
     started = {key: value for key, value in config.items() if key != "sources"}
     for path, value in _walk_settings(started, layout.CONFIG):
         if path == ENABLED.path:  # earlier versions wrote it
             continue
-        if path not in found:
-            raise CheckpointError(f"{where}: the setting {path} is missing")
-        if fixed is not None and fixed(path) and found[path] != value:
+        if path not in values:
+            raise CheckpointError(f"{place}: the setting {path} is missing")
+        if fixed is not None and fixed(path) and values[path] != value:
             raise CheckpointError(
-                f"{where}: {path} is {reprlib.repr(found[path])}, the run was started with {reprlib.repr(value)} ({layout.CONFIG})"
+                f"{place}: {path} is {reprlib.repr(values[path])}, the run was started with {reprlib.repr(value)} ({layout.CONFIG})"
             )
 
 
-def _walk_settings(nested: Any, where: str, group: str = "") -> Iterator[tuple[str, Any]]:
+def _walk_settings(nested: Any, place: str, group: str = "") -> Iterator[tuple[str, Any]]:
     if not isinstance(nested, Mapping):
-        raise CheckpointError(f"{where}: {group or 'it'} holds no settings")
+        raise CheckpointError(f"{place}: {group or 'it'} holds no settings")
     for key, value in nested.items():
         path = f"{group}.{key}" if group else key
         if path in by_path():
             yield path, value
         elif path in groups() and path:
-            yield from _walk_settings(value, where, path)
+            yield from _walk_settings(value, place, path)
         else:
-            raise CheckpointError(f"{where}: {reprlib.repr(path)} is not a setting")
+            raise CheckpointError(f"{place}: {reprlib.repr(path)} is not a setting")
 
 
-def check_setting(leaf: Leaf, value: Any, where: str) -> None:
+def check_setting(leaf: Leaf, value: Any, place: str) -> None:
     """One setting as ``settings_to_dict`` writes it. ``CheckpointError``."""
     if leaf.secret:
-        raise CheckpointError(f"{where}: {leaf.path} is a secret, which no run may hold", hint="remove it there")
+        raise CheckpointError(f"{place}: {leaf.path} is a secret, which no run may hold", hint="remove it there")
     if not _written_as(leaf, value):
-        raise CheckpointError(f"{where}: {leaf.path} is {reprlib.repr(value)}")
+        raise CheckpointError(f"{place}: {leaf.path} is {reprlib.repr(value)}")
     try:
         parse(leaf, value)
     except InvalidValue as error:
-        raise CheckpointError(f"{where}: {leaf.path}: {error}") from None
+        raise CheckpointError(f"{place}: {leaf.path}: {error}") from None
 
 
 def _written_as(leaf: Leaf, value: Any) -> bool:
@@ -201,7 +200,7 @@ def _check_average(info: CheckpointInfo, form: file_sets.Form) -> None:
     average = {name: (entry.dtype, entry.shape) for name, entry in read_header(info.path / file_sets.EMA).items()}
     if different := sorted(name for name in trained.keys() | average.keys() if trained.get(name) != average.get(name)):
         raise CheckpointError(
-            f"{info.path / file_sets.EMA} is no average of the weights: {different[0][:200]} is not as it is there"
+            f"{info.path / file_sets.EMA} is no average of the weights: {different[0][:200]} has another type or shape than in them, or is in only one of both"
         )
 
 
@@ -233,7 +232,7 @@ def check_optimizer_meta(meta: Any, path: Path) -> dict[str, Any]:
     return meta
 
 
-def _check_step(value: Any, where: str, most: int) -> None:
+def _check_step(value: Any, place: str, last_step: int) -> None:
     number = value if type(value) in (int, float) else math.nan
-    if not 0 <= number <= most or number != int(number):
-        raise CheckpointError(f"{where} is {reprlib.repr(value)}, the checkpoint is of step {most}")
+    if not 0 <= number <= last_step or number != int(number):
+        raise CheckpointError(f"{place} is {reprlib.repr(value)}, the checkpoint is of step {last_step}")

@@ -11,7 +11,7 @@ import typer
 
 from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.find import locate
-from pitstop.checkpointing.runs.housekeeping import Item, Outcome, prune_bases, prune_deleted, prune_run
+from pitstop.checkpointing.runs.housekeeping import Item, Removal, prune_bases, prune_deleted, prune_run
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
@@ -25,7 +25,7 @@ class _Pruning:
     """What was pruned: an entry for each run, as JSON has it, the outcome of all, and the labels of runs that are damaged."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Removal = field(default_factory=Removal)
     broken: list[str] = field(default_factory=list)
 
 

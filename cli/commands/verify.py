@@ -87,7 +87,7 @@ def _print(base: Path, parts: Sequence[Part], run_notes: Sequence[str]) -> None:
         return
     columns = [Column("Run"), Column("What"), Column("State"), Column("Size", "right")]
     sizes = [_NOTHING if part.size is None else human_size(part.size) for part in parts]
-    rows = [[part.run or "(shared)", short_digest(part.what), part.state, size] for part, size in zip(parts, sizes, strict=True)]
+    rows = [[part.run or "(shared)", short_digest(part.name), part.state, size] for part, size in zip(parts, sizes, strict=True)]
     table(columns, rows)
     for part in parts:
         if part.problem:
@@ -108,7 +108,7 @@ def _as_json(base: Path, parts: Sequence[Part], run_notes: Sequence[str]) -> dic
         "parts": [
             {
                 "run": part.run or None,
-                "what": part.what,
+                "what": part.name,
                 "path": str(part.path),
                 "state": part.state,
                 "size_bytes": part.size,
@@ -137,4 +137,4 @@ def _refuse_bad(parts: Sequence[Part]) -> None:
 
 def _names(parts: Sequence[Part]) -> str:
     rest = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
-    return ", ".join(f"{part.run} {short_digest(part.what)}".strip() for part in parts[:_NAMED]) + rest
+    return ", ".join(f"{part.run} {short_digest(part.name)}".strip() for part in parts[:_NAMED]) + rest

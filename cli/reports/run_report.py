@@ -13,7 +13,7 @@ from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.base_models import LINKED, BaseModels
 from pitstop.checkpointing.runs.push_status import standing
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.checkpointing.store.store import Entry
+from pitstop.checkpointing.store.store import ScannedCheckpoint
 from pitstop.configs.errors import CheckpointError
 
 _NOT_SETTINGS = "sources"
@@ -100,7 +100,7 @@ def _checkpoints(run: RunDirectory, verify: bool) -> list[dict[str, Any]]:
     return [_checkpoint(entry, verify, pins.get(entry.name, ())) for entry in [*intact, *damaged]]
 
 
-def _checkpoint(entry: Entry, verified: bool, pins: Sequence[str]) -> dict[str, Any]:
+def _checkpoint(entry: ScannedCheckpoint, verified: bool, pins: Sequence[str]) -> dict[str, Any]:
     info = entry.info
     return {
         "name": entry.name,

@@ -229,7 +229,7 @@ def test_a_missing_env_file_and_an_empty_directory_are_refused(pitstop: Cli) -> 
 
 
 def test_base_trainings_come_after_and_with_their_group(pitstop: Cli) -> None:
-    create_run("checkpoints", name="base", config=CONFIG, metadata={}, group="base_training", storage=ForgetfulStorage())
+    create_run("checkpoints/base_training", name="base", config=CONFIG, metadata={}, storage=ForgetfulStorage())
     start("lora")
     assert [line.split()[0] for line in pitstop("list-runs").stdout.splitlines()[1:]] == ["1", "base_training/1"]
 

@@ -13,7 +13,7 @@ import pytest
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import DamagedError
 from pitstop.checkpointing.disk.manifest import ManifestError, parse_manifest
-from pitstop.checkpointing.store.store import CheckpointInfo, CheckpointStore, Entry, RecoveryReport
+from pitstop.checkpointing.store.store import CheckpointInfo, CheckpointStore, RecoveryReport, ScannedCheckpoint
 from pitstop.configs.errors import CheckpointError
 from support.fault_matrix import Matrix, is_caught
 from support.stores import FILES, ForgetfulStorage, save
@@ -263,8 +263,8 @@ def test_a_deeply_nested_manifest_is_refused() -> None:
 
 
 class HashesNothing(CheckpointStore):
-    def _verified(self, name: str) -> Entry:
-        return self._look_at(name) or Entry(name, None, "gone")
+    def _verified(self, name: str) -> ScannedCheckpoint:
+        return self._look_at(name) or ScannedCheckpoint(name, None, "gone")
 
 
 class TakesTheNewestUnseen(CheckpointStore):

@@ -42,7 +42,7 @@ def base(tmp_path: Path) -> Path:
     (tmp_path / "outside/checkpoint-9").mkdir(parents=True)
     (tmp_path / "outside/.tmp-mine").mkdir()
     (tmp_path / "outside/mine.txt").write_text("mine")
-    run = create_run(tmp_path / "runs", name="a-run", config=CONFIG, metadata={}, now=START, storage=ForgetfulStorage())
+    run = create_run(tmp_path / "runs", name="a-run", config=CONFIG, metadata={}, started_at=START, storage=ForgetfulStorage())
     for step in (1, 2, 3):
         save(run.store, step, loss=1 / step)
     run.sync_checkpoints({"status": "interrupted"})
@@ -138,7 +138,7 @@ def test_who_holds_a_lock_is_read_with_care(run: RunDirectory) -> None:
 @pytest.mark.parametrize("reference", ["2", "run_002"])
 def test_a_run_that_is_a_link_is_no_run_of_this_directory(base: Path, tmp_path: Path, reference: str) -> None:
     elsewhere = create_run(
-        tmp_path / "theirs", name="theirs", config=CONFIG, metadata={"created_at": "2999-01-01T00:00:00+00:00"}, now=START
+        tmp_path / "theirs", name="theirs", config=CONFIG, metadata={"created_at": "2999-01-01T00:00:00+00:00"}, started_at=START
     )
     before = snapshot(elsewhere.path)
     (base / "run_002").symlink_to(elsewhere.path)
@@ -154,7 +154,7 @@ def test_a_run_that_is_a_link_is_no_run_of_this_directory(base: Path, tmp_path: 
 
 @pytest.mark.parametrize("target", ["../../theirs/run_001", "/etc", "..", "../run_001/../../theirs/run_001", "../run_002", "."])
 def test_a_name_that_leads_out_of_the_base_directory_names_no_run(base: Path, tmp_path: Path, target: str) -> None:
-    create_run(tmp_path / "theirs", name="theirs", config=CONFIG, metadata={}, now=START)
+    create_run(tmp_path / "theirs", name="theirs", config=CONFIG, metadata={}, started_at=START)
     (base / "by-name/evil").symlink_to(target)
     with pytest.raises(RunError, match="not found"):
         find_run(base, "evil")
@@ -432,7 +432,7 @@ def modes(root: Path) -> dict[str, str]:
 
 @pytest.mark.usefixtures("open_umask")
 def test_runs_are_private_whatever_the_umask(tmp_path: Path) -> None:
-    run = create_run(tmp_path / "runs", name="a-run", config=CONFIG, metadata={}, now=START)
+    run = create_run(tmp_path / "runs", name="a-run", config=CONFIG, metadata={}, started_at=START)
     with run.lock():
         save(run.store, 1, loss=1.0)
         commit(run.store.directory, sound_files())

@@ -19,7 +19,7 @@ from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.find import find_run
 from pitstop.checkpointing.runs.housekeeping import (
-    Outcome,
+    Removal,
     delete_run,
     left_of_deletion,
     prune_bases,
@@ -162,9 +162,9 @@ def test_a_failing_disk_costs_the_deletion_and_nothing_else(number: int, base: P
 # Pruning
 
 
-def prune_all(base: Path, storage: Storage) -> Outcome:
+def prune_all(base: Path, storage: Storage) -> Removal:
     """What `pitstop prune` does."""
-    outcome = Outcome()
+    outcome = Removal()
     for record in list_runs(base):
         run = reopened(Path(record.path), storage)
         outcome.add(prune_run(run, retention.keep_last_n(run)))

@@ -20,6 +20,7 @@ from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory, parse_inventory
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.store import CheckpointFacts
 from support.forging import CONFIG, sound_files
 from support.stores import START, ForgetfulStorage
 
@@ -208,13 +209,15 @@ def add(
     return run.store.write(
         name or layout.step_name(step),
         {**sound_files(), layout.ADAPTER_WEIGHTS: weights, **(files or {})},
-        step=step,
-        epoch=step / 10,
-        metrics={} if loss is None else {"val_loss": loss},
-        world_size=1,
-        fingerprints={"base": "b" * 64, "data": "d"},
-        versions={},
-        now=now or START + timedelta(seconds=step),
+        CheckpointFacts(
+            step=step,
+            epoch=step / 10,
+            metrics={} if loss is None else {"val_loss": loss},
+            world_size=1,
+            fingerprints={"base": "b" * 64, "data": "d"},
+            versions={},
+            saved_at=now or START + timedelta(seconds=step),
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.manifest import sealed, unsealed
-from pitstop.checkpointing.store.store import CheckpointInfo, CheckpointStore
+from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointInfo, CheckpointStore
 from pitstop.configs.load import load_settings, settings_to_dict
 from support.stores import START, ForgetfulStorage
 
@@ -88,13 +88,15 @@ def commit(directory: Path, files: Mapping[str, bytes], *, step: int = STEP, epo
     return CheckpointStore(directory, ForgetfulStorage()).write(
         f"checkpoint-{step}",
         files,
-        step=step,
-        epoch=epoch,
-        metrics={},
-        world_size=1,
-        fingerprints={"base": "b" * 64, "data": "d"},
-        versions={},
-        now=START,
+        CheckpointFacts(
+            step=step,
+            epoch=epoch,
+            metrics={},
+            world_size=1,
+            fingerprints={"base": "b" * 64, "data": "d"},
+            versions={},
+            saved_at=START,
+        ),
     )
 
 

@@ -44,7 +44,7 @@ def make_run(
     """A completed run with a checkpoint for each of ``steps``, and with the shared base unless ``base`` is false."""
     disk = storage or ForgetfulStorage()
     metadata = {"base_model": {"digest": DIGEST, "saved": True}} if base else {}
-    run = create_run(base_dir, name=name, config=config(keep_last_n), metadata=metadata, group=group, storage=disk)
+    run = create_run(base_dir / group, name=name, config=config(keep_last_n), metadata=metadata, storage=disk)
     if base:
         place_base(base_dir, storage=disk).link_into(run.path, DIGEST)
     for step in steps:

@@ -22,5 +22,5 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 def start(base: Path, name: str = "a-run", **options: Any) -> RunDirectory:
     """A new run below ``base``, as ``create_run`` makes it with ``options``."""
-    arguments = {"config": CONFIG, "metadata": {}, "now": NOW, "storage": ForgetfulStorage(), **options}
+    arguments = {"config": CONFIG, "metadata": {}, "started_at": NOW, "storage": ForgetfulStorage(), **options}
     return create_run(base, name=name, **arguments)

@@ -15,9 +15,9 @@ from pitstop.checkpointing.disk.manifest import sealed, unsealed
 from pitstop.checkpointing.disk.storage import FileRecord, Storage
 from pitstop.checkpointing.hub.client import NotThere, RemoteFile
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.inventory import INVENTORY, Entry, Inventory
+from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory, RemoteCheckpoint
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.checkpointing.store.store import CheckpointStore
+from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointStore
 from support.forging import CONFIG, sound_files
 from support.stores import START, ForgetfulStorage
 
@@ -99,13 +99,15 @@ def repository(
         store.write(
             (names or {}).get(step, layout.step_name(step)),
             _files_at(step),
-            step=step,
-            epoch=0.5,
-            metrics={"val_loss": loss},
-            world_size=1,
-            fingerprints={"base": BASE_DIGEST, "data": "d"},
-            versions={},
-            now=START + timedelta(minutes=step),
+            CheckpointFacts(
+                step=step,
+                epoch=0.5,
+                metrics={"val_loss": loss},
+                world_size=1,
+                fingerprints={"base": BASE_DIGEST, "data": "d"},
+                versions={},
+                saved_at=START + timedelta(minutes=step),
+            ),
         )
     content: dict[str, Any] = dict.fromkeys(METADATA_KEYS)
     content |= {key: {} for key in ("data", "environment", "training_config", "lora_config")}
@@ -146,7 +148,7 @@ def lay_out(store: CheckpointStore, run: Mapping[str, bytes], *, name: str = "a-
     for info in store.list():
         directory = layout.step_name(info.step)
         files |= tree(info.path, directory)
-        entries[directory] = Entry.of(info, hashlib.sha256(files[f"{directory}/{layout.MANIFEST}"]).hexdigest())
+        entries[directory] = RemoteCheckpoint.of(info, hashlib.sha256(files[f"{directory}/{layout.MANIFEST}"]).hexdigest())
         for adapter in (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG):
             files[adapter] = files[f"{directory}/{adapter}"]
     files |= {f"run/{file}": content for file, content in run.items()}

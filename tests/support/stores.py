@@ -10,7 +10,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import LocalStorage
-from pitstop.checkpointing.store.store import CheckpointInfo, CheckpointStore
+from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointInfo, CheckpointStore
 
 FILES: dict[str, bytes] = {
     "adapter_model.safetensors": b"weights" * 300,
@@ -113,13 +113,15 @@ def save(
     return store.write(
         name or layout.step_name(step),
         content,
-        step=step,
-        epoch=step / 10,
-        metrics=metrics if metrics is not None else {} if loss is None else {"val_loss": loss},
-        world_size=1,
-        fingerprints={"base": "b", "data": "d"},
-        versions={"torch": "2.13.0"},
-        now=START + timedelta(seconds=step),
+        CheckpointFacts(
+            step=step,
+            epoch=step / 10,
+            metrics=metrics if metrics is not None else {} if loss is None else {"val_loss": loss},
+            world_size=1,
+            fingerprints={"base": "b", "data": "d"},
+            versions={"torch": "2.13.0"},
+            saved_at=START + timedelta(seconds=step),
+        ),
     )
 
 

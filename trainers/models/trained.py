@@ -93,12 +93,12 @@ class WholeModel:
     def restore(self, directory: Path) -> None:
         """The model was loaded from this directory: make sure that every tensor came back bit for bit, and nothing else did."""
         names = [path.name for path in directory.iterdir()]
-        state.check_loaded(self.tensors(), directory, file_sets.Form(whole=True).weights(names))
+        state.check_loaded(self.tensors(), directory, file_sets.Form(full_model=True).weights(names))
 
 
 def stored_descriptions(directory: Path) -> dict[str, bytes]:
     """The files beside the weights in a checkpoint of a whole model, which all later ones of the run repeat byte for byte."""
-    weights = {file_sets.WEIGHTS_INDEX, *file_sets.Form(whole=True).weights([path.name for path in directory.iterdir()])}
+    weights = {file_sets.WEIGHTS_INDEX, *file_sets.Form(full_model=True).weights([path.name for path in directory.iterdir()])}
     paths = [path for path in sorted(directory.iterdir()) if file_sets.is_model_file(path.name) and path.name not in weights]
     return {path.name: path.read_bytes() for path in paths}
 
@@ -131,7 +131,7 @@ def evaluated_files(path: Path) -> dict[str, Path]:
     names = [file.name for file in path.iterdir()]
     if not ((path / file_sets.EMA).is_file() and (path / layout.MANIFEST).is_file()):
         return {name: path / name for name in names}
-    return {name: path / file for name, file in file_sets.Form(whole=True, ema=True).served(names).items()}
+    return {name: path / file for name, file in file_sets.Form(full_model=True, ema=True).served(names).items()}
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.state.snapshot import AverageBuffer, Snapshot, StateBuffers
 from pitstop.checkpointing.store import vetting
-from pitstop.checkpointing.store.store import CheckpointInfo
+from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointInfo
 from pitstop.configs.errors import ResourceError, first_line, is_disk_full
 from pitstop.configs.schema import Settings
 from pitstop.configs.shown import human_size
@@ -189,13 +189,15 @@ class Saver:
         return run.store.write(
             name,
             files,
-            step=boundary.step,
-            epoch=boundary.epoch,
-            metrics=boundary.scored,
-            world_size=world_size,
-            fingerprints=self.identity.fingerprints,
-            versions=self.identity.environment["versions"],
-            now=datetime.now().astimezone(),
+            CheckpointFacts(
+                step=boundary.step,
+                epoch=boundary.epoch,
+                metrics=boundary.scored,
+                world_size=world_size,
+                fingerprints=self.identity.fingerprints,
+                versions=self.identity.environment["versions"],
+                saved_at=datetime.now().astimezone(),
+            ),
         )
 
     def _sync_log(self) -> None:
@@ -239,7 +241,7 @@ def _buffers(engine: Engine) -> StateBuffers:
         engine.names,
         engine.device,
         weights=engine.trained.buffer(pinned=pinned),
-        more=[AverageBuffer(engine.average, pinned=pinned)] if engine.ema is not None else [],
+        further=[AverageBuffer(engine.average, pinned=pinned)] if engine.ema is not None else [],
     )
 
 

@@ -268,7 +268,7 @@ def _create(
     sources = {path: source.place for path, source in loaded.sources.items()}
     config = settings_to_dict(settings)
     return create_run(
-        settings.training.checkpoint.base_dir,
+        Path(settings.training.checkpoint.base_dir) / group_of(config),
         name=name,
         config={**config, "sources": sources},
         metadata={
@@ -283,9 +283,8 @@ def _create(
             },
             **more,
         },
-        group=group_of(config),
         number=settings.training.checkpoint.run_number,
-        now=now,
+        started_at=now,
     )
 
 

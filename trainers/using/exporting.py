@@ -222,7 +222,7 @@ def ckpt_content(plan: ResumePlan) -> dict[str, Any]:
 def _weights(plan: ResumePlan) -> dict[str, Any]:
     path, form = plan.info.path, form_of(settings_to_dict(plan.settings))
     average = {"ema_state_dict": state.read_tensors(path / EMA)} if form.ema else {}
-    if form.whole:
+    if form.full_model:
         parts = [state.read_tensors(path / name) for name in form.weights(plan.info.manifest.files.keys())]
         weights = {name: tensor for part in parts for name, tensor in part.items()}
         return {"model_state_dict": weights, "model_config": read_json(path / MODEL_CONFIG), **average}

@@ -59,7 +59,7 @@ class DiffiTFamily:
         if stored and not frozen:
             check_size(path, _on_meta(config))
         files = {file.name: file for file in path.iterdir()} if stored else evaluated_files(path)
-        weights = _weights(path, [files[name] for name in file_sets.Form(whole=True).weights(files)], config)
+        weights = _weights(path, [files[name] for name in file_sets.Form(full_model=True).weights(files)], config)
         with torch.random.fork_rng(devices=[]):  # building draws weights, which these replace
             model = DiffiT(config)
         try:

@@ -11,7 +11,7 @@ import yaml
 
 from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.card.model_card import model_card
-from pitstop.checkpointing.runs.inventory import Entry
+from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
 from pitstop.configs.load import load_settings, settings_to_dict
 
 LOADED = "from pitstop.trainers.tasks.diffusion.loading import load_sampler"
@@ -29,7 +29,9 @@ LORA = settings(model__id="a-base", data__classes=["cat", "dog"], data__label="P
 
 
 def facts(settings: dict[str, Any], **changes: Any) -> CardFacts:
-    entry = Entry("checkpoint-200", 200, 2.0, "2026-01-01T12:00:00+00:00", {"val_loss": 0.25, "fid": 31.4}, 5_000_000, "0" * 64)
+    entry = RemoteCheckpoint(
+        "checkpoint-200", 200, 2.0, "2026-01-01T12:00:00+00:00", {"val_loss": 0.25, "fid": 31.4}, 5_000_000, "0" * 64
+    )
     usual: dict[str, Any] = {
         "repo": "user/a-run",
         "name": "a-run",

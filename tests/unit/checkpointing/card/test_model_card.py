@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from pitstop.checkpointing.card.facts import CardFacts, is_hub_id
 from pitstop.checkpointing.card.model_card import model_card
-from pitstop.checkpointing.runs.inventory import Entry
+from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
 from pitstop.configs.load import load_settings, settings_to_dict
 
 BASE, COMMIT = "some-owner/Base-1B", "0123456789abcdef0123456789abcdef01234567"
@@ -34,11 +34,11 @@ HOSTILE = [
 ]
 
 
-def entry(step: int, **metrics: float | None) -> Entry:
-    return Entry(f"checkpoint-{step}", step, step / 100, "2026-01-01T12:00:00+00:00", metrics, 5_000_000, "0" * 64)
+def entry(step: int, **metrics: float | None) -> RemoteCheckpoint:
+    return RemoteCheckpoint(f"checkpoint-{step}", step, step / 100, "2026-01-01T12:00:00+00:00", metrics, 5_000_000, "0" * 64)
 
 
-def entries(*losses: float | None) -> dict[str, Entry]:
+def entries(*losses: float | None) -> dict[str, RemoteCheckpoint]:
     found = [entry(100 * number, val_loss=loss, accuracy=0.5) for number, loss in enumerate(losses, start=1)]
     return {each.directory: each for each in found}
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.card.page import PageUpdate
-from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.hub import contents
 from pitstop.checkpointing.hub.contents import Commit, SecretFound
 from pitstop.checkpointing.runs.inventory import Inventory, parse_inventory
 from pitstop.checkpointing.runs.push_records import Destination
 from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store import file_sets
 from pitstop.configs.errors import CheckpointError
 from support.fake_hub import REPO, add, new_run
 from support.housekeeping import DIGEST, place_base
 
 UID = "0123456789abcdef" * 2
-FILES = {"MANIFEST.json", *layout.checkpoint_files(1)}
+FILES = {"MANIFEST.json", *file_sets.checkpoint_files(1)}
 RUN_FILES = {"run/RUN.json", "run/config.json", "run/metadata.json", "run/metrics.jsonl"}
 ROOT = {"adapter_model.safetensors", "adapter_config.json"}
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"

@@ -57,7 +57,7 @@ def test_names_are_unique(base: Path) -> None:
 
 def test_base_trainings_have_numbers_of_their_own(base: Path) -> None:
     start(base)
-    run = start(base, "base", group="base_training")
+    run = start(base / "base_training", "base")
     assert (run.label, run.base_dir, run.store.directory) == ("base_training/run_001", base, run.path / "checkpoints")
     assert (base / "by-name" / "base").resolve() == run.path.resolve()
     assert [record.run for record in list_runs(base)] == ["run_001", "base_training/run_001"]

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pitstop.checkpointing.runs.find import find_run
 from pitstop.checkpointing.runs.housekeeping import delete_run, prunable, prune_bases, prune_deleted, prune_run, unused_bases
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.store import CheckpointFacts
 from pitstop.configs.errors import CheckpointError, RunError
 from support.housekeeping import DIGEST, UNUSED, checkpoints, config, litter, make_run, names, place_base
 from support.stores import FILES, ForgetfulStorage, HookedStorage
@@ -157,17 +159,7 @@ def test_a_base_stays_as_long_as_a_run_refers_to_it_by_any_record(tmp_path: Path
 def test_where_the_metadata_is_lost_the_checkpoints_tell_which_base_is_needed(tmp_path: Path) -> None:
     run = make_run(tmp_path, base=False, steps=())
     place_base(tmp_path)
-    fields: dict[str, Any] = {
-        "step": 1,
-        "epoch": 1.0,
-        "metrics": {},
-        "world_size": 1,
-        "versions": {},
-        "fingerprints": {"base": DIGEST},
-    }
-    from datetime import UTC, datetime
-
-    run.store.write("checkpoint-1", FILES, now=datetime.now(UTC), **fields)
+    run.store.write("checkpoint-1", FILES, CheckpointFacts(1, 1.0, {}, 1, {"base": DIGEST}, {}, datetime.now(UTC)))
     assert [item.name for item in unused_bases(tmp_path)] == [DIGEST]
     (run.path / "metadata.json").write_text("damaged")
     assert unused_bases(tmp_path) == []

@@ -7,10 +7,10 @@ import pytest
 
 from pitstop.checkpointing.disk.manifest import ManifestError, NewerFormatError, sealed, unsealed
 from pitstop.checkpointing.disk.storage import FileRecord
-from pitstop.checkpointing.runs.inventory import Entry, Inventory, parse_inventory
+from pitstop.checkpointing.runs.inventory import Inventory, RemoteCheckpoint, parse_inventory
 
-ENTRY = Entry("epoch_003", 30, 3.0, "2026-01-01T12:00:00+01:00", {"val_loss": 0.5, "odd": None}, 1000, "a" * 64)
-LATER = Entry("checkpoint-40", 40, 4.0, "2026-01-01T12:30:00+01:00", {}, 1000, "b" * 64)
+ENTRY = RemoteCheckpoint("epoch_003", 30, 3.0, "2026-01-01T12:00:00+01:00", {"val_loss": 0.5, "odd": None}, 1000, "a" * 64)
+LATER = RemoteCheckpoint("checkpoint-40", 40, 4.0, "2026-01-01T12:30:00+01:00", {}, 1000, "b" * 64)
 WHOLE = Inventory(
     "0123456789abcdef" * 2,
     "a-run",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.checkpointing.runs.inventory import Entry
+from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox, behind
 from pitstop.configs.errors import CheckpointError, RunError
 from support.fake_hub import FakeHub, new_run, push_all, uploader
@@ -18,7 +18,7 @@ T = [f"2026-01-01T12:00:{second:02d}+00:00" for second in range(20)]
 
 
 def entry(step: int, saved_at: str, name: str | None = None) -> dict[str, Any]:
-    return Entry(name or f"checkpoint-{step}", step, step / 10, saved_at, {"val_loss": 0.5}, 10, "0" * 64).to_dict()
+    return RemoteCheckpoint(name or f"checkpoint-{step}", step, step / 10, saved_at, {"val_loss": 0.5}, 10, "0" * 64).to_dict()
 
 
 def there(*entries: dict[str, Any]) -> Arrived:

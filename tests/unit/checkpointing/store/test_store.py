@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.manifest import NewerFormatError, sealed, unsealed
-from pitstop.checkpointing.store.store import CheckpointStore
+from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointStore
 from pitstop.configs.errors import CheckpointError
 from support.stores import FILES, START, ForgetfulStorage, leftovers, save
 
@@ -56,9 +57,9 @@ def test_the_order_is_by_step_and_not_by_name_or_time(store: CheckpointStore) ->
 
 
 def test_two_checkpoints_of_one_step_are_ordered_by_time(store: CheckpointStore) -> None:
-    common: dict[str, Any] = {"step": 5, "epoch": 1.0, "metrics": {}, "world_size": 1, "fingerprints": {}, "versions": {}}
-    store.write("epoch_001", {"a": b"1"}, **common, now=START + timedelta(hours=1))
-    store.write("checkpoint-5", {"a": b"1"}, **common, now=datetime(2026, 1, 1, 12, 30, tzinfo=UTC))
+    facts = CheckpointFacts(5, 1.0, {}, 1, {}, {}, START + timedelta(hours=1))
+    store.write("epoch_001", {"a": b"1"}, facts)
+    store.write("checkpoint-5", {"a": b"1"}, replace(facts, saved_at=datetime(2026, 1, 1, 12, 30, tzinfo=UTC)))
     assert names(store) == ["checkpoint-5", "epoch_001"]
 
 

@@ -136,15 +136,15 @@ def test_tensors_go_into_as_few_files_as_their_order_allows(
 
 
 def test_the_files_of_a_form_are_those_and_no_others() -> None:
-    full = layout.checkpoint_files(1) - {layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG} | {"config.json", "model.safetensors"}
-    assert Form(whole=True).problems(full, 1) == ([], [])
-    assert Form(whole=True).problems(full | {"tokenizer.json", "ema.safetensors"}, 1) == ([], ["ema.safetensors"])
-    assert Form(whole=True, ema=True).problems(full, 1) == (["ema.safetensors"], [])
+    full = file_sets.checkpoint_files(1) - {layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG} | {"config.json", "model.safetensors"}
+    assert Form(full_model=True).problems(full, 1) == ([], [])
+    assert Form(full_model=True).problems(full | {"tokenizer.json", "ema.safetensors"}, 1) == ([], ["ema.safetensors"])
+    assert Form(full_model=True, ema=True).problems(full, 1) == (["ema.safetensors"], [])
     huge = {*full - {"model.safetensors"}, "model-00001-of-99999.safetensors"}
-    missing, _ = Form(whole=True).problems(huge, 1)
+    missing, _ = Form(full_model=True).problems(huge, 1)
     assert "model.safetensors.index.json" in missing and len(missing) < 20
     assert Form().problems(full, 1)[1] == ["config.json", "model.safetensors"]
-    served = Form(whole=True, ema=True).served({*full, "ema.safetensors", "tokenizer.json"})
+    served = Form(full_model=True, ema=True).served({*full, "ema.safetensors", "tokenizer.json"})
     assert served == {"config.json": "config.json", "tokenizer.json": "tokenizer.json", "model.safetensors": "ema.safetensors"}
 
 

@@ -95,7 +95,7 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     metadata = {"trackers": {"mlflow": {"id": "known-id"}}}
-    return create_run(tmp_path, name="a-name", config={}, metadata=metadata, now=datetime.now().astimezone())
+    return create_run(tmp_path, name="a-name", config={}, metadata=metadata, started_at=datetime.now().astimezone())
 
 
 def _tracking(warnings: Warnings | None = None, report_to: str = "mlflow") -> Tracking:
