@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pitstop.checkpointing.disk.storage import open_regular_file
 from pitstop.configs.secrets import mask
 from pitstop.configs.shown import printable
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """What a display may show of a step. ``speed`` is in units (tokens, images) a second, ``memory`` a peak in bytes.
+
+    ``logged`` marks the steps that have a row in ``metrics.jsonl``.
+    """
+
+    step: int
+    epoch: float
+    epochs: int
+    loss: float
+    learning_rate: float
+    speed: float
+    unit: str
+    memory: int
+    logged: bool
 
 
 class Display(Protocol):
@@ -27,47 +46,33 @@ class Display(Protocol):
     def status(self, text: str) -> None:
         """Say what goes on in between: evaluating, saving."""
 
-    def step(
-        self,
-        *,
-        step: int,
-        epoch: float,
-        epochs: int,
-        loss: float,
-        learning_rate: float,
-        speed: float,
-        unit: str,
-        memory: int,
-        logged: bool,
-    ) -> None:
-        """A step is done; ``logged`` marks those that have a row in ``metrics.jsonl``. ``speed`` is in units (tokens, images) a
-        second, ``memory`` a peak in bytes.
-        """
+    def step(self, figures: StepFigures) -> None:
+        """An optimizer step is done."""
 
     def close(self) -> None:
         """Nothing more comes."""
 
 
 class NoDisplay:
-    """Shows nothing: for every process but the first, which speaks for all."""
+    """A display that shows nothing: for every process but the first, which speaks for all."""
 
     def line(self, text: str) -> None:
-        """Not shown."""
+        """Show nothing."""
 
     def warn(self, text: str) -> None:
-        """Not shown."""
+        """Show nothing."""
 
     def start(self, *, step: int, total_steps: int) -> None:
-        """Not shown."""
+        """Show nothing."""
 
     def status(self, text: str) -> None:
-        """Not shown."""
+        """Show nothing."""
 
-    def step(self, *, logged: bool, **figures: Any) -> None:
-        """Not shown."""
+    def step(self, figures: StepFigures) -> None:
+        """Show nothing."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing was opened."""
 
 
 class Reporter:

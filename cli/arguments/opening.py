@@ -16,7 +16,7 @@ from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Reporter
-    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.training.chosen import ChosenCheckpoint
     from pitstop.trainers.using.answering import Answering
     from pitstop.trainers.using.opened import OpenModel
 
@@ -33,7 +33,7 @@ ModelIdOption = Annotated[
 ]
 
 
-def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str | None = None) -> ResumePlan:
+def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str | None = None) -> ChosenCheckpoint:
     """The verified checkpoint that ``run`` means. The run is looked for before the libraries are loaded, which takes seconds.
 
     Raises ``RunError`` and ``CheckpointError``.
@@ -54,7 +54,7 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     return opened.choose(base, run, model_id=model_id, env_file=file)
 
 
-def refuse(options: Mapping[str, Any], plan: ResumePlan) -> None:
+def refuse(options: Mapping[str, Any], plan: ChosenCheckpoint) -> None:
     """Raises ``SettingsError`` for options that were given (are not None) and mean nothing for the run's task."""
     for option, value in options.items():
         if value is not None:
@@ -71,7 +71,7 @@ def progress_notice(total: int) -> Callable[[int], None]:
 
 def answer_report(opened: OpenModel, answering: Answering) -> dict[str, Any]:
     """What a JSON report of answers begins with."""
-    plan = opened.plan
+    plan = opened.chosen
     return {
         "run": plan.run.label,
         "checkpoint": plan.info.name,

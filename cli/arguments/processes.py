@@ -16,7 +16,7 @@ from pitstop.configs.errors import PitstopError
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
-    from pitstop.trainers.training.worker import Result
+    from pitstop.trainers.training.trainer import Result
 
 
 def start_or_join(

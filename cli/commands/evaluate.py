@@ -137,7 +137,7 @@ def _content(
     """The report as JSON has it; ``comparable`` says whether training evaluated on the same data."""
     from pitstop.trainers.using.evaluating import scored as scoring_of
 
-    plan = opened.plan
+    plan = opened.chosen
     recorded = {name: value for name, value in plan.info.metrics.items() if name != "train_loss"}
     limit = scoring_of(plan.settings.evaluation, request).score_examples
     are_scored = opened.task.metrics(data) and opened.task.unit == "tokens"

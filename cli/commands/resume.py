@@ -21,7 +21,7 @@ from pitstop.configs.sources import apply_foreign
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
-    from pitstop.trainers.training.worker import Result
+    from pitstop.trainers.training.trainer import Result
 
 _BASE_DIR, _RUN_NUMBER = "training.checkpoint.base_dir", "training.checkpoint.run_number"
 

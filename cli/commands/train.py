@@ -17,7 +17,7 @@ from pitstop.configs.sources import apply_foreign
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
-    from pitstop.trainers.training.worker import Result
+    from pitstop.trainers.training.trainer import Result
 
 _RESUME_FROM_RUN = "training.checkpoint.resume_from_run"
 _RUN_FLAGS = ("training.checkpoint.base_dir", "training.checkpoint.run_number", _RESUME_FROM_RUN)

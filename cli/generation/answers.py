@@ -16,7 +16,7 @@ from pitstop.configs.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from pitstop.cli.generation.decoding import Decoding
     from pitstop.trainers.models.generation import Answer
-    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.training.chosen import ChosenCheckpoint
     from pitstop.trainers.using.answering import Answering
     from pitstop.trainers.using.opened import OpenModel
 
@@ -75,10 +75,10 @@ def _from_stdin() -> list[str]:
 
 
 def answer_prompts(
-    plan: ResumePlan,
+    plan: ChosenCheckpoint,
     prompts: Prompts,
     decoding: Decoding,
-    choose: Callable[[str], ResumePlan],
+    choose: Callable[[str], ChosenCheckpoint],
     *,
     with_base: bool,
     json_output: bool,

@@ -12,7 +12,7 @@ from pitstop.configs.errors import PitstopError
 from pitstop.configs.shown import printable
 
 if TYPE_CHECKING:
-    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.training.chosen import ChosenCheckpoint
     from pitstop.trainers.using.answering import Answering, Turn
     from pitstop.trainers.using.opened import OpenModel
 
@@ -34,7 +34,9 @@ def show_piece(text: str) -> None:
 class Session:
     """Reads prompts until the user leaves. ``choose`` gives the checkpoint that a reference means."""
 
-    def __init__(self, opened: OpenModel, answering: Answering, choose: Callable[[str], ResumePlan], *, multi_turn: bool) -> None:
+    def __init__(
+        self, opened: OpenModel, answering: Answering, choose: Callable[[str], ChosenCheckpoint], *, multi_turn: bool
+    ) -> None:
         self.opened, self.answering, self.choose, self.multi_turn = opened, answering, choose, multi_turn
         self.turns: list[Turn] = []
         self._prompts = 0

@@ -13,7 +13,7 @@ from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
     from pitstop.cli.generation.decoding import Decoding
-    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.training.chosen import ChosenCheckpoint
     from pitstop.trainers.using.entities import Found
 
 
@@ -54,7 +54,7 @@ class Texts:
         return read_prompts(Path(self.path).expanduser(), "text") if self.path is not None else list(self.texts)
 
 
-def print_entities(plan: ResumePlan, request: Texts, decoding: Decoding, *, with_base: bool, json_output: bool) -> int:
+def print_entities(plan: ChosenCheckpoint, request: Texts, decoding: Decoding, *, with_base: bool, json_output: bool) -> int:
     """Ask the checkpoint, and ``with_base`` the base too, for the entities in the texts; returns the exit code."""
     answering = decoding.answering()
     from pitstop.trainers.using.entities import entity_types, find_entities

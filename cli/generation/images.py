@@ -11,7 +11,7 @@ from pitstop.cli.terminal.output import notice, print_json, say
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pitstop.trainers.training.resuming import ResumePlan
+    from pitstop.trainers.training.chosen import ChosenCheckpoint
 
 _IMAGES = 16
 
@@ -37,7 +37,7 @@ class ImageOptions:
             "--force": self.force or None,
         }
 
-    def target(self, plan: ResumePlan) -> Path:
+    def target(self, plan: ChosenCheckpoint) -> Path:
         """The file for the grid. Raises ``SettingsError`` for one that is not PNG, is there already, or lies in the run."""
         from pitstop.trainers.using.export_files import check_target
 
@@ -49,7 +49,7 @@ class ImageOptions:
 
 
 def make_images(
-    plan: ResumePlan, options: ImageOptions, *, seed: int, batch_size: int, with_base: bool, json_output: bool
+    plan: ChosenCheckpoint, options: ImageOptions, *, seed: int, batch_size: int, with_base: bool, json_output: bool
 ) -> int:
     """Make the images and write the grid; ``with_base`` those of the base below those of the adapter, from the same noise."""
     from pitstop.trainers.using.export_files import in_place_of

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from pitstop.cli.terminal.output import is_terminal, use_color, warn
 from pitstop.configs.shown import human_duration, human_size
-from pitstop.trainers.reporter import Display, NoDisplay
+from pitstop.trainers.reporter import Display, NoDisplay, StepFigures
 
 
 def make_display(*, quiet: bool, json_output: bool) -> Display:
@@ -61,19 +61,19 @@ class PlainDisplay:
     def status(self, text: str) -> None:
         """A log needs no passing states."""
 
-    def step(self, *, logged: bool, **figures: Any) -> None:
+    def step(self, figures: StepFigures) -> None:
         """Print the figures of logged steps."""
-        if logged:
-            self.line(f"step {figures['step']}/{self._eta.total}  {_figures(figures)}  left {self._eta.text(figures['step'])}")
+        if figures.logged:
+            self.line(f"step {figures.step}/{self._eta.total}  {_in_words(figures)}  left {self._eta.text(figures.step)}")
 
     def close(self) -> None:
         """Nothing to tidy up."""
 
 
-def _figures(figures: dict[str, Any]) -> str:
+def _in_words(figures: StepFigures) -> str:
     return (
-        f"epoch {figures['epoch']:.2f}/{figures['epochs']}  loss {figures['loss']:.4f}  lr {figures['learning_rate']:.2e}  "
-        f"{figures['speed']:,.0f} {figures['unit']}/s  {human_size(figures['memory'])}"
+        f"epoch {figures.epoch:.2f}/{figures.epochs}  loss {figures.loss:.4f}  lr {figures.learning_rate:.2e}  "
+        f"{figures.speed:,.0f} {figures.unit}/s  {human_size(figures.memory)}"
     )
 
 
@@ -111,11 +111,11 @@ class RichDisplay:
         if self._progress is not None:
             self._progress.update(self._task, description=text)
 
-    def step(self, *, logged: bool, **figures: Any) -> None:
+    def step(self, figures: StepFigures) -> None:
         """Move the bar."""
         if self._progress is not None:
-            description = f"{_figures(figures)}  left {self._eta.text(figures['step'])}"
-            self._progress.update(self._task, completed=figures["step"], description=description)
+            left = self._eta.text(figures.step)
+            self._progress.update(self._task, completed=figures.step, description=f"{_in_words(figures)}  left {left}")
 
     def close(self) -> None:
         """Take the bar away and give the cursor back."""

@@ -112,10 +112,12 @@ class UntrainedModel:
         """Load it; the 4-bit copy of the base below ``base_dir`` is made here if it is not there yet."""
         started = time.monotonic()
         from pitstop.configs.load import load_settings
+        from pitstop.trainers.data.order import BatchShape
         from pitstop.trainers.machine.device import choose_device
+        from pitstop.trainers.machine.hardware import open_hardware
         from pitstop.trainers.reporter import NoDisplay, Reporter
+        from pitstop.trainers.training.building import build, place_base
         from pitstop.trainers.training.inputs import read_inputs
-        from pitstop.trainers.training.prepare import build, open_hardware, place_base
 
         flags, reporter = {"training.checkpoint.base_dir": base_dir}, Reporter(NoDisplay())
         settings = load_settings(flags=flags, config_files=["demo"], env_file=None).settings
@@ -125,7 +127,7 @@ class UntrainedModel:
         base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
         placed = time.monotonic()
         self._engine = build(settings, base, inputs.source, inputs.tokenizer, hardware, reporter).engine
-        self._shape = hardware.batch_shape(settings)
+        self._shape = BatchShape.of(settings.training, hardware.processes)
         self.load_s = (placing - started) + (time.monotonic() - placed)  # the training will find the copy in its place
         assert inputs.eval is not None
         epochs = settings.training.epochs

@@ -93,9 +93,9 @@ def test_a_moved_base_directory_resumes_exactly(tiny_model: Path, data: Path, tm
 
 def _dies_before_its_last_word() -> None:
     """Kill the process after the last save, before the run is marked as done."""
-    from pitstop.trainers.training.worker import _Training
+    from pitstop.trainers.training.trainer import Trainer
 
-    _Training._finish = lambda self, outcome, seconds: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
+    Trainer.conclude = lambda self, outcome, seconds: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
 
 
 @pytest.mark.parametrize(

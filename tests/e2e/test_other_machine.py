@@ -225,9 +225,9 @@ def test_giving_the_new_places_is_no_wish_to_train_on_after_an_early_stop(machin
     def killed_after_the_last_save() -> None:
         import os
 
-        from pitstop.trainers.training.worker import _Training
+        from pitstop.trainers.training.trainer import Trainer
 
-        _Training._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
+        Trainer.conclude = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
 
     stopping = {"epochs": 12, "mode": "max", "early_stopping_patience": 2}
     assert machine.train(killed_after_the_last_save, **stopping) == -signal.SIGKILL

@@ -288,7 +288,7 @@ def test_adapters_beside_each_other_are_those_of_a_model_of_their_own(trained: P
         assert torch.equal(found[0], found[4])
         assert all(torch.equal(one, alone) for one, alone in zip(found, wanted, strict=False))
         assert len({float(each.sum()) for each in found[:4]}) == 4
-        assert together.plan.run.label == "run_001" and together.task.settings.lora.rank == 4
+        assert together.chosen.run.label == "run_001" and together.task.settings.lora.rank == 4
         with pytest.raises(RunError, match="another base"):
             together.add(choose(base_dir, "3"))
 

@@ -57,7 +57,7 @@ def _train(settings: dict[str, object], *, masked: bool) -> None:
     from pitstop.trainers.machine import environment
 
     if masked:
-        environment._processor = lambda: "golden"
+        environment.processor = lambda: "golden"
     words = [str(word) for flag, value in settings.items() for word in (flag, value)]
     if pitstop(["train", *words]) != 0:
         raise SystemExit("the training failed")

@@ -26,9 +26,9 @@ def machine(hub: Hub, tiny_model: Path, tmp_path: Path) -> Machine:
 
 def in_a_hurry() -> None:
     """In a forked child: after a signal the Hub has a second."""
-    from pitstop.trainers.training import worker
+    from pitstop.trainers.training import pushing
 
-    worker.AFTER_SIGNAL_S = 1.0
+    pushing.AFTER_SIGNAL_S = 1.0
 
 
 def assert_no_uploader_is_left(hub: Hub) -> None:

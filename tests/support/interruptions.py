@@ -165,7 +165,7 @@ def slow_saves(delay_s: float) -> None:
         time.sleep(delay_s)
         return original(*arguments, **named)
 
-    wrap(Saver, "_commit", committing)
+    wrap(Saver, "commit", committing)
 
 
 def note_batches(path: Path) -> None:

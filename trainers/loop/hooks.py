@@ -18,7 +18,7 @@ from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.machine.device import peak_memory_bytes
 from pitstop.trainers.machine.signals import INTERRUPT
-from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.reporter import Reporter, StepFigures
 
 
 class Evaluate:
@@ -242,7 +242,7 @@ class Show:
     def at_boundary(self, boundary: Boundary) -> None:
         """Show this step."""
         tokens, self._tokens = self.progress.tokens - self._tokens, self.progress.tokens
-        self.reporter.display.step(
+        figures = StepFigures(
             step=boundary.step,
             epoch=boundary.epoch,
             epochs=self.epochs,
@@ -253,7 +253,8 @@ class Show:
             memory=peak_memory_bytes(self.device),
             logged=boundary.step % self.every == 0,
         )
+        self.reporter.display.step(figures)
         if boundary.scored and (boundary.epoch_ended or boundary.metrics):
-            figures = ", ".join(f"{key} {value:.4f}" for key, value in boundary.scored.items() if key not in self.hidden)
+            scores = ", ".join(f"{key} {value:.4f}" for key, value in boundary.scored.items() if key not in self.hidden)
             place = f"epoch {self.progress.epoch + 1}/{self.epochs}" if boundary.epoch_ended else f"step {boundary.step}"
-            self.reporter.line(f"{place}: {figures}")
+            self.reporter.line(f"{place}: {scores}")

@@ -29,12 +29,16 @@ class Background:
 
     def wait(self) -> None:
         """Return once no job is running. Raises what the last one raised, once."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.join()
+        self._thread = None
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def join(self) -> None:
+        """Return once no job is running; what it raised is still to come out of ``wait``."""
+        if self._thread is not None:
+            self._thread.join()
 
     def failed(self) -> bool:
         """Whether a job has raised an error that nobody has seen yet."""

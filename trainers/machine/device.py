@@ -59,7 +59,7 @@ def processor_computes_bfloat16() -> bool:
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except AttributeError:  # a build without oneDNN
-        return torch.backends.cpu.get_cpu_capability() == "AVX512"
+        return bool(torch.backends.cpu.get_cpu_capability() == "AVX512")
 
 
 def make_deterministic() -> None:

@@ -19,7 +19,7 @@ def describe(device: torch.device, precision: Precision, processes: int) -> dict
     return {
         "versions": {package: versions.get(package, "missing") for package in COMPUTING},
         "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
-        "processor": _processor(),
+        "processor": processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda if on_cuda else None,
         "cudnn": torch.backends.cudnn.version() if on_cuda else None,
@@ -47,7 +47,7 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {**packages, **{name: value for name, value in environment.items() if name != "versions"}}
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's model: libraries choose their kernels, and so their rounding, by it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

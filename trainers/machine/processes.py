@@ -82,9 +82,9 @@ def from_first(produce: Callable[[], bytes], device: torch.device) -> bytes:
     if message.startswith(_ERROR):
         report = json.loads(message[1:])
         kind = CheckpointError if report["exit_code"] == CheckpointError.exit_code else PitstopError
-        error = kind(report["message"])
-        error.exit_code = report["exit_code"]
-        raise error
+        same_error = kind(report["message"])
+        same_error.exit_code = report["exit_code"]
+        raise same_error
     return message[1:]
 
 

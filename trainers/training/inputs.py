@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.machine.processes import main_process_first
-from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel
+from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import family_of, make_task
@@ -37,6 +37,15 @@ class Inputs:
     task: Task
     train: Sequences
     eval: Sequences | None
+
+    def evaluates(self, settings: Settings) -> bool:
+        """Whether the checkpoints are judged by evaluations, and not by the training loss."""
+        return self.eval is not None and settings.training.checkpoint.monitor != "train_loss"
+
+    def without_packing(self, settings: Settings, reporter: Reporter) -> Inputs:
+        """The data read anew, one example a row: for models that cannot keep examples of one row apart."""
+        train, evaluation = read_data(settings, self.task, reporter, packing=False, model=self.source.path)
+        return replace(self, train=train, eval=evaluation)
 
     def data_record(self) -> dict[str, Any]:
         """What the run's metadata says about the data."""
@@ -60,43 +69,21 @@ def _sources(data: Sequences) -> dict[str, Any]:
     }
 
 
-def read_inputs(
-    settings: Settings,
-    reporter: Reporter,
-    known: KnownBase | None = None,
-    *,
-    own_copy: Callable[[], ModelSource | None] = lambda: None,
-    source: ModelSource | None = None,
-    packing: bool = True,
-) -> Inputs:
+def read_inputs(settings: Settings, reporter: Reporter, find: Callable[[], ModelSource] | None = None) -> Inputs:
     """Find the model and read the data, cheapest mistakes first.
 
-    ``known`` is what a resumed run recorded of its base, and ``own_copy`` gives the run's own copy of it, which is taken where
-    the model is not found; ``source`` is a model that is found already. ``packing`` is false for models that cannot keep documents
-    of one row apart. Raises ``ModelError``, ``DataError`` and ``SettingsError`` (a monitored metric that there will not be).
+    ``find`` finds the model, where it is not looked for as the settings say. Raises ``ModelError``, ``DataError`` and
+    ``SettingsError`` (a monitored metric that there will not be).
     """
-    if source is None:
-        with main_process_first():
-            source = _find(settings, known, own_copy, reporter)
-    tokenizer = family_of(settings).tokenizer(source)
+    family = family_of(settings)
+    with main_process_first():
+        source = find() if find is not None else family.find(settings, None)
+    tokenizer = family.tokenizer(source)
     task = make_task(settings, tokenizer)
     task.say = reporter.line
-    train, evaluation = read_data(settings, task, reporter, packing=packing, model=source.path)
+    train, evaluation = read_data(settings, task, reporter, packing=True, model=source.path)
     _check_monitor(settings, task, evaluation)
     return Inputs(source, tokenizer, task, train, evaluation)
-
-
-def _find(
-    settings: Settings, known: KnownBase | None, own_copy: Callable[[], ModelSource | None], reporter: Reporter
-) -> ModelSource:
-    try:
-        return family_of(settings).find(settings, known)
-    except NoModel:
-        copy = own_copy()
-        if copy is None:
-            raise
-    reporter.line(f"{copy.model_id} is not found from here: the run's own copy of it is used.")
-    return copy
 
 
 def read_data(
@@ -107,12 +94,12 @@ def read_data(
     Where there is much of it the first process reads it alone, and the others map into memory what that has kept.
     """
     data = settings.data
-    reading = _Reading.of(settings, task, reporter, packing=packing, model=model)
-    with reading.taking_turns():
-        train = reading.load(data.train, "train", "Training data")
+    reader = DataReader.of(settings, task, reporter, packing=packing, model=model)
+    with reader.taking_turns():
+        train = reader.load(data.train, "train", "Training data")
         if data.eval or task.splits_itself():
-            return train, reading.evaluation()
-        return reading.held_out(train) if data.eval_fraction > 0 else (train, None)
+            return train, reader.evaluation()
+        return reader.held_out(train) if data.eval_fraction > 0 else (train, None)
 
 
 def read_split(
@@ -123,25 +110,25 @@ def read_split(
     A test split is there where the task makes it or data comes from the Hub. Raises ``SettingsError`` where there is no such split.
     """
     data = settings.data
-    reading = _Reading.of(settings, task, reporter, specs, packing=packing, model=model)
+    reader = DataReader.of(settings, task, reporter, specs, packing=packing, model=model)
     if specs:
-        return reading.load(specs, split, "Data")
+        return reader.load(specs, split, "Data")
     if split == "test":
         if not task.has_test_split(parse_sources(data.eval or data.train)):
             raise SettingsError("The run's data are files, which have no test split.", hint="Give the test data with --dataset.")
-        return reading.load(data.eval or data.train, split, "Test data")
+        return reader.load(data.eval or data.train, split, "Test data")
     if split == "validation" and (data.eval or task.splits_itself()):
-        return reading.evaluation()
-    train = reading.load(data.train, "train", "Training data")
+        return reader.evaluation()
+    train = reader.load(data.train, "train", "Training data")
     if data.eval or task.splits_itself() or data.eval_fraction == 0:
         if split == "validation":
             raise SettingsError("The run has no evaluation data.", hint="Give some with --dataset, or --split train.")
         return train
-    return reading.held_out(train)[split == "validation"]
+    return reader.held_out(train)[split == "validation"]
 
 
 @dataclass(frozen=True)
-class _Reading:
+class DataReader:
     """How the data of one run is read."""
 
     settings: Settings
@@ -153,13 +140,13 @@ class _Reading:
     @classmethod
     def of(
         cls, settings: Settings, task: Task, reporter: Reporter, specs: Sequence[str] = (), *, packing: bool, model: Path
-    ) -> _Reading:
+    ) -> DataReader:
         """With a cache where there is much data in ``specs``, without them in the run's own."""
         lists = [specs] if specs else [settings.data.train, settings.data.eval]
         large = (
             isinstance(task, TextTask)
             and settings.data.cache
-            and is_large([source.spec for each in lists for source in parse_sources(each)])
+            and is_large([source.spec for specs in lists for source in parse_sources(specs)])
         )
         return cls(settings, task, reporter, packing, _cache(settings, task, model, reporter) if large else None)
 
@@ -170,11 +157,11 @@ class _Reading:
 
     def load(self, specs: Sequence[str], split: str, name: str) -> Sequences:
         """Read, and say what was left out."""
-        dataset = self.task.load(parse_sources(specs), self._how(split), self.cache)
+        dataset = self.task.load(parse_sources(specs), self._options(split), self.cache)
         _report_losses(dataset, name, self.settings, self.reporter, self.task.unit)
         return dataset
 
-    def _how(self, split: str) -> ReadOptions:
+    def _options(self, split: str) -> ReadOptions:
         data, hub = self.settings.data, self.settings.hub
         return ReadOptions(
             data.max_length,
@@ -190,7 +177,7 @@ class _Reading:
 
     def held_out(self, train: Sequences) -> tuple[Sequences, Sequences]:
         """The training data without the examples that are held out, and these."""
-        return self.task.hold_out(train, self.settings.data.eval_fraction, self._how("train"))
+        return self.task.hold_out(train, self.settings.data.eval_fraction, self._options("train"))
 
 
 def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> DataCache:

@@ -1,125 +1,168 @@
-"""Builds what a run trains with: process group, base, adapter, optimizer, engine."""
+"""Everything that a training is made of, brought together once: for a new run, or for one that is resumed."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.state import state
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.configs.load import Loaded
 from pitstop.configs.schema import Settings
-from pitstop.trainers.loop.engine import Engine
-from pitstop.trainers.loop.optim import build_optimizer, trainable
-from pitstop.trainers.machine.hardware import Hardware
-from pitstop.trainers.machine.libraries import quiet_libraries
-from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
-from pitstop.trainers.models.base import BaseRecipe, has_flash_attention
-from pitstop.trainers.models.family import Family
+from pitstop.naming.names import run_name
+from pitstop.trainers.data.order import BatchShape
+from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.machine.hardware import Hardware, open_hardware
 from pitstop.trainers.models.source import ModelSource
-from pitstop.trainers.models.trained import Trained, TrainedAdapter, WholeModel, stored_descriptions
 from pitstop.trainers.reporter import Reporter
-from pitstop.trainers.tasks.registry import family_of
+from pitstop.trainers.tracking.tracking import Tracking
+from pitstop.trainers.training import new_run, resumed_base, resumed_progress
+from pitstop.trainers.training.building import BaseOnDisk, Built, build, check_room, place_base
+from pitstop.trainers.training.inputs import Inputs, read_inputs
+from pitstop.trainers.training.pushing import Pusher, is_pushed, start_pusher, stop_pushing
+from pitstop.trainers.training.resuming import ResumeRequest, open_together
+from pitstop.trainers.training.run_status import running
+from pitstop.trainers.training.samples import SamplePrompts, read_samples
 
 
 @dataclass(frozen=True)
-class BaseOnDisk:
-    """Where the base lies in the form that is trained on, or its source where no copy is kept."""
+class Prepared:
+    """A training that is ready to begin. Only the first process has ``run`` and ``pusher``.
 
-    path: Path
-    stored: bool
-    digest: str
-
-
-def place_base(settings: Settings, source: ModelSource, tokenizer: Any, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
-    """Make sure that the shared copy of the base exists, saving it if this is the first run to use it.
-
-    Where all weights are trained nothing is frozen, so there is nothing to save. Only the first process writes; the others wait.
-    Every process then loads the same bytes.
+    ``last_saved_step`` is the step of the checkpoint that it goes on from. ``over`` is why nothing is left to train, where an earlier
+    process trained it all and died before it could say so.
     """
-    recipe = BaseRecipe.from_settings(settings, hardware.precision)
-    digest = source.digest(recipe.as_dict())
-    if not settings.training.checkpoint.save_base_model or settings.training.all_weights:
-        return BaseOnDisk(source.path, stored=False, digest=digest)
-    bases, family = BaseModels(settings.training.checkpoint.base_dir), family_of(settings)
 
-    def write(directory: Path) -> None:
-        reporter.line(f"Saving the {'4-bit ' if recipe.quantised else ''}base model once, for all runs that share it.")
-        model = family.load(source.path, recipe, hardware.device, stored=False, flash=False, frozen=True)
-        family.save(model, tokenizer, directory)
+    settings: Settings
+    hardware: Hardware
+    inputs: Inputs
+    base: BaseOnDisk
+    built: Built
+    reporter: Reporter
+    run: RunDirectory | None
+    progress: Progress
+    pusher: Pusher | None
+    tracking: Tracking
+    samples: SamplePrompts | None
+    last_saved_step: int | None = None
+    over: str | None = None
 
+    @property
+    def shape(self) -> BatchShape:
+        """How the settings cut an optimizer step up among the processes."""
+        return BatchShape.of(self.settings.training, self.hardware.processes)
+
+
+def prepare_new(
+    loaded: Loaded,
+    now: datetime,
+    device: torch.device,
+    reporter: Reporter,
+    stack: contextlib.ExitStack,
+    metadata: Mapping[str, Any] | None = None,
+) -> Prepared:
+    """Bring a new training together, the cheapest mistakes first, and make its run; ``stack`` holds the run's lock and what ends with it.
+
+    ``metadata`` comes into metadata.json beside what is always there. Raises ``PitstopError`` for what the user has to put right.
+    """
+    settings = loaded.settings
+    hardware = open_hardware(settings, device)
+    for note in loaded.notes:
+        reporter.line(note)
+    pusher = start_pusher(settings, reporter, stack) if settings.hub.push and hardware.is_main else None
+    tracking, inputs, samples = _read(settings, hardware, reporter, pusher)
     if hardware.is_main:
-        bases.save_once(digest, write)
-    hardware.accelerator.wait_for_everyone()
-    return BaseOnDisk(bases.verify(digest), stored=True, digest=digest)
+        new_run.check_writable(Path(settings.training.checkpoint.base_dir))
+    base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
+    built, inputs = _build(settings, base, inputs, hardware, reporter)
+    _check_room(settings, built, hardware, reporter, samples)
+    name = run_name(settings, now)
+    for note in name.notes:
+        reporter.line(note)
+    run = None
+    if hardware.is_main:
+        run = new_run.create(loaded, name.text, now, inputs, base, hardware.environment, metadata or {})
+        stack.enter_context(run.lock())
+        stack.enter_context(running(run, reporter))
+        if base.stored:  # under the lock: whoever deletes runs must find this one in use
+            BaseModels(run.base_dir).link_into(run.path, base.digest)
+        reporter.line(f"Run {run.ref}: {run.name} in {run.path}")
+    _open(run, pusher, tracking, stack)
+    return Prepared(settings, hardware, inputs, base, built, reporter, run, Progress(), pusher, tracking, samples)
 
 
-@dataclass(frozen=True)
-class Built:
-    """A model ready to train. ``packing`` is false where the architecture cannot keep documents of a row apart."""
+def prepare_resumed(request: ResumeRequest, device: torch.device, reporter: Reporter, stack: contextlib.ExitStack) -> Prepared:
+    """Bring a training together that stands where its checkpoint left it; ``stack`` holds the run's lock and what ends with it.
 
-    engine: Engine
-    packing: bool
+    Raises ``CheckpointError`` where no checkpoint can be used, and ``PitstopError`` for what else the user has to put right.
+    """
+    chosen = open_together(request, reporter, stack, device)
+    settings = chosen.settings
+    hardware = open_hardware(settings, device)
+    pushed = is_pushed(settings, chosen.run, chosen.changes)
+    pusher = start_pusher(settings, reporter, stack, request.flags) if pushed and hardware.is_main else None
+    with resumed_base.naming_new_places():
+        find = lambda: resumed_base.find_source(chosen, request, reporter)  # noqa: E731
+        tracking, inputs, samples = _read(settings, hardware, reporter, pusher, find)
+    base = resumed_base.place_base_again(chosen, request, inputs, hardware, reporter)
+    built, inputs = _build(settings, base, inputs, hardware, reporter)
+    resumed_progress.check_data(chosen, inputs.train.fingerprint, reporter, allow_changed=request.allow_changed_data)
+    restore_rng = resumed_progress.restore(built.engine, chosen)
+    progress = resumed_progress.progress_of(chosen, inputs.train)
+    shape = BatchShape.of(settings.training, hardware.processes)
+    over = resumed_progress.check_unfinished(chosen, inputs, shape, progress)
+    _check_room(settings, built, hardware, reporter, samples)
+    run = chosen.run if hardware.is_main else None
+    if run is not None:
+        resumed_progress.record(chosen, run, inputs.source, base.digest, hardware.environment, reporter)
+        if not pushed:
+            stop_pushing(run)
+        stack.enter_context(running(run, reporter))
+    _open(run, pusher, tracking, stack)
+    restore_rng()  # last: building and loading draw numbers, and what follows draws none
+    return Prepared(
+        settings, hardware, inputs, base, built, reporter, run, progress, pusher, tracking, samples, chosen.info.step, over
+    )
 
 
-def build(
+def _read(
     settings: Settings,
-    base: BaseOnDisk,
-    source: ModelSource,
-    tokenizer: Any,
     hardware: Hardware,
     reporter: Reporter,
-) -> Built:
-    """Load the model, make what is trained of it as the method says, and hand both to Accelerate."""
-    family = family_of(settings)
-    flash = _flash(settings, hardware, reporter)
-    model = _load(settings, base, source, family, hardware, flash=flash)
-    objective = family.objective(model, tokenizer, settings, hardware.device, flash=flash, warn=reporter.warn)
-    trained = _trained(settings, model, source, family, tokenizer, hardware)
-    prepare_for_training(trained.model, gradient_checkpointing=settings.model.gradient_checkpointing)
-    optimizer = build_optimizer(trainable(trained.model), settings.training, hardware.device)
-    with quiet_libraries():
-        engine = Engine(
-            hardware.accelerator,
-            trained.model,
-            optimizer,
-            objective,
-            settings.training.max_grad_norm,
-            trained=trained,
-            ema_decay=settings.training.ema_decay,
-        )
-    state.seed_everything(settings.training.seed + hardware.accelerator.process_index)
-    return Built(engine, packing=objective.packing)
+    pusher: Pusher | None,
+    find: Callable[[], ModelSource] | None = None,
+) -> tuple[Tracking, Inputs, SamplePrompts | None]:
+    """What costs nothing but reading: are the trackers there, model and data, the sample prompts, the Hub's account."""
+    tracking = Tracking(settings, reporter, is_main=hardware.is_main)
+    tracking.check()
+    inputs = read_inputs(settings, reporter, find)
+    samples = read_samples(settings, inputs.task)
+    if pusher is not None:
+        pusher.check_account()
+    return tracking, inputs, samples
 
 
-def _load(settings: Settings, base: BaseOnDisk, source: ModelSource, family: Family, hardware: Hardware, *, flash: bool) -> Any:
-    if source.config is not None:
-        return family.initialise(source, source.seed, hardware.device, flash=flash)
-    recipe, frozen = BaseRecipe.from_settings(settings, hardware.precision), not settings.training.all_weights
-    return family.load(base.path, recipe, hardware.device, stored=base.stored, flash=flash, frozen=frozen)
+def _build(settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardware, reporter: Reporter) -> tuple[Built, Inputs]:
+    """Build the model; where it turns out to need padded rows, read the data anew, one example a row."""
+    built = build(settings, base, inputs.source, inputs.tokenizer, hardware, reporter)
+    return built, inputs if built.packing else inputs.without_packing(settings, reporter)
 
 
-def _trained(settings: Settings, model: Any, source: ModelSource, family: Family, tokenizer: Any, hardware: Hardware) -> Trained:
-    if not settings.training.all_weights:
-        seed, form = settings.training.seed, family.adapter_form(model, settings)
-        adapted = add_adapter(model, settings.lora, seed=seed, model_id=source.model_id, form=form)
-        if hardware.precision.mixed != "no":
-            share_inputs_under_autocast(adapted)
-        return TrainedAdapter(adapted)
-    # A resumed run repeats the files that its checkpoint has.
-    files = stored_descriptions(source.path) if source.is_copy else family.descriptions(model, tokenizer)
-    whole = WholeModel(model, family, files, int(settings.training.checkpoint.shard_size_gb * 1e9))
-    if settings.training.ema_decay is not None:
-        whole.check_averaged()
-    return whole
+def _check_room(settings: Settings, built: Built, hardware: Hardware, reporter: Reporter, samples: SamplePrompts | None) -> None:
+    """Room in the model's context for the answers to the sample prompts, and on the disk for checkpoints."""
+    if samples is not None:
+        samples.check_room(built.engine.model, settings.evaluation.max_new_tokens)
+    check_room(settings, built, hardware, reporter)
 
 
-def _flash(settings: Settings, hardware: Hardware, reporter: Reporter) -> bool:
-    if not settings.model.use_flash_attention:
-        return False
-    if has_flash_attention(hardware.device):
-        return True
-    reporter.warn(
-        "USE_FLASH_ATTENTION: FlashAttention 2 is not available here; PyTorch's scaled_dot_product_attention is used instead."
-    )
-    return False
+def _open(run: RunDirectory | None, pusher: Pusher | None, tracking: Tracking, stack: contextlib.ExitStack) -> None:
+    """Tell the Hub and the trackers of the run."""
+    if run is not None and pusher is not None:
+        pusher.open(run)
+    stack.enter_context(tracking.of(run))

@@ -37,12 +37,13 @@ _MOST_STARTS = 5
 
 
 class Pusher:
-    """Pushes the run of this training. Only the first process has one."""
+    """Pushes the run of this training. Only the first process has one. ``left`` names, at the end, what is not on the Hub."""
 
     def __init__(self, settings: Settings, reporter: Reporter, asked: Collection[str] = ()) -> None:
         """``asked`` are the settings that this resume was given: they change where a run goes that goes somewhere already."""
         self.settings, self.reporter, self.asked = settings, reporter, asked
         self.run: RunDirectory | None = None
+        self.left: list[str] = []
         self._news = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
@@ -215,13 +216,23 @@ class Pusher:
 
     # At the end
 
-    def finish(self, *, completed: bool, timeout_s: float) -> None:
-        """Wait for what is not on the Hub yet, at most ``timeout_s``.
+    def finish(self, *, completed: bool) -> None:
+        """Wait for what is not on the Hub yet, after a signal shortly, and end the uploader; a warning says what is left.
 
-        ``completed``: training is over, so that the best adapter goes to the root.
+        ``completed``: training is over, so that the best adapter goes to the root. Ctrl+C and SIGTERM end the waiting.
         """
         if self.run is None:
             return
+        try:
+            self._wait(completed=completed, timeout_s=self.settings.hub.push_timeout if completed else AFTER_SIGNAL_S)
+        except (KeyboardInterrupt, SystemExit):
+            self.reporter.line("No longer waiting for the Hub.")
+        self.close()
+        self.left = self._left()
+        if self.left:
+            self.reporter.warn(f"{_are(self.left)} not on the Hub yet; {self._how_to_push()} sends what is left.")
+
+    def _wait(self, *, completed: bool, timeout_s: float) -> None:
         self.wake()
         self._send({"finish": completed})
         deadline = time.monotonic() + timeout_s
@@ -244,12 +255,9 @@ class Pusher:
     def _left(self) -> list[str]:
         return retention.unpushed(self.run) if self.run is not None else []
 
-    def tell_left(self) -> list[str]:
-        """What is not on the Hub; a warning says so."""
-        left = self._left()
-        if left:
-            self.reporter.warn(f"{_are(left)} not on the Hub yet; {self._how_to_push()} sends what is left.")
-        return left
+    def summary(self) -> dict[str, Any]:
+        """Where the run went, and what of it has not arrived."""
+        return {"repo": Outbox(self.run.path).arrived().repo if self.run is not None else None, "left": self.left}
 
     def close(self) -> None:
         """End the uploader, whatever it is at; what has not arrived stays queued."""
@@ -275,6 +283,19 @@ def _are(names: Sequence[str]) -> str:
 
 def _advice(event: Mapping[str, Any]) -> str:
     return f" To put it right: {event['hint']}." if event.get("hint") else ""
+
+
+def start_pusher(settings: Settings, reporter: Reporter, stack: contextlib.ExitStack, flags: Collection[str] = ()) -> Pusher:
+    """Start the uploader's process; it ends with ``stack`` at the latest."""
+    pusher = Pusher(settings, reporter, flags)
+    stack.callback(pusher.close)
+    pusher.start()
+    return pusher
+
+
+def stop_pushing(run: RunDirectory) -> None:
+    """Push the run no longer: it was just turned off."""
+    Outbox(run.path, run.storage).close()
 
 
 def is_pushed(settings: Settings, run: RunDirectory | None, changes: Collection[str] = ()) -> bool:

@@ -14,17 +14,12 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import DataError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.prompts import read_prompts, room_for_prompt, tokenised
-from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.sample_hook import AtEvaluations
 from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.machine.processes import gather_bytes
 from pitstop.trainers.models.generation import answer_in_pieces, batches
-from pitstop.trainers.reporter import Reporter
-from pitstop.trainers.tasks.base import Task
+from pitstop.trainers.tasks.base import Task, Training
 from pitstop.trainers.tasks.text import TextTask
-
-TextListener = Callable[[str, str, int], None]
-"""Is told the name of a text, the text and the optimizer step it is of: a tracker's ``log_text``."""
 
 _SHOWN = 60
 
@@ -57,9 +52,9 @@ def read_samples(settings: Settings, task: Task) -> SamplePrompts | None:
         texts = read_prompts(Path(path).expanduser())
         ids = tokenised(texts, task.prompt_ids, longest=settings.data.max_length, noun=f"{path}: prompt")
     except DataError as error:
-        again = "--sample-prompts FILE names another file, --sample-prompts none does without."
-        raise DataError(f"SAMPLE_PROMPTS: {error.message}", hint=" ".join(filter(None, [error.hint, again]))) from error
-    return SamplePrompts(tuple(texts), tuple(tuple(each) for each in ids))
+        advice = "--sample-prompts FILE names another file, --sample-prompts none does without."
+        raise DataError(f"SAMPLE_PROMPTS: {error.message}", hint=" ".join(filter(None, [error.hint, advice]))) from error
+    return SamplePrompts(tuple(texts), tuple(tuple(prompt_ids) for prompt_ids in ids))
 
 
 def samples_log(run: RunDirectory) -> MetricsLog:
@@ -72,17 +67,10 @@ class Samples(AtEvaluations):
     first writes: only that one has ``log``.
     """
 
-    def __init__(
-        self,
-        context: TrainingContext,
-        prompts: SamplePrompts,
-        tokenizer: Any,
-        reporter: Reporter,
-        log: MetricsLog | None,
-        listeners: Sequence[TextListener] = (),
-    ) -> None:
-        super().__init__(context)
-        self.prompts, self.tokenizer, self.reporter, self.log, self.listeners = prompts, tokenizer, reporter, log, listeners
+    def __init__(self, prompts: SamplePrompts, tokenizer: Any, training: Training) -> None:
+        super().__init__(training.context)
+        self.prompts, self.tokenizer, self.reporter, self.tracking = prompts, tokenizer, training.reporter, training.tracking
+        self.log = samples_log(training.run) if training.run is not None else None
 
     def make(self, step: int, give_up: Callable[[], None]) -> None:
         """Answer the prompts."""
@@ -95,30 +83,29 @@ class Samples(AtEvaluations):
         self._tell(step, answers)
 
     def _answers(self, give_up: Callable[[], None]) -> list[str]:
-        accelerator, options = self.engine.accelerator, self.settings.evaluation
-        mine = batches(self.prompts.ids, options.generation_batch_size)[accelerator.process_index :: accelerator.num_processes]
-        found: dict[int, str] = {}
+        accelerator, settings = self.engine.accelerator, self.settings.evaluation
+        mine = batches(self.prompts.ids, settings.generation_batch_size)[accelerator.process_index :: accelerator.num_processes]
+        own: dict[int, str] = {}
         pieces = Pieces(
-            options.generation_batch_size,
-            f"A sample prompt does not fit: take --eval-max-new-tokens below {options.max_new_tokens}.",
+            settings.generation_batch_size,
+            f"A sample prompt does not fit: take --eval-max-new-tokens below {settings.max_new_tokens}.",
         )
-        how: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "give_up": give_up}
+        options: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "give_up": give_up}
         with accelerator.autocast():
             for members in mine:
-                chosen = {number: self.prompts.ids[number] for number in members}
-                given = answer_in_pieces(self.engine.model, self.tokenizer, chosen, pieces, **how)
-                found |= {number: answer.text for number, answer in given.items()}
-        parts = gather_bytes(json.dumps(found).encode(), self.engine.device)
-        whole = {int(number): text for part in parts for number, text in json.loads(part).items()}
-        return [whole[number] for number in range(len(self.prompts.texts))]
+                prompts = {number: self.prompts.ids[number] for number in members}
+                answers = answer_in_pieces(self.engine.model, self.tokenizer, prompts, pieces, **options)
+                own |= {number: answer.text for number, answer in answers.items()}
+        parts = gather_bytes(json.dumps(own).encode(), self.engine.device)
+        texts = {int(number): text for part in parts for number, text in json.loads(part).items()}
+        return [texts[number] for number in range(len(self.prompts.texts))]
 
     def _tell(self, step: int, answers: Sequence[str]) -> None:
         count = "one sample" if len(answers) == 1 else f"{len(answers)} samples"
         first = f"{_short(self.prompts.texts[0])} → {_short(answers[0])}"
         self.reporter.line(f"step {step}: {count} in {layout.LOGS}/{layout.SAMPLES}, the first: {first}")
         for number, (prompt, answer) in enumerate(zip(self.prompts.texts, answers, strict=True), start=1):
-            for listener in self.listeners:
-                listener(f"samples/{number}", f"{prompt}\n\n{answer}", step)
+            self.tracking.log_text(f"samples/{number}", f"{prompt}\n\n{answer}", step)
 
 
 def _short(text: str) -> str:

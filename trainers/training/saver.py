@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.disk.storage import MOST_MISSES, failed_save
@@ -16,7 +16,7 @@ from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.housekeeping import freed_by_prune
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
-from pitstop.checkpointing.state.snapshot import AverageBuffer, Snapshot, StateBuffers
+from pitstop.checkpointing.state.snapshot import AverageBuffer, Buffer, Snapshot, StateBuffers
 from pitstop.checkpointing.store import vetting
 from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointInfo
 from pitstop.configs.errors import ResourceError, first_line, is_disk_full
@@ -24,20 +24,26 @@ from pitstop.configs.schema import Settings
 from pitstop.configs.shown import human_size
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.engine import Engine
-from pitstop.trainers.loop.loop import Boundary, Plan
+from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.background import Background
 from pitstop.trainers.machine.processes import agree, gather_bytes
 from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.training.identity import Identity
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a checkpoint's manifest says it belongs to, the settings in force without this machine's paths, and the machine."""
+class SaveTarget:
+    """Where the first process saves: the run, and the logs whose rows up to a step must be as durable as its checkpoint.
 
-    fingerprints: dict[str, str]
-    settings: dict[str, Any]
-    environment: dict[str, Any]
+    ``total_steps`` are those of the whole training, for metadata.json. ``committed`` is called after each commit, on the thread
+    beside the training.
+    """
+
+    run: RunDirectory
+    logs: Sequence[MetricsLog] = ()
+    total_steps: int | None = None
+    committed: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -50,11 +56,22 @@ class SaveTime:
     written_s: float | None = None  # from the copy to the commit, beside the training
 
 
+@dataclass(frozen=True)
+class _Save:
+    """One save under way: what is written on the thread beside the training."""
+
+    name: str
+    boundary: Boundary
+    snapshot: Snapshot
+    world_size: int
+    times: SaveTime
+
+
 class Saver:
-    """Saves checkpoints of one run; only the first process has ``run``, ``log`` and ``samples``.
+    """Saves checkpoints of one run; only the first process has a ``target``.
 
     ``save`` copies the state and returns; one save at a time is committed on a thread beside the training. With
-    ``training.checkpoint.sync_save`` it returns after the commit.
+    ``training.checkpoint.sync_save`` it returns after the commit. ``buffers`` take the state of ``engine`` unless given.
     """
 
     def __init__(
@@ -64,18 +81,14 @@ class Saver:
         settings: Settings,
         identity: Identity,
         reporter: Reporter,
-        run: RunDirectory | None,
-        log: MetricsLog | None,
-        saved: Callable[[], None] = lambda: None,
-        samples: MetricsLog | None = None,
+        target: SaveTarget | None,
+        buffers: Buffer | None = None,
     ) -> None:
         self.engine, self.progress, self.settings, self.identity = engine, progress, settings, identity
-        self.reporter, self.run, self.saved = reporter, run, saved
-        self.logs = [each for each in (log, samples) if each is not None]
-        self.plan: Plan | None = None
+        self.reporter, self.target = reporter, target
         self.times: list[SaveTime] = []
-        self._buffers = _buffers(engine)
-        self._background = Background()
+        self.background = Background()
+        self._buffers = buffers if buffers is not None else _buffers(engine)
         self._misses = 0
         self._failure: ResourceError | None = None  # of the newest save, if it failed
 
@@ -90,33 +103,34 @@ class Saver:
         times = SaveTime(boundary.step, waited_s=time.perf_counter() - started)
         self.times.append(times)
         random_states = gather_bytes(state.rng_state(), self.engine.device)
-        if self.run is not None:
+        if self.target is not None:
             snapshot = self._take(random_states)
-            self._background.start(partial(self._write, self.run, name, boundary, snapshot, len(random_states), times))
+            save = _Save(name, boundary, snapshot, len(random_states), times)
+            self.background.start(partial(self._write, self.target, save))
         if boundary.final or self.settings.training.checkpoint.sync_save:
             self.settle(final=boundary.final)
         times.stalled_s = time.perf_counter() - started
 
     def settle(self, *, final: bool) -> None:
         """Wait for the save under way; all processes call this together. ``ResourceError`` when it is time to give up."""
-        self._background.wait()
+        self.background.wait()
         if agree(int(self._must_stop(final)), self.engine.device):
             self.raise_trouble()
 
     def join(self) -> None:
         """Wait for the save under way where an error ends the training: that is the one to raise, this one is only told."""
         try:
-            self._background.wait()
+            self.background.wait()
         except Exception as error:  # noqa: BLE001 - whatever it is, the error that ended the training comes first
             self.reporter.warn(f"The save under way when training ended failed too: {type(error).__name__}: {first_line(error)}")
 
     def troubled(self) -> bool:
         """Whether a save has ended in a way that training must not go on after; asked at every step."""
-        return self._background.failed() or self._must_stop(final=False)
+        return self.background.failed() or self._must_stop(final=False)
 
     def raise_trouble(self) -> NoReturn:
         """Raise what is wrong with saving."""
-        self._background.wait()
+        self.background.wait()
         raise self._failure or ResourceError("The first process could not save a checkpoint.")
 
     def _must_stop(self, final: bool) -> bool:
@@ -140,38 +154,37 @@ class Saver:
             "environment": self.identity.environment,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
-        taken = self._buffers.take()
+        snapshot = self._buffers.take()
         rng = {state.rng_file(rank): memoryview(content) for rank, content in enumerate(random_states)}
-        return replace(taken, tensors={**taken.tensors, **rng}, values={**taken.values, state.TRAINER_STATE: trainer_state})
+        values = {**snapshot.values, state.TRAINER_STATE: trainer_state}
+        return replace(snapshot, tensors={**snapshot.tensors, **rng}, values=values)
 
     # On the thread beside the training
 
-    def _write(
-        self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int, times: SaveTime
-    ) -> None:
+    def _write(self, target: SaveTarget, save: _Save) -> None:
         started = time.perf_counter()
+        name, boundary = save.name, save.boundary
         self.reporter.display.status(f"saving {name}")
         try:
-            info = self._commit_with_room(run, name, boundary, snapshot, world_size)
+            info = self._commit_with_room(target, save)
         except ResourceError as error:
-            size = sum(memoryview(content).nbytes for content in snapshot.tensors.values())
-            self._missed(name, _with_way_out(error, run, size), boundary)
+            size = sum(memoryview(content).nbytes for content in save.snapshot.tensors.values())
+            self._missed(name, _with_way_out(error, target.run, size), boundary)
             return
-        times.written_s = time.perf_counter() - started
+        save.times.written_s = time.perf_counter() - started
         self._misses, self._failure = 0, None
-        self.reporter.line(_saved(info, boundary))
-        self.saved()
+        self.reporter.line(saved_line(info, boundary))
+        target.committed()
         try:
-            self._after(run, info, boundary)
+            self._update_records(target, info, boundary)
         except (ResourceError, OSError) as error:
             self.reporter.warn(f"{name} is safe, but the run's records do not show it yet: {error} The next resume repairs them.")
 
-    def _commit_with_room(
-        self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int
-    ) -> CheckpointInfo:
+    def _commit_with_room(self, target: SaveTarget, save: _Save) -> CheckpointInfo:
         """Commit; on a full disk once more without the checkpoints that are only kept until they are on the Hub."""
+        run = target.run
         try:
-            return self._commit(run, name, boundary, snapshot, world_size)
+            return self.commit(target, save)
         except ResourceError as error:
             if error.__cause__ is None or not is_disk_full(error.__cause__):
                 raise
@@ -181,32 +194,26 @@ class Saver:
             if not dropped:
                 raise
         self.reporter.warn(f"The disk is full: {', '.join(dropped)} had to go before being on the Hub.")
-        return self._commit(run, name, boundary, snapshot, world_size)
+        return self.commit(target, save)
 
-    def _commit(self, run: RunDirectory, name: str, boundary: Boundary, snapshot: Snapshot, world_size: int) -> CheckpointInfo:
-        files = snapshot.files()
-        self._sync_log()
-        return run.store.write(
-            name,
-            files,
-            CheckpointFacts(
-                step=boundary.step,
-                epoch=boundary.epoch,
-                metrics=boundary.scored,
-                world_size=world_size,
-                fingerprints=self.identity.fingerprints,
-                versions=self.identity.environment["versions"],
-                saved_at=datetime.now().astimezone(),
-            ),
-        )
-
-    def _sync_log(self) -> None:
-        """Rows up to the checkpoint's step, samples too, must be as durable as the checkpoint."""
-        for log in self.logs:
+    def commit(self, target: SaveTarget, save: _Save) -> CheckpointInfo:
+        """Write the checkpoint, and before it the rows of the logs; on the thread beside the training."""
+        files, boundary = save.snapshot.files(), save.boundary
+        for log in target.logs:
             try:
                 log.sync()
             except OSError as error:
                 raise failed_save(log.path, error) from error
+        facts = CheckpointFacts(
+            step=boundary.step,
+            epoch=boundary.epoch,
+            metrics=boundary.scored,
+            world_size=save.world_size,
+            fingerprints=self.identity.fingerprints,
+            versions=self.identity.environment["versions"],
+            saved_at=datetime.now().astimezone(),
+        )
+        return target.run.store.write(save.name, files, facts)
 
     def _missed(self, name: str, error: ResourceError, boundary: Boundary) -> None:
         self._misses += 1
@@ -216,21 +223,18 @@ class Saver:
                 f"{name} was not saved ({self._misses} of {MOST_MISSES} misses in a row): {error.message} Training goes on."
             )
 
-    def _after(self, run: RunDirectory, info: CheckpointInfo, boundary: Boundary) -> None:
+    def _update_records(self, target: SaveTarget, info: CheckpointInfo, boundary: Boundary) -> None:
         """Pointers, retention and metadata: hints beside the commit, repaired when the run is next opened."""
+        run, training = target.run, self.settings.training
         run.store.repair_pointers()
-        run.store.prune(self.settings.training.checkpoint.keep_last_n, protect=set(retention.pins(run)))
-        total = self.plan.total_steps if self.plan else None
-        run.sync_checkpoints(
-            {
-                "progress": {
-                    "step": info.step,
-                    "total_steps": total,
-                    "epoch": boundary.epoch,
-                    "total_epochs": self.settings.training.epochs,
-                }
-            }
-        )
+        run.store.prune(training.checkpoint.keep_last_n, protect=set(retention.pins(run)))
+        progress = {
+            "step": info.step,
+            "total_steps": target.total_steps,
+            "epoch": boundary.epoch,
+            "total_epochs": training.epochs,
+        }
+        run.sync_checkpoints({"progress": progress})
 
 
 def _buffers(engine: Engine) -> StateBuffers:
@@ -259,32 +263,7 @@ def _with_way_out(error: ResourceError, run: RunDirectory, size: int) -> Resourc
     return ResourceError(f"{error.message} It takes about {human_size(size)}; {room}.", hint=error.hint)
 
 
-def _saved(info: CheckpointInfo, boundary: Boundary) -> str:
+def saved_line(info: CheckpointInfo, boundary: Boundary) -> str:
+    """What is told of a commit."""
     best = "  ← best" if boundary.improved else ""
     return f"saved {info.name} (step {info.step}, {human_size(info.size)}){best}"
-
-
-def restore(engine: Engine, info: CheckpointInfo, content: dict[str, Any]) -> Callable[[], None]:
-    """Put a verified checkpoint's weights, optimizer and loss scale back.
-
-    Returns what is to be called last, right before training: it restores this process's random state, which building
-    and loading would disturb. Raises ``CheckpointError`` for anything missing or unfit.
-    """
-    engine.trained.restore(info.path)
-    if engine.ema is not None:
-        state.load_average(engine.average(), info.path)
-    state.load_optimizer(engine.raw_optimizer, engine.names, info.path)
-    for group in engine.raw_optimizer.param_groups:  # a run with only an evaluation left saves the rate of its last step again
-        group["lr"] = Progress.from_dict(content.get("progress")).learning_rate
-    if engine.accelerator.scaler is not None and content.get("scaler"):
-        engine.accelerator.scaler.load_state_dict(content["scaler"])
-    rank = engine.accelerator.process_index
-    known = info.manifest.world_size
-
-    def restore_rng() -> None:
-        if rank < known:
-            state.restore_rng(info.path / state.rng_file(rank))
-        else:  # more processes than before: a stream of their own, the same in every resume from here
-            state.seed_everything((info.step * 1_000_003 + rank) % 2**32)
-
-    return restore_rng

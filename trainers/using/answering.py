@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from pitstop.trainers.data.prompts import room_for_prompt, tokenised
 from pitstop.trainers.data.records import BadRecord
 from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.models.generation import Answer, Sampling, answer_batch, answer_in_pieces, batches
+from pitstop.trainers.tasks.text import TextTask
 from pitstop.trainers.using.opened import OpenModel
 
 Turn = dict[str, str]
@@ -28,61 +29,64 @@ class Answering:
 
 
 def answer(
-    opened: OpenModel, prompts: Sequence[str], how: Answering, tell: Callable[[int], None] = lambda count: None
+    opened: OpenModel, prompts: Sequence[str], options: Answering, tell: Callable[[int], None] = lambda count: None
 ) -> list[Answer]:
     """Answers in the order of ``prompts``; ``tell`` hears how many are done. ``DataError`` for a prompt that does not fit.
 
     Raises ``ResourceError`` where memory runs out with a batch of one.
     """
-    ids = tokenised(prompts, opened.task.prompt_ids, longest=room_for_prompt(opened.model, how.max_new_tokens), noun="prompt")
-    return answer_ids(opened, ids, how, tell)
+    return answer_ids(opened, _prompt_ids(opened, prompts, options), options, tell)
 
 
 def answer_ids(
-    opened: OpenModel, ids: Sequence[Sequence[int]], how: Answering, tell: Callable[[int], None] = lambda count: None
+    opened: OpenModel, ids: Sequence[Sequence[int]], options: Answering, tell: Callable[[int], None] = lambda count: None
 ) -> list[Answer]:
     """As ``answer``, for prompts that are token ids already."""
-    found: dict[int, Answer] = {}
-    pieces = Pieces(how.batch_size, "Ask for fewer new tokens with --max-new-tokens, or give a shorter prompt.")
-    options: dict[str, Any] = {"max_new_tokens": how.max_new_tokens, "sampling": how.sampling}
+    answers: dict[int, Answer] = {}
+    pieces = Pieces(options.batch_size, "Ask for fewer new tokens with --max-new-tokens, or give a shorter prompt.")
+    decoding: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "sampling": options.sampling}
     with opened.ready() as model:
-        for members in batches(ids, how.batch_size):
-            found |= answer_in_pieces(model, opened.tokenizer, {i: ids[i] for i in members}, pieces, **options)
-            tell(len(found))
-    return [found[i] for i in range(len(ids))]
+        for members in batches(ids, options.batch_size):
+            answers |= answer_in_pieces(model, opened.tokenizer, {i: ids[i] for i in members}, pieces, **decoding)
+            tell(len(answers))
+    return [answers[i] for i in range(len(ids))]
 
 
-def follow(opened: OpenModel, prompt: str, how: Answering, show: Callable[[str], None], *, number: int = 0) -> Answer:
+def follow(opened: OpenModel, prompt: str, options: Answering, show: Callable[[str], None], *, number: int = 0) -> Answer:
     """Answer one prompt and give ``show`` each piece of the text as soon as it is certain."""
-    ids = tokenised([prompt], opened.task.prompt_ids, longest=room_for_prompt(opened.model, how.max_new_tokens), noun="prompt")[0]
-    return _follow(opened, ids, how, show, number)
+    return _follow(opened, _prompt_ids(opened, [prompt], options)[0], options, show, number)
 
 
-def follow_conversation(opened: OpenModel, turns: Sequence[Turn], how: Answering, show: Callable[[str], None]) -> Answer:
+def _prompt_ids(opened: OpenModel, prompts: Sequence[str], options: Answering) -> list[list[int]]:
+    task = opened.task
+    assert isinstance(task, TextTask)
+    return tokenised(prompts, task.prompt_ids, longest=room_for_prompt(opened.model, options.max_new_tokens), noun="prompt")
+
+
+def follow_conversation(opened: OpenModel, turns: Sequence[Turn], options: Answering, show: Callable[[str], None]) -> Answer:
     """As ``follow``, for a conversation that ends with the user's turn. ``DataError`` where it does not fit or cannot be rendered."""
     try:
         ids = ChatRenderer(opened.tokenizer).conversation_ids(turns)
     except BadRecord as error:
         raise DataError(f"{error}.", hint="Without --multi-turn each prompt stands by itself.") from error
-    longest = room_for_prompt(opened.model, how.max_new_tokens)
+    longest = room_for_prompt(opened.model, options.max_new_tokens)
     if longest is not None and len(ids) > longest:
         raise DataError(
             f"The conversation is {len(ids):,} tokens long, and there is room for {longest:,}.", hint="/new begins another one."
         )
-    return _follow(opened, ids, how, show, len(turns))
+    return _follow(opened, ids, options, show, len(turns))
 
 
-def _follow(opened: OpenModel, ids: Sequence[int], how: Answering, show: Callable[[str], None], number: int) -> Answer:
-    text = _GrowingText(opened.tokenizer, show)
+def _follow(opened: OpenModel, ids: Sequence[int], options: Answering, show: Callable[[str], None], number: int) -> Answer:
+    text = GrowingText(opened.tokenizer, show)
+    decoding: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "sampling": options.sampling}
     with opened.ready() as model:
-        given = answer_batch(
-            model, opened.tokenizer, {number: ids}, max_new_tokens=how.max_new_tokens, sampling=how.sampling, watch=text.extend
-        )[number]
-    text.finish(given.text)
-    return given
+        answers: Mapping[int, Answer] = answer_batch(model, opened.tokenizer, {number: ids}, watch=text.extend, **decoding)
+    text.finish(answers[number].text)
+    return answers[number]
 
 
-class _GrowingText:
+class GrowingText:
     """The part of an answer's text that later tokens cannot change, shown as it grows."""
 
     def __init__(self, tokenizer: Any, show: Callable[[str], None]) -> None:

@@ -69,7 +69,7 @@ def _read(answers: Mapping[str, Answer]) -> Found:
 def _ner(opened: OpenModel) -> NerTask:
     if not isinstance(opened.task, NerTask):
         raise SettingsError(
-            f"{opened.plan.run.label} is of the task {opened.task.name}: it was not trained to find entities in texts.",
+            f"{opened.chosen.run.label} is of the task {opened.task.name}: it was not trained to find entities in texts.",
             hint="Give it a prompt.",
         )
     return opened.task

@@ -44,7 +44,7 @@ class EvaluationRequest:
 
 def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Reporter) -> Sequences:
     """The data that the request means, as training reads it. ``DataError``, ``SettingsError``."""
-    settings = opened.plan.settings
+    settings = opened.chosen.settings
     where: dict[str, Any] = {"packing": opened.packing, "model": opened.base.path}
     data = read_split(settings, opened.task, reporter, split=request.split, specs=request.specs, **where)
     return data if request.limit is None or request.limit >= data.counts.used else data.first(request.limit)
@@ -52,7 +52,7 @@ def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Rep
 
 def is_recorded_data(opened: OpenModel, data: Sequences) -> bool | None:
     """Whether ``data`` is what the run recorded as its evaluation data; None where it recorded none."""
-    recorded = opened.plan.run.readable_metadata().data.eval.fingerprint
+    recorded = opened.chosen.run.readable_metadata().data.eval.fingerprint
     return None if recorded is None else recorded == data.fingerprint
 
 
@@ -69,16 +69,16 @@ class Evaluated:
 
 def evaluate(opened: OpenModel, data: Sequences, request: EvaluationRequest) -> Evaluated:
     """Score what is in use."""
-    settings, engine = opened.plan.settings, opened.engine
+    settings, engine = opened.chosen.settings, opened.engine
     sizing = Sizing(BatchShape.of(settings.training, opened.hardware.processes), automatic=True)
     with opened.in_use():
         metrics = sizing.fit(lambda shape, recover: engine.evaluate(data, shape.batch_size, lambda: False, recover=recover))
-        chosen = scored(settings.evaluation, request)
-        if chosen.score_examples == 0:
+        options = scored(settings.evaluation, request)
+        if options.score_examples == 0:
             return Evaluated(metrics, [])
         answers: list[str] = []
         hint = "Where an example does not fit, --score-examples 0 gives the loss alone."
-        scoring = replace(engine.scoring(opened.tokenizer, chosen, lambda: False), hear=answers.extend, hint=hint)
+        scoring = replace(engine.scoring(opened.tokenizer, options, lambda: False), hear=answers.extend, hint=hint)
         return Evaluated({**metrics, **opened.task.score(data, scoring)}, answers)
 
 
@@ -91,7 +91,7 @@ def scored(settings: EvaluationSettings, request: EvaluationRequest) -> Evaluati
 
 def check_room(opened: OpenModel, data: Dataset) -> None:
     """Raises ``SettingsError`` where a prompt leaves no room for an answer."""
-    new = opened.plan.settings.evaluation.max_new_tokens
+    new = opened.chosen.settings.evaluation.max_new_tokens
     room, longest = room_for_prompt(opened.model, new), max(len(example.prompt) for example in data.examples)
     if room is not None and longest > room:
         raise SettingsError(
@@ -116,7 +116,7 @@ def predictions(
 
 
 def _all_answers(opened: OpenModel, data: Dataset, known: Sequence[str], tell: Callable[[int], None]) -> list[str]:
-    options = opened.plan.settings.evaluation
+    options = opened.chosen.settings.evaluation
     how = Answering(options.max_new_tokens, options.generation_batch_size)
     prompts = [example.prompt.tolist() for example in data.examples[len(known) :]]
     rest = answer_ids(opened, prompts, how, lambda done: tell(len(known) + done))

@@ -12,33 +12,33 @@ from pitstop.checkpointing.disk.manifest import own_version
 from pitstop.checkpointing.store.portable_paths import portable_settings, portable_value
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.secrets import mask
-from pitstop.trainers.training.resuming import ResumePlan
+from pitstop.trainers.training.chosen import ChosenCheckpoint
 
 _PLACEHOLDER = "path/to/the/base"
 
 
-def facts_of(plan: ResumePlan) -> dict[str, Any]:
+def facts_of(chosen: ChosenCheckpoint) -> dict[str, Any]:
     """What an export says of where it comes from: JSON-able, without secrets and without this machine's directories."""
-    info = plan.info
+    info = chosen.info
     return {
-        "run": plan.run.label,
-        "name": plan.run.name,
+        "run": chosen.run.label,
+        "name": chosen.run.name,
         "checkpoint": info.name,
         "step": info.step,
         "epoch": info.epoch,
         "metrics": dict(info.metrics),
         "saved_at": info.saved_at.isoformat(),
         "base_model": {
-            "id": portable_value(plan.settings.model.id),
-            "revision": plan.known_base.revision if plan.known_base else None,
+            "id": portable_value(chosen.settings.model.id),
+            "revision": chosen.known_base.revision if chosen.known_base else None,
             "digest": info.manifest.fingerprints.get("base"),
         },
-        "settings": portable_settings(settings_to_dict(plan.settings)),
+        "settings": portable_settings(settings_to_dict(chosen.settings)),
         "pitstop_version": own_version(),
     }
 
 
-def export_card(plan: ResumePlan, facts: Mapping[str, Any], base_id: str | None, *, merged: bool) -> str:
+def export_card(chosen: ChosenCheckpoint, facts: Mapping[str, Any], base_id: str | None, *, merged: bool) -> str:
     """The card as Markdown with YAML front matter. ``base_id`` is the base's id on the Hub, None where it is not known."""
     revision = facts["base_model"]["revision"]
     card = CardFacts(repo="", name=facts["name"], settings=facts["settings"], metadata={"base_model": {"revision": revision}})

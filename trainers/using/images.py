@@ -13,7 +13,7 @@ from pitstop.trainers.data.images.classes import class_ids
 from pitstop.trainers.data.images.grid import save_grid
 from pitstop.trainers.data.images.image_set import Images
 from pitstop.trainers.tasks.diffusion.sampling import Sampler
-from pitstop.trainers.training.resuming import ResumePlan
+from pitstop.trainers.training.chosen import ChosenCheckpoint
 from pitstop.trainers.using.opened import OpenModel
 
 Told = tuple[tuple[int, str], ...]
@@ -28,27 +28,27 @@ def told_classes(opened: OpenModel, wanted: Sequence[str]) -> Told:
     if not opened.tokenizer.classes:
         if wanted:
             raise SettingsError(
-                f"--class: the model of {opened.plan.run.label} is told no classes.",
+                f"--class: the model of {opened.chosen.run.label} is told no classes.",
                 hint="Leave it out, or train a model from scratch with --conditional-classes.",
             )
         return ()
-    names, counts = _recorded(opened.plan)
+    names, counts = _recorded(opened.chosen)
     names = names or [str(number) for number in range(opened.tokenizer.classes)]
     names = names[: opened.tokenizer.classes]  # the data set may have more, of which none were trained on
     trained = [number for number, name in enumerate(names) if name in counts] or list(range(len(names)))
-    chosen = class_ids(wanted, names) if wanted else trained
-    return tuple((number, names[number]) for number in chosen)
+    numbers = class_ids(wanted, names) if wanted else trained
+    return tuple((number, names[number]) for number in numbers)
 
 
-def _recorded(plan: ResumePlan) -> tuple[list[str], Mapping[str, Any]]:
+def _recorded(chosen: ChosenCheckpoint) -> tuple[list[str], Mapping[str, Any]]:
     """The names of all classes of the training data, and how many images there were of each that was trained on."""
-    data = plan.run.readable_metadata().data
+    data = chosen.run.readable_metadata().data
     return (list(data.class_names), data.classes) if data.classes else ([], {})
 
 
 def images_of(opened: OpenModel, count: int, told: Told, *, seed: int, steps: int | None, batch_size: int) -> Images:
     """``count`` images of what is in use, uint8 ``(count, channels, size, size)``; the same for the same seed."""
-    config, settings = opened.tokenizer, opened.plan.settings
+    config, settings = opened.tokenizer, opened.chosen.settings
     with opened.in_use() as model:
         sampler = Sampler(
             model,

@@ -22,9 +22,10 @@ from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.foreign_code import forget_code
 from pitstop.trainers.models.generation import answering_mode
-from pitstop.trainers.tasks.registry import family_of
-from pitstop.trainers.training.prepare import BaseOnDisk
-from pitstop.trainers.training.resuming import ResumePlan
+from pitstop.trainers.tasks.registry import family_of, make_task
+from pitstop.trainers.tasks.text import TextTask
+from pitstop.trainers.training.building import BaseOnDisk
+from pitstop.trainers.training.chosen import ChosenCheckpoint
 from pitstop.trainers.using.opened import for_inference
 
 PROBE = "The patient was given aspirin for a headache, and metformin for type 2 diabetes. Which drugs are these, and why?"
@@ -43,10 +44,17 @@ class Difference:
     tokens: int
 
 
-def open_for_merging(plan: ResumePlan, base: BaseOnDisk) -> tuple[Any, Precision]:
+def probe_ids(chosen: ChosenCheckpoint, tokenizer: Any) -> list[int]:
+    """``PROBE`` as the checkpoint's task renders a prompt."""
+    task = make_task(chosen.settings, tokenizer)
+    assert isinstance(task, TextTask)
+    return task.prompt_ids(PROBE)
+
+
+def open_for_merging(chosen: ChosenCheckpoint, base: BaseOnDisk) -> tuple[Any, Precision]:
     """What the checkpoint answers with, on the processor: there is more memory than on a card, and merging is one pass."""
     device = torch.device("cpu")
-    settings = for_inference(plan.settings, on_cuda=False)
+    settings = for_inference(chosen.settings, on_cuda=False)
     precision = choose_precision(settings, device)
     recipe = BaseRecipe.from_settings(settings, precision)
     whole = settings.training.all_weights
@@ -58,7 +66,7 @@ def open_for_merging(plan: ResumePlan, base: BaseOnDisk) -> tuple[Any, Precision
         return model, precision
     form = family.adapter_form(model, settings)
     adapted = add_adapter(model, settings.lora, seed=0, model_id=str(settings.model.id), form=form)
-    state.load_adapter(adapted, plan.info.path)
+    state.load_adapter(adapted, chosen.info.path)
     return adapted, precision
 
 

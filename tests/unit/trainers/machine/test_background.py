@@ -63,7 +63,7 @@ def test_a_failure_is_known_before_anybody_waits() -> None:
     assert not background.failed()
     background.start(fail)
     failed.wait(10)
-    background._thread.join()  # type: ignore[union-attr]
+    background.join()
     assert background.failed()
     with pytest.raises(ValueError, match="no"):
         background.wait()

@@ -27,7 +27,8 @@ from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.reporter import NoDisplay, Reporter
-from pitstop.trainers.training.saver import Identity, Saver, _saved
+from pitstop.trainers.training.identity import Identity
+from pitstop.trainers.training.saver import Saver, SaveTarget, saved_line
 from support.stores import ForgetfulStorage, save
 
 
@@ -84,20 +85,16 @@ class Bench:
         self.disk, self.said, self.progress = Disk(), Said(), Progress()
         self.run: RunDirectory = create_run(base, name="a-run", config={}, metadata={}, storage=self.disk)
         engine: Any = SimpleNamespace(
-            model=None,
-            raw_optimizer=None,
-            names={},
             device=torch.device("cpu"),
             accelerator=SimpleNamespace(scaler=None),
-            trained=SimpleNamespace(buffer=lambda *, pinned: Buffers(self.progress)),
-            ema=None,
         )
         self.log = MetricsLog(self.run.metrics_path, self.disk)
         settings = Settings(training=TrainingSettings(checkpoint=CheckpointSettings(**{"keep_last_n": 3, **checkpoint})))
         settings_in_force = {"training": {"batch_size": 4, "gradient_accumulation_steps": 1}}
         identity = Identity({"base": "b"}, settings_in_force, {"versions": {"torch": "1"}})
-        self.saver = Saver(engine, self.progress, settings, identity, Reporter(self.said), self.run, self.log)
-        self.saver._buffers = Buffers(self.progress)  # type: ignore[assignment]
+        self.commits: list[list[int]] = []
+        target = SaveTarget(self.run, [self.log], committed=lambda: self.commits.append(self.saved()))
+        self.saver = Saver(engine, self.progress, settings, identity, Reporter(self.said), target, Buffers(self.progress))
 
     def step(self, number: int, **boundary: Any) -> None:
         """One step with its row and its save."""
@@ -149,7 +146,7 @@ def test_sync_save_waits_for_each(tmp_path: Path) -> None:
 def test_a_missed_save_is_said_at_once_and_costs_no_training(bench: Bench) -> None:
     bench.disk.full = True
     bench.step(1)
-    bench.saver._background.wait()
+    bench.saver.background.wait()
     assert len(bench.said.warnings) == 1
     assert "checkpoint-1 was not saved (1 of 3 misses in a row)" in bench.said.warnings[0]
     assert not bench.saver.troubled()
@@ -164,7 +161,7 @@ def test_three_misses_in_a_row_end_the_training_at_the_next_step(bench: Bench) -
     for step in (1, 2, 3):
         assert not bench.saver.troubled()
         bench.step(step)
-    bench.saver._background._thread.join()  # type: ignore[union-attr]
+    bench.saver.background.join()
     assert bench.saver.troubled()
     with pytest.raises(ResourceError, match="checkpoint-3"):
         bench.saver.raise_trouble()
@@ -175,7 +172,7 @@ def test_misses_count_only_in_a_row(bench: Bench) -> None:
     for step, full in enumerate([True, True, False, True, True, False], start=1):
         bench.disk.full = full
         bench.step(step)
-        bench.saver._background.wait()
+        bench.saver.background.wait()
     assert not bench.saver.troubled()
     assert bench.saved() == [3, 6]
 
@@ -197,7 +194,7 @@ def test_a_failure_in_flight_at_the_end_of_training_is_an_error(bench: Bench) ->
 def test_a_bug_while_saving_surfaces_at_the_next_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.run.store, "write", lambda *arguments, **named: 1 / 0)
     bench.step(1)
-    bench.saver._background._thread.join()  # type: ignore[union-attr]
+    bench.saver.background.join()
     assert bench.saver.troubled()
     with pytest.raises(ZeroDivisionError):
         bench.saver.raise_trouble()
@@ -236,7 +233,7 @@ def test_without_its_rows_a_checkpoint_is_not_saved(bench: Bench) -> None:
 
     bench.disk.write = refuse  # type: ignore[method-assign]
     bench.step(1)
-    bench.saver._background.wait()
+    bench.saver.background.wait()
     assert bench.saved() == [] and "metrics.jsonl" in bench.said.warnings[0]
     del bench.disk.write
     bench.step(2)
@@ -298,18 +295,18 @@ def test_a_full_disk_says_how_much_a_save_takes_and_what_prune_would_free(tmp_pa
     bench = Bench(tmp_path)
     bench.disk.full = True
     bench.step(1)
-    bench.saver._background.wait()
+    bench.saver.background.wait()
     assert "It takes about " in bench.said.warnings[0]
     assert "`pitstop prune --keep-last-n 1` would free 2.0 MiB in other runs" in bench.said.warnings[0]
     other.store.prune(1)
     bench.step(2)
-    bench.saver._background.wait()
+    bench.saver.background.wait()
     assert "`pitstop prune` finds nothing to free in other runs" in bench.said.warnings[1]
 
 
 def test_the_checkpoint_that_a_resume_started_from_is_kept(bench: Bench) -> None:
     bench.step(1)
-    bench.saver._background.wait()
+    bench.saver.background.wait()
     bench.run.record_resume(bench.run.store.resolve("checkpoint-1"), {})
     for step in range(2, 8):
         bench.step(step)
@@ -332,12 +329,10 @@ def test_what_is_not_on_the_hub_outlives_retention_until_the_disk_is_full(bench:
 
 
 def test_each_commit_is_told_to_whoever_pushes(bench: Bench) -> None:
-    told: list[list[int]] = []
-    bench.saver.saved = lambda: told.append(bench.saved())
     bench.step(1)
     bench.step(2)
     bench.saver.settle(final=True)
-    assert told == [[1], [1, 2]]
+    assert bench.commits == [[1], [1, 2]]
 
 
 @pytest.mark.parametrize(("improved", "mark"), [(True, "  ← best"), (False, "")])
@@ -346,4 +341,4 @@ def test_a_save_has_its_line_and_marks_the_best(improved: bool, mark: str) -> No
         step=7, epoch=1.0, epoch_ended=False, finished=False, learning_rate=1e-3, grad_norm=1.0, step_s=0.5, improved=improved
     )
     info: Any = SimpleNamespace(name="epoch_001", step=7, size=2048, path=Path("epoch_001"))
-    assert _saved(info, boundary) == f"saved epoch_001 (step 7, 2.0 KiB){mark}"
+    assert saved_line(info, boundary) == f"saved epoch_001 (step 7, 2.0 KiB){mark}"

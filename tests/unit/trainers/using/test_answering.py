@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pitstop.trainers.using.answering import _GrowingText
+from pitstop.trainers.using.answering import GrowingText
 
 
 def test_of_a_growing_answer_only_what_is_certain_is_shown(tokenizer: Any) -> None:
     ids = tokenizer("naïve – ok", add_special_tokens=False)["input_ids"]
     shown: list[str] = []
-    growing = _GrowingText(tokenizer, shown.append)
+    growing = GrowingText(tokenizer, shown.append)
     for count in range(1, len(ids) + 1):
         growing.extend(ids[:count])
         assert "\ufffd" not in "".join(shown)

@@ -63,6 +63,6 @@ def test_types_are_spelt_as_in_training_and_each_is_asked_for_once(opened: Any) 
 
 
 def test_a_run_of_another_task_has_no_questions_about_texts(tokenizer: Any) -> None:
-    opened: Any = SimpleNamespace(task=SftTask(tokenizer), plan=SimpleNamespace(run=SimpleNamespace(label="run_003")))
+    opened: Any = SimpleNamespace(task=SftTask(tokenizer), chosen=SimpleNamespace(run=SimpleNamespace(label="run_003")))
     with pytest.raises(SettingsError, match="run_003 is of the task sft"):
         entity_types(opened)

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from pitstop.configs.load import load_settings
-from pitstop.trainers.training.resuming import ResumePlan
+from pitstop.trainers.training.chosen import ChosenCheckpoint
 from pitstop.trainers.using.export_card import export_card, facts_of
 
 
-def _plan(**flags: Any) -> ResumePlan:
+def _plan(**flags: Any) -> ChosenCheckpoint:
     given = {path.replace("__", "."): value for path, value in flags.items()}
     settings = load_settings(flags={"model.id": "a-base", **given}, environ={}).settings
     info = SimpleNamespace(

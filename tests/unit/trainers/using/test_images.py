@@ -32,7 +32,7 @@ def _opened(data: Any = None, *, classes: int = 4, missing: bool = False, model:
     accelerator = SimpleNamespace(autocast=contextlib.nullcontext)
     return SimpleNamespace(
         tokenizer=small_config(classes=classes),
-        plan=SimpleNamespace(run=run, settings=image_settings(diffusion__sampling_steps=3)),
+        chosen=SimpleNamespace(run=run, settings=image_settings(diffusion__sampling_steps=3)),
         hardware=SimpleNamespace(device=torch.device("cpu")),
         engine=SimpleNamespace(accelerator=accelerator),
         in_use=in_use,

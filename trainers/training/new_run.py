@@ -1,0 +1,56 @@
+"""The directory of a new run: its place can be written to, its name, config.json and metadata.json."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pitstop.checkpointing.runs.base_runs import FROM
+from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.file_sets import group_of
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.load import Loaded, settings_to_dict
+from pitstop.trainers.training.building import BaseOnDisk
+from pitstop.trainers.training.inputs import Inputs
+
+
+def check_writable(base_dir: Path) -> None:
+    """Make the directory of the runs and try to write there, before anything is spent. Raises ``SettingsError``."""
+    try:
+        base_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=base_dir):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"OUTPUT_DIR = {base_dir} cannot be written: {error.strerror or error}.",
+            hint="Give another directory with --base-dir, or change the permissions of this one.",
+        ) from error
+
+
+def create(
+    loaded: Loaded,
+    name: str,
+    now: datetime,
+    inputs: Inputs,
+    base: BaseOnDisk,
+    environment: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+) -> RunDirectory:
+    """Make the run's directory. ``metadata`` comes beside what is on record of data, environment and base. ``RunError`` for a number in use."""
+    config = settings_to_dict(loaded.settings)
+    checkpoint, source = loaded.settings.training.checkpoint, inputs.source
+    base_model: dict[str, Any] = {"id": source.model_id, "revision": source.revision, "digest": base.digest, "saved": base.stored}
+    if source.base_run is not None:
+        base_model[FROM] = source.base_run.record()
+    return create_run(
+        Path(checkpoint.base_dir) / group_of(config),
+        name=name,
+        config={**config, "sources": {path: value.place for path, value in loaded.sources.items()}},
+        metadata={"data": inputs.data_record(), "environment": dict(environment), "base_model": base_model, **metadata},
+        number=checkpoint.run_number,
+        started_at=now,
+    )

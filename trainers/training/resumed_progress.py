@@ -1,0 +1,145 @@
+"""Where a resumed run stands: its data the same, its progress, optimizer and random state put back, the resume on record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.state import state
+from pitstop.checkpointing.store.portable_paths import portable_value
+from pitstop.configs.errors import CheckpointError, DataError
+from pitstop.trainers.data.dataset import Sequences
+from pitstop.trainers.data.order import BatchShape
+from pitstop.trainers.loop.engine import Engine
+from pitstop.trainers.loop.hooks import Judge
+from pitstop.trainers.loop.loop import ALL_DONE, Plan
+from pitstop.trainers.loop.progress import Progress
+from pitstop.trainers.machine.environment import differences, in_one_line
+from pitstop.trainers.models.source import ModelSource
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.training.chosen import ChosenCheckpoint
+from pitstop.trainers.training.inputs import Inputs
+from pitstop.trainers.training.resuming import ENDED, finished
+from pitstop.trainers.training.samples import samples_log
+
+
+def check_data(chosen: ChosenCheckpoint, fingerprint: str, reporter: Reporter, *, allow_changed: bool) -> None:
+    """Raises ``DataError`` where the data is not what the checkpoint was trained on, unless the user allowed that."""
+    if not _data_changed(chosen, fingerprint):
+        return
+    if not allow_changed:
+        raise DataError(
+            f"The training data of {chosen.run.label} has changed since {chosen.info.name} was saved.",
+            hint="Restore it, or pass --allow-changed-data: the current epoch then starts again on the new data.",
+        )
+    reporter.warn("The training data has changed: the current epoch starts again on the new data.")
+
+
+def _data_changed(chosen: ChosenCheckpoint, fingerprint: str) -> bool:
+    return fingerprint != chosen.info.manifest.fingerprints.get("data") or "training.seed" in chosen.changes
+
+
+def progress_of(chosen: ChosenCheckpoint, data: Sequences) -> Progress:
+    """Where training stood; with changed data at the beginning of that epoch.
+
+    Raises ``CheckpointError`` for a place that ``data`` does not have.
+    """
+    path = chosen.info.path / layout.TRAINER_STATE
+    progress = Progress.from_dict(chosen.trainer_state.get("progress"))
+    epoch = chosen.info.epoch
+    if _data_changed(chosen, data.fingerprint):
+        progress.sources = []
+        if epoch == progress.epoch + 1:  # that epoch was done
+            progress.epoch += 1
+        progress.position = 0
+        progress.boundary_pending = False
+        return progress
+    if abs(progress.epoch + progress.position / len(data) - epoch) > 1e-9:
+        raise CheckpointError(
+            f"{path}: position {progress.position} of {len(data)} in epoch {progress.epoch} is not the manifest's epoch {epoch}"
+        )
+    if len(progress.sources) != len(data.names):
+        raise CheckpointError(f"{path}: it tells of {len(progress.sources)} data sets, and there are {len(data.names)}")
+    return progress
+
+
+def restore(engine: Engine, chosen: ChosenCheckpoint) -> Callable[[], None]:
+    """Put a verified checkpoint's weights, optimizer and loss scale back.
+
+    Returns what is to be called last, right before training: it restores this process's random state, which building
+    and loading would disturb. Raises ``CheckpointError`` for anything missing or unfit.
+    """
+    info, content = chosen.info, chosen.trainer_state
+    chosen.restore_weights(engine)
+    state.load_optimizer(engine.raw_optimizer, engine.names, info.path)
+    for group in engine.raw_optimizer.param_groups:  # a run with only an evaluation left saves the rate of its last step again
+        group["lr"] = Progress.from_dict(content.get("progress")).learning_rate
+    if engine.accelerator.scaler is not None and content.get("scaler"):
+        engine.accelerator.scaler.load_state_dict(content["scaler"])
+    rank = engine.accelerator.process_index
+
+    def restore_rng() -> None:
+        if rank < info.manifest.world_size:
+            state.restore_rng(info.path / state.rng_file(rank))
+        else:  # more processes than before: a stream of their own, the same in every resume from here
+            state.seed_everything((info.step * 1_000_003 + rank) % 2**32)
+
+    return restore_rng
+
+
+def check_unfinished(chosen: ChosenCheckpoint, inputs: Inputs, shape: BatchShape, progress: Progress) -> str | None:
+    """Why training is over although the run does not say so: its process died between its last save and its last word.
+
+    None where there is something left to train. Raises ``RunError`` where the run is finished and says so.
+    """
+    ended = chosen.run.metadata().status in ENDED
+    if progress.boundary_pending:
+        return None
+    training = chosen.settings.training
+    if progress.step < Plan.from_here(progress, len(inputs.train), shape, training).total_steps:
+        # Whoever changed something, now or in a resume from here that died, wants to train on.
+        if ended or _more_than_moved(chosen.changes) or _more_than_moved(chosen.run.last_changes(chosen.info.name)):
+            return None
+        return Judge(training, progress, evaluates=inputs.evaluates(chosen.settings)).patience_is_over()
+    if ended:
+        raise finished(chosen.run, progress.step, training.epochs, "")
+    return ALL_DONE
+
+
+def _more_than_moved(changes: Mapping[str, Any]) -> bool:
+    """Whether there is a change besides another directory in which a model or data of the same name lies."""
+    return any(portable_value(saved) != portable_value(current) for saved, current in changes.values())
+
+
+def record(
+    chosen: ChosenCheckpoint,
+    run: RunDirectory,
+    source: ModelSource,
+    base_digest: str,
+    environment: Mapping[str, Any],
+    reporter: Reporter,
+) -> None:
+    """Say and write down that and how the run goes on; rows and checkpoints of a later line are set aside, not deleted."""
+    info, checkpoint = chosen.info, chosen.settings.training.checkpoint
+    run.store.monitor, run.store.mode = checkpoint.monitor, checkpoint.mode  # what a resume changed decides from here on
+    for path, (saved, current) in chosen.changes.items():
+        reporter.line(f"changed: {path}: {saved} → {current}")
+    pending = bool(chosen.trainer_state["progress"]["boundary_pending"])
+    moved = run.store.supersede(info.step, and_at_it=info.name if pending else None)
+    if moved:
+        reporter.line(f"Later checkpoints were set aside in {run.store.directory / '.superseded'}: {', '.join(moved)}")
+    # A step whose evaluation was put off has its row after that; one that is there was made up for by a process that died.
+    for log in (MetricsLog(run.metrics_path), samples_log(run)):
+        log.truncate_after(info.step - 1 if pending else info.step)
+    changed = differences(chosen.trainer_state["environment"], environment)
+    if changed:
+        reporter.warn(f"From here on the run is not bit for bit what it would have been: {in_one_line(changed)}.")
+    entry: dict[str, Any] = {"environment_changes": {name: list(pair) for name, pair in changed.items()}} if changed else {}
+    if "model.id" in chosen.changes or base_digest != info.manifest.fingerprints.get("base"):
+        entry["base_model"] = {"id": portable_value(source.model_id), "revision": source.revision, "digest": base_digest}
+    run.record_resume(info, chosen.changes, environment=dict(environment), **entry)
+    run.sync_checkpoints()
+    reporter.line(f"Resumed run {run.ref} ({run.name}) from {info.name}: step {info.step}, epoch {info.epoch:.2f}")
