@@ -6,6 +6,7 @@ of times. The parent must never compute with torch: a forked OpenMP pool would h
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -19,6 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+# A collection in a child would write to every object of the parent, and with it copy all of its memory.
+os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,13 @@ def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL, *, saved: b
     return prepare
 
 
+def small_kernels(wanted: bool = True) -> None:
+    """Let torch compute without oneDNN, which compiles code for every new shape: that takes longer than a tiny model's whole step."""
+    import torch
+
+    torch.backends.mkldnn.set_flags(not wanted)
+
+
 def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path) -> None:
     code = 99
     try:
@@ -155,6 +167,7 @@ def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path)
         import torch
 
         torch.set_num_threads(1)
+        small_kernels()
         from pitstop.cli.main import main
 
         if prepare is not None:

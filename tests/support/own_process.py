@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from support.forked import small_kernels
+
 
 class Died(Exception):
     """The child ended by a signal, whose number is the argument."""
@@ -44,6 +46,7 @@ def _work(work: Callable[[], Any], output: Path, result: Path) -> NoReturn:
                 import torch
 
                 torch.set_num_threads(1)
+                small_kernels()
                 result.write_text(json.dumps(work()))
                 code = 0
             except BaseException:
