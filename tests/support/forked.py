@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 # A collection in a child would write to every object of the parent, and with it copy all of its memory.
 os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
