@@ -13,7 +13,7 @@ import pytest
 from pitstop.configs.leaves import leaves
 from support.cli import Cli
 
-pytest_plugins = ["support.fault_matrix", "support.image_training", "support.real_training"]
+pytest_plugins = ["support.fault_matrix", "support.forked", "support.image_training", "support.real_training"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _COLOUR_SWITCHES = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH")

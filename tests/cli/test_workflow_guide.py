@@ -21,7 +21,7 @@ _BATCH = 16
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _imported(warm: None) -> None:
+def _imported(warm: None, onednn: None) -> None:
     import pitstop.trainers.tasks.diffusion.merging
     import pitstop.trainers.tasks.diffusion.task  # noqa: F401
 

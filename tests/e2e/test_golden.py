@@ -16,13 +16,13 @@ from pitstop.checkpointing.disk.manifest import FORMAT_VERSION, sealed, unsealed
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from support.fault_matrix import Matrix
-from support.forked import pitstop, small_kernels
+from support.forked import pitstop
 from support.training import checkpoints, rows
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 FORMATS = sorted(path.name for path in GOLDEN.glob("format-*"))
 
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("warm")]
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("warm", "onednn")]
 
 ROW = "golden checkpoints of each released format version"
 
@@ -83,7 +83,7 @@ def test_a_run_of_the_version_before_is_gone_on_with_bit_for_bit(tmp_path: Path,
     before, weights = rows(run), run / "lora_weights"
     expected = {path.name: path.read_bytes() for path in (weights / "epoch_002").iterdir() if path.suffix == ".safetensors"}
     assert len(expected) == 3, "adapter, optimizer and average"
-    ended = pitstop("resume", "1@checkpoint-3", "--base-dir", "runs", prepare=_as_it_was_made)
+    ended = pitstop("resume", "1@checkpoint-3", "--base-dir", "runs")
     assert ended.code == 0, ended.output
     assert [row["step"] for row in rows(run)] == list(range(1, 13))
     if "not bit for bit" in ended.output:
@@ -94,14 +94,6 @@ def test_a_run_of_the_version_before_is_gone_on_with_bit_for_bit(tmp_path: Path,
     assert [{key: row[key] for key in row.keys() - timed} for row in rows(run)] == [
         {key: row[key] for key in row.keys() - timed} for row in before
     ]
-
-
-def _as_it_was_made() -> None:
-    """The number of threads and the kernels are part of what the bits depend on."""
-    import torch
-
-    torch.set_num_threads(1)
-    small_kernels(False)
 
 
 def test_a_checkpoint_of_a_later_format_is_refused_by_name_and_left_alone(golden: Path, matrix: Matrix) -> None:

@@ -20,7 +20,7 @@ from support.forked import pitstop, two_ranks
 from support.tiny_model import write_data
 from support.training import EXACT_FILES, arguments, assert_same_end, checkpoints, rows
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("warm")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("warm", "onednn")]
 TWO = {"num_processes": 2, "gradient_accumulation_steps": 2, "epochs": 16, "save_strategy": "steps", "save_steps": 3}
 
 

@@ -22,14 +22,14 @@ from support.terminal import Terminal
 from support.tiny_model import write_data
 from support.training import arguments, rows
 
-pytestmark = pytest.mark.usefixtures("warm")
+pytestmark = pytest.mark.usefixtures("warm", "onednn")
 
 BEST = "run_001@epoch_002"
 PROMPTS = ["Case 3: the patient took heparin.", "Case 4: the patient took aspirin and rested."]
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_model: Path, warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tiny_model: Path, warm: None, onednn: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run 1: qlora with samples; run 2: qlora on other modules; run 3: lora. Nobody changes them."""
     home = tmp_path_factory.mktemp("using")
     data, base_dir = write_data(home / "data", 12, 4), home / "runs"

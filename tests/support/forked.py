@@ -16,13 +16,25 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 # A collection in a child would write to every object of the parent, and with it copy all of its memory.
 os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
+
+_onednn = False
+
+
+@pytest.fixture(scope="module")
+def onednn() -> Iterator[None]:
+    """Children compute with oneDNN, as users do: for what depends on its bits, or on sums in bfloat16 that are as exact as its."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "_onednn", True)
+        yield
 
 
 @dataclass(frozen=True)
@@ -146,11 +158,12 @@ def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL, *, saved: b
     return prepare
 
 
-def small_kernels(wanted: bool = True) -> None:
-    """Let torch compute without oneDNN, which compiles code for every new shape: that takes longer than a tiny model's whole step."""
+def compute_for_tests() -> None:
+    """In a child: one thread, and no oneDNN, which compiles code for every new shape and takes longer for it than for a tiny model's step."""
     import torch
 
-    torch.backends.mkldnn.set_flags(not wanted)
+    torch.set_num_threads(1)
+    torch.backends.mkldnn.set_flags(_onednn)
 
 
 def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path) -> None:
@@ -163,10 +176,7 @@ def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path)
         sys.stderr = os.fdopen(2, "w", closefd=False)
         # A parent in the background may ignore it, and its children with it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        import torch
-
-        torch.set_num_threads(1)
-        small_kernels()
+        compute_for_tests()
         from pitstop.cli.main import main
 
         if prepare is not None:

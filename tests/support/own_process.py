@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from support.forked import small_kernels
+from support.forked import compute_for_tests
 
 
 class Died(Exception):
@@ -43,10 +43,7 @@ def _work(work: Callable[[], Any], output: Path, result: Path) -> NoReturn:
     try:
         with output.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             try:
-                import torch
-
-                torch.set_num_threads(1)
-                small_kernels()
+                compute_for_tests()
                 result.write_text(json.dumps(work()))
                 code = 0
             except BaseException:
