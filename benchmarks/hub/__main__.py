@@ -19,40 +19,40 @@ from pitstop.trainers.models.demo_model import demo_model_path
 
 PACKAGES = ("pitstop", "torch", "transformers", "peft", "huggingface_hub", "hf_xet")
 SIDES = {"not pushing": False, "pushing": True}
-Found = dict[str, list[dict[str, Any]]]
+Trainings = dict[str, list[dict[str, Any]]]
 
 
-def measure(job: Job, rounds: int, late_s: float, bytes_per_s: float) -> Found:
+def measure(job: Job, rounds: int, late_s: float, bytes_per_s: float) -> Trainings:
     """Train on both sides in turn; every second round the other way round. Each training has a look-alike of its own."""
-    found: Found = {side: [] for side in SIDES}
+    trainings: Trainings = {side: [] for side in SIDES}
     for number in range(rounds):
         for side in list(SIDES) if number % 2 == 0 else list(reversed(SIDES)):
             with tempfile.TemporaryDirectory(prefix="pitstop-hub-bench-") as place:
                 (Path(place) / "work").mkdir()
                 with Line(Path(place) / "hub", late_s, bytes_per_s) as line:
-                    one = train(job, Path(place) / "work", line.environment(), pushing=SIDES[side])
-                    found[side].append({**one, "server_s": line.cpu_s()})
+                    training = train(job, Path(place) / "work", line.environment(), pushing=SIDES[side])
+                    trainings[side].append({**training, "server_s": line.cpu_s()})
             print(f"  round {number + 1}/{rounds} {side}", file=sys.stderr, flush=True)
-    return found
+    return trainings
 
 
-def all_steps(one: Mapping[str, Any]) -> list[float]:
+def all_steps(training: Mapping[str, Any]) -> list[float]:
     """Seconds of every step of a training but the first, which allocates what the others reuse."""
-    return list(one["steps_s"][1:])
+    return list(training["steps_s"][1:])
 
 
-def between_saves(one: Mapping[str, Any]) -> list[float]:
+def between_saves(training: Mapping[str, Any]) -> list[float]:
     """Those of ``all_steps`` beside which no save was written: a save comes at the end of a step, its write beside the next."""
-    beside = {step + 1 for step in one["saved"]}
-    return [seconds for step, seconds in enumerate(one["steps_s"], start=1) if step > 1 and step not in beside]
+    written_beside = {step + 1 for step in training["saved"]}
+    return [seconds for step, seconds in enumerate(training["steps_s"], start=1) if step > 1 and step not in written_beside]
 
 
-def sum_up(found: Found) -> dict[str, Any]:
+def sum_up(trainings: Trainings) -> dict[str, Any]:
     """Medians over the steps of all rounds and their means, the ratio of pushing to not pushing, and what pushing took and did."""
     kinds: dict[str, Callable[[Mapping[str, Any]], list[float]]] = {"between_saves": between_saves, "all": all_steps}
     summary: dict[str, Any] = {}
-    for kind, chosen in kinds.items():
-        sides = {side: [seconds for one in rounds for seconds in chosen(one)] for side, rounds in found.items()}
+    for kind, durations in kinds.items():
+        sides = {side: [seconds for training in rounds for seconds in durations(training)] for side, rounds in trainings.items()}
         medians = {side: statistics.median(steps) for side, steps in sides.items()}
         means = {side: statistics.fmean(steps) for side, steps in sides.items()}
         summary[kind] = {
@@ -61,18 +61,18 @@ def sum_up(found: Found) -> dict[str, Any]:
             "ratio": medians["pushing"] / medians["not pushing"],
             "ratio_of_means": means["pushing"] / means["not pushing"],
         }
-    return {**summary, "pushing": _of_pushing(found["pushing"])}
+    return {**summary, "pushing": _of_pushing(trainings["pushing"])}
 
 
 def _of_pushing(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    saved = sum(len(one["saved"]) for one in rounds)
+    saved = sum(len(training["saved"]) for training in rounds)
     return {
-        "uploader_s": statistics.median(one["uploader_s"] for one in rounds),
-        "training_s": statistics.median(sum(one["steps_s"]) for one in rounds),
-        "server_s": statistics.median(one["server_s"] for one in rounds),
+        "uploader_s": statistics.median(training["uploader_s"] for training in rounds),
+        "training_s": statistics.median(sum(training["steps_s"]) for training in rounds),
+        "server_s": statistics.median(training["server_s"] for training in rounds),
         "checkpoints": saved,
-        "arrived_with_the_last_step": sum(one["arrived_with_the_last_step"] for one in rounds) / saved,
-        "arrived": sum(one["arrived"] for one in rounds) / saved,
+        "arrived_with_the_last_step": sum(training["arrived_with_the_last_step"] for training in rounds) / saved,
+        "arrived": sum(training["arrived"] for training in rounds) / saved,
     }
 
 
@@ -108,16 +108,16 @@ def main() -> int:
     if model is None or not model.is_dir():
         print("error: the demo model is not in the cache: run `pitstop fetch-demo`, or give --model DIR", file=sys.stderr)
         return 2
-    before = machine.describe()
+    description = machine.describe()
     with tempfile.TemporaryDirectory(prefix="pitstop-hub-bench-") as work:
         data = Path(work) / "pairs.jsonl"
         write_jsonl(data, pairs())
         job = Job(model.resolve(), data, options.steps, options.every)
-        found = measure(job, options.rounds, options.late / 1000, options.rate * 1e6)
-    shown = {"machine": before, "versions": machine.versions(PACKAGES), "model": job.model.name, **sum_up(found)}
-    how = {"steps": job.steps, "every": job.every, "rank": job.rank, "rounds": options.rounds}
-    result = {**shown, **how, "megabytes_per_s": options.rate, "late_s": options.late / 1000}
-    print(json.dumps({**result, "runs": found}, indent=2) if options.json else report(result))
+        trainings = measure(job, options.rounds, options.late / 1000, options.rate * 1e6)
+    content = {"machine": description, "versions": machine.versions(PACKAGES), "model": job.model.name, **sum_up(trainings)}
+    options_used = {"steps": job.steps, "every": job.every, "rank": job.rank, "rounds": options.rounds}
+    result = {**content, **options_used, "megabytes_per_s": options.rate, "late_s": options.late / 1000}
+    print(json.dumps({**result, "runs": trainings}, indent=2) if options.json else report(result))
     return 0
 
 

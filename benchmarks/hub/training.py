@@ -75,26 +75,26 @@ def _watch(child: subprocess.Popen[bytes]) -> float:
 
 
 def _uploaders(training: psutil.Process) -> dict[int, float]:
-    found = {}
+    times_by_process = {}
     try:
         for process in training.children():
             if UPLOADER in process.cmdline():
                 times = process.cpu_times()
-                found[process.pid] = times.user + times.system
+                times_by_process[process.pid] = times.user + times.system
     except psutil.NoSuchProcess:
         pass  # it ended while it was looked at
-    return found
+    return times_by_process
 
 
 def _read(summary: Mapping[str, Any], run: Path) -> dict[str, Any]:
     rows = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [save["step"] for save in summary["saves"]]
-    left = (summary["hub"] or {}).get("left", [])
+    unpushed = (summary["hub"] or {}).get("left", [])
     return {
         "steps_s": [row["step_s"] for row in rows],
         "saved": steps,
         "arrived_with_the_last_step": arrived((run / "logs" / "train.log").read_text(encoding="utf-8")),
-        "arrived": len(steps) - len(left) if summary["hub"] else 0,
+        "arrived": len(steps) - len(unpushed) if summary["hub"] else 0,
     }
 
 

@@ -47,7 +47,7 @@ def pitstop(job: Job, work: Path, *flags: str) -> dict[str, Any]:
         "--lora-rank": job.rank, "--lora-alpha": 2 * job.rank, "--lora-dropout": 0, "--logging-steps": 1,
     }  # fmt: skip
     command = [sys.executable, "-m", "pitstop.cli", "train", "--json", "--no-packing", "--no-save-base-model", *flags]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, *(str(word) for pair in words.items() for word in pair)],
         cwd=work,
         env=side_environment(work),
@@ -55,7 +55,7 @@ def pitstop(job: Job, work: Path, *flags: str) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    summary = json.loads(done.stdout)
+    summary = json.loads(process.stdout)
     run = Path(summary["path"])
     rows = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [row["step_s"] for row in rows]
@@ -92,21 +92,21 @@ SIDES: dict[str, Callable[[Job, Path], dict[str, Any]]] = {
 
 def measure(job: Job, rounds: int) -> dict[str, list[dict[str, Any]]]:
     """Run all sides in turn; every second round the other way round."""
-    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    trainings: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for number in range(rounds):
         for side in list(SIDES) if number % 2 == 0 else list(reversed(SIDES)):
             with tempfile.TemporaryDirectory(prefix="pitstop-saving-") as work:
-                found[side].append(SIDES[side](job, Path(work)))
+                trainings[side].append(SIDES[side](job, Path(work)))
             print(f"  round {number + 1}/{rounds} {side}", file=sys.stderr, flush=True)
-    return found
+    return trainings
 
 
-def sum_up(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def sum_up(trainings: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Medians over all saves of all rounds, and each over that of the Trainer."""
     summary: dict[str, Any] = {}
-    for side, rounds in found.items():
-        saves = [seconds for one in rounds for seconds in one["saves_s"]]
-        steps = [seconds for one in rounds for seconds in one["steps_s"][1:]]
+    for side, rounds in trainings.items():
+        saves = [seconds for training in rounds for seconds in training["saves_s"]]
+        steps = [seconds for training in rounds for seconds in training["steps_s"][1:]]
         summary[side] = {
             "save_s": statistics.median(saves),
             "slowest_save_s": max(saves),
@@ -116,14 +116,14 @@ def sum_up(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         }
     for row in summary.values():
         row["ratio"] = row["save_s"] / summary["trainer"]["save_s"]
-    beside = found["pitstop, beside"]
-    writes = [seconds for one in beside for seconds in one["writes_s"]]
-    between = [seconds for one in beside for seconds in one["between_s"]]
+    asynchronous = trainings["pitstop, beside"]
+    writes = [seconds for training in asynchronous for seconds in training["writes_s"]]
+    between = [seconds for training in asynchronous for seconds in training["between_s"]]
     summary["pitstop, beside"] |= {
         "write_s": statistics.median(writes),
         "slowest_write_s": max(writes),
         "between_saves_s": statistics.median(between),
-        "longest_wait_for_the_save_before_s": max(seconds for one in beside for seconds in one["waits_s"]),
+        "longest_wait_for_the_save_before_s": max(seconds for training in asynchronous for seconds in training["waits_s"]),
     }
     return summary
 
@@ -165,14 +165,14 @@ def main() -> int:
     if model is None or not model.is_dir():
         print("error: the demo model is not in the cache: run `pitstop fetch-demo`, or give --model DIR", file=sys.stderr)
         return 2
-    before = machine.describe()
+    description = machine.describe()
     with tempfile.TemporaryDirectory(prefix="pitstop-saving-") as work:
         data = Path(work) / "pairs.jsonl"
         write_jsonl(data, pairs())
         job = Job(model.resolve(), data, options.steps, options.every)
         sides = sum_up(measure(job, options.rounds))
-    shown = {"machine": before, "versions": machine.versions(PACKAGES), "sides": sides}
-    result = {**shown, "steps": job.steps, "every": job.every, "rank": job.rank, "rounds": options.rounds}
+    content = {"machine": description, "versions": machine.versions(PACKAGES), "sides": sides}
+    result = {**content, "steps": job.steps, "every": job.every, "rank": job.rank, "rounds": options.rounds}
     print(json.dumps(result, indent=2) if options.json else report(result))
     return 0
 

@@ -54,11 +54,11 @@ def examples(path: str, tokenizer: Any) -> Dataset:
     rows = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         pair = json.loads(line)
-        asked = [{"role": "user", "content": pair["prompt"]}]
-        answered = [*asked, {"role": "assistant", "content": pair["completion"]}]
-        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-        whole = tokenizer.apply_chat_template(answered, return_dict=False)
-        rows.append({"input_ids": whole, "labels": [IGNORED] * len(prompt) + whole[len(prompt) :]})
+        question = [{"role": "user", "content": pair["prompt"]}]
+        conversation = [*question, {"role": "assistant", "content": pair["completion"]}]
+        prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
+        tokens = tokenizer.apply_chat_template(conversation, return_dict=False)
+        rows.append({"input_ids": tokens, "labels": [IGNORED] * len(prompt) + tokens[len(prompt) :]})
     return Dataset.from_list(rows)
 
 

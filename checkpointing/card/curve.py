@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing.card.markdown import clean
@@ -44,7 +44,9 @@ def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
         axes = figure.add_subplot()
         for label, colour, pairs in curves:
             _draw(axes, label, colour, pairs)
-        _dress(axes, clean(title, _LONGEST_TITLE), [value for _, _, pairs in curves for _, value in pairs])
+        dress(axes, "loss", [value for _, _, pairs in curves for _, value in pairs])
+        axes.set_title(clean(title, _LONGEST_TITLE), parse_math=False, fontsize=11, loc="left", pad=10)
+        axes.legend(frameon=False)
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
@@ -58,7 +60,8 @@ def _draw(axes: Axes, label: str, colour: str, pairs: Points) -> None:
     axes.plot(steps, values, label=label, color=colour, linewidth=width, marker=marker, markersize=size)
 
 
-def _dress(axes: Axes, title: str, values: list[float]) -> None:
+def dress(axes: Axes, label: str, values: Sequence[float]) -> None:
+    """Steps along ``axes``, ``label`` beside their values, logarithmic where these are steep, and a light grid."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     if is_steep(values):
@@ -67,9 +70,7 @@ def _dress(axes: Axes, title: str, values: list[float]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss")
-    axes.set_title(title, parse_math=False, fontsize=11, loc="left", pad=10)
+    axes.set_ylabel(label, parse_math=False)
     axes.grid(True, color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)

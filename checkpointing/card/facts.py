@@ -62,6 +62,11 @@ class CardFacts:
         return makes_images(self.settings)
 
     @property
+    def pipeline_tag(self) -> str:
+        """What the Hub files it under."""
+        return "unconditional-image-generation" if self.makes_images else "text-generation"
+
+    @property
     def from_scratch(self) -> bool:
         """Whether it began with random weights; ``base`` is then the configuration that it was made after."""
         return at(self.settings, "model.from_scratch") is True

@@ -68,7 +68,7 @@ def _front_matter(facts: CardFacts) -> list[str]:
         "---",
         f"library_name: {library}",
         *([f"base_model: {quoted(base)}"] if base else []),
-        f"pipeline_tag: {'unconditional-image-generation' if facts.makes_images else 'text-generation'}",
+        f"pipeline_tag: {facts.pipeline_tag}",
     ]
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
     if data:
@@ -183,19 +183,26 @@ def _checkpoint(entry: RemoteCheckpoint, metrics: Sequence[str], *, is_best: boo
 
 
 def _settings(facts: CardFacts) -> list[str]:
-    rows = [
-        [f"`{path}`", escaped(shown_value(value))]
-        for path, value in shown_settings(facts.settings)
-        if not (facts.whole and path.startswith(_OF_ADAPTERS))
-    ]
+    rows = setting_rows(facts.settings, whole=facts.whole)
     if not rows:
         return []
     note = f"The main ones, and those that are not at their defaults; all are in `{RUN_DIRECTORY}/config.json`."
     return ["## Settings", "", note, "", *table(["Setting", "Value"], rows)]
 
 
-def shown_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The settings that a card shows, by dotted path: the main ones, and those that are not at their defaults."""
+def setting_rows(settings: Mapping[str, Any], *, whole: bool = False) -> list[list[str]]:
+    """Path and value of the settings that a card shows, for a table: the main ones, and those that are not at their defaults.
+
+    Those of adapters are left out where a ``whole`` model was trained.
+    """
+    return [
+        [f"`{path}`", escaped(_shown_value(value))]
+        for path, value in _card_settings(settings)
+        if not (whole and path.startswith(_OF_ADAPTERS))
+    ]
+
+
+def _card_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     card_leaves = {leaf.path: leaf for leaf in leaves() if not leaf.secret and not _ELSEWHERE.fullmatch(leaf.path)}
     main = [path for path in _MAIN if path != _OF_TEXT or not makes_images(settings)]
     for path in [*main, *(path for path in card_leaves if path not in _MAIN)]:
@@ -204,8 +211,7 @@ def shown_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-def shown_value(value: Any) -> str:
-    """A setting's value as the card writes it."""
+def _shown_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

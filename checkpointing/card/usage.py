@@ -7,7 +7,9 @@ from pitstop.checkpointing.card.markdown import quoted
 from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY
 
-_PLACEHOLDER = "path/to/the/base"
+BASE_PLACEHOLDER = "path/to/the/base"
+"""What stands in the code of a card where only its reader knows the base."""
+
 _COPY = "path"
 # Not subfolder="base": transformers finds the adapter at the top then, and takes the base that its config names.
 _FETCH = f'{_COPY} = snapshot_download(repo, allow_patterns="{BASE_DIRECTORY}/*") + "/{BASE_DIRECTORY}"'
@@ -60,7 +62,7 @@ def _making_images(facts: CardFacts) -> list[str]:
         source = f'{files} + "/{BASE_DIRECTORY}", adapter={files}'
     else:
         note = ["The base is not part of this repository: put the directory of its checkpoint or export in here.", ""]
-        source = f"{quoted(_PLACEHOLDER)}, adapter={files}"
+        source = f"{quoted(BASE_PLACEHOLDER)}, adapter={files}"
     return [
         "## Make images",
         "",
@@ -111,7 +113,7 @@ def _base(facts: CardFacts) -> tuple[list[str], list[str]]:
     if facts.base_pushed:
         return [_COPY], []
     note = "The base was a directory on the machine that trained it and is not part of this repository: put its path in here."
-    return [quoted(_PLACEHOLDER)], [note, ""]
+    return [quoted(BASE_PLACEHOLDER)], [note, ""]
 
 
 def _quantization(facts: CardFacts) -> list[str]:

@@ -65,7 +65,7 @@ def push(
     runs = _runs_to_push(base) if everything else [_whole_run(base, str(run))]
     client = hub_client(Path(env_file) if env_file else None)
     tell = notice if json_output else say
-    results = [_push(directory, flags, client, timeout, tell, keep_going=bool(everything)) for directory in runs]
+    results = [push_run(directory, flags, client, timeout, tell, keep_going=bool(everything)) for directory in runs]
     if json_output:
         print_json(results if everything else results[0])
     elif everything and not runs:
@@ -92,7 +92,7 @@ def _is_to_be_pushed(run: RunDirectory) -> bool:
         return True  # damaged records: the push says so
 
 
-def _push(
+def push_run(
     run: RunDirectory, flags: Mapping[str, Any], client: Any, timeout: float, tell: Callable[[str], None], *, keep_going: bool
 ) -> dict[str, Any]:
     """Push one run. With ``keep_going`` an error is told and returned, so that the other runs have their turn."""

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pitstop.checkpointing.card.curve import dress
 from pitstop.checkpointing.card.markdown import clean
-from pitstop.checkpointing.disk.metric_series import is_steep
 from pitstop.cli.reports.compare_text import cut
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def picture(content: Mapping[str, Any]) -> bytes | None:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         _draw(axes, content)
-        _dress(axes, curves)
+        values = [value for curve in curves["series"] for _, value in [*curve["points"], *curve["validation_points"]]]
+        dress(axes, _short(curves["metric"]), values)
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
@@ -73,21 +74,6 @@ def _draw(axes: Axes, content: Mapping[str, Any]) -> None:
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
-
-
-def _dress(axes: Axes, curves: Mapping[str, Any]) -> None:
-    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
-
-    if is_steep([value for curve in curves["series"] for _, value in [*curve["points"], *curve["validation_points"]]]):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel(_short(curves["metric"]), parse_math=False)
-    axes.grid(True, color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _short(text: str) -> str:

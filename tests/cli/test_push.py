@@ -23,7 +23,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         runs.append(run.label)  # type: ignore[attr-defined]
         return {"problem": None}
 
-    monkeypatch.setattr(command, "_push", note)
+    monkeypatch.setattr(command, "push_run", note)
     monkeypatch.setattr(command, "hub_client", lambda env_file: None)
     return runs
 

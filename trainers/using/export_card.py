@@ -7,14 +7,13 @@ from typing import Any
 
 from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.card.markdown import escaped, quoted, table
-from pitstop.checkpointing.card.model_card import shown_settings, shown_value
+from pitstop.checkpointing.card.model_card import setting_rows
+from pitstop.checkpointing.card.usage import BASE_PLACEHOLDER
 from pitstop.checkpointing.disk.manifest import own_version
 from pitstop.checkpointing.store.portable_paths import portable_settings, portable_value
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.secrets import mask
 from pitstop.trainers.training.chosen import ChosenCheckpoint
-
-_PLACEHOLDER = "path/to/the/base"
 
 
 def facts_of(chosen: ChosenCheckpoint) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def export_card(chosen: ChosenCheckpoint, facts: Mapping[str, Any], base_id: str
             f"A {kind} for {escaped(base_id or card.base)}, trained with Pitstop: {escaped(facts['checkpoint'])}, step {facts['step']:,}."
         ],
         _metrics(facts["metrics"]),
-        ["## Settings", "", *table(["Setting", "Value"], _settings(facts["settings"]))],
+        ["## Settings", "", *table(["Setting", "Value"], setting_rows(facts["settings"]))],
         _making_images(base_id, merged=merged) if card.makes_images else _loading(base_id, revision, merged=merged),
     ]
     return mask("\n\n".join("\n".join(lines) for lines in sections if lines) + "\n")
@@ -65,8 +64,7 @@ def _kind(card: CardFacts, *, merged: bool) -> str:
 def _front_matter(card: CardFacts, base_id: str | None, *, merged: bool) -> list[str]:
     lines = ["---", f"library_name: {'pitstop' if card.makes_images else 'transformers' if merged else 'peft'}"]
     lines += [f"base_model: {quoted(base_id)}"] if base_id else []
-    pipeline = "unconditional-image-generation" if card.makes_images else "text-generation"
-    lines += [f"pipeline_tag: {pipeline}", "tags:", "- lora", "- pitstop"]
+    lines += [f"pipeline_tag: {card.pipeline_tag}", "tags:", "- lora", "- pitstop"]
     if card.datasets_on_hub:
         lines += ["datasets:", *(f"- {quoted(name)}" for name in card.datasets_on_hub)]
     return [*lines, "---"]
@@ -77,19 +75,15 @@ def _metrics(metrics: Mapping[str, float | None]) -> list[str]:
     return ["## Metrics", "", *table(["Metric", "Value"], rows, right=[1])] if rows else []
 
 
-def _settings(settings: Mapping[str, Any]) -> list[list[str]]:
-    return [[f"`{path}`", escaped(shown_value(value))] for path, value in shown_settings(settings)]
-
-
 def _making_images(base_id: str | None, *, merged: bool) -> list[str]:
-    given = '"."' if merged else f'{quoted(base_id or _PLACEHOLDER)}, adapter="."'
+    source = '"."' if merged else f'{quoted(base_id or BASE_PLACEHOLDER)}, adapter="."'
     return [
         "## Make images",
         "",
         "```python",
         "from pitstop.trainers.tasks.diffusion.loading import load_sampler",
         "",
-        f"images = load_sampler({given}).made(16, seed=0)  # uint8, (16, channels, height, width); . is this directory",
+        f"images = load_sampler({source}).made(16, seed=0)  # uint8, (16, channels, height, width); . is this directory",
         "```",
     ]
 
@@ -98,10 +92,10 @@ def _loading(base_id: str | None, revision: str | None, *, merged: bool) -> list
     if merged:
         code = ['path = "."  # this directory', 'model = AutoModelForCausalLM.from_pretrained(path, dtype="auto")']
     else:
-        where = quoted(base_id or _PLACEHOLDER) + (f", revision={quoted(revision)}" if base_id and revision else "")
+        arguments = quoted(base_id or BASE_PLACEHOLDER) + (f", revision={quoted(revision)}" if base_id and revision else "")
         code = [
             'path = "."  # this directory',
-            f'base = AutoModelForCausalLM.from_pretrained({where}, dtype="auto")',
+            f'base = AutoModelForCausalLM.from_pretrained({arguments}, dtype="auto")',
             "model = PeftModel.from_pretrained(base, path)",
         ]
     imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
