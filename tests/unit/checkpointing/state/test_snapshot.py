@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pitstop.checkpointing.state import state
-from pitstop.checkpointing.state.snapshot import AdapterBuffer, OptimizerBuffer, StateBuffers, TensorFile
+from pitstop.checkpointing.state.snapshot import AdapterBuffer, OptimizerBuffer, StateBuffers, TensorFile, shards
 from pitstop.configs.schema import LoraSettings, TrainingSettings
 from pitstop.trainers.loop.optim import build_optimizer, trainable
 from pitstop.trainers.models.adapter import add_adapter
@@ -167,3 +167,17 @@ def test_a_vector_of_parameters_has_no_moments_before_the_first_step() -> None:
     optimizer = torch.optim.AdamW([parameter])
     files = OptimizerBuffer(optimizer, {id(parameter): "p"}).take().files()
     assert safetensors.torch.load(bytes(files[state.OPTIMIZER])) == {}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "files"),
+    [
+        ({"a": 4, "b": 4}, 8, {"model.safetensors": ["a", "b"]}),
+        ({"a": 4, "b": 5}, 8, {"model-00001-of-00002.safetensors": ["a"], "model-00002-of-00002.safetensors": ["b"]}),
+        ({"a": 99, "b": 1}, 8, {"model-00001-of-00002.safetensors": ["a"], "model-00002-of-00002.safetensors": ["b"]}),
+    ],
+)
+def test_tensors_go_into_as_few_files_as_their_order_allows(
+    sizes: dict[str, int], limit: int, files: dict[str, list[str]]
+) -> None:
+    assert shards(sizes, limit) == files

@@ -13,9 +13,8 @@ import torch
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.state import state
-from pitstop.checkpointing.state.snapshot import ModelBuffer, shards
+from pitstop.checkpointing.state.snapshot import ModelBuffer
 from pitstop.checkpointing.store import file_sets
-from pitstop.checkpointing.store.file_sets import Form
 from pitstop.configs.errors import CheckpointError, ModelError, SettingsError
 from pitstop.configs.schema import Settings, TrainingSettings
 from pitstop.trainers.loop.sizing import advice
@@ -119,33 +118,6 @@ def test_an_average_that_does_not_fit_changes_nothing(written: Path, model: Any)
     with pytest.raises(CheckpointError, match=r"lm_head\.weight is missing"):
         state.load_average(live, written)
     assert all(torch.equal(live[name], before[name]) for name in live)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "most", "files"),
-    [
-        ({"a": 4, "b": 4}, 8, {"model.safetensors": ["a", "b"]}),
-        ({"a": 4, "b": 5}, 8, {"model-00001-of-00002.safetensors": ["a"], "model-00002-of-00002.safetensors": ["b"]}),
-        ({"a": 99, "b": 1}, 8, {"model-00001-of-00002.safetensors": ["a"], "model-00002-of-00002.safetensors": ["b"]}),
-    ],
-)
-def test_tensors_go_into_as_few_files_as_their_order_allows(
-    sizes: dict[str, int], most: int, files: dict[str, list[str]]
-) -> None:
-    assert shards(sizes, most) == files
-
-
-def test_the_files_of_a_form_are_those_and_no_others() -> None:
-    full = file_sets.checkpoint_files(1) - {layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG} | {"config.json", "model.safetensors"}
-    assert Form(full_model=True).problems(full, 1) == ([], [])
-    assert Form(full_model=True).problems(full | {"tokenizer.json", "ema.safetensors"}, 1) == ([], ["ema.safetensors"])
-    assert Form(full_model=True, ema=True).problems(full, 1) == (["ema.safetensors"], [])
-    huge = {*full - {"model.safetensors"}, "model-00001-of-99999.safetensors"}
-    missing, _ = Form(full_model=True).problems(huge, 1)
-    assert "model.safetensors.index.json" in missing and len(missing) < 20
-    assert Form().problems(full, 1)[1] == ["config.json", "model.safetensors"]
-    served = Form(full_model=True, ema=True).served({*full, "ema.safetensors", "tokenizer.json"})
-    assert served == {"config.json": "config.json", "tokenizer.json": "tokenizer.json", "model.safetensors": "ema.safetensors"}
 
 
 def test_what_full_training_needs_is_counted_by_the_parameter(tiny: Path) -> None:
