@@ -74,15 +74,20 @@ def _text() -> Key[str | None]:
 
 
 def _integer() -> Key[int | None]:
-    return Key(lambda value: value if type(value) is int else None, None)
+    # A program may have put down a fraction of a step; it reads as missing, and may be shown.
+    return Key(lambda value: value if type(value) is int else None, None, fits=lambda value: type(value) in (int, float))
 
 
 def _number() -> Key[float | None]:
     return Key(lambda value: value if type(value) in (int, float) else None, None)
 
 
-def _object() -> Key[Mapping[str, Any]]:
-    return Key(lambda value: value if isinstance(value, dict) else None, {})
+def _object(fits: Callable[[dict[str, Any]], bool] = lambda value: True) -> Key[Mapping[str, Any]]:
+    return Key(
+        lambda value: value if isinstance(value, dict) else None,
+        {},
+        fits=lambda value: isinstance(value, dict) and fits(value),
+    )
 
 
 def _list() -> Key[Sequence[Any]]:
@@ -214,11 +219,7 @@ class RecordedResume(Document):
     checkpoint = _text()
     step = _integer()
     epoch = _number()
-    changes: Key[Mapping[str, Any]] = Key(
-        lambda value: value if isinstance(value, dict) else None,
-        {},
-        fits=lambda value: isinstance(value, dict) and all(isinstance(pair, list) and pair for pair in value.values()),
-    )
+    changes = _object(fits=lambda value: all(isinstance(pair, list) and pair for pair in value.values()))
     environment = _object()
     environment_changes = _object()
     base_model = _part(RecordedBase)

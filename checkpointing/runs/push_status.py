@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.runs.push_records import DIRECTORY, OUTBOX, STATE, Arrived, Destination, Outbox, behind
+from pitstop.checkpointing.runs.push_records import DIRECTORY, OUTBOX, STATE, Outbox, behind
 from pitstop.configs.errors import CheckpointError
 
 IN_STEP, BEHIND, FAILED = "in step", "behind", "failed"
@@ -45,12 +45,9 @@ def standing(run: Path, checkpoints: Sequence[tuple[str, int, str]]) -> Standing
     if destination is None:
         return None
     try:
-        return _judged(destination, outbox.arrived(), checkpoints)
+        arrived = outbox.arrived()
     except CheckpointError:
         return Standing(destination.repo, FAILED, None, f"{DIRECTORY}/{STATE} is damaged")
-
-
-def _judged(destination: Destination, arrived: Arrived, checkpoints: Sequence[tuple[str, int, str]]) -> Standing:
     waiting = tuple(behind(arrived, checkpoints, destination.keep_last_n))
     state = FAILED if arrived.problem else BEHIND if waiting else IN_STEP
     return Standing(arrived.repo or destination.repo, state, waiting, arrived.problem)

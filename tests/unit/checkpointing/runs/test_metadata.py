@@ -131,6 +131,11 @@ def test_what_pitstop_would_not_write_reads_as_missing_and_is_named() -> None:
     ]  # fmt: skip
 
 
+def test_a_fraction_of_a_step_is_no_count_and_no_misfit() -> None:
+    metadata = Metadata({"progress": {"step": 1, "total_steps": 2.5}})
+    assert (metadata.progress.step, metadata.progress.total_steps, metadata.misfits()) == (1, None, [])
+
+
 def test_an_empty_document_has_every_key_missing_and_no_misfit() -> None:
     empty = Metadata()
     assert (empty.name, empty.progress.step, empty.checkpoints, empty.resumes, empty.batch_size_changes) == (
