@@ -12,6 +12,7 @@ import pytest
 
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import DataError, SettingsError
+from pitstop.configs.schema import Settings
 from pitstop.trainers.data.images.data import ImageData, hold_out
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.loop.scoring import Scoring
@@ -39,9 +40,7 @@ def _load(task: DiffusionTask, *specs: object, split: str = "train", skip: bool 
 
 def _training(run: Any = None) -> Any:
     return SimpleNamespace(
-        engine=None,
-        progress=None,
-        signals=None,
+        context=SimpleNamespace(engine=None, settings=Settings(), progress=None, signals=None),
         reporter=None,
         tracking=SimpleNamespace(log_image=lambda *shown: None),
         run=run,
