@@ -65,7 +65,7 @@ def test_mistake_in_a_setting(home: Path, settings: dict[str, Any], code: int, w
         ("{", ("describes no DiffiT network",)),
         (json.dumps({**NETWORK, "model_type": "llama"}), ("llama", "diffit")),
         (json.dumps({**NETWORK, "widhts": [8]}), ("widhts", "widths")),
-        (json.dumps({**NETWORK, "widths": [8, 9, 8]}), ("9 is no multiple of 4",)),
+        (json.dumps({**NETWORK, "widths": [8, 9, 8]}), ("9 is not a multiple of 4",)),
         (json.dumps({**NETWORK, "blocks": 10**9}), ("blocks", "64")),
     ],
     ids=["no JSON", "a language model", "misspelt key", "width", "blocks without end"],

@@ -89,23 +89,33 @@ def _check(values: dict[str, Any]) -> None:
     """``TypeError`` or ``ValueError`` for anything that no training would have written."""
     sources = values["sources"]
     if not isinstance(sources, list) or any(source.keys() != {"tokens", "unlogged"} for source in sources):
-        raise ValueError("a data set's progress that is none")
+        raise ValueError("each of 'sources' needs 'tokens' and 'unlogged' alone")
     windows = [values["unlogged"], values["unscored"], *(source["unlogged"] for source in sources)]
     if any(window.keys() != {"total", "tokens"} for window in windows):
-        raise ValueError("a loss window without a sum and a count, or with more")
-    counts = [values[name] for name in ("step", "epoch", "position", "tokens", "evaluations_without_improvement")]
-    counts += [window["tokens"] for window in windows] + [source["tokens"] for source in sources]
-    counts += [values["best_step"]] if values["best_step"] is not None else []
-    if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
-        raise ValueError("a count that is none")
+        raise ValueError("a loss window needs 'total' and 'tokens' alone")
+    _check_numbers(values, windows, sources)
+    if type(values["boundary_pending"]) is not bool:
+        raise TypeError(f"boundary_pending is {values['boundary_pending']!r}, not true or false")
+    if type(values["learning_rate"]) not in (int, float) or not 0 <= values["learning_rate"] < math.inf:
+        raise ValueError(f"learning_rate is {values['learning_rate']!r}, not a number of 0 or more")
+    if (values["best_step"] is None) != (values["best_value"] is None) or (values["best_step"] or 0) > values["step"]:
+        raise ValueError(
+            f"best_step is {values['best_step']!r} with best_value {values['best_value']!r} at step {values['step']}"
+        )
+
+
+def _check_numbers(values: dict[str, Any], windows: list[dict[str, Any]], sources: list[dict[str, Any]]) -> None:
+    counts = {name: values[name] for name in ("step", "epoch", "position", "tokens", "evaluations_without_improvement")}
+    if values["best_step"] is not None:
+        counts["best_step"] = values["best_step"]
+    for name, count in [*counts.items(), *(("tokens", part["tokens"]) for part in [*windows, *sources])]:
+        if type(count) is not int or not 0 <= count < 2**63:
+            raise ValueError(f"{name} is {count!r}, not a count")
     numbers = [values["grad_norm"], *(window["total"] for window in windows)]  # infinite or no number where training diverged
     numbers += [values["best_value"]] if values["best_value"] is not None else []
-    if any(type(number) not in (int, float) for number in numbers) or type(values["boundary_pending"]) is not bool:
-        raise TypeError("an entry of another type")
-    if type(values["learning_rate"]) not in (int, float) or not 0 <= values["learning_rate"] < math.inf:
-        raise ValueError("a learning rate that is none")
-    if (values["best_step"] is None) != (values["best_value"] is None) or (values["best_step"] or 0) > values["step"]:
-        raise ValueError("a best step that has not been")
+    for number in numbers:
+        if type(number) not in (int, float):
+            raise TypeError(f"{number!r} is not a number")
 
 
 def _spelt(value: Any) -> Any:

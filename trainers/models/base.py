@@ -70,41 +70,20 @@ def load_base(
     without ``frozen`` all parameters are to be trained.
     Raises ``ModelError`` for what transformers cannot load and for 4-bit weights on a device without kernels.
     """
-    from transformers import AutoModelForCausalLM
-
     if recipe.quantised and device.type == "mps":
         raise ModelError("4-bit bases need CUDA or a CPU; Apple's MPS has no kernels for them.", hint="Train with --method lora.")
     if stored:
         check_stored(path)
-    attention.register()
-    # A stored 4-bit copy names its own quantisation, which an explicit None would switch off.
-    quantise = {"quantization_config": recipe.quantization_config()} if recipe.quantised and not stored else {}
     with quiet_libraries():
         try:
-            load = functools.partial(
-                AutoModelForCausalLM.from_pretrained,
-                path,
-                **quantise,
-                dtype=recipe.compute,
-                device_map={"": str(device)},
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-            try:
-                model = load(attn_implementation="flash_attention_2" if flash else attention.IMPLEMENTATION)
-            except KeyError as error:
-                if error.args != (attention.IMPLEMENTATION,):
-                    raise
-                model = load()  # older architectures (GPT-J, Falcon) choose among attention classes of their own
+            model = _pretrained(path, recipe, device, stored=stored, flash=flash)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             if "trust_remote_code" in str(error):
                 raise needs_code(path, "auto_map in config.json") from error
-            reason = first_line(error)
             raise ModelError(
-                f"Cannot load the base model in {path}: {reason}",
+                f"Cannot load the base model in {path}: {first_line(error)}",
                 hint="Check that the directory is complete and the architecture known to transformers.",
             ) from error
     _keep_trainable_kernels(model)
@@ -112,7 +91,32 @@ def load_base(
     if frozen:
         model.config.use_cache = False
     model.requires_grad_(not frozen)
-    return model
+    loaded: nn.Module = model
+    return loaded
+
+
+def _pretrained(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    attention.register()
+    # A stored 4-bit copy names its own quantisation, which an explicit None would switch off.
+    quantise = {"quantization_config": recipe.quantization_config()} if recipe.quantised and not stored else {}
+    load = functools.partial(
+        AutoModelForCausalLM.from_pretrained,
+        path,
+        **quantise,
+        dtype=recipe.compute,
+        device_map={"": str(device)},
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    try:
+        return load(attn_implementation="flash_attention_2" if flash else attention.IMPLEMENTATION)
+    except KeyError as error:
+        if error.args != (attention.IMPLEMENTATION,):
+            raise
+        return load()  # older architectures (GPT-J, Falcon) choose among attention classes of their own
 
 
 def _keep_trainable_kernels(model: nn.Module) -> None:

@@ -40,7 +40,7 @@ def check_stored(directory: Path) -> None:
     for parent, _, names in os.walk(directory):
         for name in sorted(names):
             if Path(name).suffix not in _STORED_ENDINGS:
-                raise ModelError(f"{Path(parent) / name} is no file of a saved base model.", hint=advice)
+                raise ModelError(f"{Path(parent) / name} is not a file of a saved base model.", hint=advice)
     _check_references(directory)
     for path in sorted(directory.glob("*.json")):
         for key, _ in pairs(_content(path)) if path.name != "tokenizer.json" else ():

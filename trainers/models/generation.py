@@ -149,8 +149,8 @@ def nucleus(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
     likelier = ordered.cumsum(dim=-1) - ordered  # what more likely tokens add up to
     ordered[likelier >= sampling.top_p] = 0.0
-    inside = torch.zeros_like(probabilities).scatter(-1, places, ordered)
-    return inside / inside.sum(dim=-1, keepdim=True)
+    truncated = torch.zeros_like(probabilities).scatter(-1, places, ordered)
+    return truncated / truncated.sum(dim=-1, keepdim=True)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

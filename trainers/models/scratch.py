@@ -37,7 +37,7 @@ def read_model_config(path: Path) -> Any:
         return AutoConfig.for_model(**content)
     except (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, ZeroDivisionError) as error:
         reason = first_line(error.__cause__ or error)
-        raise ModelError(f"{path} is no configuration of a model: {reason}", hint=_HINT) from error
+        raise ModelError(f"{path} is not a configuration of a model: {reason}", hint=_HINT) from error
 
 
 def config_digest(path: Path, seed: int) -> bytes:
@@ -54,7 +54,7 @@ def _content(path: Path) -> dict[str, Any]:
             f"MODEL_CONFIG = {path} cannot be read: {error.strerror or error}.", hint="Give --model-config FILE."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is no JSON: {error}.", hint=_HINT) from error
+        raise ModelError(f"{path} is not JSON: {error}.", hint=_HINT) from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: a JSON object is expected.", hint=_HINT)
     return content

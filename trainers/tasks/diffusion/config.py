@@ -120,17 +120,19 @@ def _check_values(config: DiffiTConfig) -> None:
     _whole("window", config.window, 1, MAX_WINDOW)
     _whole("classes", config.classes, 0, MAX_SIZE)
     if not isinstance(config.widths, tuple) or not 1 <= len(config.widths) <= MAX_STAGES:
-        raise ValueError(f"widths: {str(config.widths)[:80]} is no list of 1 to {MAX_STAGES} widths, one a stage")
+        raise ValueError(f"widths: {str(config.widths)[:80]} is not a list of 1 to {MAX_STAGES} widths, one a stage")
     for width in config.widths:
         _whole("widths", width, 1, MAX_SIZE)
     sigma = config.sigma_data
     if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not (0 < sigma <= MAX_SIZE):
-        raise ValueError(f"sigma_data: {str(sigma)[:80]} is no number above 0 and up to {MAX_SIZE}; 0.5 fits pixels in [-1, 1]")
+        raise ValueError(
+            f"sigma_data: {str(sigma)[:80]} is not a number above 0 and up to {MAX_SIZE}; 0.5 fits pixels in [-1, 1]"
+        )
 
 
 def _whole(name: str, value: Any, lowest: int, highest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise ValueError(f"{name}: {str(value)[:80]} is no whole number from {lowest} to {highest}")
+        raise ValueError(f"{name}: {str(value)[:80]} is not a whole number from {lowest} to {highest}")
 
 
 def _check_shape(config: DiffiTConfig) -> None:
@@ -138,7 +140,7 @@ def _check_shape(config: DiffiTConfig) -> None:
     for width in config.widths:
         if width % step:
             raise ValueError(
-                f"widths: {width} is no multiple of {step}; each width is divided among {config.heads} heads and into groups of 4 or more"
+                f"widths: {width} is not a multiple of {step}; each width is divided among {config.heads} heads and into groups of 4 or more"
             )
     if config.time_width % 2:
         raise ValueError(
@@ -147,7 +149,7 @@ def _check_shape(config: DiffiTConfig) -> None:
     unit = config.window << (len(config.widths) - 1)
     if config.image_size % unit:
         raise ValueError(
-            f"image_size: {config.image_size} is no multiple of {unit}, and the window of {config.window} has to divide the "
+            f"image_size: {config.image_size} is not a multiple of {unit}, and the window of {config.window} has to divide the "
             f"resolution of each of {len(config.widths)} stages; choose such a size, a smaller window or fewer widths"
         )
     if config.parameters > MAX_PARAMETERS:

@@ -31,7 +31,9 @@ def merge_into(adapted: Any, directory: Path) -> float:
     DiffiTFamily().save(merged, None, directory)
     answers = _answers(load_sampler(directory).model, config)
     if not bool(torch.isfinite(answers).all()):
-        raise CheckpointError("The merged model gives images that are no numbers.", hint="Export another checkpoint of the run.")
+        raise CheckpointError(
+            "The merged model makes images with values that are not finite numbers.", hint="Export another checkpoint of the run."
+        )
     return float((answers - expected).abs().max())
 
 

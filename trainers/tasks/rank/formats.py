@@ -180,7 +180,7 @@ def _yelp_rating(line: str) -> Rating:
     try:
         moment = datetime.fromisoformat(date)
     except ValueError:
-        raise ValueError(f"'date' is no date: {date!r}") from None
+        raise ValueError(f"'date' is not a date: {date!r}") from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return _rating(_field(fields, "user_id"), _field(fields, "business_id"), _field(fields, "stars"), moment.timestamp())
 
@@ -226,7 +226,7 @@ def _number(value: Any, name: str) -> float:
             number = math.nan
         if math.isfinite(number):
             return number
-    raise ValueError(f"the {name} is no number: {str(value)[:40]!r}")
+    raise ValueError(f"the {name} is not a number: {str(value)[:40]!r}")
 
 
 def _rating(user: Any, item: Any, rating: Any, time: Any) -> Rating:

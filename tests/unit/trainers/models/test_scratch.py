@@ -78,10 +78,10 @@ def test_the_digest_changes_with_configuration_and_seed_and_not_with_the_order_o
         ({"rope_scaling": {"trust_remote_code": True}}, "code of its own"),
         ({"attn_implementation": "evil/kernel"}, "kernel"),
         ({"quantization_config": {"load_in_4bit": True}}, "quantised"),
-        ({"model_type": "no-such-model"}, "no configuration"),
+        ({"model_type": "no-such-model"}, "not a configuration"),
         ({"model_type": None}, "model_type is missing"),
         ({"model_type": "clip"}, "builds no causal language model"),
-        ({"num_attention_heads": "two"}, "no configuration|builds no"),
+        ({"num_attention_heads": "two"}, "not a configuration|builds no"),
         ({"vocab_size": 10}, "vocab_size is 10, the tokenizer has"),
     ],
 )

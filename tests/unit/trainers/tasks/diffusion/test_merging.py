@@ -75,7 +75,7 @@ def test_a_base_training_is_written_as_it_is(tmp_path: Path) -> None:
 def test_a_network_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
     network = small_network()
     network.conv_out.bias.data[0] = float("nan")
-    with pytest.raises(CheckpointError, match="no numbers"):
+    with pytest.raises(CheckpointError, match="not finite numbers"):
         merge_into(network, tmp_path / "merged")
 
 

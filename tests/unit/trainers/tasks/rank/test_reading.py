@@ -95,9 +95,9 @@ def test_one_file_of_the_directory_can_be_named(tmp_path: Path) -> None:
     ("line", "reason"),
     [
         ("1\t2\t3", "3 cells where 4 are wanted"),
-        ("1\t2\t3\tnever", "the time is no number: 'never'"),
-        ("1\t2\t3\tinf", "the time is no number: 'inf'"),
-        ("1\t2\tgood\t5", "the rating is no number: 'good'"),
+        ("1\t2\t3\tnever", "the time is not a number: 'never'"),
+        ("1\t2\t3\tinf", "the time is not a number: 'inf'"),
+        ("1\t2\tgood\t5", "the rating is not a number: 'good'"),
         ("\t2\t3\t5", "the user is empty"),
         ("1\t2\t3\t5\xff", "not text in the encoding"),
     ],
@@ -118,9 +118,9 @@ def test_a_bad_row_of_text_is_named_with_its_line(tmp_path: Path, line: str, rea
     [
         ({"reviewerID": None}, "the user is empty"),
         ({"reviewerID": 5}, "'user' is not text but int"),
-        ({"unixReviewTime": True}, "the time is no number"),
-        ({"unixReviewTime": "1e999"}, "the time is no number"),
-        ({"overall": [5]}, "the rating is no number"),
+        ({"unixReviewTime": True}, "the time is not a number"),
+        ({"unixReviewTime": "1e999"}, "the time is not a number"),
+        ({"overall": [5]}, "the rating is not a number"),
     ],
 )
 def test_a_bad_review_is_named_with_its_line(tmp_path: Path, change: dict[str, object], reason: str) -> None:
