@@ -374,6 +374,7 @@ def test_deleting_in_place_is_caught(base: Path, tmp_path: Path, monkeypatch: py
 
 def test_runs_that_start_while_others_are_deleted_never_share_a_number_or_a_name(base: Path) -> None:
     base.mkdir()
+    create_run(base, name="same", config={}, metadata={})  # or children that happen to take turns would all delete number 1
 
     def start_and_delete() -> None:
         for _ in range(15):
