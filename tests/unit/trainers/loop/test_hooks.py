@@ -1,4 +1,4 @@
-"""What is decided at the end of a step: judged, logged, saved; and where training stands."""
+"""What is decided at the end of a step: judged, logged, saved and shown."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
-from pitstop.checkpointing.state.state import to_json
-from pitstop.configs.errors import CheckpointError
 from pitstop.configs.schema import CheckpointSettings, Settings, TrainingSettings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints, Show
-from pitstop.trainers.loop.loop import Boundary, Plan
+from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import LossWindow, Progress, SourceProgress
 from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.loop.sizing import Sizing
@@ -385,126 +383,6 @@ def test_the_last_boundary_is_marked(values: dict[str, Any], final: bool) -> Non
     assert boundary.final is final
 
 
-# Progress ----------------------------------------------------------------------------------------------------------------
-
-
-@given(
-    steps=st.lists(st.tuples(st.floats(0, 1e6), st.integers(1, 10_000)), max_size=30),
-    cuts=st.sets(st.integers(0, 30)),
-)
-def test_a_loss_window_is_the_same_however_often_it_was_saved(steps: list[tuple[float, int]], cuts: set[int]) -> None:
-    straight, saved = LossWindow(), Progress()
-    for number, (loss, tokens) in enumerate(steps):
-        straight.add(loss, tokens)
-        saved.unlogged.add(loss, tokens)
-        if number in cuts:
-            saved = Progress.from_dict(json.loads(to_json(saved.to_dict())))
-    assert saved.unlogged == straight
-    assert saved.unlogged.mean() == straight.mean()
-
-
-def test_an_empty_window_has_mean_zero() -> None:
-    assert LossWindow().mean() == 0.0
-
-
-FLOATS = st.floats(allow_nan=False)
-COUNTS = st.integers(0, 2**60)
-
-
-@given(
-    st.builds(
-        lambda best, **rest: Progress(**rest, best_value=best and best[0], best_step=best and best[1]),
-        step=COUNTS.map(lambda steps: steps + 1000),
-        tokens=COUNTS,
-        grad_norm=FLOATS,
-        boundary_pending=st.booleans(),
-        unlogged=st.builds(LossWindow, total=FLOATS, tokens=COUNTS),
-        sources=st.lists(
-            st.builds(SourceProgress, tokens=COUNTS, unlogged=st.builds(LossWindow, total=FLOATS, tokens=COUNTS)), max_size=3
-        ),
-        best=st.none() | st.tuples(FLOATS, st.integers(0, 1000)),
-    )
-)
-def test_progress_comes_back_from_json_as_it_was(progress: Progress) -> None:
-    assert Progress.from_dict(json.loads(to_json(progress.to_dict()))) == progress
-
-
-def test_a_diverged_training_can_be_saved() -> None:
-    progress = Progress(grad_norm=NAN, unlogged=LossWindow(NAN, 3), unscored=LossWindow(math.inf, 3))
-    back = Progress.from_dict(json.loads(to_json(progress.to_dict())))
-    assert math.isnan(back.grad_norm) and math.isnan(back.unlogged.total) and back.unscored == LossWindow(math.inf, 3)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda d: d.pop("step"),
-        lambda d: d.update(more=1),
-        lambda d: d.update(unlogged={"total": 1.0}),
-        lambda d: d.update(unlogged=3),
-        lambda d: d.update(unscored={"total": 1.0, "tokens": 1, "more": 2}),
-        lambda d: d.update(grad_norm="much"),
-        lambda d: d.update(grad_norm="1e3"),
-        lambda d: d.update(step=-1),
-        lambda d: d.update(step=True),
-        lambda d: d.update(step=1.0),
-        lambda d: d.update(position=2**63),
-        lambda d: d.update(learning_rate="nan"),
-        lambda d: d.update(learning_rate="inf"),
-        lambda d: d.update(learning_rate=-1.0),
-        lambda d: d.update(boundary_pending=1),
-        lambda d: d.update(best_value=1.0),
-        lambda d: d.update(best_value=1.0, best_step=1),
-        lambda d: d.update(unlogged={"total": 1.0, "tokens": -1}),
-        lambda d: d.update(unlogged={"total": None, "tokens": 1}),
-    ],
-)
-def test_a_position_of_another_shape_is_refused(change: Any) -> None:
-    values = Progress().to_dict()
-    change(values)
-    with pytest.raises(CheckpointError):
-        Progress.from_dict(values)
-
-
-def _of_two_sources() -> dict[str, Any]:
-    return Progress(sources=[SourceProgress(5, LossWindow(NAN, 2)), SourceProgress()]).to_dict()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda d: d.update(sources=None),
-        lambda d: d.update(sources={}),
-        lambda d: d.update(sources=3),
-        lambda d: d.update(sources=[3]),
-        lambda d: d.update(sources=["nan"]),
-        lambda d: d.update(sources=[[]]),
-        lambda d: d["sources"][0].pop("tokens"),
-        lambda d: d["sources"][0].update(more=1),
-        lambda d: d["sources"][1].update(tokens=-1),
-        lambda d: d["sources"][1].update(tokens=1.0),
-        lambda d: d["sources"][1].update(tokens=True),
-        lambda d: d["sources"][1].update(tokens=2**63),
-        lambda d: d["sources"][1].update(unlogged=None),
-        lambda d: d["sources"][1]["unlogged"].update(total="much"),
-        lambda d: d["sources"][1]["unlogged"].update(total=None),
-        lambda d: d["sources"][1]["unlogged"].update(tokens=0.5),
-        lambda d: d["sources"][1]["unlogged"].pop("total"),
-    ],
-)
-def test_a_sources_progress_of_another_shape_is_refused(change: Any) -> None:
-    values = _of_two_sources()
-    Progress.from_dict(json.loads(to_json(values)))
-    change(values)
-    with pytest.raises(CheckpointError):
-        Progress.from_dict(values)
-
-
-def test_a_run_from_one_source_is_saved_as_it_always_was() -> None:
-    assert "sources" not in Progress().to_dict() and Progress.from_dict(Progress().to_dict()).sources == []
-    assert [source["tokens"] for source in _of_two_sources()["sources"]] == [5, 0]
-
-
 def test_a_row_has_tokens_of_each_source_and_the_loss_of_those_that_had_a_part(tmp_path: Path) -> None:
     progress = Progress(tokens=30, sources=[SourceProgress(20, LossWindow(6.0, 3)), SourceProgress(10)])
     hook = LogMetrics(MetricsLog(tmp_path / "m"), _settings(logging_steps=1), progress, pytest.fail, sources=("a", "b"))
@@ -513,51 +391,6 @@ def test_a_row_has_tokens_of_each_source_and_the_loss_of_those_that_had_a_part(t
     hook.at_boundary(_boundary(2))
     rows = [{key: value for key, value in row.items() if key[-2:] in ("_a", "_b")} for row in hook.log.rows()]
     assert rows == [{"loss_a": 2.0, "tokens_a": 20, "tokens_b": 10}, {"tokens_a": 20, "loss_b": 2.5, "tokens_b": 10}]
-
-
-@pytest.mark.parametrize("values", [None, [], "progress"])
-def test_what_is_no_position_is_refused(values: Any) -> None:
-    with pytest.raises(CheckpointError):
-        Progress.from_dict(values)
-
-
-# Plan --------------------------------------------------------------------------------------------------------------------
-
-
-@given(
-    sequences=st.integers(1, 40),
-    shape=st.builds(BatchShape, batch_size=st.integers(1, 4), accumulation=st.integers(1, 3), world_size=st.integers(1, 2)),
-    epochs=st.integers(1, 4),
-    max_steps=st.none() | st.integers(1, 60),
-)
-def test_the_plan_is_the_same_at_every_step_of_an_unchanged_run(
-    sequences: int, shape: BatchShape, epochs: int, max_steps: int | None
-) -> None:
-    settings = _settings(epochs=epochs, max_steps=max_steps)
-    progress = Progress()
-    first = Plan.from_here(progress, sequences, shape, settings)
-    assert first.total_steps == (max_steps or epochs * math.ceil(sequences / shape.sequences))
-    assert first.steps_per_epoch == math.ceil(sequences / shape.sequences)
-    while progress.step < first.total_steps:
-        if progress.position >= sequences:  # as the loop does before a step
-            progress.epoch, progress.position = progress.epoch + 1, 0
-        assert progress.epoch < first.epochs, "the plan must not run out of epochs before its steps"
-        progress.position = min(sequences, progress.position + shape.sequences)
-        progress.step += 1
-        here = Plan.from_here(progress, sequences, shape, settings)
-        assert (here.total_steps, here.steps_per_epoch) == (first.total_steps, first.steps_per_epoch)
-
-
-def test_a_changed_batch_size_counts_from_where_the_run_stands() -> None:
-    # 5 steps of 2 done in the second epoch's 20; with 4 a step 3 remain there (10 left), then 5 in the third.
-    progress = Progress(step=15, epoch=1, position=10)
-    assert Plan.from_here(progress, 20, BatchShape(4, 1, 1), _settings(epochs=3)).total_steps == 15 + 3 + 5
-
-
-@pytest.mark.parametrize(("epoch", "position"), [(2, 20), (3, 0), (4, 5)])
-def test_nothing_remains_after_the_last_epoch(epoch: int, position: int) -> None:
-    progress = Progress(step=30, epoch=epoch, position=position)
-    assert Plan.from_here(progress, 20, BatchShape(2, 1, 1), _settings(epochs=3)).total_steps == 30
 
 
 # Show -----------------------------------------------------------------------------------------------------------------

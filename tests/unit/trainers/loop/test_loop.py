@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,13 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.configs.schema import Settings, TrainingSettings
+from pitstop.configs.schema import CheckpointSettings, Settings, TrainingSettings
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.engine import StepStats
-from pitstop.trainers.loop.loop import Boundary, Loop, Outcome
+from pitstop.trainers.loop.loop import Boundary, Loop, Outcome, Plan
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.machine.signals import INTERRUPT, SAVE, TERMINATE, SignalFlag
@@ -197,3 +198,43 @@ def test_a_step_that_does_not_fit_is_repeated_in_smaller_pieces_and_none_is_lost
     assert engine.steps == straight.steps
     assert set(engine.shapes) == {BatchShape(1, 2, 1)}
     assert loop.progress == plain.progress
+
+
+def _settings(checkpoint: dict[str, Any] | None = None, **values: Any) -> TrainingSettings:
+    return TrainingSettings(**values, checkpoint=CheckpointSettings(**checkpoint or {}))
+
+
+@given(
+    sequences=st.integers(1, 40),
+    shape=st.builds(BatchShape, batch_size=st.integers(1, 4), accumulation=st.integers(1, 3), world_size=st.integers(1, 2)),
+    epochs=st.integers(1, 4),
+    max_steps=st.none() | st.integers(1, 60),
+)
+def test_the_plan_is_the_same_at_every_step_of_an_unchanged_run(
+    sequences: int, shape: BatchShape, epochs: int, max_steps: int | None
+) -> None:
+    settings = _settings(epochs=epochs, max_steps=max_steps)
+    progress = Progress()
+    first = Plan.from_here(progress, sequences, shape, settings)
+    assert first.total_steps == (max_steps or epochs * math.ceil(sequences / shape.sequences))
+    assert first.steps_per_epoch == math.ceil(sequences / shape.sequences)
+    while progress.step < first.total_steps:
+        if progress.position >= sequences:  # as the loop does before a step
+            progress.epoch, progress.position = progress.epoch + 1, 0
+        assert progress.epoch < first.epochs, "the plan must not run out of epochs before its steps"
+        progress.position = min(sequences, progress.position + shape.sequences)
+        progress.step += 1
+        here = Plan.from_here(progress, sequences, shape, settings)
+        assert (here.total_steps, here.steps_per_epoch) == (first.total_steps, first.steps_per_epoch)
+
+
+def test_a_changed_batch_size_counts_from_where_the_run_stands() -> None:
+    # 5 steps of 2 done in the second epoch's 20; with 4 a step 3 remain there (10 left), then 5 in the third.
+    progress = Progress(step=15, epoch=1, position=10)
+    assert Plan.from_here(progress, 20, BatchShape(4, 1, 1), _settings(epochs=3)).total_steps == 15 + 3 + 5
+
+
+@pytest.mark.parametrize(("epoch", "position"), [(2, 20), (3, 0), (4, 5)])
+def test_nothing_remains_after_the_last_epoch(epoch: int, position: int) -> None:
+    progress = Progress(step=30, epoch=epoch, position=position)
+    assert Plan.from_here(progress, 20, BatchShape(2, 1, 1), _settings(epochs=3)).total_steps == 30

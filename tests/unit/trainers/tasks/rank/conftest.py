@@ -13,6 +13,8 @@ from pitstop.configs.load import load_settings
 from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
 from pitstop.trainers.tasks.rank.histories import UserHistories
+from pitstop.trainers.tasks.rank.task import RankTask
+from support.rating_files import write_movielens
 
 _REAL_CACHE = cache_directory()
 
@@ -57,3 +59,15 @@ def make_sequences() -> Callable[..., UserHistories]:
         return UserHistories([f"u{n}" for n in range(len(lists))], [f"Film {n}" for n in range(count)], offsets, flat)
 
     return make
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Thirty users with eight films each, of twenty-four."""
+    return write_movielens(tmp_path / "films")
+
+
+@pytest.fixture
+def make_task(tokenizer: Any, rank_settings: Callable[..., Settings]) -> Callable[..., RankTask]:
+    """Makes the task with small settings."""
+    return lambda other=None, **rank: RankTask(tokenizer, rank_settings(other, **rank))

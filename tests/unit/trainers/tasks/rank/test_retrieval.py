@@ -8,29 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.records import BadRows
-from pitstop.trainers.tasks.rank import retrieval, retrievers, sequential
+from pitstop.trainers.tasks.rank import retrieval, retrievers
 from pitstop.trainers.tasks.rank.histories import UserHistories, build_histories
 from pitstop.trainers.tasks.rank.measures import mean_measures
 from pitstop.trainers.tasks.rank.reading import read_ratings
 from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
 
 Make = Callable[..., UserHistories]
-
-
-class Fixed:
-    """A retriever with the same scores for everybody."""
-
-    def __init__(self, *scores: float) -> None:
-        self.row = np.array(scores, dtype=np.float32)
-
-    def scores(self, histories: Any) -> np.ndarray:
-        return np.repeat(self.row[None], len(histories), axis=0)
 
 
 def _cycle(make: Make, users: int = 40, items: int = 12) -> UserHistories:
@@ -40,93 +27,6 @@ def _cycle(make: Make, users: int = 40, items: int = 12) -> UserHistories:
 
 def _quiet(text: str) -> None:
     del text
-
-
-def test_the_best_unseen_items_come_first_and_equals_in_the_order_of_items() -> None:
-    items, scores = retrievers.top(Fixed(1, 5, 3, 3, 5, 0), [np.array([4]), np.array([1, 2, 3, 4])], 3)
-    assert items.tolist() == [[1, 2, 3], [0, 5, -1]]
-    assert scores.tolist() == [[5, 3, 3], [1, 0, 0]]
-
-
-@given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.sets(st.integers(0, 29), min_size=1), st.integers(1, 12))
-def test_what_is_found_is_what_sorting_everything_would_give(scores: list[int], seen: set[int], count: int) -> None:
-    history = np.array([item for item in seen if item < len(scores)], dtype=np.int32)
-    found = retrievers.top(Fixed(*scores), [history], count)[0][0].tolist()
-    unseen = [item for item in range(len(scores)) if item not in history]
-    wanted = sorted(unseen, key=lambda item: -scores[item])[:count]
-    assert found == wanted + [-1] * (count - len(wanted))
-
-
-def test_popularity_counts_the_training_part_alone(make_sequences: Make) -> None:
-    sequences = make_sequences([[0, 1, 2, 2], [0, 3, 2, 2], [0, 1, 3, 3]])
-    assert retrievers.Popularity(sequences).scores([np.array([0])]).tolist() == [[3.0, 2.0, 0.0, 1.0]]
-
-
-def test_similarity_of_items_is_the_cosine_of_their_users(make_sequences: Make) -> None:
-    """Items 0 and 1 share two of three and two users: 2/√6. Items 0 and 2 share one of three and one: 1/√3."""
-    sequences = make_sequences([[0, 1, 9, 9], [1, 0, 9, 9], [0, 2, 9, 9], [3, 4, 9, 9]], 10)
-    near = retrievers.ItemNeighbours(sequences)
-    scores = near.scores([np.array([0]), np.array([2, 0])])
-    assert scores[0, [1, 2, 3, 9]] == pytest.approx([2 / 6**0.5, 1 / 3**0.5, 0, 0])
-    assert scores[1, 1] == pytest.approx(2 / 6**0.5), "the last item of the history counts whole"
-    assert scores[1, 0] == pytest.approx(1 / 3**0.5 / 2), "the last but one half"
-
-
-def test_a_repeated_item_counts_once_for_its_user(make_sequences: Make) -> None:
-    near = retrievers.ItemNeighbours(make_sequences([[0, 0, 1, 5, 5], [1, 2, 5, 5]], 6))
-    assert near.scores([np.array([0])])[0, 1] == pytest.approx(1 / 2**0.5)
-
-
-def test_the_network_learns_what_comes_next(make_sequences: Make) -> None:
-    sequences = _cycle(make_sequences)
-    said: list[str] = []
-    network = sequential.train_sequential(sequences, seed=1, epochs=30, say=said.append)
-    items, _ = retrievers.top(network, [sequences.history(user, "test") for user in range(40)], 3)
-    found = np.mean([items[user, 0] == sequences.target(user, "test") for user in range(40)])
-    assert found > 0.9
-    assert len(said) == 2 and "the best of its passes" in said[1]
-
-
-def test_training_is_a_function_of_the_seed_and_leaves_the_generator_alone(make_sequences: Make) -> None:
-    sequences = _cycle(make_sequences)
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    first, second, other = (
-        sequential.train_sequential(sequences, seed=seed, epochs=3, say=_quiet).scores([np.array([0, 1])]) for seed in (1, 1, 2)
-    )
-    assert np.array_equal(first, second)
-    assert not np.array_equal(first, other)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_padding_changes_no_score_and_is_no_item(make_sequences: Make) -> None:
-    sequences = _cycle(make_sequences)
-    network = sequential.train_sequential(sequences, seed=1, epochs=1, say=_quiet)
-    short, long = np.array([3]), np.array([0, 1, 2, 3, 4, 5])
-    together = network.scores([short, long])
-    assert together.shape == (2, 12)
-    assert together[0] == pytest.approx(network.scores([short])[0], abs=1e-6)
-
-
-@pytest.mark.parametrize("all_items", [4096, 6])
-def test_padding_is_not_learnt(monkeypatch: pytest.MonkeyPatch, all_items: int) -> None:
-    """The loss of a long and a short window together is the mean over their five and two real predictions."""
-    monkeypatch.setattr(sequential, "ALL_ITEMS", all_items)
-    torch.manual_seed(1)
-    network = sequential.Gru(12).eval()
-    windows = [np.array([0, 3, 5, 7, 9, 11]), np.array([4, 2, 1])]
-    together, long, short = (
-        float(sequential._loss(network, chosen, 1, 1, 0).detach()) for chosen in (windows, windows[:1], windows[1:])
-    )
-    assert together == pytest.approx((5 * long + 2 * short) / 7, rel=1e-5)
-
-
-def test_many_items_are_learnt_against_a_sample(make_sequences: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    sequences = _cycle(make_sequences)
-    monkeypatch.setattr(sequential, "ALL_ITEMS", 6)
-    network = sequential.train_sequential(sequences, seed=1, epochs=40, say=_quiet)
-    items, _ = retrievers.top(network, [sequences.history(user, "test") for user in range(40)], 3)
-    assert np.mean([items[user, 0] == sequences.target(user, "test") for user in range(40)]) > 0.8
 
 
 def test_candidates_are_found_once_and_then_read(
