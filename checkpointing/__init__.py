@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pitstop.checkpointing.manager import CheckpointManager
-    from pitstop.checkpointing.runs.runs_list import list_all_runs, unfinished_run
+    from pitstop.checkpointing.runs.listing import list_all_runs, unfinished_run
 
 __all__ = ["CheckpointManager", "list_all_runs", "unfinished_run"]
 
@@ -18,9 +18,9 @@ def __getattr__(name: str) -> Any:
 
         return CheckpointManager
     if name in ("list_all_runs", "unfinished_run"):
-        from pitstop.checkpointing.runs import runs_list
+        from pitstop.checkpointing.runs import listing
 
-        return getattr(runs_list, name)
+        return getattr(listing, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -24,8 +24,8 @@ from pitstop.checkpointing.disk.storage import failed_save
 from pitstop.checkpointing.runs import retention, run_summary
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.listing import list_all_runs, unfinished_run
 from pitstop.checkpointing.runs.run_directory import MetadataChanges, RunDirectory
-from pitstop.checkpointing.runs.runs_list import list_all_runs, unfinished_run
 from pitstop.checkpointing.state import training_state, versions, weights
 from pitstop.checkpointing.state.training_state import Optimizers, Parts, Saved, Schedulers
 from pitstop.checkpointing.store.portable_paths import portable_settings

@@ -10,6 +10,8 @@ import pytest
 
 from pitstop.checkpointing.runs import listing
 from pitstop.checkpointing.runs.create import create_run
+from pitstop.checkpointing.runs.listing import list_all_runs, unfinished_run
+from support import new_runs
 from support.hub_records import pushed
 from support.stores import ForgetfulStorage, save
 
@@ -105,3 +107,29 @@ def test_a_run_that_is_not_pushed_costs_no_module_of_the_hub(tmp_path: Path) -> 
 def test_listing_needs_no_heavy_module() -> None:
     code = "import sys, pitstop.checkpointing.runs.listing; print([m for m in ('torch', 'pydantic', 'rich', 'yaml', 'hashlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_runs_are_plain_dictionaries_with_what_list_runs_shows(base: Path) -> None:
+    run = new_runs.start(base)
+    run.record_checkpoint(save(run.store, 5, metrics={"f1": 0.5}), {"status": "completed"})
+    new_runs.start(base / "base_training", "full")
+    first, second = list_all_runs(base)
+    assert (first["run_number"], first["experiment_name"], first["checkpoints_count"]) == (1, "first", 1)
+    assert (first["name"], first["run"], first["status"]) == ("a-run", "run_001", "completed")
+    assert first["best_checkpoint"]["value"] == 0.5
+    assert (second["run"], second["checkpoints_count"]) == ("base_training/run_001", 0)
+    assert list_all_runs(base / "missing") == []
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [("created", 2), ("failed", 2), ("running", 2), ("completed", None), ("stopped", None)]
+)
+def test_the_newest_run_that_was_cut_off_is_gone_on_with(base: Path, status: str, expected: int | None) -> None:
+    new_runs.start(base, metadata={"status": "completed"})
+    new_runs.start(base, metadata={"status": status})  # nobody holds its lock
+    new_runs.start(base, config={**new_runs.CONFIG, "naming": {"experiment_name": "second"}})
+    new_runs.start(base / "base_training", metadata={"status": "failed"})
+    assert unfinished_run(base, "first") == expected
+    assert unfinished_run(base, "second") == 3
+    assert unfinished_run(base / "base_training", "first") == 1
+    assert unfinished_run(base, "third") is None
