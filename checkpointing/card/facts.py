@@ -10,6 +10,7 @@ from typing import Any
 from pitstop.checkpointing.card.markdown import clean
 from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
+from pitstop.checkpointing.runs.metadata import Metadata
 from pitstop.configs.datasets import without_weight
 from pitstop.configs.files import read_preset
 
@@ -30,7 +31,7 @@ class CardFacts:
     """By directory in the repository, as the inventory has them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Portable: nested, as ``settings_to_dict`` gives them."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=Metadata)
     """Portable, as ``run/metadata.json`` has it."""
     root: str | None = None
     best: str | None = None
@@ -79,12 +80,12 @@ class CardFacts:
     @property
     def base(self) -> str:
         """What the base is called."""
-        return clean(text_at(self.settings, "model.id") or text_at(self.metadata, "base_model.id") or "")
+        return clean(text_at(self.settings, "model.id") or self.metadata.base_model.id or "")
 
     @property
     def base_revision(self) -> str | None:
         """The commit of the base on the Hub, where that is known; else the branch or tag that was asked for."""
-        recorded = text_at(self.metadata, "base_model.revision")
+        recorded = self.metadata.base_model.revision
         return recorded if recorded and _COMMIT.fullmatch(recorded) else text_at(self.settings, "model.revision")
 
     @property

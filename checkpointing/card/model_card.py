@@ -117,20 +117,19 @@ def _is_plain(text: str | None) -> bool:
 
 def _data(facts: CardFacts) -> str:
     names = ", ".join(_linked(name, "datasets/", name in facts.datasets_on_hub) for name in facts.datasets)
-    counted = {"used": "images"} if facts.makes_images else {"used": "records", "tokens": "tokens"}
-    counts = [(at(facts.metadata, f"data.{key}"), word) for key, word in counted.items()]
-    words = ", ".join(f"{count:,} {word}" for count, word in counts if type(count) is int)
+    data = facts.metadata.data
+    counts = {"images": data.used} if facts.makes_images else {"records": data.used, "tokens": data.tokens}
+    words = ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count is not None)
     return f"{names}: {words}" if names and words else names
 
 
 def _progress(facts: CardFacts) -> str:
-    reached = at(facts.metadata, "progress.step")
+    reached, total = facts.metadata.progress.step, facts.metadata.progress.total_steps
     newest = facts.checkpoints[facts.newest].step if facts.newest else None
-    step = reached if facts.finished and type(reached) is int else newest
+    step = reached if facts.finished and reached is not None else newest
     if step is None:
         return ""
-    total = at(facts.metadata, "progress.total_steps")
-    of = f" of {total:,}" if type(total) is int else ""
+    of = f" of {total:,}" if total is not None else ""
     return f"training {'has ended' if facts.finished else 'goes on'}, step {step:,}{of}"
 
 
@@ -144,8 +143,7 @@ def _root(facts: CardFacts) -> str:
 
 
 def _versions(facts: CardFacts) -> str:
-    versions = at(facts.metadata, "environment.versions")
-    return ", ".join(escaped(f"{name} {version}") for name, version in versions.items()) if isinstance(versions, Mapping) else ""
+    return ", ".join(escaped(f"{name} {version}") for name, version in facts.metadata.environment.versions.items())
 
 
 def _checkpoints(facts: CardFacts) -> list[str]:

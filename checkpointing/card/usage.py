@@ -120,10 +120,8 @@ def _quantization(facts: CardFacts) -> list[str]:
     kind = at(facts.settings, "quantization.quant_type")
     double = at(facts.settings, "quantization.use_double_quant")
     requested = at(facts.settings, "quantization.compute_dtype")
-    precision = at(facts.metadata, "environment.precision")  # with ``auto``: the one that the machine chose
-    compute = (
-        requested if requested in _COMPUTE else _BY_PRECISION.get(precision if isinstance(precision, str) else "", "float32")
-    )
+    precision = facts.metadata.environment.precision  # with ``auto``: the one that the machine chose
+    compute = requested if requested in _COMPUTE else _BY_PRECISION.get(precision or "", "float32")
     return [
         "in_4bit = BitsAndBytesConfig(",
         "    load_in_4bit=True,",

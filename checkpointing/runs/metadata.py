@@ -194,10 +194,19 @@ class RecordedBase(Document):
     aliases = _object()
 
 
+class RecordedEnvironment(Document):
+    """The machine of a training: ``versions`` of the libraries by name, and the ``precision`` that it computed in."""
+
+    versions = _object()
+    precision = _text()
+
+
 class RecordedSplit(Document):
-    """Data that was trained or evaluated on."""
+    """Data that was trained or evaluated on: ``used`` examples of it, with so many ``tokens`` where it is text."""
 
     fingerprint = _text()
+    used = _integer()
+    tokens = _integer()
 
 
 class RecordedData(RecordedSplit):
@@ -245,7 +254,7 @@ class Metadata(Document):
     best_checkpoint = _part(RecordedBest)
     training_config = _object()
     lora_config = _object()
-    environment = _object()
+    environment = _part(RecordedEnvironment)
     data = _part(RecordedData)
     base_model = _part(RecordedBase)
     resumes = _parts(RecordedResume)

@@ -9,6 +9,7 @@ from typing import Any
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.metrics_log import read_rows
 from pitstop.checkpointing.runs.inventory import METADATA_KEYS
+from pitstop.checkpointing.runs.metadata import Metadata
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.portable_paths import portable, portable_settings
 from pitstop.configs.secrets import mask
@@ -19,10 +20,10 @@ def portable_config(run: RunDirectory) -> dict[str, Any]:
     return portable_settings({key: value for key, value in run.config().items() if key != "sources"})
 
 
-def portable_metadata(run: RunDirectory) -> dict[str, Any]:
+def portable_metadata(run: RunDirectory) -> Metadata:
     """The part of metadata.json that another machine needs, without machine paths."""
     metadata = run.metadata()
-    return {key: _without_paths(metadata.content.get(key)) for key in METADATA_KEYS}
+    return Metadata({key: _without_paths(metadata.content.get(key)) for key in METADATA_KEYS})
 
 
 def _without_paths(value: Any) -> Any:
@@ -42,7 +43,7 @@ def portable_files(run: RunDirectory, last_step: int) -> dict[str, bytes]:
     """The documents by name, as they are written; the log of metrics goes as far as ``last_step``."""
     return {
         layout.CONFIG: _document(portable_config(run)),
-        layout.METADATA: _document(portable_metadata(run)),
+        layout.METADATA: _document(portable_metadata(run).content),
         layout.METRICS: "".join(json.dumps(row) + "\n" for row in step_rows(run) if row["step"] <= last_step).encode(),
     }
 

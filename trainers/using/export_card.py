@@ -10,6 +10,7 @@ from pitstop.checkpointing.card.markdown import escaped, quoted, table
 from pitstop.checkpointing.card.model_card import setting_rows
 from pitstop.checkpointing.card.usage import BASE_PLACEHOLDER
 from pitstop.checkpointing.disk.manifest import own_version
+from pitstop.checkpointing.runs.metadata import Metadata
 from pitstop.checkpointing.store.portable_paths import portable_settings, portable_value
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.secrets import mask
@@ -40,7 +41,8 @@ def facts_of(chosen: ChosenCheckpoint) -> dict[str, Any]:
 def export_card(chosen: ChosenCheckpoint, facts: Mapping[str, Any], base_id: str | None, *, merged: bool) -> str:
     """The card as Markdown with YAML front matter. ``base_id`` is the base's id on the Hub, None where it is not known."""
     revision = facts["base_model"]["revision"]
-    card = CardFacts(repo="", name=facts["name"], settings=facts["settings"], metadata={"base_model": {"revision": revision}})
+    metadata = Metadata({"base_model": {"revision": revision}})
+    card = CardFacts(repo="", name=facts["name"], settings=facts["settings"], metadata=metadata)
     kind = _kind(card, merged=merged)
     sections = [
         _front_matter(card, base_id, merged=merged),

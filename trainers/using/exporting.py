@@ -14,6 +14,7 @@ from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import read_verified, tree_size
 from pitstop.checkpointing.disk.strict_json import parse_json
+from pitstop.checkpointing.runs.metadata import Metadata
 from pitstop.configs.errors import RunError
 from pitstop.trainers.machine.device import choose_precision
 from pitstop.trainers.machine.libraries import quiet_libraries
@@ -80,7 +81,8 @@ def base_on_hub(chosen: ChosenCheckpoint, asked: str | None) -> str | None:
     if asked is not None:
         return asked
     facts = facts_of(chosen)
-    return CardFacts(repo="", name="", settings=facts["settings"], metadata={"base_model": facts["base_model"]}).base_on_hub
+    metadata = Metadata({"base_model": facts["base_model"]})
+    return CardFacts(repo="", name="", settings=facts["settings"], metadata=metadata).base_on_hub
 
 
 # adapter ---------------------------------------------------------------------------------------------------------------

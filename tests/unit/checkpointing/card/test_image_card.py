@@ -12,6 +12,7 @@ import yaml
 from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.card.model_card import model_card
 from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
+from pitstop.checkpointing.runs.metadata import Metadata
 from pitstop.configs.load import load_settings, settings_to_dict
 
 LOADED = "from pitstop.trainers.tasks.diffusion.loading import load_sampler"
@@ -41,7 +42,8 @@ def facts(settings: dict[str, Any], **changes: Any) -> CardFacts:
         "root": "checkpoint-200",
         "best": "checkpoint-200",
     }
-    return CardFacts(**{**usual, **changes})
+    arguments = {**usual, **changes}
+    return CardFacts(**{**arguments, "metadata": Metadata(arguments["metadata"])})
 
 
 def front_matter(card: str) -> dict[str, Any]:

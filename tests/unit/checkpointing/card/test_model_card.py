@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from pitstop.checkpointing.card.facts import CardFacts, is_hub_id
 from pitstop.checkpointing.card.model_card import model_card
 from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
+from pitstop.checkpointing.runs.metadata import Metadata
 from pitstop.configs.load import load_settings, settings_to_dict
 
 BASE, COMMIT = "some-owner/Base-1B", "0123456789abcdef0123456789abcdef01234567"
@@ -70,7 +71,8 @@ def facts(**changes: Any) -> CardFacts:
         "finished": True,
         "has_curve": True,
     }
-    return CardFacts(**{**usual, **changes})
+    arguments = {**usual, **changes}
+    return CardFacts(**{**arguments, "metadata": Metadata(arguments["metadata"])})
 
 
 def front_matter(card: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_document_of_a_version_before_is_read_in_full_and_written_as_it_was() 
     assert metadata.best_checkpoint.value == metadata.best_checkpoint.metrics["val_loss"]
     assert metadata.data.fingerprint != metadata.data.eval.fingerprint != ""
     assert (metadata.base_model.id, metadata.base_model.saved, metadata.base_model.origin.run) == ("model", True, None)
-    assert metadata.lora_config["rank"] == 2 and metadata.environment["world_size"] == 1
+    assert metadata.lora_config["rank"] == 2 and metadata.environment.content["world_size"] == 1
 
 
 def test_a_change_keeps_the_place_of_every_key_and_those_of_other_versions() -> None:
@@ -125,7 +125,7 @@ def test_what_pitstop_would_not_write_reads_as_missing_and_is_named() -> None:
     assert [resume.checkpoint for resume in metadata.resumes] == ["checkpoint-1"]
     assert (metadata.data.fingerprint, metadata.data.eval.fingerprint, metadata.data.class_names) == ("f", None, ())
     assert (metadata.base_model.saved, metadata.base_model.origin) == (None, RecordedOrigin())
-    assert metadata.environment == {}
+    assert metadata.environment.versions == {}
     assert metadata.misfits() == [
         "run_number", "name", "progress", "checkpoints", "best_checkpoint", "environment", "data", "base_model", "resumes",
     ]  # fmt: skip

@@ -11,7 +11,7 @@ TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
 
 def test_paths_of_this_machine_become_names_at_any_depth(tmp_path: Path) -> None:
     run = new_run(tmp_path, {}, data={"path": f"{tmp_path}/data/train.jsonl", "parts": [f"{tmp_path}/eval.jsonl", 3]})
-    assert portable_metadata(run)["data"] == {"path": "train.jsonl", "parts": ["eval.jsonl", 3]}
+    assert portable_metadata(run).content["data"] == {"path": "train.jsonl", "parts": ["eval.jsonl", 3]}
 
 
 def test_the_documents_hold_no_token_and_no_source_of_a_setting(tmp_path: Path) -> None:
