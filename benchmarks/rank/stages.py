@@ -20,7 +20,7 @@ from pitstop.trainers.tasks.rank import retrievers
 from pitstop.trainers.tasks.rank.histories import UserHistories, build_histories
 from pitstop.trainers.tasks.rank.measures import CUTOFFS, mean_measures, report
 from pitstop.trainers.tasks.rank.reading import read_ratings
-from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
+from pitstop.trainers.tasks.rank.retrieval import RetrievedCandidates, retrieve
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def retriever_alone(name: str, known: UserHistories, users: np.ndarray, count: i
     return of_ranks(items, users, known, split)
 
 
-def retrieved(job: Job, known: UserHistories) -> Retrieved:
+def retrieved(job: Job, known: UserHistories) -> RetrievedCandidates:
     """What stage one gives stage two, trained here if it is not in the cache yet."""
     settings = job.settings()
     return retrieve(known, settings.rank, settings.training.seed, lambda text: print(f"  {text}", file=sys.stderr, flush=True))

@@ -90,34 +90,34 @@ class InMemory(Examples):
         return group_numbers, list(numbers)
 
 
-class Chosen(Examples):
-    """Some of ``whole``, in its order. ``indices`` (int64) ascend."""
+class ExampleSubset(Examples):
+    """Some of ``examples``, in their order. ``indices`` (int64) ascend."""
 
     def __init__(self, examples: Examples, indices: np.ndarray) -> None:
-        self._whole, self._indices = examples, indices
+        self._source, self._indices = examples, indices
         self.lengths, self.learnt, self.cut = examples.lengths[indices], examples.learnt[indices], examples.cut[indices]
 
     def _at(self, index: int) -> Example:
-        return self._whole[int(self._indices[index])]
+        return self._source[int(self._indices[index])]
 
     def arranged(self, name: str, make: Callable[[], Arrangement]) -> Arrangement:
-        """Kept beside the whole, if that keeps any."""
+        """Kept beside the source, if that keeps any."""
         chosen = hashlib.sha256(self._indices.astype("<i8").tobytes()).hexdigest()
-        return self._whole.arranged(f"{name}-{chosen}", make)
+        return self._source.arranged(f"{name}-{chosen}", make)
 
     def scan(self) -> Iterator[Example]:
         """All of them in order."""
-        is_member = np.zeros(len(self._whole), dtype=bool)
+        is_member = np.zeros(len(self._source), dtype=bool)
         is_member[self._indices] = True
-        return (example for number, example in enumerate(self._whole.scan()) if is_member[number])
+        return (example for number, example in enumerate(self._source.scan()) if is_member[number])
 
     def groups(self) -> tuple[np.ndarray, list[str]]:
         """See ``Examples``."""
-        numbers, names = self._whole.groups()
+        numbers, names = self._source.groups()
         return numbers[self._indices], names
 
 
-class Joined(Examples):
+class JoinedExamples(Examples):
     """Several sequences of examples as one."""
 
     def __init__(self, parts: Sequence[Examples]) -> None:

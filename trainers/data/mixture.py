@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pitstop.trainers.data.dataset import Counts, Dataset, Sequences
-from pitstop.trainers.data.examples import Joined
+from pitstop.trainers.data.examples import JoinedExamples
 from pitstop.trainers.data.order import permutation, shares, stream
 from pitstop.trainers.data.packing import Arrangement, Packs
 
@@ -32,7 +32,7 @@ class Mixture(Dataset):
         self._starts = np.cumsum([0, *sizes])
         self.counts = _together([part.counts for part in parts])
         self._packed_length = parts[0]._packed_length
-        self._arrange(Joined([part.examples for part in parts]), Arrangement(_joined(parts), self._combined()))
+        self._arrange(JoinedExamples([part.examples for part in parts]), Arrangement(_joined(parts), self._combined()))
 
     def _combined(self) -> str:
         """The parts' fingerprints and what shapes the order: two pairs of weights with the same shares give the same batches."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.dataset import Counts, Dataset
-from pitstop.trainers.data.examples import Chosen, Examples
+from pitstop.trainers.data.examples import Examples, ExampleSubset
 from pitstop.trainers.data.mixture import Mixture, mixed
 from pitstop.trainers.data.order import held_out
 
@@ -51,7 +51,7 @@ def _held(examples: Examples, fraction: float, seed: int) -> np.ndarray:
 
 
 def _part(examples: Examples, mask: np.ndarray, lost: Counts | None, max_length: int, packing: bool) -> Dataset:
-    members = Chosen(examples, np.flatnonzero(mask))
+    members = ExampleSubset(examples, np.flatnonzero(mask))
     counts = Counts.of(members)
     if lost is not None:
         counts = Counts.of(members, too_long=lost.too_long, bad=lost.bad, bad_reasons=lost.bad_reasons)

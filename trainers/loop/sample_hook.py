@@ -13,7 +13,7 @@ from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.machine.signals import INTERRUPT
 
 
-class AtEvaluations(ABC):
+class SampleHook(ABC):
     """Makes samples at each evaluation, or where one would be if there were evaluation data, and at the end.
 
     No random number is drawn from the generators of training, so that is the same without it. A signal puts the samples of a step off with its
@@ -45,9 +45,9 @@ class AtEvaluations(ABC):
             boundary.interrupted = max(INTERRUPT, self.signals.pending)
             self._put_off(boundary)
 
-    def at_the_end(self) -> AtTheEnd:
+    def at_the_end(self) -> FinalSamples:
         """A hook for behind those that may stop the training early."""
-        return AtTheEnd(self)
+        return FinalSamples(self)
 
     def catch_up(self, boundary: Boundary) -> None:
         """Make samples at a step where training stops before an evaluation was due; a signal does not put this off."""
@@ -68,10 +68,10 @@ class AtEvaluations(ABC):
             raise Interrupted
 
 
-class AtTheEnd:
+class FinalSamples:
     """Lets samples be made once more where training stops early."""
 
-    def __init__(self, samples: AtEvaluations) -> None:
+    def __init__(self, samples: SampleHook) -> None:
         self.samples = samples
 
     def at_boundary(self, boundary: Boundary) -> None:

@@ -18,7 +18,7 @@ from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.loop.context import TrainingContext
-from pitstop.trainers.loop.sample_hook import AtEvaluations
+from pitstop.trainers.loop.sample_hook import SampleHook
 from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tracking.tracking import Tracking
@@ -70,7 +70,7 @@ class Task(ABC):
         del sources
         return True
 
-    def samples(self, training: Training) -> AtEvaluations | None:
+    def samples(self, training: Training) -> SampleHook | None:
         """What is made of the model at each evaluation for people to look at, besides the answers to the user's prompts."""
         del training
         return None

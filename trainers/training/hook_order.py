@@ -8,7 +8,7 @@ from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.trainers.loop.context import TrainingContext
 from pitstop.trainers.loop.hooks import Evaluate, Judge, LogMetrics, SaveCheckpoints, Show
 from pitstop.trainers.loop.loop import Boundary, Hook
-from pitstop.trainers.loop.sample_hook import AtEvaluations
+from pitstop.trainers.loop.sample_hook import SampleHook
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.machine.heap import TrimHeap
 from pitstop.trainers.machine.signals import SignalFlag
@@ -17,7 +17,7 @@ from pitstop.trainers.training.prepare import Prepared
 from pitstop.trainers.training.samples import Samples
 
 
-def samples_of(prepared: Prepared, context: TrainingContext) -> AtEvaluations | None:
+def samples_of(prepared: Prepared, context: TrainingContext) -> SampleHook | None:
     """What is made of the model at each evaluation: answers to the user's prompts, or what the task makes."""
     training = Training(context, prepared.reporter, prepared.tracking, prepared.run)
     if prepared.samples is None:
@@ -29,7 +29,7 @@ def hooks_of(
     prepared: Prepared,
     context: TrainingContext,
     sizing: Sizing,
-    samples: AtEvaluations | None,
+    samples: SampleHook | None,
     log: MetricsLog | None,
     save: Callable[[str, Boundary], None],
 ) -> list[Hook]:

@@ -14,7 +14,7 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import DataError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.prompts import read_prompts, room_for_prompt, tokenised
-from pitstop.trainers.loop.sample_hook import AtEvaluations
+from pitstop.trainers.loop.sample_hook import SampleHook
 from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.machine.processes import gather_bytes
 from pitstop.trainers.models.generation import answer_in_pieces, batches
@@ -62,7 +62,7 @@ def samples_log(run: RunDirectory) -> MetricsLog:
     return MetricsLog(run.logs_dir / layout.SAMPLES)
 
 
-class Samples(AtEvaluations):
+class Samples(SampleHook):
     """Writes greedy answers. Every process answers some of the batches, which do not depend on how many processes there are, and the
     first writes: only that one has ``log``.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from pitstop.configs.errors import ResourceError, first_line, is_out_of_memory
 from pitstop.trainers.data.images.grid import save_grid
 from pitstop.trainers.loop.context import TrainingContext
-from pitstop.trainers.loop.sample_hook import AtEvaluations
+from pitstop.trainers.loop.sample_hook import SampleHook
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.diffusion.config import DiffiTConfig
 from pitstop.trainers.tasks.diffusion.sampling import Sampler
@@ -22,7 +22,7 @@ ImageListener = Callable[[str, np.ndarray, int], None]
 """Is told the name of a picture, its pixels (uint8, ``(height, width, 3)``) and its step: a tracker's ``log_image``."""
 
 
-class Grids(AtEvaluations):
+class Grids(SampleHook):
     """Makes the same ``settings.diffusion.sample_images`` images from the same noise each time.
 
     The first process makes them alone, which has ``directory``. ``classes`` are the labels that are gone through, with their names, for a model that is

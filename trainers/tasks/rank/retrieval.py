@@ -26,7 +26,7 @@ _USERS = 0x75736572  # key of the draw of users
 
 
 @dataclass(frozen=True)
-class Retrieved:
+class RetrievedCandidates:
     """What was found for some users: their numbers, int64 ``(users,)``, and for each split the items, best first, and scores.
 
     Items are int32 and scores float32 of shape ``(users, candidates)``; -1 stands where there are no more items.
@@ -44,7 +44,7 @@ class Retrieved:
         return bytes(save(tensors, metadata={"sha256": _digest(tensors)}))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Retrieved:
+    def from_bytes(cls, data: bytes) -> RetrievedCandidates:
         """Raises ``ValueError`` for what ``to_bytes`` did not write."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -79,7 +79,7 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def retrieve(sequences: UserHistories, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
+def retrieve(sequences: UserHistories, settings: RankSettings, seed: int, say: Callable[[str], None]) -> RetrievedCandidates:
     """The candidates of the evaluated users, from the cache or found now and put there."""
     path = cache_directory() / "rank" / f"{fingerprint(sequences, settings, seed)}.safetensors"
     retrieved = _from_cache(path, say)
@@ -103,7 +103,7 @@ def fingerprint(sequences: UserHistories, settings: RankSettings, seed: int) -> 
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
-def find(sequences: UserHistories, settings: RankSettings, seed: int, say: Callable[[str], None]) -> Retrieved:
+def find(sequences: UserHistories, settings: RankSettings, seed: int, say: Callable[[str], None]) -> RetrievedCandidates:
     """Fit the retriever and take the best candidates of each evaluated user for both held-out items."""
     total = len(sequences.user_ids)
     users = sample(settings.eval_users or total, total, seed, _USERS)
@@ -112,12 +112,12 @@ def find(sequences: UserHistories, settings: RankSettings, seed: int, say: Calla
     for split in EVALUATED:
         histories = [sequences.history(user, split) for user in users]
         items[split], scores[split] = retrievers.top(retriever, histories, settings.candidates)
-    return Retrieved(users, items, scores)
+    return RetrievedCandidates(users, items, scores)
 
 
-def _from_cache(path: Path, say: Callable[[str], None]) -> Retrieved | None:
+def _from_cache(path: Path, say: Callable[[str], None]) -> RetrievedCandidates | None:
     try:
-        return Retrieved.from_bytes(path.read_bytes())
+        return RetrievedCandidates.from_bytes(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -125,7 +125,7 @@ def _from_cache(path: Path, say: Callable[[str], None]) -> Retrieved | None:
         return None
 
 
-def _into_cache(path: Path, retrieved: Retrieved, say: Callable[[str], None]) -> None:
+def _into_cache(path: Path, retrieved: RetrievedCandidates, say: Callable[[str], None]) -> None:
     storage = LocalStorage()
     try:
         make_directories(storage, path.parent)

@@ -23,7 +23,7 @@ from pitstop.trainers.tasks.rank.draws import sample, shuffled, unseen
 from pitstop.trainers.tasks.rank.histories import SPLITS, UserHistories, build_histories
 from pitstop.trainers.tasks.rank.measures import NAMES
 from pitstop.trainers.tasks.rank.reading import read_ratings
-from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
+from pitstop.trainers.tasks.rank.retrieval import RetrievedCandidates, retrieve
 from pitstop.trainers.tasks.rank.scoring import score
 from pitstop.trainers.tasks.text import TextTask
 
@@ -49,7 +49,7 @@ class RankTask(TextTask):
         self._letters = letters.find_letters(self.chat, settings.rank.candidates)
         self._titles: dict[str, str] = {}
         self._read: dict[str, _Read] = {}
-        self._retrieved: dict[str, Retrieved] = {}
+        self._retrieved: dict[str, RetrievedCandidates] = {}
 
     # Records -----------------------------------------------------------------------------------------------------
 
@@ -135,14 +135,14 @@ class RankTask(TextTask):
         }
         return Record(fields, place)
 
-    def _candidates(self, spec: str, sequences: UserHistories) -> Retrieved:
+    def _candidates(self, spec: str, sequences: UserHistories) -> RetrievedCandidates:
         """The first process finds them and the others get its bytes: they would not find the very same on another machine."""
         if spec not in self._retrieved:
 
             def retrieved() -> bytes:
                 return retrieve(sequences, self.settings.rank, self.settings.training.seed, self.say).to_bytes()
 
-            self._retrieved[spec] = Retrieved.from_bytes(from_first(retrieved, choose_device()))
+            self._retrieved[spec] = RetrievedCandidates.from_bytes(from_first(retrieved, choose_device()))
         return self._retrieved[spec]
 
     # Examples ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pitstop.trainers.tasks.rank import retrieval, retrievers
 from pitstop.trainers.tasks.rank.histories import UserHistories, build_histories
 from pitstop.trainers.tasks.rank.measures import mean_measures
 from pitstop.trainers.tasks.rank.reading import read_ratings
-from pitstop.trainers.tasks.rank.retrieval import Retrieved, retrieve
+from pitstop.trainers.tasks.rank.retrieval import RetrievedCandidates, retrieve
 
 Make = Callable[..., UserHistories]
 
@@ -105,7 +105,7 @@ def test_only_as_many_users_as_asked_are_evaluated(make_sequences: Make, rank_se
 def test_bytes_come_back_as_they_were() -> None:
     items = {split: np.array([[n, -1]], dtype=np.int32) for n, split in enumerate(retrieval.EVALUATED)}
     scores = {split: np.array([[0.5, 0.0]], dtype=np.float32) for split in retrieval.EVALUATED}
-    back = Retrieved.from_bytes(Retrieved(np.array([4]), items, scores).to_bytes())
+    back = RetrievedCandidates.from_bytes(RetrievedCandidates(np.array([4]), items, scores).to_bytes())
     assert back.users.tolist() == [4]
     assert back.items["test"].tolist() == [[1, -1]]
 
