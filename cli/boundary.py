@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pitstop.cli.terminal import streams
 from pitstop.cli.terminal.output import notice, paint
 from pitstop.configs.errors import (
     EXIT_BUG,
@@ -49,14 +50,19 @@ def run_guarded(action: Callable[[], Any], arguments: Sequence[str] = ()) -> int
         return result if type(result) is int else 0
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else (0 if exit_.code is None else EXIT_BUG)
-    except BrokenPipeError:
-        _silence_stdout()
-        return 0
     except KeyboardInterrupt:
         _tell("interrupted", None)
         return EXIT_SIGINT
     except BaseException as error:  # noqa: BLE001 - this is the boundary
         return report(error, arguments)
+
+
+def after_output(code: int) -> int:
+    """The exit code of a command that ended with ``code``, once all it printed is written: a result that did not arrive is none."""
+    problem = streams.lost()
+    if problem is None or code:
+        return code
+    return _tell(f"some of the output could not be written: {problem.strerror or problem}", None, EXIT_RESOURCES)
 
 
 def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
@@ -134,10 +140,3 @@ def _version() -> str:
         return version("pitstop")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def _silence_stdout() -> None:
-    """Point stdout at nothing: Python flushes it at exit, and the reader is gone."""
-    descriptor = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(descriptor, sys.stdout.fileno())
-    os.close(descriptor)

@@ -102,6 +102,13 @@ def lazy_group(commands: Mapping[str, CommandEntry]) -> type[TyperGroup]:
                 return None
             return self.commands[cmd_name] if self._listing else load_command(cmd_name, commands[cmd_name])
 
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError as error:
+                # Typer would take a lost connection for a stdout that nobody reads, and end without a word. Ours never breaks.
+                raise ConnectionError(f"a connection was cut: {error}") from error
+
         def format_help(self, ctx: Any, formatter: Any) -> None:
             with self._only_listing():
                 super().format_help(ctx, formatter)

@@ -8,8 +8,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pitstop.cli.boundary import run_guarded
+from pitstop.cli.boundary import after_output, run_guarded
 from pitstop.cli.lazy import CommandEntry, finish, lazy_group
+from pitstop.cli.terminal import streams
 from pitstop.trainers.machine.launch import is_worker, leave_worker
 
 TRAINING, USE, RUNS, SETUP = "Training", "Use", "Runs", "Setup"
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The process that is ``pitstop``, from its arguments to its end."""
-    code = main()
+    streams.prepare()
+    code = after_output(main())
     if is_worker():
         leave_worker(code)
     sys.exit(code)

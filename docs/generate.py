@@ -32,6 +32,9 @@ _COMMANDS_HEAD = f"""# Commands
 
 Results go to stdout, progress and messages to stderr; with `--json` stdout holds
 one JSON document and nothing else. Colours and progress bars appear on a terminal only, and `NO_COLOR` turns colours off.
+Where the terminal's or the file's encoding lacks a character, a plain sign is printed for it, and JSON has it as `\\u2026`. A command
+whose output nobody reads any more (`| head`) does its work silently and ends with its own exit code, a training too. A result that
+a full disk does not take is exit code 6.
 
 | exit code | meaning |
 |---|---|

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pitstop.cli.terminal import streams
 from pitstop.cli.terminal.output import print_json
 from pitstop.cli.terminal.progress import make_display
 from pitstop.configs.errors import PitstopError
@@ -34,6 +35,8 @@ def start_or_join(
     """
     from pitstop.trainers.machine import launch
 
+    if not json_output:
+        streams.let_display_go()
     launch.prepare_environment()
     if processes > 1 and not launch.is_worker():
         return launch.launch(processes, sys.argv[1:] if arguments is None else arguments)

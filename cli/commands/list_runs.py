@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +12,10 @@ import typer
 from pitstop.checkpointing.runs.listing import STATUSES, RunRecord
 from pitstop.checkpointing.runs.listing import list_runs as read_runs
 from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, base_directory
-from pitstop.cli.terminal.output import Column, is_terminal, notice, print_json
+from pitstop.cli.terminal.output import Column, is_terminal, notice, print_document, print_json, star
 from pitstop.cli.terminal.tables import print_table
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.shown import human_size, json_safe
+from pitstop.configs.shown import human_size
 
 if TYPE_CHECKING:
     from pitstop.checkpointing.runs.push_status import Standing
@@ -112,29 +111,28 @@ def _print_json(runs: list[dict[str, Any]]) -> None:
     except ValueError:  # NaN in a metadata.json that something else wrote
         print_json(runs)
         return
-    sys.stdout.write(json_safe("[\n" + ",\n".join(lines) + "\n]\n") if lines else "[]\n")
-    sys.stdout.flush()
+    print_document("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
 
 
 def _print(records: list[RunRecord]) -> None:
-    star = "★" if (sys.stdout.encoding or "").lower().replace("-", "") == "utf8" else "*"
-    rows = [_row(record, star, reasons=not is_terminal()) for record in records]
+    mark = star()
+    rows = [_row(record, mark, reasons=not is_terminal()) for record in records]
     is_pushed = any(record.hub is not None for record in records)
     drop = _DISPENSABLE if is_pushed else _DISPENSABLE_UNPUSHED
     print_table(COLUMNS, rows, shorten="Name", drop=drop, styles=_STYLES)
     if is_terminal():
-        _explain(records, star)
+        _explain(records, mark)
 
 
-def _explain(records: list[RunRecord], star: str) -> None:
+def _explain(records: list[RunRecord], mark: str) -> None:
     if any(record.is_best for record in records):
-        notice(f"{star} best of the runs with the same data and metric")
+        notice(f"{mark} best of the runs with the same data and metric")
     failed = next((record for record in records if record.hub is not None and record.hub.state == "failed"), None)
     if failed is not None:
         notice(f"pitstop show {failed.run} says why pushing failed")
 
 
-def _row(record: RunRecord, star: str, *, reasons: bool) -> list[str]:
+def _row(record: RunRecord, mark: str, *, reasons: bool) -> list[str]:
     return [
         _number(record),
         record.name,
@@ -144,7 +142,7 @@ def _row(record: RunRecord, star: str, *, reasons: bool) -> list[str]:
         (record.created_at or _NOTHING)[:16].replace("T", " "),
         progress_text(record),
         str(record.checkpoints),
-        best_text(record.best_checkpoint, f" {star}" if record.is_best else ""),
+        best_text(record.best_checkpoint, f" {mark}" if record.is_best else ""),
         human_size(record.size),
         hub_text(record.hub, reasons=reasons),
     ]

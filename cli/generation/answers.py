@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pitstop.cli.arguments.opening import answer_report, progress_notice, reporter
 from pitstop.cli.generation.chat import Session, show_piece
 from pitstop.cli.terminal.output import is_terminal, paint, print_json, say
+from pitstop.cli.terminal.streams import text_of
 from pitstop.configs.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _from_stdin() -> list[str]:
     from pitstop.trainers.data.prompts import lines_of
 
     try:
-        prompts = lines_of(sys.stdin.read())
+        prompts = lines_of(text_of(sys.stdin.read()))
     except UnicodeDecodeError as error:
         raise DataError("Standard input is not UTF-8 text.", hint="Convert it to UTF-8.") from error
     if not prompts:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pitstop.cli.terminal.output import notice, paint, say, warn
+from pitstop.cli.terminal.streams import text_of
 from pitstop.configs.errors import PitstopError
 from pitstop.configs.shown import printable
 
@@ -58,7 +59,10 @@ class Session:
     def _read(self) -> str | None:
         """The next line; empty after Ctrl+C, None at the end of the input."""
         try:
-            return input(f"{printable(self.opened.label)}> ").strip()
+            return text_of(input(f"{printable(self.opened.label)}> ")).strip()
+        except UnicodeDecodeError:
+            warn("This line is no text: neither in the terminal's encoding nor in UTF-8.")
+            return ""
         except KeyboardInterrupt:
             notice("\n(/quit or Ctrl+D leaves)")
             return ""

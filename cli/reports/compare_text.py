@@ -10,8 +10,9 @@ from typing import Any
 
 from pitstop.checkpointing.disk.metric_series import is_steep
 from pitstop.cli.reports.settings_view import setting_text
-from pitstop.cli.terminal.output import is_terminal, paint, plain_lines, say, use_color
+from pitstop.cli.terminal.output import ellipsis, is_terminal, paint, plain_lines, say, star, use_color
 from pitstop.cli.terminal.plot import MARKS, Curve, PlotStyle, plot
+from pitstop.cli.terminal.streams import can_show
 from pitstop.configs.shown import printable
 
 NOTHING = "-"
@@ -33,7 +34,7 @@ def print_comparison(content: Mapping[str, Any], *, plotted: bool, complete: boo
     for number, run in enumerate(content["runs"]):
         name = printable(run["name"])
         if is_terminal():
-            name = cut(name, max(_LEAST_VALUE, shutil.get_terminal_size().columns - len(printable(run["run"])) - 2))
+            name = cut(name, max(_LEAST_VALUE, shutil.get_terminal_size().columns - len(printable(run["run"])) - 2), ellipsis())
         say(f"{_painted(run['run'], number)}  {name}")
     _heading("Settings" if complete else "Settings that differ")
     rows = [(row["setting"], [setting_text(value, unset=NOTHING) for value in row["values"]]) for row in content["settings"]]
@@ -47,11 +48,6 @@ def print_comparison(content: Mapping[str, Any], *, plotted: bool, complete: boo
         say(printable(note))
     if plotted:
         _print_plot(content["curves"])
-
-
-def star() -> str:
-    """The mark of the best value, as stdout can show it."""
-    return "★" if _is_unicode() else "*"
 
 
 def metric_rows(content: Mapping[str, Any], mark: str) -> Iterator[Row]:
@@ -107,7 +103,7 @@ def _print_table(labels: Sequence[str], rows: Sequence[Row], *, right: bool = Fa
     for number, (block, widest) in enumerate(blocks(labels, printed, width - head)):
         if number:
             say()
-        cells = [[title, *(cut(values[index], widest) for index in block)] for title, values in printed]
+        cells = [[title, *(cut(values[index], widest, ellipsis()) for index in block)] for title, values in printed]
         _print_block(["", *(labels[index] for index in block)], cells, right=right)
 
 
@@ -134,12 +130,12 @@ def _width(index: int, label: str, rows: Sequence[Row], widest: int) -> int:
     return 2 + max([len(label), *(min(len(cells[index]), widest) for _, cells in rows)])
 
 
-def cut(text: str, room: int) -> str:
-    """``text`` with its middle left out where it is longer than ``room``: both ends tell values apart."""
+def cut(text: str, room: int, mark: str = "…") -> str:
+    """``text`` with its middle left out, for ``mark``, where it is longer than ``room``: both ends tell values apart."""
     if len(text) <= room:
         return text
-    tail = (room - 1) // 2
-    return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
+    tail = (room - len(mark)) // 2
+    return f"{text[: room - len(mark) - tail]}{mark}{text[len(text) - tail :]}"
 
 
 def _print_block(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool) -> None:
@@ -171,7 +167,7 @@ def _print_plot(curves: Mapping[str, Any]) -> None:
         return
     curves_drawn = [Curve(number, curve["points"]) for number, curve in enumerate(series)]
     curves_drawn += [Curve(number, curve["validation_points"], dashed=True) for number, curve in enumerate(series)]
-    unicode, coloured = _is_unicode(), use_color()
+    unicode, coloured = can_show("⠒┤"), use_color()
     style = PlotStyle(braille=unicode and coloured and len(series) <= len(_COLOURS), lines=unicode)
     width = shutil.get_terminal_size().columns
     lines = plot(curves_drawn, width=width, height=_HEIGHT, logarithmic=logarithmic, style=style, paint=_painted)
@@ -191,10 +187,6 @@ def _legend(number: int, curve: Mapping[str, Any], metric: str, validation: str,
 
 def _painted(text: str, number: int) -> str:
     return paint(text, _COLOURS[number % len(_COLOURS)])
-
-
-def _is_unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _heading(text: str, *, first: bool = False) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from pitstop.cli.terminal.streams import can_show
 from pitstop.configs.shown import finite, json_safe, printable
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36"}
@@ -24,6 +25,8 @@ _LEAST_FACT = 20
 """Values of facts are never wrapped to less than this width."""
 
 _PAINTED = re.compile(r"(\x1b\[(?:0|1|2|3[1-6])(?:;(?:1|2|3[1-6]))*m)")
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,25 @@ def print_json(value: Any) -> None:
 
     NaN and infinities are not JSON: they are printed as ``null``.
     """
-    print(json_safe(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)), flush=True)
+    print_document(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_document(document: str) -> None:
+    """Print JSON on stdout; a character that its encoding lacks is written as ``\\u2026``, so that nothing of a value is lost."""
+    document = json_safe(document)
+    if not can_show(document):
+        document = _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], document)
+    print(document, flush=True)
+
+
+def star() -> str:
+    """The mark of the best value, as stdout can show it."""
+    return "★" if can_show("★") else "*"
+
+
+def ellipsis() -> str:
+    """The mark of text that was cut, as stdout can show it."""
+    return "…" if can_show("…") else "..."
 
 
 def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> None:
@@ -116,7 +137,7 @@ def print_facts(facts: Iterable[tuple[str, str]], width: int) -> None:
 def short_digest(name: str) -> str:
     """The name of a base model as people tell it from others: of the 64 letters of its digest the first dozen."""
     place, slash, digest = name.rpartition("/")
-    return f"{place}/{digest[:12]}…" if slash and len(digest) > 40 and "(" not in digest else name
+    return f"{place}/{digest[:12]}{ellipsis()}" if slash and len(digest) > 40 and "(" not in digest else name
 
 
 def plain_lines(rows: Sequence[Sequence[str]], aligns: Sequence[str]) -> list[str]:
@@ -156,4 +177,4 @@ def draw_table(
     for row in rows:
         cells = zip(columns, row, strict=True)
         drawn.add_row(*(Text(cell, style=style(column.title, cell)) for column, cell in cells))
-    Console(no_color=not use_color(), highlight=False).print(drawn)
+    Console(file=sys.stdout, no_color=not use_color(), highlight=False).print(drawn)

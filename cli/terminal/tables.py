@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from pitstop.cli.terminal.output import Column, draw_table, is_terminal, notice, paint, plain_lines, use_color
+from pitstop.cli.terminal.output import Column, draw_table, ellipsis, is_terminal, notice, paint, plain_lines, use_color
 from pitstop.configs.shown import printable
 
 RICH_ROWS = 60
@@ -88,8 +88,9 @@ def _total(widths: Mapping[str, int]) -> int:
 def _cut(text: str, room: int, *, keep_start: bool) -> str:
     if len(text) <= room:
         return text
-    tail = 0 if keep_start else (room - 1) // 2  # names end with what tells them apart
-    return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
+    mark = ellipsis()
+    tail = 0 if keep_start else (room - len(mark)) // 2  # names end with what tells them apart
+    return f"{text[: room - len(mark) - tail]}{mark}{text[len(text) - tail :]}"
 
 
 def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]], styles: Styles) -> None:

@@ -177,11 +177,12 @@ def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path)
         # A parent in the background may ignore it, and its children with it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         compute_for_tests()
+        from pitstop.cli.boundary import after_output
         from pitstop.cli.main import main
 
         if prepare is not None:
             prepare()
-        code = main(arguments)
+        code = after_output(main(arguments))
     except BaseException:
         traceback.print_exc()
     finally:

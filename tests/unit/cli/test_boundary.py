@@ -132,7 +132,13 @@ def test_secrets_are_hidden_in_messages_and_in_the_saved_traceback(
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
-    code = "import sys; from pitstop.cli.boundary import run_guarded; sys.exit(run_guarded(lambda: [print('x' * 1000) for _ in range(9999)]))"
+    code = """
+import sys
+from pitstop.cli.boundary import run_guarded
+from pitstop.cli.terminal import streams
+streams.prepare()
+sys.exit(run_guarded(lambda: [print("x" * 1000) for _ in range(9999)]))
+"""
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     os.read(process.stdout.fileno(), 10)
