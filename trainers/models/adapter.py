@@ -77,6 +77,11 @@ def _lora_config(settings: LoraSettings, targets: str | list[str] | None, model_
     )
 
 
+def bare_model(model: Any) -> Any:
+    """The model without an adapter's wrapping; one that has none is itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def prepare_for_training(model: Any, *, gradient_checkpointing: bool) -> None:
     """Turn on gradient checkpointing where asked, and let gradients reach the adapters through the frozen embeddings."""
     if not gradient_checkpointing:

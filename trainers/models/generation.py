@@ -13,6 +13,7 @@ from torch.nn import functional
 from pitstop.trainers.data.chat import ChatRenderer
 from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.machine.memory_pieces import Pieces
+from pitstop.trainers.models.adapter import bare_model
 
 Tokens = Callable[[Sequence[int]], None]
 """Is given the token ids of an answer so far, each time there is one more."""
@@ -174,7 +175,7 @@ def answering_mode(model: Any) -> Iterator[Any]:
     """
     from transformers import GenerationConfig
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = bare_model(model)
     implementation, was_training, wishes = base.config._attn_implementation, model.training, base.generation_config
     base.set_attn_implementation("sdpa" if getattr(base, "_supports_sdpa", False) else "eager")
     base.generation_config = GenerationConfig()

@@ -18,7 +18,7 @@ from pitstop.checkpointing.state import state
 from pitstop.configs.errors import CheckpointError, ModelError, first_line
 from pitstop.trainers.machine.device import Precision, choose_precision
 from pitstop.trainers.machine.libraries import quiet_libraries
-from pitstop.trainers.models.adapter import add_adapter
+from pitstop.trainers.models.adapter import add_adapter, bare_model
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.foreign_code import forget_code
 from pitstop.trainers.models.generation import answering_mode
@@ -78,7 +78,7 @@ def merge(adapted: Any) -> nn.Module:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    base: nn.Module = adapted.get_base_model() if hasattr(adapted, "get_base_model") else adapted
+    base: nn.Module = bare_model(adapted)
     layers = [(name, module) for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
     for name, layer in layers:
         update = layer.get_delta_weight("default").float()

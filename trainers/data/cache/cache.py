@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing.disk import locking
-from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write
+from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write, file_sha256
 from pitstop.checkpointing.disk.strict_json import read_json
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError, is_disk_full
 from pitstop.trainers.data.dataset import Counts
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _WHAT = "the tokenised data"
 _LONGEST_WAIT_S = 86_400.0
 _SETTLED_NS = 2_000_000_000
-_BLOCK = 1 << 20
 _TEMPORARY = ".tmp"
 
 
@@ -153,7 +152,7 @@ class DataCache:
                 content = read_json(record_path)
                 if isinstance(content, dict) and content.get("state") == state and isinstance(content.get("sha256"), str):
                     return str(content["sha256"])
-        digest = sha256_of(path)
+        digest = file_sha256(path.resolve())
         # A file that changed just now may change again without its time telling; its digest is not remembered yet.
         if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
             with contextlib.suppress(OSError):  # only the next start is slower
@@ -169,12 +168,3 @@ def _entries(directory: Path) -> Iterator[tuple[float, int, Path]]:
             with contextlib.suppress(OSError):
                 statuses = [file.stat() for file in path.iterdir()]
                 yield max((status.st_mtime for status in statuses), default=0.0), sum(status.st_size for status in statuses), path
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read a block at a time."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

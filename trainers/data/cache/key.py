@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pitstop.trainers.data.cache.cache import sha256_of
+from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.trainers.data.records import EXAMPLE_SCHEME, load_hub, looks_like_hub_id
 
 SMALL_BYTES = 16_000_000
@@ -68,7 +68,7 @@ def tokenizer_key(tokenizer: Any, model: Path) -> dict[str, Any]:
     All files of the model's directory ``model`` but its weights count as the tokenizer's: which of them one reads, only it knows.
     """
     files = sorted(file for file in model.iterdir() if file.is_file() and file.suffix not in _WEIGHTS)
-    described = [[file.name, sha256_of(file)] for file in files]
+    described = [[file.name, file_sha256(file.resolve())] for file in files]
     identity = [described, tokenizer.chat_template, type(tokenizer).__name__]
     return {
         "tokenizer": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),

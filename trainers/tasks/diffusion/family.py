@@ -22,7 +22,7 @@ from pitstop.checkpointing.store.model_files import MAX_BYTES
 from pitstop.configs.errors import CheckpointError, ModelError, SettingsError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Sequences
-from pitstop.trainers.models.adapter import AdapterForm
+from pitstop.trainers.models.adapter import AdapterForm, bare_model
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.cost import Cost
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
@@ -215,6 +215,5 @@ def _memory(tensor: torch.Tensor) -> int:
 
 def _bare(model: nn.Module) -> DiffiT:
     """The network without an adapter's wrapping."""
-    network: Any = model
-    bare: DiffiT = network.get_base_model() if hasattr(network, "peft_config") else network
+    bare: DiffiT = bare_model(model)
     return bare

@@ -10,6 +10,7 @@ import torch
 
 from pitstop.configs.errors import CheckpointError
 from pitstop.trainers.machine.libraries import quiet_libraries
+from pitstop.trainers.models.adapter import bare_model
 from pitstop.trainers.tasks.diffusion import edm
 from pitstop.trainers.tasks.diffusion.family import DiffiTFamily
 from pitstop.trainers.tasks.diffusion.loading import load_sampler
@@ -24,7 +25,7 @@ def merge_into(adapted: Any, directory: Path) -> float:
     ``adapted`` is a ``PeftModel``, or of a base training the network itself. Returns the largest difference of a pixel, in units of [-1, 1], between what the two
     make of the same noisy images. Raises ``CheckpointError`` where the merged network gives no numbers.
     """
-    config = (adapted.get_base_model() if hasattr(adapted, "get_base_model") else adapted).config
+    config = bare_model(adapted).config
     expected = _answers(adapted, config)
     with quiet_libraries():
         merged = copy.deepcopy(adapted).merge_and_unload() if hasattr(adapted, "merge_and_unload") else adapted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from pitstop.trainers.data.batch import Batch, flat_batch, padded_batch
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.loop.scoring import Scoring
+from pitstop.trainers.models.adapter import bare_model
 from pitstop.trainers.models.attention import IMPLEMENTATION
 from pitstop.trainers.models.loss import supervised_logits, takes_logits_to_keep
 from pitstop.trainers.tasks.rank.measures import mean_measures, rank_of, report
@@ -57,21 +57,17 @@ def _all_ranks(examples: Sequence[Example], scoring: Scoring, letter_ids: torch.
 def _ranks(examples: Sequence[Example], scoring: Scoring, letter_ids: torch.Tensor) -> list[int]:
     with scoring.autocast():
         logits = supervised_logits(
-            scoring.model, _batch(examples, scoring), keep_positions=takes_logits_to_keep(_bare(scoring.model))
+            scoring.model, _batch(examples, scoring), keep_positions=takes_logits_to_keep(bare_model(scoring.model))
         )
     table = logits[:, letter_ids.to(logits.device)].cpu().tolist()
     references = [json.loads(example.reference) for example in examples]
     return [rank_of(row[: r["candidates"]], r["answer"]) for row, r in zip(table, references, strict=True)]
 
 
-def _bare(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _batch(examples: Sequence[Example], scoring: Scoring) -> Batch:
     """The prompts, laid out as the model was built for: in one row where its attention keeps documents apart, else padded."""
     prompts = [_prompt_alone(example) for example in examples]
-    implementation = _bare(scoring.model).config._attn_implementation
+    implementation = bare_model(scoring.model).config._attn_implementation
     if implementation in (IMPLEMENTATION, _FLASH):
         return flat_batch(prompts, scoring.device, flash=implementation == _FLASH)
     tokenizer = scoring.tokenizer

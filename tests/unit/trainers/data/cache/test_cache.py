@@ -317,7 +317,7 @@ def test_a_digest_is_remembered_until_the_file_changes(file: Path, tmp_path: Pat
     monkeypatch.setattr("pitstop.trainers.data.cache.cache._SETTLED_NS", -1)
     second = cache.digest(file)
     hashed: list[Path] = []
-    monkeypatch.setattr("pitstop.trainers.data.cache.cache.sha256_of", lambda path: hashed.append(path) or "again")
+    monkeypatch.setattr("pitstop.trainers.data.cache.cache.file_sha256", lambda path: hashed.append(path) or "again")
     assert cache.digest(file) == second and not hashed
     kept = file.stat()
     file.write_text("mare")
