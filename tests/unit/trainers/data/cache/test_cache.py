@@ -7,11 +7,10 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,79 +18,14 @@ from hypothesis import strategies as st
 from pitstop.checkpointing.disk import locking
 from pitstop.configs.errors import DataError, ResourceError
 from pitstop.trainers.data.cache import entry, key
-from pitstop.trainers.data.cache.cache import DataCache
-from pitstop.trainers.data.cache.key import tokenizer_key
 from pitstop.trainers.data.cache.table import TableExamples, TableWriter
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.reading import ReadOptions, load_dataset
-from pitstop.trainers.data.records import BadRows, Record
+from pitstop.trainers.data.records import Record
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.sft import SftTask
 from pitstop.trainers.tasks.text import TextTask
-
-
-class _Named(TextTask):
-    """A task whose examples have references, groups and cut prompts."""
-
-    name = "named"
-
-    def examples(self, record: Record) -> list[Example]:
-        ids = np.array([ord(letter) for letter in record.fields["text"]], dtype=np.int32)
-        supervised = ids > ord("m")
-        supervised[0], supervised[-1] = False, True
-        return [Example(ids, supervised, record.fields["text"], record.fields["group"], bool(ids[0] % 2))] * 2
-
-    def prompt_ids(self, prompt: str) -> list[int]:
-        return []
-
-
-class _Reads(_Named):
-    """One that reads its data itself, from who knows where."""
-
-    def records(self, spec: str, bad_rows: BadRows, **more: Any) -> Iterator[Record]:
-        yield Record({"text": "abc", "group": ""}, "nowhere")
-
-
-@pytest.fixture(autouse=True)
-def _everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key, "SMALL_BYTES", 0)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """Records with prompts and completions of many lengths."""
-    path = tmp_path / "a.jsonl"
-    rows = [{"prompt": f"case {n} " * (1 + n % 3), "completion": "- rest" * (1 + n % 3)} for n in range(60)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture
-def sft(tokenizer: Any) -> SftTask:
-    """The sft task of the tiny model."""
-    return SftTask(tokenizer)
-
-
-class _Cache(DataCache):
-    """A cache that remembers what it said."""
-
-    def __init__(self, directory: Path, *, limit_bytes: int = 10**12, **tokenizer_key: Any) -> None:
-        self.said: list[str] = []
-        super().__init__(
-            directory,
-            tokenizer_key=tokenizer_key,
-            limit_bytes=limit_bytes,
-            tell=self.said.append,
-            warn=lambda text: self.said.append(f"warning: {text}"),
-        )
-
-    def entries(self) -> list[Path]:
-        return sorted(path for path in self.directory.iterdir() if path.is_dir() and path.name != "digests")
-
-
-def _load(path: Path, task: TextTask, cache: DataCache | None, **options: Any) -> Dataset:
-    return load_dataset([str(path)], task, ReadOptions(**{"max_length": 64, "packing": True, **options}), cache=cache)
+from support.cached_data import NamedTask, RecordingCache, load
 
 
 def _same(one: Dataset, other: Dataset) -> bool:
@@ -119,10 +53,10 @@ def _must_not_read(*arguments: Any, **named: Any) -> Any:
 def test_small_data_in_a_table_and_in_the_cache_are_the_same(
     file: Path, sft: SftTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = _Cache(tmp_path / "cache")
-    table, kept = _load(file, sft, None), _load(file, sft, cache)
+    cache = RecordingCache(tmp_path / "cache")
+    table, kept = load(file, sft, None), load(file, sft, cache)
     monkeypatch.setattr(key, "SMALL_BYTES", 10**9)
-    small = _load(file, sft, cache)
+    small = load(file, sft, cache)
     assert type(small.examples).__name__ == "InMemory" and isinstance(table.examples, TableExamples)
     assert isinstance(kept.examples, entry.KeptExamples) and _same(small, table) and _same(small, kept)
     ids = [3, 0, 1]
@@ -134,14 +68,14 @@ def test_small_data_in_a_table_and_in_the_cache_are_the_same(
 def test_the_second_time_nothing_is_tokenised_or_packed(
     file: Path, sft: SftTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, again = _Cache(tmp_path / "cache"), _Cache(tmp_path / "cache")
-    one = _load(file, sft, first)
+    first, again = RecordingCache(tmp_path / "cache"), RecordingCache(tmp_path / "cache")
+    one = load(file, sft, first)
     halves = hold_out(one, 0.2, seed=3, max_length=64, packing=True)
     assert first.said == [f"Data: 60 examples of {file} tokenised; they are kept for the next time"]
     for name in ("pack", "_fingerprint"):
         monkeypatch.setattr(f"pitstop.trainers.data.dataset.{name}", _must_not_read)
     monkeypatch.setattr(SftTask, "examples_of", _must_not_read)
-    other = _load(file, sft, again)
+    other = load(file, sft, again)
     assert _same(one, other) and again.said == [f"Data: 60 examples of {file} from the cache"]
     for half, kept in zip(halves, hold_out(other, 0.2, seed=3, max_length=64, packing=True), strict=True):
         assert _same(half, kept)
@@ -154,7 +88,7 @@ def test_the_second_time_nothing_is_tokenised_or_packed(
     rows=st.lists(st.tuples(st.text("amz", min_size=2, max_size=9), st.sampled_from(["", "x", "yy"])), min_size=1, max_size=30)
 )
 def test_references_groups_and_cuts_survive_tables_of_any_batches(rows: list[tuple[str, str]]) -> None:
-    task = _Named.__new__(_Named)
+    task = NamedTask.__new__(NamedTask)
     examples = [e for text, group in rows for e in task.examples(Record({"text": text, "group": group}, ""))]
     writer = TableWriter()
     for number, example in enumerate(examples):
@@ -175,8 +109,8 @@ def test_references_groups_and_cuts_survive_tables_of_any_batches(rows: list[tup
 def test_the_file_is_one_that_datasets_opens(file: Path, sft: SftTask, tmp_path: Path) -> None:
     import datasets
 
-    cache = _Cache(tmp_path / "cache")
-    data = _load(file, sft, cache)
+    cache = RecordingCache(tmp_path / "cache")
+    data = load(file, sft, cache)
     rows = datasets.Dataset.from_file(str(cache.entries()[0] / entry.EXAMPLES))
     assert rows.column_names == ["input_ids", "supervised", "learnt", "reference", "group", "cut"]
     assert rows[7]["input_ids"] == data.examples[7].input_ids.tolist() and len(rows) == 60
@@ -193,7 +127,7 @@ def test_bad_rows_are_told_in_the_order_of_the_file_however_many_are_tokenised_a
     for batch in (1, 3, 512):
         monkeypatch.setattr("pitstop.trainers.data.reading._BATCH", batch)
         try:
-            counts = _load(path, sft, None, skip_bad_rows=skip).counts
+            counts = load(path, sft, None, skip_bad_rows=skip).counts
             found.append((counts.bad, *(reason.split(": ")[0] for reason in counts.bad_reasons)))
         except DataError as error:
             found.append((0, str(error)))
@@ -220,96 +154,8 @@ def test_tokenising_many_at_once_gives_what_one_after_the_other_does(sft: SftTas
                 assert str(alone) == str(together)
 
 
-# The key ---------------------------------------------------------------------------------------------------------------------
-
-
-def test_another_content_length_split_task_or_tokenizer_is_tokenised_anew(file: Path, sft: SftTask, tmp_path: Path) -> None:
-    def entries(path: Path = file, task: TextTask = sft, around: str = "", **options: Any) -> int:
-        cache = _Cache(tmp_path / "cache", around=around)
-        _load(path, task, cache, **options)
-        return len(cache.entries())
-
-    assert entries() == entries() == 1
-    assert entries(packing=False) == 1  # the examples are the same
-    assert entries(max_length=65) == 2
-    assert entries(skip_bad_rows=True) == 3
-    assert entries(split="validation") == 4
-    assert entries(around="another") == 5
-    copy = tmp_path / "elsewhere.jsonl"
-    copy.write_bytes(file.read_bytes())
-    assert entries(copy) == 5  # the content counts, not the place
-    copy.write_bytes(file.read_bytes().replace(b"case 3", b"case 4"))
-    assert entries(copy) == 6
-    (tmp_path / "both").mkdir()
-    for name, path in (("1.jsonl", file), ("2.jsonl", copy)):
-        (tmp_path / "both" / name).write_bytes(path.read_bytes())
-    assert entries(tmp_path / "both") == 7
-
-    class Other(SftTask):
-        name = "other"
-
-    assert entries(task=Other(sft.tokenizer)) == 8
-
-
-def test_the_key_of_the_tokenizer_follows_from_every_file_of_the_tokenizer_its_template_and_the_libraries(
-    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "tokenizer.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"1")
-    found = [tokenizer_key(tokenizer, tmp_path)]
-    (tmp_path / "model.safetensors").write_bytes(b"2")
-    assert tokenizer_key(tokenizer, tmp_path) == found[0]
-    (tmp_path / "tokenizer.json").write_text("{ }")
-    found.append(tokenizer_key(tokenizer, tmp_path))
-    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages }}")
-    found.append(tokenizer_key(tokenizer, tmp_path))
-    monkeypatch.setattr("importlib.metadata.version", lambda name: f"9 of {name}")
-    found.append(tokenizer_key(tokenizer, tmp_path))
-    assert len({json.dumps(each) for each in found}) == 4
-    assert set(found[0]["versions"]) == {"pitstop", "tokenizers", "transformers", "jinja2"}
-
-
-def test_settings_that_a_task_may_look_at_are_part_of_the_key_unless_it_says_which_it_does() -> None:
-    from pitstop.configs.load import load_settings
-
-    def of(**flags: Any) -> str:
-        given = {name.replace("__", "."): value for name, value in flags.items()}
-        loaded = load_settings(flags={"model.id": "m", "data.train": ["d"], **given}, environ={}).settings
-        return json.dumps(_Named(None, loaded).relevant_settings(), sort_keys=True)
-
-    assert of() == of(lora__rank=4) == of(data__train=["e"]) == of(data__packing=False) == of(training__epochs=9)
-    assert len({of(), of(training__seed=1), of(evaluation__max_new_tokens=7)}) == 3
-
-
-def test_data_that_a_task_reads_itself_is_not_kept(file: Path, tmp_path: Path) -> None:
-    from pitstop.configs.schema import Settings
-
-    cache = _Cache(tmp_path / "cache")
-    assert len(_load(file, _Reads(None, Settings()), cache).examples) == 2 and not cache.directory.exists()
-    _load(_named(tmp_path), _Named(None, Settings()), cache)
-    assert len(cache.entries()) == 1
-
-
-def _named(directory: Path) -> Path:
-    path = directory / "named.jsonl"
-    path.write_text(json.dumps({"text": "abz", "group": "g"}) + "\n")
-    return path
-
-
-def test_a_hub_data_set_is_known_by_its_fingerprint(monkeypatch: pytest.MonkeyPatch, sft: SftTask, tmp_path: Path) -> None:
-    import datasets
-
-    for text in ("one", "two", "two"):
-        rows = datasets.Dataset.from_dict({"text": [text] * 3})
-        rows._fingerprint = text
-        monkeypatch.setattr("datasets.load_dataset", lambda *a, rows=rows, **k: rows)
-        cache = _Cache(tmp_path / "cache")
-        load_dataset(["owner/name"], sft, ReadOptions(max_length=64, packing=True), cache=cache)
-    assert len(cache.entries()) == 2 and cache.said[-1] == "Data: 3 examples of owner/name from the cache"
-
-
 def test_a_digest_is_remembered_until_the_file_changes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = _Cache(tmp_path / "cache")
+    cache = RecordingCache(tmp_path / "cache")
     first = cache.digest(file)
     assert not cache.directory.exists()  # it is new, and may change again within one tick of its clock
     file.write_text("more")  # right after: its time may be the same
@@ -365,15 +211,15 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 def test_a_damaged_entry_is_noticed_and_made_anew(
     file: Path, sft: SftTask, tmp_path: Path, damage: Callable[[Path], Any]
 ) -> None:
-    whole = _load(file, sft, _Cache(tmp_path / "cache"))
-    expected = _load(file, sft, None)
-    cache = _Cache(tmp_path / "cache")
+    whole = load(file, sft, RecordingCache(tmp_path / "cache"))
+    expected = load(file, sft, None)
+    cache = RecordingCache(tmp_path / "cache")
     del whole  # its map of the file that is damaged now
     damage(cache.entries()[0])
-    assert _same(_load(file, sft, cache), expected)
+    assert _same(load(file, sft, cache), expected)
     assert len(cache.said) == 2 and "is damaged and is made anew" in cache.said[0] and "tokenised" in cache.said[1]
-    again = _Cache(tmp_path / "cache")
-    assert _same(_load(file, sft, again), expected) and "from the cache" in again.said[0]
+    again = RecordingCache(tmp_path / "cache")
+    assert _same(load(file, sft, again), expected) and "from the cache" in again.said[0]
 
 
 def _other_member(path: Path, data: Dataset) -> None:
@@ -391,11 +237,11 @@ PACKS_DAMAGE: dict[str, Callable[[Path, Dataset], Any]] = {
 
 @pytest.mark.parametrize("damage", PACKS_DAMAGE.values(), ids=PACKS_DAMAGE)
 def test_damaged_packs_are_found_anew(file: Path, sft: SftTask, tmp_path: Path, damage: Callable[[Path, Dataset], Any]) -> None:
-    cache = _Cache(tmp_path / "cache")
-    expected = _load(file, sft, cache)
+    cache = RecordingCache(tmp_path / "cache")
+    expected = load(file, sft, cache)
     (packs,) = cache.entries()[0].glob("packs-*.arrow")
     damage(packs, expected)
-    assert _same(_load(file, sft, cache), expected) and "from the cache" in cache.said[-1]
+    assert _same(load(file, sft, cache), expected) and "from the cache" in cache.said[-1]
     assert len(list(cache.entries()[0].glob("packs-*"))) == 1
 
 
@@ -406,9 +252,9 @@ def test_a_full_disk_ends_it_with_code_6_and_a_hint_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(TableWriter, "_flush", refuse)
-    cache = _Cache(tmp_path / "cache")
+    cache = RecordingCache(tmp_path / "cache")
     with pytest.raises(ResourceError, match="the disk is full") as caught:
-        _load(file, sft, cache)
+        load(file, sft, cache)
     assert (
         caught.value.exit_code == 6 and "--no-data-cache" in str(caught.value.hint) and str(cache.directory) in str(caught.value)
     )
@@ -426,48 +272,48 @@ def test_a_full_disk_met_at_a_bad_row_is_not_taken_for_an_unreadable_file(
 
     monkeypatch.setattr(TableWriter, "add", refuse)
     with pytest.raises(ResourceError, match="the disk is full"):
-        _load(path, sft, _Cache(tmp_path / "cache"), skip_bad_rows=True)
+        load(path, sft, RecordingCache(tmp_path / "cache"), skip_bad_rows=True)
 
 
 def test_a_bad_record_ends_it_as_without_a_cache_and_leaves_nothing(tmp_path: Path, sft: SftTask) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "x"}\n{"text": ""}\n')
-    cache = _Cache(tmp_path / "cache")
+    cache = RecordingCache(tmp_path / "cache")
     with pytest.raises(DataError, match="line 2: 'text' is empty"):
-        _load(path, sft, cache)
+        load(path, sft, cache)
     assert cache.entries() == []
 
 
 def test_what_was_used_longest_ago_goes_first_and_what_is_in_use_stays(file: Path, sft: SftTask, tmp_path: Path) -> None:
-    cache = _Cache(tmp_path / "cache")
+    cache = RecordingCache(tmp_path / "cache")
     names = []
     for length in (61, 62, 63):
         before = set(cache.entries()) if cache.directory.exists() else set()
-        _load(file, sft, cache, max_length=length)
+        load(file, sft, cache, max_length=length)
         (new,) = set(cache.entries()) - before
         names.append(new)
         os.utime(new / entry.INDEX, (length, length))
         for other in new.iterdir():
             os.utime(other, (length, length))
-    _load(file, sft, cache, max_length=61)  # used again: now it is the newest
+    load(file, sft, cache, max_length=61)  # used again: now it is the newest
     size = sum(each.stat().st_size for each in names[0].iterdir())
-    _load(file, sft, _Cache(tmp_path / "cache", limit_bytes=round(2.5 * size)), max_length=61)
+    load(file, sft, RecordingCache(tmp_path / "cache", limit_bytes=round(2.5 * size)), max_length=61)
     assert cache.entries() == sorted([names[0], names[2]])
     with locking.exclusive(names[2].with_suffix(".lock"), "it"):
-        _load(file, sft, _Cache(tmp_path / "cache", limit_bytes=0), max_length=61)
+        load(file, sft, RecordingCache(tmp_path / "cache", limit_bytes=0), max_length=61)
         assert cache.entries() == sorted([names[0], names[2]])
-    _load(file, sft, _Cache(tmp_path / "cache", limit_bytes=0), max_length=61)
+    load(file, sft, RecordingCache(tmp_path / "cache", limit_bytes=0), max_length=61)
     assert cache.entries() == [names[0]]  # however little there may be: it is in use
 
 
 def test_leftovers_of_a_killed_process_are_removed(file: Path, sft: SftTask, tmp_path: Path) -> None:
-    cache = _Cache(tmp_path / "cache")
-    _load(file, sft, cache)
+    cache = RecordingCache(tmp_path / "cache")
+    load(file, sft, cache)
     own, other = cache.entries()[0].with_suffix(".tmp"), cache.directory / ("0" * 32 + ".tmp")
     for leftover in (own, other):
         leftover.mkdir()
         (leftover / entry.EXAMPLES).write_bytes(b"half")
-    _load(file, sft, cache)
+    load(file, sft, cache)
     assert not own.exists() and not other.exists() and len(cache.entries()) == 1
 
 
@@ -484,9 +330,9 @@ def test_of_two_that_start_together_one_tokenises_and_the_other_waits(
         return original(self, records)
 
     monkeypatch.setattr(SftTask, "examples_of", slowly)
-    caches = [_Cache(tmp_path / "cache") for _ in range(2)]
+    caches = [RecordingCache(tmp_path / "cache") for _ in range(2)]
     found: list[Dataset] = []
-    threads = [threading.Thread(target=lambda cache=cache: found.append(_load(file, sft, cache))) for cache in caches]
+    threads = [threading.Thread(target=lambda cache=cache: found.append(load(file, sft, cache))) for cache in caches]
     threads[0].start()
     assert begun.wait(30)
     threads[1].start()
@@ -505,8 +351,8 @@ def test_of_two_that_start_together_one_tokenises_and_the_other_waits(
 
 def test_files_of_the_cache_are_private(file: Path, sft: SftTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pitstop.trainers.data.cache.cache._SETTLED_NS", -1)
-    cache = _Cache(tmp_path / "cache")
-    _load(file, sft, cache)
+    cache = RecordingCache(tmp_path / "cache")
+    load(file, sft, cache)
     found = [*cache.directory.rglob("*"), cache.directory]
     assert all(path.stat().st_mode & 0o077 == 0 for path in found)
 
@@ -514,5 +360,5 @@ def test_files_of_the_cache_are_private(file: Path, sft: SftTask, tmp_path: Path
 def test_a_cache_that_cannot_be_made_is_told_with_code_6(file: Path, sft: SftTask, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ResourceError, match="cannot be kept in") as caught:
-        _load(file, sft, _Cache(tmp_path / "cache"))
+        load(file, sft, RecordingCache(tmp_path / "cache"))
     assert "--no-data-cache" in str(caught.value.hint)
