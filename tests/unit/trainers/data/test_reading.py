@@ -1,0 +1,79 @@
+"""From --dataset to a data set: nothing is cut, everything is counted, and what cannot be used is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pitstop.configs.errors import DataError
+from pitstop.trainers.data.dataset import Counts
+from pitstop.trainers.data.reading import ReadOptions, load_dataset
+from pitstop.trainers.tasks.sft import SftTask
+
+
+def _write(path: Path, *rows: Any) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def _pair(completion: str) -> dict[str, str]:
+    return {"prompt": "p", "completion": completion}
+
+
+@pytest.fixture
+def task(tokenizer: Any) -> SftTask:
+    """The sft task of the tiny model."""
+    return SftTask(tokenizer)
+
+
+def test_records_that_do_not_fit_are_counted_and_never_cut(task: SftTask, tmp_path: Path) -> None:
+    rows = [_pair("- a" * n) for n in (1, 2, 30, 3)]
+    whole = load_dataset([_write(tmp_path / "a.jsonl", *rows)], task, ReadOptions(max_length=500, packing=False))
+    longest = sorted(len(e) for e in whole.examples)[-2]
+    data = load_dataset([str(tmp_path / "a.jsonl")], task, ReadOptions(max_length=longest, packing=False))
+    assert data.counts.too_long == 1 and data.counts.used == 3 and data.counts.records == 4
+    assert [e.input_ids.tolist() for e in data.examples] == [whole.examples[i].input_ids.tolist() for i in (0, 1, 3)]
+    shorter = load_dataset([str(tmp_path / "a.jsonl")], task, ReadOptions(max_length=longest - 1, packing=False))
+    assert shorter.counts.too_long == 2
+
+
+def test_counts(task: SftTask, tmp_path: Path) -> None:
+    first = _write(tmp_path / "a.jsonl", _pair("- a"), "{", {"x": 1}, _pair("- a" * 100))
+    second = _write(tmp_path / "b.jsonl", _pair("- b"))
+    data = load_dataset([first, second], task, ReadOptions(max_length=64, packing=True, skip_bad_rows=True))
+    lengths = [len(e) for e in data.examples]
+    assert data.counts == Counts(
+        records=5,
+        used=2,
+        too_long=1,
+        bad=2,
+        bad_reasons=data.counts.bad_reasons,
+        tokens=sum(lengths),
+        supervised_tokens=sum(int(e.supervised.sum()) for e in data.examples),
+    )
+    assert [reason.split(": ")[0] for reason in data.counts.bad_reasons] == [f"{first} line 2", f"{first} line 3"]
+
+
+def test_a_bad_record_stops_with_file_line_and_reason(task: SftTask, tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jsonl", _pair("- a"), _pair(" "))
+    with pytest.raises(DataError) as caught:
+        load_dataset([path], task, ReadOptions(max_length=64, packing=True))
+    assert str(caught.value) == f"{path} line 2: the completion is empty"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "the data set is empty"),
+        ([_pair("- a" * 100)] * 2, "all 2 usable records are longer than MAX_LENGTH = 64 tokens"),
+        (["{", "{"], "every row is malformed; the first: {path} line 1: not valid JSON"),
+    ],
+)
+def test_nothing_left_to_train_on(task: SftTask, tmp_path: Path, rows: list[Any], message: str) -> None:
+    path = _write(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(DataError) as caught:
+        load_dataset([path], task, ReadOptions(max_length=64, packing=True, skip_bad_rows=True))
+    assert message.replace("{path}", path) in str(caught.value)
