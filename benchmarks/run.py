@@ -5,6 +5,7 @@ Those that take long or need data that is not fetched by itself are started by h
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ BENCHMARKS = (
 
 def main() -> int:
     """Run each in a process of its own; return the exit code of the first that fails, else 0."""
+    description = "Run these benchmarks one after the other, about an hour in all: " + ", ".join(BENCHMARKS) + "."
+    argparse.ArgumentParser(prog="python -m benchmarks.run", description=description).parse_args()
     for module in BENCHMARKS:
         print(f"== {module}", flush=True)
         code = subprocess.run([sys.executable, "-m", module], cwd=REPOSITORY, check=False).returncode
