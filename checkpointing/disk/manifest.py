@@ -185,15 +185,15 @@ def _from_content(content: Mapping[str, Any]) -> Manifest:
         raise ValueError("saved_at has no offset from UTC")
     name, step = content["name"], _natural(content["step"], MAX_STEP)
     if not layout.is_checkpoint_name(name) or layout.step_of_name(name) not in (None, step):
-        raise ValueError(f"name {reprlib.repr(name)} of step {step}")
+        raise ValueError(f"the name {reprlib.repr(name)} does not fit step {step}")
     epoch = _finite(content["epoch"])
     if not 0 <= epoch <= _MAX_EPOCH:
-        raise ValueError(f"epoch {epoch}")
+        raise ValueError(f"epoch {epoch} is out of range")
     world_size = _natural(content["world_size"], MAX_PROCESSES)
     if world_size < 1:
-        raise ValueError("no process saved it")
+        raise ValueError("world_size is below 1")
     if not isinstance(content["pitstop_version"], str):
-        raise ValueError("pitstop_version is no text")
+        raise ValueError("pitstop_version is not a text")
     return Manifest(
         name=name,
         step=step,
@@ -212,7 +212,7 @@ def _from_content(content: Mapping[str, Any]) -> Manifest:
 def parse_file_record(record: Any) -> FileRecord:
     """``{"size": …, "sha256": …}`` as a record; ``ValueError`` for anything else."""
     if not isinstance(record, dict) or set(record) != {"size", "sha256"} or not _is_sha256(record["sha256"]):
-        raise ValueError(f"file entry {reprlib.repr(record)}")
+        raise ValueError(f"a file entry is {reprlib.repr(record)}; size and sha256 are expected")
     return FileRecord(_natural(record["size"], MAX_TOTAL_SIZE), record["sha256"])
 
 

@@ -62,7 +62,7 @@ def read_scalar(path: Path, entry: TensorEntry) -> float:
 
 def _header_length(first: bytes, size: int) -> int:
     if len(first) < 8:
-        raise ValueError(f"{size} bytes are no safetensors file")
+        raise ValueError(f"{size} bytes are too few for a safetensors file")
     (length,) = struct.unpack("<Q", first)
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"its header claims {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
@@ -73,7 +73,7 @@ def _header_length(first: bytes, size: int) -> int:
 
 def _entries(header: Any, start: int, size: int) -> dict[str, TensorEntry]:
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, Mapping) or not all(isinstance(value, str) for value in notes.values()):
         raise ValueError("its __metadata__ is not text by name")

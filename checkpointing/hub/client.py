@@ -356,7 +356,7 @@ def _classify(error: BaseException, target: str, doing: str) -> BaseException:
 
 
 def _no_id(repo: str) -> Refused:
-    return Refused(f"{repo!r} is no repository id", hint="it reads owner/name")
+    return Refused(f"{repo!r} is not a repository id", hint="write it as owner/name")
 
 
 def _for_status(status: int, error: BaseException, target: str, doing: str) -> Exception:

@@ -84,7 +84,7 @@ def check_tree(files: Mapping[str, RemoteFile]) -> None:
         raise InvalidRepository("all files", f"together they are larger than {MAX_TOTAL_SIZE:,} bytes")
     if INVENTORY not in files:
         raise InvalidRepository(
-            INVENTORY, "it is missing", hint="this is no repository of a Pitstop run: `pitstop push` makes them"
+            INVENTORY, "it is missing", hint="this is not the repository of a Pitstop run: `pitstop push` makes them"
         )
     if files[INVENTORY].size > MAX_BYTES:
         raise InvalidRepository(INVENTORY, f"longer than {MAX_BYTES:,} bytes")

@@ -41,7 +41,7 @@ class Patience:
 
 
 def split_reference(text: str) -> tuple[str, str | None]:
-    """``owner/name@checkpoint-200`` as repository and checkpoint. ``HubError`` where it is no repository id."""
+    """``owner/name@checkpoint-200`` as repository and checkpoint. ``HubError`` where it is not a repository id."""
     repo, at, checkpoint = text.strip().partition("@")
     if not _REPO.fullmatch(repo) or (at and not checkpoint):
         raise HubError(
@@ -51,7 +51,7 @@ def split_reference(text: str) -> tuple[str, str | None]:
 
 
 class RemoteRepository:
-    """One repository at one commit, with patience for a Hub that fails. ``HubError`` where ``repo`` is no repository id."""
+    """One repository at one commit, with patience for a Hub that fails. ``HubError`` where ``repo`` is not a repository id."""
 
     def __init__(
         self, client: RepositoryReader, repo: str, *, tell: Tell = lambda line: None, patience: Patience | None = None

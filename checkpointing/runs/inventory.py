@@ -112,7 +112,7 @@ class RemoteCheckpoint:
             raise ValueError("an entry of a checkpoint has other keys")
         name, step, epoch, size = value["name"], value["step"], value["epoch"], value["size"]
         if not isinstance(name, str) or not layout.is_checkpoint_name(name) or layout.step_of_name(name) not in (None, step):
-            raise ValueError(f"{name!r:.80} is no name of a checkpoint of step {step!r:.20}")
+            raise ValueError(f"{name!r:.80} is not the name of a checkpoint of step {step!r:.20}")
         if type(step) is not int or not 0 <= step < 10**15 or type(size) is not int or size < 0:
             raise ValueError(f"step or size of {name}")
         if not _is_finite(epoch) or epoch < 0:
@@ -180,7 +180,7 @@ def parse_inventory(raw: bytes, place: str) -> Inventory:
                 raise ValueError(f"{directory!r:.80} holds the checkpoint of step {entry.step}")
         files = {name: parse_file_record(record) for name, record in content["files"].items()}
         if unknown := sorted(files.keys() - set(RUN_FILES)):
-            raise ValueError(f"{unknown[0]!r:.80} is no file of a run")
+            raise ValueError(f"{unknown[0]!r:.80} is not a file of a run")
         uid, name, base, root = (content[key] for key in ("uid", "name", "base", "root"))
         if not isinstance(uid, str) or not _UID.fullmatch(uid) or not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("uid or name")

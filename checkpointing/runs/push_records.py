@@ -101,7 +101,7 @@ class Outbox:
             )
         except (KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{self.directory / OUTBOX}: damaged ({error})", hint="remove it and push the run anew"
+                f"{self.directory / OUTBOX}: damaged ({error})", hint="remove it and push the run again"
             ) from None
 
     def open(self, destination: Destination) -> None:
@@ -209,7 +209,7 @@ def _is_past(arrived: Arrived, step: int, saved_at: str, keep_last_n: int | None
 
 def _exactly(value: Any, kind: type) -> Any:
     if type(value) is not kind:
-        raise TypeError(f"{value!r:.80} is no {kind.__name__}")
+        raise TypeError(f"{value!r:.80} is not a {kind.__name__}")
     return value
 
 

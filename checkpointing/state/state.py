@@ -350,7 +350,7 @@ def _read_rng(path: Path) -> _RandomState:
 def _python_state(value: Any) -> tuple[Any, ...]:
     version, internal, gauss = value
     if not isinstance(internal, list) or not (gauss is None or type(gauss) is float):
-        raise ValueError("Python's generator")
+        raise ValueError("the state of Python's generator is malformed")
     return (version, tuple(internal), gauss)
 
 
@@ -358,9 +358,9 @@ def _numpy_state(value: Any) -> tuple[Any, ...]:
     """NumPy itself takes any position, and would then draw from the memory behind its table."""
     kind, keys, position, has_gauss, cached = value
     if kind != "MT19937" or not isinstance(keys, list) or len(keys) != 624 or not all(type(key) is int for key in keys):
-        raise ValueError("NumPy's generator")
+        raise ValueError("the state of NumPy's generator is malformed")
     if type(position) is not int or not 0 <= position <= 624 or has_gauss not in (0, 1) or type(cached) is not float:
-        raise ValueError("NumPy's generator")
+        raise ValueError("the state of NumPy's generator is malformed")
     return (kind, np.array(keys, dtype=np.uint32), position, int(has_gauss), cached)
 
 
@@ -377,5 +377,5 @@ def _hex(tensor: torch.Tensor) -> str:
 
 def _unhex(text: Any) -> torch.Tensor:
     if not isinstance(text, str) or not text:
-        raise ValueError("no state of a generator")
+        raise ValueError("the state of a generator is empty or not a text")
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

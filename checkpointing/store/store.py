@@ -162,7 +162,7 @@ class CheckpointStore:
 
     def _check_new(self, name: str, files: Mapping[str, FileContent]) -> None:
         if not layout.is_checkpoint_name(name):
-            raise CheckpointError(f"'{name}' is no checkpoint name; they are epoch_003 or checkpoint-100")
+            raise CheckpointError(f"'{name}' is not a checkpoint name; write epoch_003 or checkpoint-100")
         check_file_names(files)
         if os.path.lexists(self.directory / name):
             raise CheckpointError(
@@ -304,7 +304,7 @@ class CheckpointStore:
     def set_pointer(self, which: str, name: str) -> None:
         """Let ``last`` or ``best`` point at the committed checkpoint ``name``. ``CheckpointError``, ``ResourceError``."""
         if which not in layout.POINTERS:
-            raise CheckpointError(f"'{which}' is no pointer; there are {' and '.join(layout.POINTERS)}")
+            raise CheckpointError(f"'{which}' is not a pointer; the pointers are {' and '.join(layout.POINTERS)}")
         if not inspection.is_real_directory(self.directory / name) or not layout.is_checkpoint_name(name):
             raise CheckpointError(f"'{which}' cannot point at '{name}': there is no such checkpoint in {self.directory}")
         path = self.directory / which

@@ -61,7 +61,9 @@ def _check_names(info: CheckpointInfo, form: file_sets.Form) -> None:
     if missing:
         raise CheckpointError(f"{info.path}: {', '.join(missing[:5])} is missing")
     if foreign:
-        raise CheckpointError(f"{info.path}: {', '.join(foreign[:5])} is no file of a checkpoint, so nothing of it is read")
+        raise CheckpointError(
+            f"{info.path}: {', '.join(foreign[:5])} is not a file of a checkpoint, so the checkpoint is not read"
+        )
 
 
 def _check_state(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fixed) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _check_keys(path: Path, content: Mapping[str, Any], expected: set[str]) -> N
     if missing := sorted(expected - content.keys()):
         raise CheckpointError(f"{path}: {', '.join(missing)} is missing")
     if unknown := sorted(content.keys() - expected):
-        raise CheckpointError(f"{path}: {reprlib.repr(unknown[0])} is no part of a training state")
+        raise CheckpointError(f"{path}: {reprlib.repr(unknown[0])} is not part of a training state")
 
 
 def _check_environment(path: Path, environment: Any) -> None:
@@ -200,7 +202,7 @@ def _check_average(info: CheckpointInfo, form: file_sets.Form) -> None:
     average = {name: (entry.dtype, entry.shape) for name, entry in read_header(info.path / file_sets.EMA).items()}
     if different := sorted(name for name in trained.keys() | average.keys() if trained.get(name) != average.get(name)):
         raise CheckpointError(
-            f"{info.path / file_sets.EMA} is no average of the weights: {different[0][:200]} has another type or shape than in them, or is in only one of both"
+            f"{info.path / file_sets.EMA} does not match the weights: {different[0][:200]} has another type or shape, or is in only one of the two"
         )
 
 

@@ -108,7 +108,7 @@ def _score_examples(text: str | None) -> int | str | None:
     if text is None or text == "none":
         return "run" if text is None else None
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise SettingsError(f"--score-examples: '{text}' is no count.", hint="Give 200, or none for all; 0 scores nothing.")
+        raise SettingsError(f"--score-examples: '{text}' is not a count.", hint="Give 200, or none for all; 0 scores nothing.")
     return int(text)
 
 

@@ -89,7 +89,7 @@ def _check(form: str, max_shard_size: str | None, base_id: str | None) -> None:
             "--max-shard-size is for --format merged.", hint="Leave it out: the other forms are one file of weights."
         )
     if max_shard_size is not None and not _SIZE.fullmatch(max_shard_size):
-        raise SettingsError(f"--max-shard-size: '{max_shard_size}' is no size.", hint="Write 500MB or 5GB.")
+        raise SettingsError(f"--max-shard-size: '{max_shard_size}' is not a size.", hint="Write 500MB or 5GB.")
     if base_id is not None and form == "ckpt":
         raise SettingsError("--base-id is for --format adapter and merged.", hint="Leave it out.")
 

@@ -76,7 +76,7 @@ def push(
 def _whole_run(base: Path, ref: str) -> RunDirectory:
     run, checkpoint = locate(base, ref)
     if checkpoint is not None:
-        raise RunError(f"'{ref}' is one checkpoint; push brings whole runs", hint=f"pitstop push {run.label}")
+        raise RunError(f"'{ref}' is one checkpoint; push takes whole runs", hint=f"pitstop push {run.label}")
     return run
 
 

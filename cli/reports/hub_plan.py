@@ -25,7 +25,7 @@ def push_plan(settings: Settings, name: str) -> dict[str, Any] | None:
     missing += ["HF_HUB_OFFLINE is set"] if is_offline_mode() else []
     repo = hub.repo
     if repo is not None and repo.count("/") != 1:
-        missing.append(f"{repo!r} is no repository id: it reads owner/name")
+        missing.append(f"{repo!r} is not a repository id: write owner/name")
     if repo is None and hub.username is not None:
         try:
             repo = hub_id(hub.username, name)

@@ -143,8 +143,11 @@ class UntrainedModel:
         """The base's own answers, all generated side by side."""
         from pitstop.trainers.data.prompts import tokenised
         from pitstop.trainers.models.generation import answer_batch
+        from pitstop.trainers.tasks.text import TextTask
 
-        ids = dict(enumerate(tokenised(prompts, self._inputs.task, longest=None, what="prompt")))
+        task = self._inputs.task
+        assert isinstance(task, TextTask)
+        ids = dict(enumerate(tokenised(prompts, task.prompt_ids, longest=None, noun="prompt")))
         model = self._engine.model
         with model.disable_adapter(), self._engine.accelerator.autocast():
             answers = answer_batch(model, self._inputs.tokenizer, ids, max_new_tokens=max_new_tokens)

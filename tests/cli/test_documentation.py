@@ -75,6 +75,27 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+NOT_HERE = {
+    "configs/training",
+    "configs/data",
+    "configs/lora",
+    "benchmarks/vs_trl/.venv",
+}  # presets by another name; made when needed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_paths_and_tests_in_the_text_exist(page: Path) -> None:
+    top = "cli|trainers|checkpointing|naming|configs|tests|benchmarks|docs|examples"
+    named = re.findall(rf"`((?:{top})/[\w./*-]*)(?:::(\w+))?`", page.read_text(encoding="utf-8"))
+    for path, function in named:
+        if path in NOT_HERE or Path(path).parent.as_posix() in NOT_HERE:
+            continue
+        places = list(ROOT.glob(path))
+        assert places, f"{page.name}: {path}"
+        if function:
+            assert f"def {function}(" in places[0].read_text(encoding="utf-8"), f"{page.name}: {path}::{function}"
+
+
 def test_every_page_is_reachable_from_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md" and f"({page.name})" not in index] == []

@@ -52,7 +52,7 @@ def test_with_nothing_to_push_it_says_so(pitstop: Cli, taken: list[str]) -> None
         ([], "Which run?"),
         (["1", "--all"], "Which run?"),
         (["--all", "--hub-repo", "me/x"], "--all means several"),
-        (["1@checkpoint-2"], "push brings whole runs"),
+        (["1@checkpoint-2"], "push takes whole runs"),
         (["9"], "run '9' not found"),
     ],
 )

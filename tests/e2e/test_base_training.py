@@ -290,7 +290,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         "does not say where",
     ),
     "no average": (lambda checkpoint: (checkpoint / "ema.safetensors").unlink(), "ema.safetensors is missing"),
-    "another average": (_flipped_average, "is no average"),
+    "another average": (_flipped_average, "does not match the weights"),
     "an adapter beside it": (lambda checkpoint: (checkpoint / "adapter_config.json").write_text("{}"), "adapter_config.json"),
     "a pickle beside it": (lambda checkpoint: (checkpoint / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin"),
     "a program beside it": (lambda checkpoint: (checkpoint / "modeling_evil.py").write_text("x = 1"), "modeling_evil.py"),

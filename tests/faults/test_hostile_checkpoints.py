@@ -113,7 +113,7 @@ def test_a_planted_pickle_is_a_foreign_file(weights: Path, checkpoint: Path, tmp
 def test_a_pickle_that_the_manifest_lists_is_still_foreign(checkpoint: Path, tmp_path: Path, name: str) -> None:
     (checkpoint / name).write_bytes(pickled(tmp_path / "canary"))
     reseal(checkpoint)
-    not_trusted(checkpoint, name, "no file of a checkpoint")
+    not_trusted(checkpoint, name, "not a file of a checkpoint")
 
 
 @pytest.mark.parametrize("name", sorted(sound_files().keys() - {layout.rng_file(0)}))

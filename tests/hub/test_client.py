@@ -210,9 +210,9 @@ def test_a_name_that_is_none_is_refused(hub: Hub, client: Distant) -> None:
 
 
 def test_a_name_without_an_owner_makes_no_repository(hub: Hub, client: Distant) -> None:
-    with pytest.raises(Refused, match="'ownerless' is no repository id") as refused:
+    with pytest.raises(Refused, match="'ownerless' is not a repository id") as refused:
         client(CALL, "create", "ownerless", private=True)
-    assert refused.value.hint == "it reads owner/name"
+    assert refused.value.hint == "write it as owner/name"
     assert not hub.requests("POST", "/api/repos/create")
 
 

@@ -66,7 +66,7 @@ def lost_peer(error: BaseException) -> ResourceError | None:
         return None
     return ResourceError(
         "another process of this training died, and this one cannot go on alone.",
-        hint="Look for its message, or for one of the system that memory ran out; then `pitstop resume` goes on from the last checkpoint.",
+        hint="Look for its message, or for a message of the system about memory; then `pitstop resume` goes on from the last checkpoint.",
     )
 
 

@@ -168,7 +168,9 @@ def _download(model_id: str, settings: Settings, revision: str | None, patterns:
             snapshot_download(model_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"], token=token)
         )
     except HFValidationError as error:
-        raise NoModel(f"{model_id!r} is neither a directory nor a valid Hub id.", hint="A Hub id reads owner/name.") from error
+        raise NoModel(
+            f"{model_id!r} is neither a directory nor a valid Hub id.", hint="A Hub id has the form owner/name."
+        ) from error
     except GatedRepoError as error:
         raise ModelError(
             f"{model_id} is gated: the Hub wants you to accept its licence.",

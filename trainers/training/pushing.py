@@ -195,7 +195,7 @@ class Pusher:
             again = f"{self._how_to_push()} goes on with it."
             self._warn_once("refused", f"Pushing has stopped: {event['message']}.{_advice(event)} {again}")
         elif kind == "bug":
-            self.reporter.warn(f"The uploader ended by a bug ({event['error']}); the training goes on.\n{event['traceback']}")
+            self.reporter.warn(f"A bug ended the uploader ({event['error']}); the training goes on.\n{event['traceback']}")
 
     def _tell_trouble(self, reason: str) -> None:
         """Once an outage, not at every try; and nothing new to whoever was told that pushing will not work."""

@@ -62,7 +62,9 @@ def progress_of(chosen: ChosenCheckpoint, data: Sequences) -> Progress:
             f"{path}: position {progress.position} of {len(data)} in epoch {progress.epoch} is not the manifest's epoch {epoch}"
         )
     if len(progress.sources) != len(data.names):
-        raise CheckpointError(f"{path}: it tells of {len(progress.sources)} data sets, and there are {len(data.names)}")
+        raise CheckpointError(
+            f"{path}: it holds the progress of {len(progress.sources)} data sets, and there are {len(data.names)}"
+        )
     return progress
 
 

@@ -193,7 +193,7 @@ class Saver:
             )
             if not dropped:
                 raise
-        self.reporter.warn(f"The disk is full: {', '.join(dropped)} had to go before being on the Hub.")
+        self.reporter.warn(f"The disk is full: deleted before they were on the Hub: {', '.join(dropped)}.")
         return self.commit(target, save)
 
     def commit(self, target: SaveTarget, save: _Save) -> CheckpointInfo:

@@ -110,7 +110,7 @@ class Trainer:
             return ways
         checkpoints = run.store.list()
         if not checkpoints:
-            return f"{ways}. Run {run.ref} has no checkpoint yet: start it anew with pitstop train"
+            return f"{ways}. Run {run.ref} has no checkpoint yet: start again with pitstop train"
         return f"{ways}. Nothing saved is lost: pitstop resume {run.ref} with one of these goes on from {checkpoints[-1].name}"
 
     def _note_shape(self, before: BatchShape, after: BatchShape) -> None:

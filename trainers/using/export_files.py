@@ -33,7 +33,7 @@ def check_target(target: Path, run: Path, *, directory: bool, force: bool) -> No
         raise SettingsError(f"{target} is {'no' if directory else 'a'} directory, so --force does not replace it.")
     if directory and any(target.iterdir()) and not (target / MARKER).is_file():
         raise SettingsError(
-            f"{target} is no export of Pitstop (it has no {MARKER}), so --force does not replace it.",
+            f"{target} is not an export of Pitstop (it has no {MARKER}), so --force does not replace it.",
             hint="Give another place, or remove it yourself.",
         )
 

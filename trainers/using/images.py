@@ -28,7 +28,7 @@ def told_classes(opened: OpenModel, wanted: Sequence[str]) -> Told:
     if not opened.tokenizer.classes:
         if wanted:
             raise SettingsError(
-                f"--class: the model of {opened.chosen.run.label} is told no classes.",
+                f"--class: the model of {opened.chosen.run.label} is not conditioned on classes.",
                 hint="Leave it out, or train a model from scratch with --conditional-classes.",
             )
         return ()

@@ -190,7 +190,7 @@ def compare_saved(directory: Path, ids: Sequence[int], wanted: torch.Tensor, pre
             raise ModelError(f"The merged model does not load again: {first_line(error)}") from error
     found = logits(model, ids, precision)
     if not bool(torch.isfinite(found).all()):
-        raise CheckpointError("The merged model gives logits that are no numbers.", hint="Export another checkpoint of the run.")
+        raise CheckpointError("The merged model gives logits with NaN or infinity.", hint="Export another checkpoint of the run.")
     return Difference(
         largest=float((found - wanted).abs().max()),
         largest_logit=float(wanted.abs().max()),

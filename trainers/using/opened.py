@@ -178,7 +178,7 @@ def _targets(chosen: ChosenCheckpoint) -> list[str]:
     path = chosen.info.path / layout.ADAPTER_CONFIG
     targets = read_json(path).get("target_modules")
     if not isinstance(targets, list) or not all(isinstance(target, str) and target for target in targets):
-        raise CheckpointError(f"{path}: target_modules is no list of names")
+        raise CheckpointError(f"{path}: target_modules is not a list of names")
     return targets
 
 

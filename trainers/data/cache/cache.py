@@ -98,7 +98,7 @@ class DataCache:
         try:
             stored = open_entry(entry)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError) as error:
-            self._warn(f"The tokenised data of {spec} in {entry} is damaged and is made anew: {error}")
+            self._warn(f"The tokenised data of {spec} in {entry} is damaged and is made again: {error}")
             shutil.rmtree(entry)
             return None
         with contextlib.suppress(OSError):

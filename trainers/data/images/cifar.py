@@ -135,7 +135,7 @@ def _records(source: str, layout: Layout, content: bytearray, classes: int) -> t
     length = layout.label_bytes + _PIXELS
     if not content or len(content) % length:
         raise DataError(
-            f"{source}: {len(content):,} bytes are no whole number of records of {length:,} bytes; the file is not whole.",
+            f"{source}: {len(content):,} bytes are not a whole number of records of {length:,} bytes; the file is truncated.",
             hint=_AGAIN,
         )
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, length)

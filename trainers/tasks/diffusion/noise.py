@@ -48,7 +48,7 @@ def _normal(indices: Sequence[int], shape: Sequence[int], key: int) -> Tensor:
     generator = torch.Generator()
     for row, index in enumerate(indices):
         if not 0 <= index < _SEEDS:
-            raise ValueError(f"{index} is the number of no image; they go from 0 to {_SEEDS - 1}")
+            raise ValueError(f"{index}: there is no image of this number; they go from 0 to {_SEEDS - 1}")
         generator.manual_seed((key + index) % _SEEDS)  # different for each number
         noise[row] = torch.randn(tuple(shape), generator=generator)
     return noise

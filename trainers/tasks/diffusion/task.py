@@ -59,7 +59,7 @@ class DiffusionTask(Task):
             raise DataError(f"{spec}: there are no images.", hint="Give a folder with one folder of images a class.")
         if self.config.classes and int(images.labels.max()) >= self.config.classes:
             raise DataError(
-                f"{spec} has {len(images.class_names)} classes, and the model is told of {self.config.classes}.",
+                f"{spec} has {len(images.class_names)} classes, and the model is conditioned on {self.config.classes}.",
                 hint=f"Train a model from scratch with --conditional-classes {len(images.class_names)}.",
             )
         if options.split == "train":

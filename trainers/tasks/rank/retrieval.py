@@ -131,4 +131,4 @@ def _into_cache(path: Path, retrieved: RetrievedCandidates, say: Callable[[str],
         make_directories(storage, path.parent)
         atomic_write(storage, path, retrieved.to_bytes())
     except OSError as error:
-        say(f"The candidates could not be kept in {path} ({error.strerror or error}): the next start finds them anew.")
+        say(f"The candidates could not be kept in {path} ({error.strerror or error}): the next start computes them again.")

@@ -59,7 +59,7 @@ def test_what_keeps_it_from_being_pushed_is_listed(monkeypatch: pytest.MonkeyPat
     assert plan["missing"] == ["HF_HUB_OFFLINE is set", "HF_USERNAME 'no such--name' is not a Hub user name"]
     assert plan["repo"] is None
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
-    assert planned(repo="ownerless")["missing"] == ["'ownerless' is no repository id: it reads owner/name"]
+    assert planned(repo="ownerless")["missing"] == ["'ownerless' is not a repository id: write owner/name"]
 
 
 @pytest.fixture

@@ -325,7 +325,7 @@ def test_what_is_not_on_the_hub_outlives_retention_until_the_disk_is_full(bench:
     bench.step(6, scored={"train_loss": 0.5})
     bench.saver.settle(final=True)
     assert bench.saved() == [3, 4, 5, 6]
-    assert any("checkpoint-1, checkpoint-2 had to go before being on the Hub" in line for line in bench.said.warnings)
+    assert any("deleted before they were on the Hub: checkpoint-1, checkpoint-2" in line for line in bench.said.warnings)
 
 
 def test_each_commit_is_told_to_whoever_pushes(bench: Bench) -> None:

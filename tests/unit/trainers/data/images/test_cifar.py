@@ -113,10 +113,10 @@ def test_a_file_that_is_cut_off_is_told(tmp_path: Path) -> None:
     place = write_cifar(tmp_path)
     path = place / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"data_batch_3.bin: 30,729 bytes are no whole number of records of 3,073 bytes"):
+    with pytest.raises(DataError, match=r"data_batch_3.bin: 30,729 bytes are not a whole number of records of 3,073 bytes"):
         read(place)
     path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"data_batch_3.bin: 0 bytes are no whole"):
+    with pytest.raises(DataError, match=r"data_batch_3.bin: 0 bytes are not a whole"):
         read(place)
 
 

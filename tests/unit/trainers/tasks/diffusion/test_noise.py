@@ -64,9 +64,9 @@ def test_samples_start_from_noise_of_their_number_and_the_seed() -> None:
 
 @pytest.mark.parametrize("index", [-1, 2**32])
 def test_what_is_the_number_of_no_image_is_refused(index: int) -> None:
-    with pytest.raises(ValueError, match="is the number of no image; they go from 0 to 4294967295"):
+    with pytest.raises(ValueError, match="there is no image of this number; they go from 0 to 4294967295"):
         evaluation_noise([index], SHAPE)
-    with pytest.raises(ValueError, match="is the number of no image"):
+    with pytest.raises(ValueError, match="there is no image of this number"):
         sample_noise([index], SHAPE, seed=0)
 
 

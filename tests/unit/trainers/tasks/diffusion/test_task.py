@@ -73,7 +73,7 @@ def test_a_class_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 def test_more_classes_than_the_model_is_told_are_refused_and_how_many_it_takes_is_said(folder: Path) -> None:
-    with pytest.raises(DataError, match="has 3 classes, and the model is told of 2") as caught:
+    with pytest.raises(DataError, match="has 3 classes, and the model is conditioned on 2") as caught:
         _load(_task(2), folder)
     assert "--conditional-classes 3" in str(caught.value.hint)
     assert len(_load(_task(2, data__classes=["cat", "dog"]), folder)) == 8
