@@ -102,9 +102,7 @@ def push_run(
     except PitstopError as error:
         if not keep_going:
             raise
-        warn(error.message if run.label in error.message else f"{run.label}: {error.message}")
-        if error.hint:
-            notice(f"hint: {error.hint}")
+        warn(error.message if run.label in error.message else f"{run.label}: {error.message}", error.hint)
         return {**result, "problem": error.message}
     tell(f"{run.label} is on the Hub: {result['repo']}" + ("" if result["commits"] else " (all was there already)"))
     return result

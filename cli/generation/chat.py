@@ -142,7 +142,5 @@ class Session:
 
     @staticmethod
     def _tell(error: PitstopError) -> None:
-        warn(error.message)
-        if error.hint:
-            notice(f"hint: {error.hint}")
+        warn(error.message, error.hint)
         sys.stdout.flush()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing.card.curve import dress
 from pitstop.checkpointing.card.markdown import clean
-from pitstop.cli.reports.compare_text import cut
+from pitstop.cli.terminal.output import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,4 +77,4 @@ def _draw(axes: Axes, content: Mapping[str, Any]) -> None:
 
 
 def _short(text: str) -> str:
-    return cut(clean(text), _LONGEST_LABEL)
+    return shortened(clean(text), _LONGEST_LABEL)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk.metric_series import is_steep
 from pitstop.cli.reports.settings_view import setting_text
-from pitstop.cli.terminal.output import ellipsis, is_terminal, paint, plain_lines, say, star, use_color
+from pitstop.cli.terminal.output import heading, is_terminal, paint, plain_lines, say, shortened, star, use_color
 from pitstop.cli.terminal.plot import MARKS, Curve, PlotStyle, plot
 from pitstop.cli.terminal.streams import can_show
 from pitstop.configs.shown import printable
@@ -30,19 +30,19 @@ Row = tuple[str, list[str]]
 def print_comparison(content: Mapping[str, Any], *, plotted: bool, complete: bool) -> None:
     """Print ``content`` on stdout; ``plotted`` with the curves, ``complete`` when it holds all settings."""
     labels = [run["run"] for run in content["runs"]]
-    _heading("Runs", first=True)
+    say(paint("Runs", "bold"))
     for number, run in enumerate(content["runs"]):
         name = printable(run["name"])
         if is_terminal():
-            name = cut(name, max(_LEAST_VALUE, shutil.get_terminal_size().columns - len(printable(run["run"])) - 2), ellipsis())
+            name = shortened(name, max(_LEAST_VALUE, shutil.get_terminal_size().columns - len(printable(run["run"])) - 2))
         say(f"{_painted(run['run'], number)}  {name}")
-    _heading("Settings" if complete else "Settings that differ")
+    heading("Settings" if complete else "Settings that differ")
     rows = [(row["setting"], [setting_text(value, unset=NOTHING) for value in row["values"]]) for row in content["settings"]]
     if rows:
         _print_table(labels, rows)
     else:
         say("none: these runs have the same settings")
-    _heading("Metrics")
+    heading("Metrics")
     _print_table(labels, list(metric_rows(content, star())), right=True)
     for note in content["notes"]:
         say(printable(note))
@@ -103,7 +103,7 @@ def _print_table(labels: Sequence[str], rows: Sequence[Row], *, right: bool = Fa
     for number, (block, widest) in enumerate(blocks(labels, printed, width - head)):
         if number:
             say()
-        cells = [[title, *(cut(values[index], widest, ellipsis()) for index in block)] for title, values in printed]
+        cells = [[title, *(shortened(values[index], widest) for index in block)] for title, values in printed]
         _print_block(["", *(labels[index] for index in block)], cells, right=right)
 
 
@@ -130,14 +130,6 @@ def _width(index: int, label: str, rows: Sequence[Row], widest: int) -> int:
     return 2 + max([len(label), *(min(len(cells[index]), widest) for _, cells in rows)])
 
 
-def cut(text: str, room: int, mark: str = "…") -> str:
-    """``text`` with its middle left out, for ``mark``, where it is longer than ``room``: both ends tell values apart."""
-    if len(text) <= room:
-        return text
-    tail = (room - len(mark)) // 2
-    return f"{text[: room - len(mark) - tail]}{mark}{text[len(text) - tail :]}"
-
-
 def _print_block(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool) -> None:
     aligns = ["left", *("right" if right else "left" for _ in titles[1:])]
     heading, *lines = plain_lines([titles, *rows], aligns)
@@ -161,7 +153,7 @@ def _print_plot(curves: Mapping[str, Any]) -> None:
     values = [value for curve in series for _, value in [*curve["points"], *curve["validation_points"]]]
     metric, validation = printable(curves["metric"]), printable(curves["validation_metric"])
     logarithmic = is_steep(values)
-    _heading(f"{metric} by step{', logarithmic' if logarithmic else ''}")
+    heading(f"{metric} by step{', logarithmic' if logarithmic else ''}")
     if not values:
         say("nothing is logged yet")
         return
@@ -187,9 +179,3 @@ def _legend(number: int, curve: Mapping[str, Any], metric: str, validation: str,
 
 def _painted(text: str, number: int) -> str:
     return paint(text, _COLOURS[number % len(_COLOURS)])
-
-
-def _heading(text: str, *, first: bool = False) -> None:
-    if not first:
-        say()
-    say(paint(text, "bold"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pitstop.cli.reports.hub_plan import in_words, push_plan
 from pitstop.cli.reports.settings_view import loaded_rows, print_changed_settings, print_settings, sources_as_dict
-from pitstop.cli.terminal.output import notice, paint, print_facts, print_json, say, warn
+from pitstop.cli.terminal.output import heading, notice, paint, print_facts, print_json, say, warn
 from pitstop.cli.terminal.progress import PlainDisplay
 from pitstop.configs.load import Loaded, settings_to_dict
 from pitstop.configs.shown import human_duration, human_size
@@ -47,8 +47,7 @@ def show_plan(loaded: Loaded, *, all_settings: bool, json_output: bool) -> int:
     say(paint("Plan", "bold"))
     print_facts(_figures(plan, loaded.settings.training.method, name, pushing), width=22)
     _warn(plan, pushing)
-    say()
-    say(paint("Settings", "bold"))
+    heading("Settings")
     if all_settings:
         print_settings(loaded_rows(loaded))
     else:

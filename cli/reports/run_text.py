@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pitstop.cli.reports.settings_view import print_changed_settings, print_settings, setting_text, stored_rows
-from pitstop.cli.terminal.output import Column, paint, print_facts, say, table, warn
+from pitstop.cli.terminal.output import Column, heading, paint, print_facts, say, table, warn
 from pitstop.cli.terminal.tables import print_table
 from pitstop.configs.shown import human_size
 
@@ -24,7 +24,7 @@ def print_run(content: Mapping[str, Any], *, all_settings: bool) -> None:
     if "checkpoint" in content:
         _print_contents(content["checkpoint"])
     if content["settings"]:
-        _print_heading("Settings of the start")
+        heading("Settings of the start")
         rows = stored_rows(content["settings"], content["sources"])
         if all_settings:
             print_settings(rows)
@@ -102,7 +102,7 @@ def _hub_text(hub: Mapping[str, Any] | None) -> str:
 
 def _print_checkpoints(content: Mapping[str, Any]) -> None:
     checkpoints = content["checkpoints"]
-    _print_heading("Checkpoints" if checkpoints else "No checkpoints yet")
+    heading("Checkpoints" if checkpoints else "No checkpoints yet")
     if not checkpoints:
         return
     monitored = (content["best_checkpoint"] or {}).get("metric")
@@ -140,7 +140,7 @@ def _checkpoint_row(checkpoint: Mapping[str, Any], monitored: str | None) -> lis
 
 def _print_set_aside(content: Mapping[str, Any]) -> None:
     if content["set_aside"]:
-        _print_heading("Set aside (only `pitstop prune --set-aside` deletes it)")
+        heading("Set aside (only `pitstop prune --set-aside` deletes it)")
     for item in content["set_aside"]:
         reason = f": {item['reason']}" if item["reason"] else ""
         say(f"  {item['where']}/{item['name']}  {human_size(item['size_bytes'])}{reason}")
@@ -149,7 +149,7 @@ def _print_set_aside(content: Mapping[str, Any]) -> None:
 def _print_resumes(content: Mapping[str, Any]) -> None:
     resumes = [entry for entry in content["resumes"] or [] if isinstance(entry, dict)]
     if resumes:
-        _print_heading("Resumed")
+        heading("Resumed")
     for entry in resumes:
         changes = entry.get("changes") or {}
         text = ", ".join(f"{path}: {setting_text(pair[0])} → {setting_text(pair[-1])}" for path, pair in changes.items())
@@ -158,18 +158,13 @@ def _print_resumes(content: Mapping[str, Any]) -> None:
 
 
 def _print_contents(checkpoint: Mapping[str, Any]) -> None:
-    _print_heading(f"{checkpoint['name']} in {checkpoint['path']}")
+    heading(f"{checkpoint['name']} in {checkpoint['path']}")
     rows = [[name, human_size(record["size_bytes"]), record["sha256"]] for name, record in checkpoint["files"].items()]
     table(["File", Column("Size", "right"), "SHA-256"], rows)
     for title in ("fingerprints", "versions"):
         for key, value in checkpoint[title].items():
             say(f"  {title.removesuffix('s')} {key}: {value}")
     say(f"  saved by {checkpoint['world_size']} process(es) of pitstop {checkpoint['pitstop_version']}")
-
-
-def _print_heading(text: str) -> None:
-    say()
-    say(paint(text, "bold"))
 
 
 def _time_text(text: Any) -> str:

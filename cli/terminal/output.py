@@ -80,9 +80,26 @@ def _shown(text: str, stream: IO[str]) -> str:
     return "".join(part if number % 2 else printable(part, lines=True) for number, part in enumerate(_PAINTED.split(text)))
 
 
-def warn(text: str) -> None:
-    """Print a warning on stderr."""
+def warn(text: str, hint: str | None = None) -> None:
+    """Print a warning on stderr, and below it what to do."""
     notice(f"{paint('warning:', 'yellow', 'bold', stream=sys.stderr)} {text}")
+    if hint:
+        notice(f"hint: {hint}")
+
+
+def heading(text: str) -> None:
+    """Print an empty line and a heading on stdout."""
+    say()
+    say(paint(text, "bold"))
+
+
+def shortened(text: str, room: int, *, keep_start: bool = False) -> str:
+    """``text`` in at most ``room`` characters: cut in its middle, since names end with what tells them apart, or at its end."""
+    if len(text) <= room:
+        return text
+    mark = ellipsis()
+    tail = 0 if keep_start else (room - len(mark)) // 2
+    return f"{text[: room - len(mark) - tail]}{mark}{text[len(text) - tail :]}"
 
 
 def print_json(value: Any) -> None:

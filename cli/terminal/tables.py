@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from pitstop.cli.terminal.output import Column, draw_table, ellipsis, is_terminal, notice, paint, plain_lines, use_color
+from pitstop.cli.terminal.output import Column, draw_table, is_terminal, notice, paint, plain_lines, shortened, use_color
 from pitstop.configs.shown import printable
 
 RICH_ROWS = 60
@@ -70,9 +70,10 @@ def fit(
         left_out.append(title)
     room = max(least, width - _total(widths) + widths[shorten])
     indices = [index for index, column in enumerate(columns) if column.title in widths]
-    shortened = next(index for index, column in enumerate(columns) if column.title == shorten)
+    flexible = next(index for index, column in enumerate(columns) if column.title == shorten)
     cells = [
-        [_cut(row[index], room, keep_start=keep_start) if index == shortened else row[index] for index in indices] for row in rows
+        [shortened(row[index], room, keep_start=keep_start) if index == flexible else row[index] for index in indices]
+        for row in rows
     ]
     return [columns[index] for index in indices], cells, left_out
 
@@ -83,14 +84,6 @@ def _width(column: Column, cells: Sequence[str]) -> int:
 
 def _total(widths: Mapping[str, int]) -> int:
     return sum(widths.values()) + 2 * (len(widths) - 1)
-
-
-def _cut(text: str, room: int, *, keep_start: bool) -> str:
-    if len(text) <= room:
-        return text
-    mark = ellipsis()
-    tail = 0 if keep_start else (room - len(mark)) // 2  # names end with what tells them apart
-    return f"{text[: room - len(mark) - tail]}{mark}{text[len(text) - tail :]}"
 
 
 def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]], styles: Styles) -> None:

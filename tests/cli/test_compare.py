@@ -15,8 +15,6 @@ import pytest
 
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.cli.reports.compare_text import blocks, cut
-from pitstop.cli.reports.comparison import best_of, direction, distinct_labels
 from pitstop.configs.leaves import leaves
 from pitstop.configs.secrets import is_secret_name
 from support.cli import Cli
@@ -245,30 +243,6 @@ def test_data_is_that_of_the_newest_checkpoint(pitstop: Cli) -> None:
     assert "The training data differs" in " ".join(content["notes"])
 
 
-@pytest.mark.parametrize(
-    ("name", "monitored", "expected"),
-    [
-        ("val_loss", [], "min"),
-        ("val_perplexity", [], "min"),
-        ("val_token_accuracy", [], "max"),
-        ("ner_f1", [], "max"),
-        ("glossary", [], None),
-        ("f1_loss", [], None),
-        ("val_loss", [("val_loss", "max")], "max"),
-        ("val_loss", [("val_loss", "max"), ("val_loss", "min")], None),
-        ("score", [("score", "max"), ("val_loss", "min")], "max"),
-    ],
-)
-def test_whether_more_or_less_is_better(name: str, monitored: list[tuple[str, str]], expected: str | None) -> None:
-    assert direction(name, monitored) == expected
-
-
-def test_the_best_values() -> None:
-    assert best_of([0.5, None, 0.25, 0.25], "min") == [2, 3]
-    assert best_of([0.5, None, 0.25], "max") == [0]
-    assert best_of([0.5, None], "min") == best_of([0.5, 0.25], None) == []
-
-
 def test_a_run_without_rows_or_checkpoints_has_dashes(pitstop: Cli) -> None:
     make("first")
     make("second")
@@ -320,9 +294,6 @@ def test_runs_of_one_number_are_told_apart_by_their_place(pitstop: Cli) -> None:
     make("second", base="b/runs")
     content = pitstop("compare", "a/runs/run_001", "b/runs/run_001", "--json").json()
     assert [run["run"] for run in content["runs"]] == ["a/runs/run_001", "b/runs/run_001"]
-    paths = [Path("/x/base_training/run_001"), Path("/y/base_training/run_001"), Path("/y/run_002")]
-    labels = ["base_training/run_001", "base_training/run_001", "run_002"]
-    assert distinct_labels(paths, labels) == ["x/base_training/run_001", "y/base_training/run_001", "run_002"]
 
 
 def test_damage_is_said_and_the_rest_shown(pitstop: Cli, two: tuple[RunDirectory, RunDirectory]) -> None:
@@ -521,18 +492,6 @@ def test_without_unicode_the_star_is_an_asterisk(two: tuple[RunDirectory, RunDir
     text = done.stdout.decode("ascii")
     assert table(text)["val_loss"] == ["0.25 *", "0.375"]
     assert re.search(r"^ +3 \+", text, re.MULTILINE)
-
-
-def test_runs_that_do_not_fit_beside_each_other_stand_below() -> None:
-    rows = [("a", ["1" * 10] * 4), ("b", ["2" * 60, "", "", ""])]
-    together = [0, 1, 2, 3]
-    assert blocks(["run_001"] * 4, rows, room=78) == [(together, 40)]  # 42 + 3 · 12
-    assert blocks(["run_001"] * 4, rows, room=77) == [(together, 32)]
-    assert blocks(["run_001"] * 4, rows, room=56) == [(together, 18)]  # 20 + 3 · 12
-    assert blocks(["run_001"] * 4, rows, room=55) == [([0, 1, 2], 24), ([3], 24)]  # 26 + 12 + 12
-    assert blocks(["run_001"] * 4, rows, room=10) == [([0], 12), ([1], 12), ([2], 12), ([3], 12)]
-    assert cut("abcdefghij", 10) == "abcdefghij"
-    assert cut("abcdefghijk", 6) == "abc…jk"
 
 
 def on_terminal(width: int, *arguments: str, **environment: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,7 @@ def test_every_command_has_help_with_examples_at_80_columns(command: str, pitsto
     assert f"pitstop {command}" in result.stdout
     assert f"\n   pitstop {command}" in result.stdout.partition("Examples:")[2]
     assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 80
+    assert not re.findall(r"<\w+", result.stdout), "types are not for people"
 
 
 @pytest.mark.parametrize("entry", COMMANDS.values(), ids=list(COMMANDS))

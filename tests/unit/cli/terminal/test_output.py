@@ -64,3 +64,14 @@ def test_facts_are_lines_in_a_pipe_and_wrap_below_themselves_on_a_terminal(
     monkeypatch.setenv("COLUMNS", "40")
     output.print_facts(facts, width=8)
     assert capsys.readouterr().out == f"  path    {'x' * 30}\n          {'x' * 20}\n  disk    1 MiB\n"
+
+
+def test_text_is_cut_in_its_middle_or_at_its_end() -> None:
+    assert output.shortened("abcdefghij", 10) == "abcdefghij"
+    assert output.shortened("abcdefghijk", 6) == "abc…jk"
+    assert output.shortened("abcdefghijk", 6, keep_start=True) == "abcde…"
+
+
+def test_a_warning_may_have_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    output.warn("one", "two")
+    assert capsys.readouterr().err == "warning: one\nhint: two\n"
