@@ -45,6 +45,7 @@ a full disk does not take is exit code 6.
 | 4 | no valid checkpoint, or a corrupt one |
 | 5 | the Hub |
 | 6 | out of memory or disk |
+| 129 | SIGHUP (the terminal was closed), with the checkpoint saved |
 | 130 | Ctrl+C, with the checkpoint saved |
 | 143 | SIGTERM, with the checkpoint saved |
 """

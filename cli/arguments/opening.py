@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pitstop.cli.arguments.base_dir import base_directory
-from pitstop.cli.terminal.output import notice
+from pitstop.cli.terminal.output import notice, warn
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     base = base_directory(base_dir, file)
     locate(base, run)
     apply_foreign(file)
-    launch.prepare_environment()
+    for line in launch.prepare_environment():
+        warn(line)
     if "torch" not in sys.modules:
         notice("Loading libraries …")
     from pitstop.trainers.using import opened

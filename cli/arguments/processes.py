@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pitstop.cli.terminal import streams
-from pitstop.cli.terminal.output import print_json
+from pitstop.cli.terminal.output import print_json, warn
 from pitstop.cli.terminal.progress import make_display
 from pitstop.configs.errors import PitstopError
 
@@ -37,7 +37,8 @@ def start_or_join(
 
     if not json_output:
         streams.let_display_go()
-    launch.prepare_environment()
+    for line in launch.prepare_environment():
+        warn(line)
     if processes > 1 and not launch.is_worker():
         return launch.launch(processes, sys.argv[1:] if arguments is None else arguments)
     display = make_display(quiet=quiet, json_output=json_output)

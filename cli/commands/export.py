@@ -58,12 +58,12 @@ def export(
     _check(form, max_shard_size, base_id)
     target = Path(output).expanduser()
     plan = choose(run, base_dir, env_file, model_id)
-    from pitstop.trainers.machine.signals import leaving_on_sigterm
+    from pitstop.trainers.machine.signals import leaving_on_signals
     from pitstop.trainers.using.exporting import ExportRequest, as_json
     from pitstop.trainers.using.exporting import export as write
 
     request = ExportRequest(target, form, max_shard_size or "5GB", base_id, force)
-    with leaving_on_sigterm():
+    with leaving_on_signals():
         result = write(plan, request, reporter())
     if json_output:
         print_json(as_json(result))

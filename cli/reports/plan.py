@@ -23,7 +23,8 @@ def show_plan(loaded: Loaded, *, all_settings: bool, json_output: bool) -> int:
     """Print what a training with these settings would do and need; returns the exit code. Raises ``PitstopError``."""
     from pitstop.trainers.machine.launch import prepare_environment
 
-    prepare_environment()
+    for line in prepare_environment():
+        warn(line)
     notice("Loading libraries …")
     from pitstop.trainers.reporter import Reporter
     from pitstop.trainers.training.planning import forecast

@@ -30,7 +30,7 @@ def _run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("word, code", [("--version", 0), ("--versoin", 2)])
 def test_one_of_several_does_what_is_due_at_exit_and_does_not_shut_the_interpreter_down(word: str, code: int) -> None:
-    done = _run(word, RANK="1", WORLD_SIZE="2")
+    done = _run(word, RANK="1", LOCAL_RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
     assert done.returncode == code, done.stderr
     ending = done.stdout.splitlines()[-2:]
     assert ending == ["thread ended", "at exit"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.forked import pitstop, two_ranks
+from support.forked import kill_at_step, pitstop, two_ranks
 from support.tiny_model import write_data
 from support.training import EXACT_FILES, arguments, assert_same_end, checkpoints, rows
 
@@ -125,3 +125,16 @@ def test_torchrun_starts_the_same_training(tiny_model: Path, data: Path, tmp_pat
     metadata = json.loads((tmp_path / "runs/run_001/metadata.json").read_text())
     assert metadata["environment"]["world_size"] == 2
     assert not (tmp_path / "runs/run_002").exists()
+
+
+def test_a_hangup_that_one_process_gets_stops_both_and_the_resume_is_exact(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    """A terminal that is closed sends SIGHUP to all of them, but not at one moment."""
+    words = arguments(tiny_model, data, tmp_path, **{**TWO, "epochs": 1, "gradient_accumulation_steps": 1, "method": "lora"})
+    stopped = two_ranks(*words, prepare=(None, kill_at_step(2, signal.SIGHUP)))
+    assert [rank.code for rank in stopped] == [129, 129], stopped
+    assert checkpoints(tmp_path / "run_001") == ["checkpoint-2"]
+    resumed = two_ranks("resume", 1, "--base-dir", tmp_path)
+    assert [rank.code for rank in resumed] == [0, 0], resumed
+    words[words.index("--base-dir") + 1] = str(tmp_path / "whole")
+    assert [rank.code for rank in two_ranks(*words)] == [0, 0]
+    assert_same_end(tmp_path / "whole/run_001", tmp_path / "run_001", (*EXACT_FILES, "rng_state_1.json"))

@@ -33,7 +33,11 @@ def somewhere(number: int, *signals: signal.Signals) -> Interruption:
     return Interruption(rng.randint(1, 8), phase, signals, rng.randrange(20), rng.uniform(0, 0.05))
 
 
-@pytest.mark.parametrize(("number_of_signal", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("number_of_signal", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
+    ids=["SIGTERM", "SIGINT", "SIGHUP"],
+)
 def test_a_signal_saves_stops_and_loses_no_step(
     number_of_signal: signal.Signals, code: int, trainings: Trainings, matrix: Matrix
 ) -> None:

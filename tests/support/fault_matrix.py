@@ -120,6 +120,7 @@ def _rows() -> list[Row]:
             200,
         ),
         Row("SIGTERM at a random phase", "exit 143, valid checkpoints, exact resume", 10, 100),
+        Row("SIGHUP at a random phase", "exit 129, valid checkpoints, exact resume", 10, 100),
         Row("SIGUSR1 at a random phase", "exit 0, an extra valid checkpoint, exact resume from it", 10, 100),
         Row("SIGINT at a random phase", "exit 130, valid checkpoints, exact resume", 10, 100),
         Row("SIGINT twice at random phases", "exit 130, valid checkpoints, exact resume", 10, 100),

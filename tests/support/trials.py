@@ -18,7 +18,7 @@ from support.interruptions import Interruption, note_batches, read_batches, slow
 from support.training import EXACT_FILES, WHOLE_FILES, arguments, assert_same_end
 
 STEPS = 12
-OK_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
+OK_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGUSR1: 0}
 
 _EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
 

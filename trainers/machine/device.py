@@ -9,6 +9,7 @@ import torch
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
+from pitstop.trainers.machine.launch import local_rank
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Precision:
 def choose_device() -> torch.device:
     """CUDA (this process's card), else MPS, else CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", local_rank())
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")

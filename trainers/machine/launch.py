@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from pitstop.configs.errors import EXIT_BUG, EXIT_SIGTERM, ResourceError, SettingsError
 
@@ -25,8 +25,34 @@ _LOST_PEER = (
 )
 
 
-def prepare_environment() -> None:
-    """Set what must be set before torch is imported; what the user set stands.
+_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
+"""What a launcher sets for each process, all of it."""
+_CLAIMS = (
+    *_LAUNCHER[:-1],
+    "LOCAL_WORLD_SIZE",
+    *(
+        f"{launcher}_{name}"
+        for launcher in ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")
+        for name in ("SIZE", "RANK", "LOCAL_RANK")
+    ),
+)
+"""Where Accelerate looks for other processes."""
+_NOTHING = ("", "0", "1", "no", "false", "default")
+"""What ``accelerate launch`` sets where nobody asked for anything."""
+
+
+class Place(NamedTuple):
+    """This process among those that a launcher started; ``local_rank`` is its number on this machine."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+
+
+def prepare_environment() -> list[str]:
+    """Set what must be set before torch is imported, and take out what would change a training behind its settings.
+
+    Returns a line for what of the environment is ignored, and why. What the user set stands otherwise.
 
     GNU OpenMP's threads spin for milliseconds while they wait, which makes training some ten times slower as soon as
     another process wants the cores. Spinning for microseconds costs a tenth when none does.
@@ -35,21 +61,78 @@ def prepare_environment() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # At import it warns of an optional inference kernel that training never uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    ignored = [_forget_claims(), _forget_accelerate()]
+    return [line for line in ignored if line and rank() == 0]
 
 
 def is_worker() -> bool:
     """Whether this process was started by torchrun, ``accelerate launch`` or ``launch`` as one of several."""
-    return world_size() > 1 and "RANK" in os.environ
+    return world_size() > 1
 
 
 def world_size() -> int:
     """How many processes the launcher started; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    place = _place()
+    return place.world_size if place else 1
 
 
 def rank() -> int:
     """Number of this process among all of them."""
-    return int(os.environ.get("RANK", "0"))
+    place = _place()
+    return place.rank if place else 0
+
+
+def local_rank() -> int:
+    """Number of this process among those on this machine."""
+    place = _place()
+    return place.local_rank if place else 0
+
+
+def _place() -> Place | None:
+    """What a launcher says of this process; None where the environment is not wholly that of one."""
+    if _doubt() is not None:
+        return None
+    rank, size, local = (int(os.environ[name]) for name in _LAUNCHER[:-1])
+    return Place(rank, size, local)
+
+
+def _doubt() -> str | None:
+    """Why the environment is not that of a process that a launcher started."""
+    missing = [name for name in _LAUNCHER if not os.environ.get(name)]
+    if missing:
+        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+    for name in (*_LAUNCHER[:-1], "MASTER_PORT"):
+        value = os.environ.get(name, "0")
+        if not (value.isascii() and value.isdecimal()):
+            return f"{name} is not a number"
+    rank, size, local = (int(os.environ[name]) for name in _LAUNCHER[:-1])
+    if not (rank < size and local < size):
+        return f"{'RANK' if rank >= size else 'LOCAL_RANK'} is not below WORLD_SIZE"
+    return None
+
+
+def _forget_claims() -> str | None:
+    """Take the variables that claim other processes, and are no launcher's, out of the environment: libraries would believe them."""
+    doubt = _doubt()
+    if doubt is None:
+        return None
+    claims = {name: os.environ.pop(name) for name in _CLAIMS if name in os.environ}
+    if not claims:
+        return None
+    shown = ", ".join(f"{name}={value}" for name, value in claims.items())
+    adapter = " The rank of an adapter is LORA_RANK." if "RANK" in claims else ""
+    return (
+        f"{shown} in the environment {'is' if len(claims) == 1 else 'are'} ignored, since {doubt}: this is one process by itself. "
+        f"--num-processes or torchrun start several.{adapter}"
+    )
+
+
+def _forget_accelerate() -> str | None:
+    """Take out what Accelerate would compute by: it cuts gradients, or takes another engine, and no setting says so."""
+    names = [name for name in os.environ if name.startswith("ACCELERATE_") or name == "FORK_LAUNCHED"]
+    variables = {name: os.environ.pop(name) for name in names}
+    shown = ", ".join(f"{name}={value}" for name, value in variables.items() if value.lower() not in _NOTHING)
+    return f"ignored, since a training computes as its settings say: {shown}." if shown else None
 
 
 AFTER_THE_CAUSE_S = 3.0
@@ -72,14 +155,21 @@ def lost_peer(error: BaseException) -> ResourceError | None:
 
 def neighbour_is_gone() -> bool:
     """Whether one of the processes that torch elastic started beside this one has ended. It then ends the others by SIGTERM."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    neighbours = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not neighbours.isdecimal():
         return False
     import psutil
 
     try:
-        return len(psutil.Process(os.getppid()).children()) < int(os.environ["LOCAL_WORLD_SIZE"])
+        return len(psutil.Process(os.getppid()).children()) < int(neighbours)
     except psutil.Error:
         return False
+
+
+def hangups() -> tuple[signal.Signals, ...]:
+    """SIGHUP, where the system has it and this process was not started to ignore it, as by ``nohup``."""
+    number: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    return () if number is None or signal.getsignal(number) is signal.SIG_IGN else (number,)
 
 
 def leave_worker(code: int) -> NoReturn:
@@ -127,9 +217,9 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.2,
-        signals_to_handle="SIGHUP,SIGQUIT",
+        signals_to_handle="SIGQUIT",
     )
-    with _quiet_elastic(), _forwarding():
+    with _quiet_elastic(), forwarding():
         try:
             # -P: as with the console script, no file of the current directory passes for a library.
             elastic_launch(config, sys.executable)("-P", "-m", "pitstop.cli", *arguments)
@@ -166,7 +256,7 @@ def _exit_code(codes: Sequence[int]) -> int:
 
 
 @contextlib.contextmanager
-def _forwarding() -> Iterator[None]:
+def forwarding() -> Iterator[None]:
     """Pass signals on to the worker processes while inside."""
     import psutil
 
@@ -175,7 +265,7 @@ def _forwarding() -> Iterator[None]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.send_signal(number)
 
-    numbers = [getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)]
+    numbers = [*(getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)), *hangups()]
     before = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield

@@ -5,33 +5,42 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
-from pitstop.configs.errors import EXIT_SIGINT, EXIT_SIGTERM
-from pitstop.trainers.machine.launch import neighbour_is_gone
+from pitstop.configs.errors import EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM
+from pitstop.trainers.machine.launch import hangups, neighbour_is_gone
 
 SAVE = 1  # SIGUSR1: save and go on
 INTERRUPT = 2  # SIGINT: save and stop
-TERMINATE = 3  # SIGTERM: save and stop
+HANGUP = 3  # SIGHUP: save and stop
+TERMINATE = 4  # SIGTERM: save and stop
 
-EXIT_CODES = {INTERRUPT: EXIT_SIGINT, TERMINATE: EXIT_SIGTERM}
-NAMES = {SAVE: "SIGUSR1", INTERRUPT: "SIGINT", TERMINATE: "SIGTERM"}
+EXIT_CODES = {INTERRUPT: EXIT_SIGINT, HANGUP: EXIT_SIGHUP, TERMINATE: EXIT_SIGTERM}
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 @contextlib.contextmanager
-def leaving_on_sigterm() -> Iterator[None]:
-    """End at once with exit code 143 on SIGTERM while inside: for the time before training, when there is nothing to save."""
+def leaving_on_signals() -> Iterator[None]:
+    """End at once with exit code 143 on SIGTERM and 129 on SIGHUP while inside: for the time before training, when there is nothing to save."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(EXIT_SIGTERM)
+        raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    with handling(dict.fromkeys((signal.SIGTERM, *hangups()), leave)):
+        yield
+
+
+@contextlib.contextmanager
+def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Handle signals while inside; the handlers before come back afterwards."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class SignalFlag:
@@ -52,16 +61,13 @@ class SignalFlag:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[SignalFlag]:
-        """Handle SIGTERM, SIGINT and SIGUSR1 while inside; the handlers before come back afterwards."""
-        handlers = {signal.SIGTERM: self._on_terminate, signal.SIGINT: self._on_interrupt}
+        """Handle SIGTERM, SIGHUP, SIGINT and SIGUSR1 while inside; the handlers before come back afterwards."""
+        handlers: dict[signal.Signals, Handler] = {signal.SIGTERM: self._on_terminate, signal.SIGINT: self._on_interrupt}
+        handlers |= dict.fromkeys(hangups(), self._on_hangup)
         if hasattr(signal, "SIGUSR1"):
             handlers[signal.SIGUSR1] = self._on_save
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
+        with handling(handlers):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _on_save(self, number: int, frame: FrameType | None) -> None:
         self.pending = max(self.pending, SAVE)
@@ -70,6 +76,10 @@ class SignalFlag:
         self.pending = TERMINATE
         if not neighbour_is_gone():  # else nothing can be saved, and the cause is what has to be said
             self._say("SIGTERM: saving a checkpoint at the end of this step, then stopping.")
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        self.pending = max(self.pending, HANGUP)
+        self._say("SIGHUP: saving a checkpoint at the end of this step, then stopping.")
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.pending >= INTERRUPT:
@@ -82,5 +92,6 @@ class SignalFlag:
     def _say(self, text: str) -> None:
         # os.write, not print: a handler may run in the middle of a print on the same stream.
         if self._announce:
-            show_cursor = "\x1b[?25h\r\n" if sys.stderr.isatty() else ""
-            os.write(2, f"{show_cursor}{text}\n".encode())
+            with contextlib.suppress(OSError):  # the terminal may have gone, and a reader: often the reason of the signal
+                show_cursor = "\x1b[?25h\r\n" if os.isatty(2) else ""
+                os.write(2, f"{show_cursor}{text}\n".encode())

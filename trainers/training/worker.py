@@ -9,7 +9,7 @@ from pitstop.configs.errors import CheckpointError
 from pitstop.configs.load import Loaded
 from pitstop.trainers.machine.launch import rank
 from pitstop.trainers.machine.processes import process_group
-from pitstop.trainers.machine.signals import leaving_on_sigterm
+from pitstop.trainers.machine.signals import leaving_on_signals
 from pitstop.trainers.reporter import Display, NoDisplay, Reporter
 from pitstop.trainers.training.prepare import prepare_new, prepare_resumed
 from pitstop.trainers.training.resuming import ResumeRequest, start_again
@@ -18,7 +18,7 @@ from pitstop.trainers.training.trainer import Result, Trainer
 
 def train(loaded: Loaded, *, now: datetime, display: Display) -> Result:
     """Start a new run and train it. Raises ``PitstopError`` for whatever the user has to put right."""
-    with leaving_on_sigterm(), process_group() as device, contextlib.ExitStack() as stack:
+    with leaving_on_signals(), process_group() as device, contextlib.ExitStack() as stack:
         return Trainer(prepare_new(loaded, now, device, _reporter(display), stack)).run()
 
 
@@ -28,7 +28,7 @@ def resume(request: ResumeRequest, *, now: datetime, display: Display) -> Result
     Raises ``PitstopError`` for whatever the user has to put right.
     """
     reporter = _reporter(display)
-    with leaving_on_sigterm(), process_group() as device:
+    with leaving_on_signals(), process_group() as device:
         with contextlib.ExitStack() as stack:
             try:
                 trainer = Trainer(prepare_resumed(request, device, reporter, stack))

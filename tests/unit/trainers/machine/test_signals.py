@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pitstop.trainers.machine.signals import EXIT_CODES, INTERRUPT, SAVE, TERMINATE, SignalFlag
+from pitstop.trainers.machine.signals import EXIT_CODES, HANGUP, INTERRUPT, SAVE, TERMINATE, SignalFlag, leaving_on_signals
 
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
 
 
 def _in_child(body: Callable[[], object]) -> int:
@@ -30,7 +30,7 @@ def _send(number: int) -> None:
 
 
 def test_exit_codes() -> None:
-    assert EXIT_CODES == {INTERRUPT: 130, TERMINATE: 143}
+    assert EXIT_CODES == {INTERRUPT: 130, HANGUP: 129, TERMINATE: 143}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,11 @@ def test_exit_codes() -> None:
         ([signal.SIGINT, signal.SIGUSR1], INTERRUPT, True),
         ([signal.SIGTERM, signal.SIGUSR1], TERMINATE, True),
         ([signal.SIGINT, signal.SIGTERM], TERMINATE, True),
+        ([signal.SIGHUP], HANGUP, True),
+        ([signal.SIGHUP, signal.SIGHUP], HANGUP, True),
+        ([signal.SIGUSR1, signal.SIGHUP], HANGUP, True),
+        ([signal.SIGHUP, signal.SIGTERM], TERMINATE, True),
+        ([signal.SIGTERM, signal.SIGHUP], TERMINATE, True),
     ],
 )
 def test_the_strongest_signal_is_pending(sent: list[int], pending: int, stops: bool) -> None:
@@ -63,7 +68,7 @@ def test_handlers_before_come_back_even_after_an_error() -> None:
     assert [signal.getsignal(number) for number in NUMBERS] == before
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
 def test_ctrl_c_after_a_stop_leaves_at_once(first: int) -> None:
     def body() -> None:
         with SignalFlag().installed():
@@ -109,6 +114,39 @@ def test_the_sigterm_by_which_elastic_ends_the_rest_of_a_group_is_not_announced(
         os._exit(0)
     os.waitpid(launcher, 0)
     assert ("saving a checkpoint at the end of this step" in capfd.readouterr().err) is said
+
+
+def test_a_hangup_that_is_ignored_from_the_start_stays_ignored() -> None:
+    """As under nohup."""
+
+    def body() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        flag = SignalFlag(announce=False)
+        with leaving_on_signals(), flag.installed():
+            _send(signal.SIGHUP)
+        os._exit(0 if flag.pending == 0 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else 1)
+
+    assert _in_child(body) == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_before_training_there_is_nothing_to_save(number: int, code: int) -> None:
+    with pytest.raises(SystemExit) as leaving, leaving_on_signals():
+        _send(number)
+    assert leaving.value.code == code
+
+
+def test_a_stderr_that_has_gone_does_not_keep_a_signal_from_saving() -> None:
+    def body() -> None:
+        end, begin = os.pipe()
+        os.close(end)
+        os.dup2(begin, 2)
+        flag = SignalFlag()
+        with flag.installed():
+            _send(signal.SIGHUP)
+        os._exit(0 if flag.pending == HANGUP else 1)
+
+    assert _in_child(body) == 0
 
 
 def _child(body: Callable[[], object]) -> int:

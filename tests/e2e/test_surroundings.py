@@ -1,0 +1,62 @@
+"""Variables of the environment that would change a training, or keep it from speaking, and are none of its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.forked import pitstop
+from support.training import arguments, metadata, rows
+
+pytestmark = pytest.mark.usefixtures("warm")
+SHORT = {"method": "lora", "max_steps": 2, "no_packing": True}
+
+
+def _with(variables: dict[str, str]) -> Callable[[], None]:
+    return lambda: os.environ.update(variables)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows of the training without any of them."""
+    from support.tiny_model import write_data
+
+    home = tmp_path_factory.mktemp("plain")
+    ended = pitstop(*arguments(tiny_model, write_data(home, 12, 4), home, **SHORT))
+    assert ended.code == 0, ended.output
+    return rows(home / "run_001")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "3"},
+        {"WORLD_SIZE": ""},
+        {"WORLD_SIZE": "auto", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"},
+        {"LOCAL_RANK": "auto"},
+        {"OMPI_COMM_WORLD_SIZE": "2"},
+        {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
+        {"ACCELERATE_USE_DEEPSPEED": "true"},
+        {"ACCELERATE_TORCH_DEVICE": "meta"},
+    ],
+    ids=str,
+)
+def test_a_training_is_the_one_of_its_settings_and_says_what_it_ignores(
+    variables: dict[str, str], plain: list[dict[str, Any]], tiny_model: Path, data: Path, tmp_path: Path
+) -> None:
+    ended = pitstop(*arguments(tiny_model, data, tmp_path, **SHORT), prepare=_with(variables))
+    assert ended.code == 0, ended.output
+    (line,) = [line for line in ended.output.splitlines() if "ignored" in line]
+    assert all(f"{name}={value}" in line for name, value in variables.items() if name != "MASTER_ADDR")
+    assert rows(tmp_path / "run_001") == plain
+    assert metadata(tmp_path / "run_001")["environment"]["world_size"] == 1
+
+
+def test_an_error_is_told_whatever_rank_says(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    words = arguments(tiny_model, data, tmp_path, **SHORT, dataset=data / "nowhere.jsonl")
+    ended = pitstop(*words, prepare=_with({"RANK": "3"}))
+    assert ended.code == 3 and "error:" in ended.output and "nowhere.jsonl" in ended.output
