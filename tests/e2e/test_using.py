@@ -466,7 +466,7 @@ def test_a_ckpt_is_read_without_pickle_and_goes_on_training_elsewhere(
     [
         (["--format", "onnx", "--output", "x"], "'onnx' is not one of adapter, merged, ckpt"),
         (["--format", "adapter", "--output", "x", "--max-shard-size", "1GB"], "--max-shard-size is for --format merged"),
-        (["--format", "merged", "--output", "x", "--max-shard-size", "many"], "'many' is no size"),
+        (["--format", "merged", "--output", "x", "--max-shard-size", "many"], "'many' is not a size"),
         (["--format", "ckpt", "--output", "x", "--base-id", "a/b"], "--base-id is for"),
         (["--format", "ckpt", "--output", "missing/x"], "There is no directory missing"),
     ],

@@ -203,9 +203,9 @@ def test_no_room_is_refused_and_is_not_taken_for_a_full_disk_here(hub: Hub, clie
 
 
 def test_a_name_that_is_none_is_refused(hub: Hub, client: Distant) -> None:
-    with pytest.raises(Refused, match="no repository id"):
+    with pytest.raises(Refused, match="not a repository id"):
         client(CALL, "head", "a/b/c")
-    with pytest.raises(Refused, match="no repository id"):
+    with pytest.raises(Refused, match="not a repository id"):
         client(CALL, "create", "tester/x.git", private=True)
 
 

@@ -35,7 +35,7 @@ def test_the_tensors_of_a_file_are_listed_with_their_place(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        ([], "no JSON object"),
+        ([], "not a JSON object"),
         ({"__metadata__": {"a": 1}, "a": entry(0, 8)}, "__metadata__ is not text by name"),
         ({"a": {**entry(0, 8), "more": 1}}, "no type, shape and offsets, or more than those"),
         ({"a": entry(0, 8, dtype="F8")}, "a type that no checkpoint holds"),
@@ -55,7 +55,7 @@ def test_a_header_that_does_not_fit_the_file_is_refused(tmp_path: Path, header: 
 def test_a_header_is_measured_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"1234")
-    with pytest.raises(CheckpointError, match="4 bytes are no safetensors file"):
+    with pytest.raises(CheckpointError, match="4 bytes are too few for a safetensors file"):
         read_header(path)
     with pytest.raises(CheckpointError, match="at most 16,777,216 are read"):
         read_header(written(path, {}, b"", length=MAX_HEADER_BYTES + 1))

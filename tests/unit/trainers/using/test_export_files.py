@@ -91,7 +91,7 @@ def test_a_place_that_is_taken_is_refused_and_only_an_export_is_replaced(tmp_pat
         check_target(out, run, directory=True, force=False)
     check_target(out, run, directory=True, force=True)
     (out / MARKER).unlink()
-    with pytest.raises(SettingsError, match="no export of Pitstop"):
+    with pytest.raises(SettingsError, match="not an export of Pitstop"):
         check_target(out, run, directory=True, force=True)
     with pytest.raises(SettingsError, match="is a directory"):
         check_target(out, run, directory=False, force=True)

@@ -41,7 +41,7 @@ def _opened(data: Any = None, *, classes: int = 4, missing: bool = False, model:
 
 def test_a_model_that_is_told_no_classes_makes_images_of_none() -> None:
     assert told_classes(_opened(RECORD, classes=0), ()) == ()
-    with pytest.raises(SettingsError, match="the model of run_001 is told no classes") as caught:
+    with pytest.raises(SettingsError, match="the model of run_001 is not conditioned on classes") as caught:
         told_classes(_opened(RECORD, classes=0), ["birch"])
     assert "--conditional-classes" in str(caught.value.hint)
 

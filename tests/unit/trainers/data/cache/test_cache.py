@@ -217,7 +217,7 @@ def test_a_damaged_entry_is_noticed_and_made_anew(
     del whole  # its map of the file that is damaged now
     damage(cache.entries()[0])
     assert _same(load(file, sft, cache), expected)
-    assert len(cache.said) == 2 and "is damaged and is made anew" in cache.said[0] and "tokenised" in cache.said[1]
+    assert len(cache.said) == 2 and "is damaged and is made again" in cache.said[0] and "tokenised" in cache.said[1]
     again = RecordingCache(tmp_path / "cache")
     assert _same(load(file, sft, again), expected) and "from the cache" in again.said[0]
 
