@@ -1,10 +1,11 @@
-# make demo     a real 4-bit LoRA fine-tune, interrupted, resumed and scored; within 5 minutes on 2 free CPU cores after downloads
-# make test     the whole test suite, in two processes; PYTEST_ARGS="-n 0" takes one, and "-n 4" four
-# make faults   the fault matrix with its full counts, about half an hour on 2 idle cores; writes the table of docs/reliability.md
-# make lint     style, types, layering and the documented options
-# make docs     write the generated pages and .env.example again
-# make bench    the benchmarks: start-up, saving, pushing, and training beside TRL (in an environment of its own, which it downloads)
-# make clean    remove what make and the tools made, the virtual environment included; runs and the model cache stay
+# make demo       a real 4-bit LoRA fine-tune, interrupted, resumed and scored; within 5 minutes on 2 free CPU cores after downloads
+# make test       the test suite, in two processes; PYTEST_ARGS="-n 0" takes one, and "-n 4" four
+# make test-slow  what it leaves out: the combinations of parameters of which it tries every kind once
+# make faults     the fault matrix with its full counts, about half an hour on 2 idle cores; writes the table of docs/reliability.md
+# make lint       style, types, layering and the documented options
+# make docs       write the generated pages and .env.example again
+# make bench      the benchmarks: start-up, saving, pushing, and training beside TRL (in an environment of its own, which it downloads)
+# make clean      remove what make and the tools made, the virtual environment included; runs and the model cache stay
 #
 # Only python3 (3.11 or newer, with venv and pip) and make are assumed. PYTHON=python3.12 chooses another interpreter.
 
@@ -16,7 +17,7 @@ PACKAGES := cli trainers checkpointing naming configs examples
 PIP_FLAGS := --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults lint docs bench clean
+.PHONY: help install demo test test-slow faults lint docs bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -36,10 +37,13 @@ demo: $(STAMP)
 	@$(BIN)/python examples/medical_ner/demo.py
 
 # Without the demo model the tests that train it are skipped, and pytest says so. A file's tests share what they trained, so
-# that it stays in one process; in the order of the files the long ones come first, and the short ones fill the end.
+# that it stays in one process; tests/support/sampling.py lets the long files come first, and the short ones fill the end.
 test: $(STAMP)
 	@$(BIN)/pitstop fetch-demo || echo "going on without the demo model" >&2
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	@$(BIN)/pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Without the privilege to mount a tmpfs that row is not run, and the table says so.
 faults: $(STAMP)

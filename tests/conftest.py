@@ -12,8 +12,9 @@ import pytest
 
 from pitstop.configs.leaves import leaves
 from support.cli import Cli
+from support.stores import fast_directory
 
-pytest_plugins = ["support.fault_matrix", "support.forked", "support.image_training", "support.real_training"]
+pytest_plugins = ["support.fault_matrix", "support.forked", "support.image_training", "support.real_training", "support.sampling"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _COLOUR_SWITCHES = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH")
@@ -21,6 +22,8 @@ _COLOUR_SWITCHES = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "C
 
 def pytest_configure() -> None:
     """Clean the environment once, before any test module is imported: subprocesses inherit it."""
+    if (memory := fast_directory()) is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # of all temporary directories: nothing waits for a disk
     settings = {leaf.env for leaf in leaves()}
     for name in list(os.environ):
         if name in settings or name.startswith("PITSTOP_") or name in _COLOUR_SWITCHES:

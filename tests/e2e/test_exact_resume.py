@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 from pathlib import Path
@@ -11,11 +10,14 @@ import pytest
 
 from support.forked import kill_at_step, pitstop
 from support.training import arguments, assert_same_end, checkpoints, metadata
+from support.trials import Trainings
 
 pytestmark = pytest.mark.usefixtures("warm")
 
 
-@pytest.mark.parametrize(("method", "packing", "accumulation"), list(itertools.product(["qlora", "lora"], [True, False], [1, 4])))
+@pytest.mark.by_turns("method")
+@pytest.mark.parametrize("method", ["qlora", "lora"])
+@pytest.mark.parametrize(("packing", "accumulation"), [(True, 1), (True, 4), (False, 4), (False, 1)])
 def test_killed_and_terminated_run_ends_where_the_uninterrupted_one_does(
     tiny_model: Path, data: Path, tmp_path: Path, method: str, packing: bool, accumulation: int
 ) -> None:
@@ -39,14 +41,15 @@ def test_killed_and_terminated_run_ends_where_the_uninterrupted_one_does(
 
 
 @pytest.mark.parametrize("step", [2, 6, 7, 11, 12])
-def test_kill_at_any_moment_of_an_epoch_resumes_exactly(tiny_model: Path, data: Path, tmp_path: Path, step: int) -> None:
+def test_kill_at_any_moment_of_an_epoch_resumes_exactly(
+    trainings: Trainings, tiny_model: Path, data: Path, tmp_path: Path, step: int
+) -> None:
     settings = {"save_strategy": "steps", "save_steps": 1, "eval_steps": 4, "keep_last_n": 2}
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert pitstop(*arguments(tiny_model, data, whole, **settings)).code == 0
+    whole, broken = trainings.reference("a checkpoint at every step", settings).run, tmp_path / "broken"
     assert pitstop(*arguments(tiny_model, data, broken, **settings), prepare=kill_at_step(step)).code == -signal.SIGKILL
     ended = pitstop("resume", 1, "--base-dir", broken)
     assert ended.code == 0, ended.output
-    assert_same_end(whole / "run_001", broken / "run_001")
+    assert_same_end(whole, broken / "run_001")
 
 
 def test_signal_at_a_due_evaluation_puts_it_off_and_the_resumed_run_makes_up_for_it(

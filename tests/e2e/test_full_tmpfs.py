@@ -85,6 +85,9 @@ class Ballast:
         """Patch this process, a forked training."""
         from pitstop.checkpointing.disk.storage import LocalStorage
         from pitstop.trainers.loop.loop import Loop
+        from pitstop.trainers.tracking import tracking
+
+        tracking.CLOSE_TIMEOUT_S = 0.5  # it is of no use to TensorBoard, whose file is on the same disk
 
         def stepping(original: Callable[..., Any], loop: Any) -> None:
             original(loop)

@@ -82,6 +82,7 @@ def test_a_rank_killed_during_a_save_leaves_valid_checkpoints_and_no_hang(
             assert_same_end(reference, run, (*EXACT_FILES, "rng_state_1.json"))
 
 
+@pytest.mark.by_turns("rank")
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("first_to_notice", ["the process", "the launcher"])
 def test_the_launcher_says_which_process_was_killed(

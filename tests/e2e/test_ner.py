@@ -6,15 +6,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pitstop.trainers.tasks.ner.scores import parse_items
-from support.forked import pitstop
+from support.forked import pitstop, two_ranks
 from support.terminal import Terminal
 from support.training import EXACT_FILES, arguments, checkpoints, metadata, rows
 
@@ -95,23 +93,14 @@ def test_articles_are_held_out_whole_and_an_unknown_metric_is_refused(tiny_model
     assert (data["used"], data["eval"]["used"]) == (20, 4), "six articles of two records with two questions each: one is held out"
 
 
-@pytest.mark.slow
 def test_two_processes_score_what_one_does(tiny_model: Path, records: Path, tmp_path: Path) -> None:
-    """Run by itself with ``pytest -m slow tests/e2e/test_ner.py``."""
     figures = []
     for processes in (1, 2):
         base = tmp_path / str(processes)
         more = {"max_steps": 1, "num_processes": processes, "learning_rate": 1e-12, "eval_generation_batch_size": 3}
-        words = [str(word) for word in arguments(tiny_model, records, base, **SETTINGS, **more)]
-        if processes == 1:
-            ended = pitstop(*words)
-            code, output = ended.code, ended.output
-        else:  # processes that are started by another import for themselves
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", "pitstop.cli", *words], capture_output=True, text=True, check=False
-            )
-            code, output = done.returncode, done.stdout + done.stderr
-        assert code == 0, output
+        words = arguments(tiny_model, records, base, **SETTINGS, **more)
+        ended = [pitstop(*words)] if processes == 1 else two_ranks(*words)
+        assert [one.code for one in ended] == [0] * processes, ended
         figures.append({key: value for key, value in _evaluations(base / "run_001")[-1].items() if key.startswith("ner_")})
     assert figures[0] == figures[1] and len(figures[0]) == 10
 

@@ -20,8 +20,8 @@ NO_EVALUATION = {"save_strategy": "steps", "save_steps": 4, "eval_dataset": None
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "keep_last_n": None}
 
 
-def _slow_disk(seconds: float) -> Callable[[], None]:
-    """Each manifest takes so long to reach the disk."""
+def _slow_disk(ready: Path) -> Callable[[], None]:
+    """No manifest reaches the disk before the file ``ready`` is there, and each takes a fifth of a second from then on."""
 
     def prepare() -> None:
         from pitstop.checkpointing.disk.storage import LocalStorage
@@ -29,8 +29,10 @@ def _slow_disk(seconds: float) -> Callable[[], None]:
         real = LocalStorage.write_file
 
         def write_file(self: LocalStorage, path: Path, content: object) -> object:
+            while path.name == "MANIFEST.json" and not ready.exists():
+                time.sleep(0.01)
             if path.name == "MANIFEST.json":
-                time.sleep(seconds)
+                time.sleep(0.2)
             return real(self, path, content)  # type: ignore[arg-type]
 
         LocalStorage.write_file = write_file  # type: ignore[method-assign,assignment]
@@ -51,20 +53,25 @@ def test_saving_beside_the_training_or_in_it_ends_in_the_same_place(tiny_model: 
 
 
 def test_training_does_not_wait_for_a_slow_disk_but_its_end_does(tiny_model: Path, data: Path, tmp_path: Path) -> None:
-    child = Child(*arguments(tiny_model, data, tmp_path, **NO_EVALUATION), prepare=_slow_disk(3.0))
+    ready = tmp_path / "ready"
+    child = Child(*arguments(tiny_model, data, tmp_path, **NO_EVALUATION), prepare=_slow_disk(ready))
     run = tmp_path / "run_001"
     child.wait_for("step 7/")
     assert checkpoints(run) == [], "three steps were trained while the save of step 4 is under way"
+    ready.touch()
     assert child.wait().code == 0
     assert checkpoints(run) == ["checkpoint-12", "checkpoint-4", "checkpoint-8"]
 
 
 def test_sigterm_waits_for_the_save_under_way_and_for_its_own(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
     child = Child(
-        *arguments(tiny_model, data, tmp_path, save_strategy="steps", save_steps=4, epochs=300), prepare=_slow_disk(1.0)
+        *arguments(tiny_model, data, tmp_path, save_strategy="steps", save_steps=4, epochs=300), prepare=_slow_disk(ready)
     )
     child.wait_for("step 6/")
     child.send(signal.SIGTERM)
+    child.wait_for("SIGTERM: saving a checkpoint")
+    ready.touch()
     ended = child.wait()
     assert ended.code == 143, ended.output
     steps = sorted(int(name.split("-")[1]) for name in checkpoints(tmp_path / "run_001"))
@@ -79,7 +86,7 @@ def test_kill_during_a_save_costs_that_save_and_the_resumed_run_ends_the_same(
     assert pitstop(*arguments(tiny_model, data, whole, **NO_EVALUATION)).code == 0
 
     def prepare() -> None:
-        _slow_disk(30.0)()
+        _slow_disk(tmp_path / "never")()
         kill_at_step(7, saved=False)()
 
     assert pitstop(*arguments(tiny_model, data, broken, **NO_EVALUATION), prepare=prepare).code == -signal.SIGKILL

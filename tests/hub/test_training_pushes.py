@@ -19,7 +19,7 @@ from support.hub.pushed import SAVES, SETTINGS, PushedTraining
 from support.training import assert_same_end
 from support.trials import Trainings
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300), pytest.mark.usefixtures("warm")]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300), pytest.mark.usefixtures("warm"), pytest.mark.by_turns("mode")]
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def _rows() -> list[Row]:
     """The matrix, in the order in which it is told."""
     recovered = "the step recovered is the last one acknowledged or the one after, and valid"
     return [
-        Row("SIGKILL at a random moment of a saving process", recovered, 200, 1_000),
+        Row("SIGKILL at a random moment of a saving process", recovered, 80, 1_000),
         Row("_exit before every single I/O operation of a save", recovered, 0, 0),
         Row(
             "power loss: unsynced writes dropped, reordered, torn",
@@ -110,32 +110,32 @@ def _rows() -> list[Row]:
         Row(
             "crash during recovery or retention, again and again",
             "the next recovery finishes it; nothing that is kept is lost",
-            100,
+            40,
             500,
         ),
         Row(
             "resume at every step of a short run, one to three interruptions",
             "equal end checkpoints byte for byte, equal rows of metrics, equal batches",
-            28,
+            14,
             200,
         ),
-        Row("SIGTERM at a random phase", "exit 143, valid checkpoints, exact resume", 10, 100),
-        Row("SIGHUP at a random phase", "exit 129, valid checkpoints, exact resume", 10, 100),
-        Row("SIGUSR1 at a random phase", "exit 0, an extra valid checkpoint, exact resume from it", 10, 100),
-        Row("SIGINT at a random phase", "exit 130, valid checkpoints, exact resume", 10, 100),
-        Row("SIGINT twice at random phases", "exit 130, valid checkpoints, exact resume", 10, 100),
+        Row("SIGTERM at a random phase", "exit 143, valid checkpoints, exact resume", 6, 100),
+        Row("SIGHUP at a random phase", "exit 129, valid checkpoints, exact resume", 6, 100),
+        Row("SIGUSR1 at a random phase", "exit 0, an extra valid checkpoint, exact resume from it", 6, 100),
+        Row("SIGINT at a random phase", "exit 130, valid checkpoints, exact resume", 6, 100),
+        Row("SIGINT twice at random phases", "exit 130, valid checkpoints, exact resume", 6, 100),
         Row(
             "one of two gloo ranks killed during a save",
             "no hang, an error of ours, valid checkpoints only, exact resume",
-            5,
+            4,
             100,
         ),
-        Row("16 processes allocate runs", "numbers and names unique and without a gap", 640, 1_600),
+        Row("16 processes allocate runs", "numbers and names unique and without a gap", 160, 1_600),
         Row("state mutated while an async save writes", "the checkpoint equals the snapshot", 20, 200),
         Row(
             "Hub: 429, 500, lost answers, cut lines, killed uploader, retention racing it",
             "training unaffected; the remote is the old or the new state",
-            30,
+            16,
             200,
         ),
         Row("a pulled run with one bad file", "rejected before anything parses it", 20, 50),

@@ -164,6 +164,14 @@ def compute_for_tests() -> None:
 
     torch.set_num_threads(1)
     torch.backends.mkldnn.set_flags(_onednn)
+    _log_at_once()
+
+
+def _log_at_once() -> None:
+    """A run that is resumed within the same second would wait for the next one, so that TensorBoard reads its files in order."""
+    from pitstop.trainers.tracking import tensorboard_run
+
+    tensorboard_run.wait_for_a_later_name = lambda directory: None
 
 
 def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +9,17 @@ from pathlib import Path
 import pytest
 
 from support.image_training import write_image_data
+from support.own_process import in_child
 from support.stores import fast_directory
-from support.tiny_model import write_data
+from support.tiny_model import make_tiny_model, write_data
 from support.trials import Trainings
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model's directory. Made in another process: this one must not compute with torch before it forks."""
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
+    """The tiny model's directory. Made in a child: this process must not compute with torch before it forks."""
     directory = tmp_path_factory.mktemp("models") / "tiny-llama"
-    program = (
-        f"from support.tiny_model import make_tiny_model; from pathlib import Path; make_tiny_model(Path({str(directory)!r}))"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent, capture_output=True)
+    in_child(lambda: str(make_tiny_model(directory)))
     return directory
 
 

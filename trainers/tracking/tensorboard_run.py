@@ -26,7 +26,7 @@ class TensorBoardRun(RunTracker):
         from torch.utils.tensorboard import SummaryWriter
 
         directory = self.subject.logs / layout.TENSORBOARD
-        _wait_for_a_later_name(directory)
+        wait_for_a_later_name(directory)
         make_directories(LocalStorage(), directory)
         self._writer: Any = SummaryWriter(str(directory), purge_step=self.subject.first_step)
         for path in directory.iterdir():  # the library lets everybody read what it makes
@@ -70,7 +70,7 @@ class TensorBoardRun(RunTracker):
         self._writer.close()
 
 
-def _wait_for_a_later_name(directory: Path) -> None:
+def wait_for_a_later_name(directory: Path) -> None:
     """Event files are read in the order of their names, which begin with the second: the next one must not share it."""
     newest = max((path.name.split(".")[3] for path in directory.glob("events.out.tfevents.*")), default="")
     while newest.isdigit() and int(newest) == int(time.time()):
