@@ -158,12 +158,12 @@ def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL, *, saved: b
     return prepare
 
 
-def compute_for_tests() -> None:
+def compute_for_tests(*, onednn: bool = False) -> None:
     """In a child: one thread, and no oneDNN, which compiles code for every new shape and takes longer for it than for a tiny model's step."""
     import torch
 
     torch.set_num_threads(1)
-    torch.backends.mkldnn.set_flags(_onednn)
+    torch.backends.mkldnn.set_flags(_onednn or onednn)
     _log_at_once()
 
 
@@ -184,7 +184,7 @@ def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path)
         sys.stderr = os.fdopen(2, "w", closefd=False)
         # A parent in the background may ignore it, and its children with it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        compute_for_tests()
+        compute_for_tests(onednn="plan" in arguments[:1] or "--dry-run" in arguments)  # they measure what the machine computes
         from pitstop.cli.boundary import after_output
         from pitstop.cli.main import main
 

@@ -12,7 +12,49 @@ from pathlib import Path
 
 import pytest
 
-SECONDS: dict[str, int] = {}
+SECONDS: dict[str, int] = {
+    "e2e/test_processes.py": 42,
+    "e2e/test_real_model.py": 40,
+    "e2e/test_exact_resume.py": 27,
+    "e2e/test_killed_rank.py": 26,
+    "e2e/test_resume_everywhere.py": 26,
+    "faults/test_housekeeping_crashes.py": 20,
+    "hub/test_training_pushes.py": 19,
+    "e2e/test_other_machine.py": 18,
+    "cli/test_workflow_guide.py": 18,
+    "hub/test_pull_crashes.py": 17,
+    "e2e/test_signals_anywhere.py": 16,
+    "faults/test_crashes.py": 15,
+    "faults/test_power_loss.py": 14,
+    "e2e/test_using.py": 13,
+    "e2e/test_train.py": 12,
+    "hub/test_hub_faults.py": 12,
+    "e2e/test_memory.py": 11,
+    "e2e/test_ner.py": 11,
+    "e2e/test_rank.py": 11,
+    "e2e/test_resume.py": 11,
+    "hub/test_end_to_end.py": 11,
+    "e2e/test_saving.py": 9,
+    "hub/test_accounts.py": 9,
+    "e2e/test_diffusion_resume.py": 8,
+    "e2e/test_tracking.py": 8,
+    "hub/test_diffusion_and_the_hub.py": 8,
+    "e2e/test_mixing.py": 7,
+    "hub/test_processes_and_the_hub.py": 7,
+    "e2e/test_base_training.py": 6,
+    "e2e/test_callbacks.py": 6,
+    "e2e/test_diffusion.py": 6,
+    "e2e/test_diffusion_using.py": 6,
+    "e2e/test_hostile_resume.py": 6,
+    "e2e/test_pull_and_resume.py": 6,
+    "e2e/test_samples.py": 6,
+    "faults/test_hostile_runs.py": 6,
+    "e2e/test_adapters_by_api.py": 5,
+    "e2e/test_examples.py": 5,
+    "hub/test_client.py": 5,
+    "hub/test_pushing_all.py": 5,
+    "packaging/test_wheel.py": 5,
+}
 """How long the longest files take on one core, in seconds. The rest take less than any of them."""
 
 
