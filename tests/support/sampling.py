@@ -58,10 +58,11 @@ SECONDS: dict[str, int] = {
 """How long the longest files take on one core, in seconds. The rest take less than any of them."""
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Leave out what is slow, and let the longest files come first: where they came last, a process would wait for them alone."""
     _take_turns(items)
+    yield  # ``-m`` is looked at here
     if "slow" not in config.option.markexpr and not config.getoption("--full-faults"):
         slow = [item for item in items if item.get_closest_marker("slow") is not None]
         if slow:
@@ -71,9 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _file(item: pytest.Item) -> str:
-    return (
-        item.path.relative_to(Path(__file__).parents[1]).as_posix() if item.path.is_relative_to(Path(__file__).parents[1]) else ""
-    )
+    return item.nodeid.partition("::")[0].removeprefix("tests/")
 
 
 def _take_turns(items: Sequence[pytest.Item]) -> None:
