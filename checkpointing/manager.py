@@ -77,6 +77,7 @@ class CheckpointManager:
         self._release = weakref.finalize(self, self._stack.close)
         self._owned = False
         self._taken_up: CheckpointInfo | None = None
+        self._has_logged = False
         existing = base / group / layout.run_directory_name(run_number) if run_number is not None else None
         if existing is not None and existing.is_dir():
             self.run = RunDirectory(existing.absolute())
@@ -292,6 +293,8 @@ class CheckpointManager:
         A resume takes the rows after its checkpoint away again. ``ResourceError`` where the disk refuses.
         """
         self._own()
+        self._start_new_line()
+        self._has_logged = True
         row = {"step": step, **({} if epoch is None else {"epoch": epoch}), **manager_values.numbers(metrics)}
         try:
             self._log.append(row)
@@ -364,8 +367,8 @@ class CheckpointManager:
         """The newest valid checkpoint to go on from, as ``load_lora_weights`` gives it, and ``base_state_dict`` where a base is saved.
 
         Damaged checkpoints are set aside on the way, as ``pitstop resume`` does. ``checkpoint`` names another one (``epoch_003``,
-        ``best``): what was saved after it is set aside at the next save, which is recorded as a resume. None where the run has no
-        checkpoint yet. ``CheckpointError`` where none is valid or the one asked for is not, ``RunError`` where another process
+        ``best``): what was saved and logged after it is set aside at the next save or logged row, which is recorded as a resume. None
+        where the run has no checkpoint yet. ``CheckpointError`` where none is valid or the one asked for is not, ``RunError`` where another process
         writes the run. ``restore`` puts all of it back in one call.
         """
         saved = self.take_up(checkpoint)
@@ -416,10 +419,28 @@ class CheckpointManager:
         else:
             report = store.recover()
             if report.valid is None and not report.quarantined and not store.set_aside(layout.DAMAGED):
+                self.begin_log_anew()
                 return None
             saved = training_state.read(report.checkpoint())
         self._taken_up = saved.info
+        if saved.info.step >= store.list()[-1].step:  # what is logged after the newest checkpoint belongs to none
+            self._cut_log(saved.info.step)
         return saved
+
+    def begin_log_anew(self) -> None:
+        """Take away the rows of a process that ended before its first checkpoint: the training begins at its first step again.
+
+        Rows of step 0 stay where this manager has logged them: an evaluation before the training, say.
+        """
+        self._own()
+        self._cut_log(0 if self._has_logged else -1)
+
+    def _cut_log(self, step: int) -> None:
+        """Rows after ``step`` move to ``metrics.superseded.jsonl``."""
+        try:
+            self._log.truncate_after(step)
+        except OSError as error:
+            raise failed_save(self._log.path, error) from error
 
     @property
     def going_on_from(self) -> str | None:
@@ -427,14 +448,19 @@ class CheckpointManager:
         return self._taken_up.name if self._taken_up is not None else None
 
     def _start_new_line(self) -> None:
-        """At the first save after a resume: what was saved after its checkpoint is set aside, and the resume is put on record."""
+        """At the first row or save after a resume: what came after its checkpoint is set aside, and the resume is put on record.
+
+        Checkpoints and rows go in one moment: a process that dies before it leaves the run as it was, and one that dies after it
+        leaves a run whose newest checkpoint is the one that was resumed from.
+        """
         if self._taken_up is None:
             return
-        info, self._taken_up = self._taken_up, None
+        info = self._taken_up
         self.run.store.supersede(info.step)
-        self._log.truncate_after(info.step)
+        self._cut_log(info.step)
         self.run.record_resume(info, {}, environment=versions.describe())
         self.run.sync_checkpoints()
+        self._taken_up = None
 
     # Keeping order
 

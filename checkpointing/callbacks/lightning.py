@@ -81,6 +81,8 @@ class DistributedCheckpointCallback(Checkpoint):
                 f"{self.manager.run.label} has checkpoints up to epoch {checkpoints[-1]['epoch']}, and this training begins at {trainer.current_epoch}",
                 hint="add ResumeFromCheckpointCallback(checkpoint_manager) to go on from them; without run_number it is a new run",
             )
+        if not checkpoints:
+            self.manager.begin_log_anew()
         self._saved = trainer.current_epoch
         self._metrics, self._ended = {}, 0
         model = self.model_of(pl_module)

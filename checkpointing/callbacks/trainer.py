@@ -87,7 +87,9 @@ class PitstopCallback(TrainerCallback):
         self._pending, self._metrics = False, {}
         if self._resumed is not None:
             self._put_back(self._resumed, state, objects)
-        elif (checkpoints := self.manager.list_checkpoints()) and state.global_step <= checkpoints[-1]["step"]:
+        elif not (checkpoints := self.manager.list_checkpoints()):
+            self.manager.begin_log_anew()
+        elif state.global_step <= checkpoints[-1]["step"]:
             raise RunError(
                 f"{self.manager.run.label} has checkpoints up to step {checkpoints[-1]['step']}, and this training begins at step {state.global_step}",
                 hint="trainer.train(resume_from_checkpoint=resume_from(trainer)) goes on from them; without run_number it is a new run",

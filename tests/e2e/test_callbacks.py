@@ -69,6 +69,37 @@ def test_a_killed_trainer_goes_on_in_the_middle_of_an_epoch_bit_for_bit(tiny: Pa
     assert not [name for name in names if name.endswith((".pt", ".pth", ".bin", ".pkl"))]
 
 
+OFTENER = {"logging_steps": 2, "save_steps": 4, "eval_strategy": "no"}
+"""Rows between saves, which a resume must neither lose nor double."""
+
+
+@pytest.mark.parametrize(
+    "stops", [(12,), (12, 15), (4,), (4, 12)], ids=["after 11", "twice", "before a save", "before and after"]
+)
+def test_rows_logged_between_saves_are_those_of_an_uninterrupted_training(tiny: Path, stops: tuple[int, ...]) -> None:
+    uninterrupted = in_child(partial(train_with_transformers, tiny, **OFTENER))
+    for number, stop in zip((None, 2), stops, strict=False):
+        killed(partial(train_with_transformers, tiny, number, stop=stop, **OFTENER))
+    resumed = in_child(partial(train_with_transformers, tiny, 2, **OFTENER))
+    assert [row["step"] for row in uninterrupted["rows"]] == [2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert resumed["rows"] == uninterrupted["rows"]
+
+
+def test_a_trainer_that_goes_back_and_is_killed_before_its_first_save_keeps_the_rows_of_its_line(tiny: Path) -> None:
+    """The rows of the older line go together with its checkpoints: the next resume is from where this one was."""
+    options = OFTENER | {"save_total_limit": 9}
+    uninterrupted = in_child(partial(train_with_transformers, tiny, **options))
+    killed(partial(train_with_transformers, tiny, 1, checkpoint="checkpoint-8", stop=12, **options))
+    resumed = in_child(partial(train_with_transformers, tiny, 1, **options))
+    assert resumed["rows"] == uninterrupted["rows"] and resumed["weights"] == uninterrupted["weights"]
+
+
+def test_a_trainer_without_resume_from_does_not_double_the_rows_of_a_start_that_never_saved(tiny: Path) -> None:
+    killed(partial(train_with_transformers, tiny, stop=4, **OFTENER))
+    anew = in_child(partial(train_with_transformers, tiny, 1, resume=False, **OFTENER))
+    assert [row["step"] for row in anew["rows"]] == [2, 4, 6, 8, 10, 12, 14, 16, 18]
+
+
 def test_a_full_model_saved_by_the_epoch_goes_on_with_the_patience_of_other_callbacks(tiny: Path) -> None:
     options = {"adapter": False, "save_strategy": "epoch", "eval_strategy": "epoch", "metric_for_best_model": "loss", "save_total_limit": 1,
                "load_best_model_at_end": True, "num_train_epochs": 4, "restore_callback_states_from_checkpoint": True}  # fmt: skip
@@ -158,16 +189,17 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(tiny: Path, whole: d
 
 
 def test_a_killed_sft_trainer_goes_on_bit_for_bit(tiny: Path) -> None:
-    uninterrupted = in_child(partial(train_with_trl, tiny))
-    killed(partial(train_with_trl, tiny, stop=11))
-    resumed = in_child(partial(train_with_trl, tiny, 2))
+    uninterrupted = in_child(partial(train_with_trl, tiny, **OFTENER))
+    killed(partial(train_with_trl, tiny, stop=12, **OFTENER))
+    resumed = in_child(partial(train_with_trl, tiny, 2, **OFTENER))
     assert (resumed["weights"], resumed["optimizer"]) == (uninterrupted["weights"], uninterrupted["optimizer"])
     # TRL counts the tokens of a process, not of the training: after a resume the counter begins anew.
-    rows = [
-        [{key: value for key, value in row.items() if "num_tokens" not in key} for row in each["log"]]
-        for each in (resumed, uninterrupted)
-    ]
-    assert rows[0] == rows[1]
+    for log in ("log", "rows"):
+        rows = [
+            [{key: value for key, value in row.items() if "num_tokens" not in key} for row in each[log]]
+            for each in (resumed, uninterrupted)
+        ]
+        assert rows[0] == rows[1]
 
 
 # Lightning -------------------------------------------------------------------------------------------------------------
@@ -183,6 +215,20 @@ def test_a_killed_lightning_trainer_goes_on_from_its_last_epoch_bit_for_bit(tiny
     assert resumed == uninterrupted | started_from
     assert uninterrupted["steps"] == 15 and uninterrupted["seen"] == 30
     assert len(list(RUNS.glob(".base_models/[0-9a-f]*"))) == frozen
+
+
+def test_lightning_saving_every_second_epoch_keeps_every_row(tiny: Path) -> None:
+    uninterrupted = in_child(partial(train_with_lightning, save_every=2))
+    killed(partial(train_with_lightning, stop=11, save_every=2))
+    resumed = in_child(partial(train_with_lightning, 2, save_every=2))
+    assert [row["step"] for row in uninterrupted["rows"]] == [2, 3, 4, 6, 6, 8, 9, 10, 12, 12, 14, 15]
+    assert resumed["rows"] == uninterrupted["rows"]
+
+
+def test_lightning_without_a_checkpoint_begins_its_log_anew(tiny: Path) -> None:
+    killed(partial(train_with_lightning, stop=5, save_every=2))
+    anew = in_child(partial(train_with_lightning, 1, save_every=2, resume=False))
+    assert [row["step"] for row in anew["rows"]] == [2, 3, 4, 6, 6, 8, 9, 10, 12, 12, 14, 15]
 
 
 def test_lightning_begins_no_run_with_checkpoints_anew(tiny: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing import CheckpointManager
+from pitstop.checkpointing.disk.metrics_log import read_rows
 
 RUNS = Path("runs")
 TIMES = ("runtime", "per_second", "total_flos")
@@ -34,6 +35,12 @@ def optimizer_values(optimizer: Any) -> dict[str, Any]:
     content = optimizer.state_dict()
     flat = {f"{number} {key}": value for number, values in content["state"].items() for key, value in values.items()}
     return flat | {f"group {number}": sorted(group.items()) for number, group in enumerate(content["param_groups"])}
+
+
+def logged_rows(manager: CheckpointManager) -> list[dict[str, Any]]:
+    """``metrics.jsonl`` of a run, but for times."""
+    rows = read_rows(manager.run.metrics_path)
+    return [{key: value for key, value in row.items() if not key.endswith(TIMES)} for row in rows]
 
 
 def die(step: int, stop: int | None) -> None:
@@ -98,6 +105,8 @@ def train_with_transformers(
     stop: int | None = None,
     adapter: bool = True,
     callbacks: Any = (),
+    checkpoint: str | None = None,
+    resume: bool = True,
     **changes: Any,
 ) -> dict[str, Any]:
     """Train or resume run ``run_number`` with ``Trainer``; how it ended."""
@@ -114,10 +123,10 @@ def train_with_transformers(
         eval_dataset=Tokens(6),
         callbacks=[callback, killer(stop), *callbacks],
     )
-    return finish_trainer(trainer, callback)
+    return finish_trainer(trainer, callback, checkpoint, resume=resume)
 
 
-def train_with_trl(path: Path, run_number: int | None = None, *, stop: int | None = None) -> dict[str, Any]:
+def train_with_trl(path: Path, run_number: int | None = None, *, stop: int | None = None, **changes: Any) -> dict[str, Any]:
     """The same with TRL's ``SFTTrainer`` on texts."""
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -129,7 +138,7 @@ def train_with_trl(path: Path, run_number: int | None = None, *, stop: int | Non
     callback = PitstopCallback(RUNS, "t", run_number)
     trainer = SFTTrainer(
         language_model(path, adapter=True),
-        SFTConfig(**arguments(max_length=32, gradient_checkpointing=False)),
+        SFTConfig(**arguments(max_length=32, gradient_checkpointing=False, **changes)),
         train_dataset=texts,
         eval_dataset=texts.select(range(6)),
         processing_class=AutoTokenizer.from_pretrained(path),
@@ -138,11 +147,11 @@ def train_with_trl(path: Path, run_number: int | None = None, *, stop: int | Non
     return finish_trainer(trainer, callback)
 
 
-def finish_trainer(trainer: Any, callback: Any) -> dict[str, Any]:
+def finish_trainer(trainer: Any, callback: Any, checkpoint: str | None = None, *, resume: bool = True) -> dict[str, Any]:
     """Train from where the run stands to the end."""
     from pitstop.checkpointing.callbacks import resume_from
 
-    directory = resume_from(trainer)
+    directory = resume_from(trainer, checkpoint) if resume else None
     trainer.train(resume_from_checkpoint=directory)
     rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
     return {
@@ -151,6 +160,7 @@ def finish_trainer(trainer: Any, callback: Any) -> dict[str, Any]:
         "weights": digest(trainer.model.state_dict()),
         "optimizer": digest(optimizer_values(trainer.optimizer.optimizer)),
         "log": [{key: value for key, value in sorted(row.items()) if not key.endswith(TIMES)} for row in rows],
+        "rows": logged_rows(callback.manager),
         "best": callback.manager.get_best_checkpoint_info()["name"],
         "checkpoints": [entry["name"] for entry in callback.manager.list_checkpoints()],
         "status": callback.manager.metadata["status"],
@@ -248,8 +258,26 @@ def counting() -> Any:
     return Counting()
 
 
+def step_rows(manager: CheckpointManager) -> Any:
+    """A callback that logs the loss of every second step itself."""
+    import pytorch_lightning as pl
+
+    class StepRows(pl.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx % 2 and trainer.global_step % 2 == 0:  # two batches a step
+                manager.log_metrics(trainer.global_step, {"loss": outputs["loss"].item()})
+
+    return StepRows()
+
+
 def train_with_lightning(
-    run_number: int | None = None, *, stop: int | None = None, frozen: bool = False, resume: bool = True, **changes: Any
+    run_number: int | None = None,
+    *,
+    stop: int | None = None,
+    frozen: bool = False,
+    resume: bool = True,
+    save_every: int = 1,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Train or resume run ``run_number``; how it ended."""
     from pytorch_lightning.callbacks import EarlyStopping
@@ -262,7 +290,14 @@ def train_with_lightning(
     first = [ResumeFromCheckpointCallback(manager)] if resume else []
     torch.manual_seed(9)
     trainer = lightning_trainer(
-        [*first, DistributedCheckpointCallback(manager, monitor="val_loss", keep_last_n=2), stopping, counter], **changes
+        [
+            *first,
+            DistributedCheckpointCallback(manager, monitor="val_loss", keep_last_n=2, save_every_n_epochs=save_every),
+            stopping,
+            counter,
+            step_rows(manager),
+        ],
+        **changes,
     )
     trainer.fit(module, datamodule=lightning_data())
     return {
@@ -275,6 +310,7 @@ def train_with_lightning(
         "best score": stopping.best_score.item(),
         "counted": counter.count,
         "logged up to": trainer.fit_loop.epoch_loop._batches_that_stepped,  # where a logger's next row goes
+        "rows": logged_rows(manager),
         "best": manager.get_best_checkpoint_info()["name"],
         "checkpoints": [entry["name"] for entry in manager.list_checkpoints()],
         "status": manager.metadata["status"],

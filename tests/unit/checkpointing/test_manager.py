@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pitstop.checkpointing import CheckpointManager, list_all_runs, unfinished_run
+from pitstop.checkpointing.disk.metrics_log import read_rows
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError, SettingsError
 from support.cli import Cli
 
@@ -355,6 +356,71 @@ def test_going_back_sets_the_later_line_aside_at_the_next_save_and_is_on_record(
         assert manager.metadata["resumes"][0]["checkpoint"] == "epoch_001"
     assert (Path("runs/run_001/logs/metrics.jsonl")).read_text() == ""
     assert {path.name for path in Path("runs/run_001/lora_weights/.superseded").iterdir()} == {"epoch_002", "epoch_003"}
+
+
+def logged(metrics: str = "metrics.jsonl") -> list[int]:
+    return [row["step"] for row in read_rows(Path("runs/run_001/logs") / metrics)]
+
+
+def test_a_resume_cuts_the_log_at_the_checkpoint_and_what_is_logged_before_the_next_save_stays() -> None:
+    """Logging every 2 steps, saving every 4, killed after step 11: each row is there once, in order."""
+    training = Training()
+    with CheckpointManager("runs", "trees") as manager:
+        for step in range(1, 12):
+            if step % 2 == 0:
+                manager.log_metrics(step, {"loss": 1.0 / step})
+            if step % 4 == 0:
+                training.save(manager, step)
+    with CheckpointManager("runs", run_number=1) as manager:
+        assert training.restore(manager)["step"] == 8
+        assert logged() == [2, 4, 6, 8] and logged("metrics.superseded.jsonl") == [10]
+        for step in range(9, 17):
+            if step % 2 == 0:
+                manager.log_metrics(step, {"loss": 1.0 / step})
+            if step % 4 == 0:
+                training.save(manager, step)
+    assert logged() == [2, 4, 6, 8, 10, 12, 14, 16]
+
+
+def test_a_row_after_going_back_sets_the_checkpoints_of_the_later_line_aside_with_their_rows() -> None:
+    """Else a process that dies before its first save would leave checkpoints whose rows are gone."""
+    training = Training()
+    with CheckpointManager("runs", "trees") as manager:
+        for epoch in (1, 2, 3):
+            manager.log_metrics(epoch, {"loss": 1.0})
+            training.save(manager, epoch)
+    with CheckpointManager("runs", run_number=1) as manager:
+        training.restore(manager, checkpoint="epoch_001")
+        assert logged() == [1, 2, 3] and len(manager.list_checkpoints()) == 3, "looking alone changes nothing"
+        manager.log_metrics(2, {"loss": 0.5})
+        assert logged() == [1, 2] and logged("metrics.superseded.jsonl") == [2, 3]
+        assert [entry["name"] for entry in manager.list_checkpoints()] == ["epoch_001"] and manager.going_on_from is None
+    with CheckpointManager("runs", run_number=1) as manager:
+        assert training.restore(manager)["name"] == "epoch_001" and logged() == [1]
+
+
+def test_rows_of_a_process_that_never_saved_go_when_the_training_begins_again() -> None:
+    with CheckpointManager("runs", "trees") as manager:
+        for step in (0, 1, 2):
+            manager.log_metrics(step, {"loss": 1.0})
+    with CheckpointManager("runs", run_number=1) as manager:
+        assert manager.load_for_resume() is None
+        assert logged() == [] and logged("metrics.superseded.jsonl") == [0, 1, 2]
+        manager.log_metrics(0, {"loss": 2.0})
+        manager.log_metrics(1, {"loss": 2.0})
+        assert manager.load_for_resume() is None  # another attempt in the same process, whose baseline stays
+        assert logged() == [0]
+
+
+def test_a_damaged_newest_checkpoint_takes_its_rows_along() -> None:
+    with CheckpointManager("runs", "trees") as manager:
+        for epoch in (1, 2, 3):
+            manager.log_metrics(epoch, {"loss": 1.0})
+            Training().save(manager, epoch)
+    weights = Path("runs/run_001/lora_weights/epoch_003/model.safetensors")
+    weights.write_bytes(bytes(weights.stat().st_size))
+    with CheckpointManager("runs", run_number=1) as manager:
+        assert manager.load_for_resume()["epoch"] == 2 and logged() == [1, 2]
 
 
 def test_only_one_process_writes_a_run_and_the_others_may_read(manager: CheckpointManager) -> None:
