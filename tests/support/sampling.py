@@ -35,6 +35,7 @@ SECONDS: dict[str, int] = {
     "e2e/test_resume.py": 11,
     "hub/test_end_to_end.py": 11,
     "e2e/test_saving.py": 9,
+    "e2e/test_demo.py": 9,
     "hub/test_accounts.py": 9,
     "e2e/test_diffusion_resume.py": 8,
     "e2e/test_tracking.py": 8,
