@@ -31,16 +31,16 @@ def check_room(settings: Settings, trainable: int) -> str | None:
     directory = Path(checkpoint.base_dir)
     free = LocalStorage().free_space(directory)
     training = settings.training
-    one = checkpoint_bytes(trainable, training.optimizer, average=training.ema_decay is not None)
-    if free < one:
+    size = checkpoint_bytes(trainable, training.optimizer, average=training.ema_decay is not None)
+    if free < size:
         raise ResourceError(
-            f"{directory} has no room for a single checkpoint: one takes about {human_size(one)}, {human_size(free)} are free.",
+            f"{directory} has no room for a single checkpoint: one takes about {human_size(size)}, {human_size(free)} are free.",
             hint="Free some space (pitstop prune --dry-run shows what can go), or choose another disk with --base-dir.",
         )
-    kept = checkpoint.keep_last_n
-    if kept is None or free >= (kept + 2) * one:  # the best one and the one being written come on top
+    keep = checkpoint.keep_last_n
+    if keep is None or free >= (keep + 2) * size:  # the best one and the one being written come on top
         return None
     return (
-        f"{directory} has room for {free // one} checkpoints of about {human_size(one)}; --keep-last-n {kept} needs up to "
-        f"{kept + 2}. Keep fewer, free some space, or choose another disk with --base-dir."
+        f"{directory} has room for {free // size} checkpoints of about {human_size(size)}; --keep-last-n {keep} needs up to "
+        f"{keep + 2}. Keep fewer, free some space, or choose another disk with --base-dir."
     )

@@ -29,16 +29,15 @@ def describe(device: torch.device, precision: Precision, processes: int) -> dict
     }
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What is not the same, as name → (before, now); versions by package. What ``before`` does not know is passed over."""
-    flat_before, flat_now = _flat(before), _flat(now)
-    names = [name for name in flat_before if name in flat_now and flat_before[name] != flat_now[name]]
-    return {name: (flat_before[name], flat_now[name]) for name in names}
+def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What is not the same, as name → (recorded, current); versions by package. What ``recorded`` does not know is passed over."""
+    old, new = _flat(recorded), _flat(current)
+    return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
 
 
 def in_one_line(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """``torch 2.13.0 → 2.14.0, threads 2 → 4``."""
-    return ", ".join(f"{name} {before} → {now}" for name, (before, now) in changes.items())
+    return ", ".join(f"{name} {old} → {new}" for name, (old, new) in changes.items())
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:

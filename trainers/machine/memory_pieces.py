@@ -26,7 +26,7 @@ class Pieces:
         while start < len(items):
             piece = items[start : start + self.size]
             try:
-                found = attempt(piece)
+                result = attempt(piece)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -34,5 +34,5 @@ class Pieces:
                     raise ResourceError(f"Out of memory: {first_line(error)}", hint=self.hint) from error
                 self.size = len(piece) // 2
                 continue  # which drops the error, and with it the tensors of the batch
-            yield found
+            yield result
             start += len(piece)

@@ -73,12 +73,12 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     training = settings.training
     shape = BatchShape.of(training, max(training.num_processes, world_size()))
     plan = Plan.from_here(Progress(), len(inputs.train), shape, training)
-    model = _without_weights(settings, inputs.source)
-    sizes = _Sizes.of(model, settings)
+    model = without_weights(settings, inputs.source)
+    sizes = Sizes.of(model, settings)
     cost = family_of(settings).cost(model, settings, inputs.train)
     tokens = _tokens_to_train(inputs.train, plan, shape)
     checkpoint = checkpoint_bytes(sizes.trainable, training.optimizer, average=training.ema_decay is not None)
-    kept = (training.checkpoint.keep_last_n or max(1, plan.total_steps // max(1, plan.steps_per_epoch))) + 1
+    checkpoints = (training.checkpoint.keep_last_n or max(1, plan.total_steps // max(1, plan.steps_per_epoch))) + 1
     return Forecast(
         device=str(device),
         parameters=sizes.total - sizes.trainable,
@@ -89,11 +89,11 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
         total_steps=plan.total_steps,
         tokens_per_epoch=round(inputs.train.tokens_per_epoch),
         peak_memory_bytes=int(
-            _PROCESS_BYTES[device.type] + sizes.base_bytes + _trained_bytes(settings, sizes, device) + cost.kept_bytes
+            _PROCESS_BYTES[device.type] + sizes.base_bytes + trained_bytes(settings, sizes, device) + cost.kept_bytes
         ),
         checkpoint_bytes=checkpoint,
         base_bytes=sizes.base_bytes,
-        disk_bytes=kept * checkpoint + (sizes.base_bytes if training.checkpoint.save_base_model else 0),
+        disk_bytes=checkpoints * checkpoint + (sizes.base_bytes if training.checkpoint.save_base_model else 0),
         free_disk_bytes=_free(Path(training.checkpoint.base_dir)),
         time_s=tokens * cost.flops / (_flops_per_s(device, precision.compute) * _REALISTIC * shape.world_size),
         data=inputs.train.in_words(),
@@ -110,7 +110,8 @@ def _free(directory: Path) -> int | None:
         return None
 
 
-def _without_weights(settings: Settings, source: ModelSource) -> Any:
+def without_weights(settings: Settings, source: ModelSource) -> Any:
+    """The model that would be trained, its adapter too, on the device ``meta``."""
     with quiet_libraries(), torch.device("meta"):
         family = family_of(settings)
         model = family.without_weights(source)
@@ -122,30 +123,32 @@ def _without_weights(settings: Settings, source: ModelSource) -> Any:
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
+    """Parameters of a model, and the bytes of what is frozen."""
+
     total: int
     trainable: int
     base_bytes: int
-    whole: bool  # everything is trained
+    all_weights: bool  # are trained
 
     @classmethod
-    def of(cls, model: Any, settings: Settings) -> _Sizes:
+    def of(cls, model: Any, settings: Settings) -> Sizes:
+        """Count those of ``model``, whose tensors may be on the device ``meta``."""
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
-        whole = settings.training.all_weights
         quantised = sum(weight.numel() for weight in frozen_linear(model)) if settings.training.method == "qlora" else 0
         rest = total - trainable - quantised
         base_bytes = int(quantised * _NF4_BYTES[settings.quantization.use_double_quant] + rest * 2)
-        return cls(total, trainable, base_bytes, whole)
+        return cls(total, trainable, base_bytes, settings.training.all_weights)
 
 
-def _trained_bytes(settings: Settings, sizes: _Sizes, device: torch.device) -> float:
+def trained_bytes(settings: Settings, sizes: Sizes, device: torch.device) -> float:
     """What is trained in float32, its gradient, optimizer state and average; the buffers that saves copy to, on a CPU."""
     training = settings.training
     average = 0 if training.ema_decay is None else 4
     state = 4 + average + OPTIMIZER_BYTES[training.optimizer]
-    in_16_bits = 2 if sizes.whole and device.type != "mps" else 0  # autocast's copies of the weights
-    copied = state if device.type == "cpu" and sizes.whole else 0  # a device's are copied to the memory of its host
+    in_16_bits = 2 if sizes.all_weights and device.type != "mps" else 0  # autocast's copies of the weights
+    copied = state if device.type == "cpu" and sizes.all_weights else 0  # a device's are copied to the memory of its host
     return sizes.trainable * (4 + state + in_16_bits + copied)
 
 

@@ -108,6 +108,7 @@ class Trainer:
         run = self.prepared.run
         if run is None:
             return ways
+        self.saver.join()  # the checkpoint that is under way counts too
         checkpoints = run.store.list()
         if not checkpoints:
             return f"{ways}. Run {run.ref} has no checkpoint yet: start again with pitstop train"

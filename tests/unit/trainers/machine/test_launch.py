@@ -1,4 +1,4 @@
-"""What the process that starts several passes on to them."""
+"""Several processes: what is passed on to them, how many there are, which failed first, and what their exit codes become."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from pitstop.configs.errors import SettingsError
 from pitstop.trainers.machine import launch
 
 WORKER = """
@@ -106,3 +110,71 @@ def test_what_accelerate_launch_always_sets_is_not_worth_a_line(environment: Cal
     environment({"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO", "ACCELERATE_USE_CPU": "False"})
     assert launch.prepare_environment() == []
     assert not [name for name in os.environ if name.startswith("ACCELERATE_")]
+
+
+Launched = Callable[[dict[int, int]], int]
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
+    """Launches three processes that end with these exit codes by rank, those of 0 left out; returns what ``launch`` does."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher import api
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+    def run(codes: dict[int, int]) -> int:
+        def elastic_launch(config: Any, executable: str) -> Callable[..., None]:
+            assert (config.min_nodes, config.nproc_per_node, config.max_restarts) == (1, 3, 0)
+
+            def entry(*arguments: str) -> None:
+                assert arguments == ("-P", "-m", "pitstop.cli", "train", "--epochs", "2")
+                if codes:
+                    failures: Any = {rank: SimpleNamespace(exitcode=code, timestamp=rank) for rank, code in codes.items()}
+                    error = ChildFailedError.__new__(ChildFailedError)
+                    error.failures = failures
+                    raise error
+
+            return entry
+
+        monkeypatch.setattr(api, "elastic_launch", elastic_launch)
+        return launch.launch(3, ["train", "--epochs", "2"])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        ({}, 0),
+        ({0: 3, 1: 3}, 3),
+        ({1: 4, 0: -signal.SIGTERM}, 4),  # elastic ended the first, because the second had ended badly
+        ({0: 143, 1: 143, 2: 143}, 143),
+        ({2: -signal.SIGKILL, 0: -signal.SIGTERM}, 137),
+        ({0: -signal.SIGKILL, 1: 1}, 1),
+    ],
+)
+def test_the_exit_code_is_that_of_the_cause(launched: Launched, codes: dict[int, int], code: int) -> None:
+    assert launched(codes) == code
+
+
+def test_of_a_process_that_was_killed_somebody_else_has_to_tell(launched: Launched, capsys: pytest.CaptureFixture[str]) -> None:
+    launched({2: -signal.SIGKILL, 0: -signal.SIGTERM})
+    text = capsys.readouterr().err
+    assert "process 2 of 3 (counted from 0) was ended by SIGKILL" in text
+    assert "process 0" not in text and "memory ran out" in text
+
+
+def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SettingsError, match="NUM_PROCESSES = 3: this machine has 2 CUDA devices") as refused:
+        launch.launch(3, [])
+    assert refused.value.hint == "Give --num-processes 2 or fewer."
+
+
+def test_what_the_user_set_before_torch_is_imported_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    launch.prepare_environment()
+    assert os.environ["GOMP_SPINCOUNT"] == "7" and os.environ["TOKENIZERS_PARALLELISM"] == "false"

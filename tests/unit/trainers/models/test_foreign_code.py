@@ -92,11 +92,11 @@ def test_code_beside_a_known_architecture_is_passed_over_and_not_saved(model: Pa
 
 
 def test_the_plan_asks_nobody_whether_code_may_run(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pitstop.trainers.training.planning import _without_weights
+    from pitstop.trainers.training.planning import without_weights
 
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked the user"))
     config(model, auto_map={"AutoModelForCausalLM": "evil.Model"})
-    assert _without_weights(Settings(model=ModelSettings(id=str(model)), lora=LoraSettings(rank=2)), found(model))
+    assert without_weights(Settings(model=ModelSettings(id=str(model)), lora=LoraSettings(rank=2)), found(model))
 
 
 def test_a_tokenizer_that_is_code_is_refused(model: Path) -> None:

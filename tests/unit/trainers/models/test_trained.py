@@ -23,7 +23,7 @@ from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.causal_lm import CausalLM
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.models.trained import WholeModel, parameter_counts
-from pitstop.trainers.training.planning import _Sizes, _trained_bytes
+from pitstop.trainers.training.planning import Sizes, trained_bytes
 
 CPU = torch.device("cpu")
 RECIPE = BaseRecipe(quantised=False, quant_type="nf4", double_quant=True, compute=torch.float32)
@@ -123,10 +123,10 @@ def test_an_average_that_does_not_fit_changes_nothing(written: Path, model: Any)
 def test_what_full_training_needs_is_counted_by_the_parameter(tiny: Path) -> None:
     """Weight 4, gradient 4, moments 8, 16-bit copy 2, and on a CPU weight and moments once more in the save's buffers."""
     settings = Settings(training=TrainingSettings(method="full"))
-    sizes = _Sizes.of(CausalLM().without_weights(ModelSource("tiny", tiny, None)), settings)
-    assert sizes.whole and sizes.base_bytes == 0 and sizes.total == sizes.trainable
-    assert _trained_bytes(settings, sizes, CPU) == sizes.trainable * (4 + 4 + 8 + 2 + 12)
-    assert _trained_bytes(settings, sizes, torch.device("cuda")) == sizes.trainable * (4 + 4 + 8 + 2)
+    sizes = Sizes.of(CausalLM().without_weights(ModelSource("tiny", tiny, None)), settings)
+    assert sizes.all_weights and sizes.base_bytes == 0 and sizes.total == sizes.trainable
+    assert trained_bytes(settings, sizes, CPU) == sizes.trainable * (4 + 4 + 8 + 2 + 12)
+    assert trained_bytes(settings, sizes, torch.device("cuda")) == sizes.trainable * (4 + 4 + 8 + 2)
     assert checkpoint_bytes(1_000_000, "adamw") == 12_000_000 + (1 << 20)
     assert checkpoint_bytes(1_000_000, "adamw", average=True) == 16_000_000 + (1 << 20)
     assert "--method lora" in advice(settings) and "--method qlora" not in advice(settings)

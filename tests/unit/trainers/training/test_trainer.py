@@ -113,7 +113,7 @@ def test_out_of_memory_tells_what_to_turn_and_where_to_go_on(tmp_path: Path) -> 
 def test_out_of_memory_before_the_first_checkpoint_has_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(ResourceError) as refused:
         Trainer(prepared(tmp_path, engine=FakeEngine(fits=0))).run()
-    assert "Run 1 has no checkpoint yet: start it anew with pitstop train" in str(refused.value.hint)
+    assert "Run 1 has no checkpoint yet: start again with pitstop train" in str(refused.value.hint)
 
 
 def test_another_error_comes_through_with_the_save_under_way_finished(tmp_path: Path) -> None:
