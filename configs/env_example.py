@@ -21,7 +21,7 @@ _HEAD = """\
 #
 # Every line shows the default. Flags and the process environment beat this file; this file beats --config files.
 # 'none' stands for "not set". PITSTOP_<NAME> is accepted for each name and wins over the bare one.
-# Variables of other tools (HF_HOME, CUDA_VISIBLE_DEVICES, WANDB_MODE, …) may stand here too; they are passed on.
+# Variables of other tools (HF_HOME, WANDB_MODE, KAGGLE_KEY, …) may stand here too; they are passed on. What looks like a slip is refused.
 # Generated from the schema by: python -m pitstop.configs.env_example
 """
 

@@ -66,8 +66,9 @@ Every setting has one place in the schema and can be given in four ways. The str
 without the prefix: `SEED` or `MODE` in your environment mean nothing here. `none` stands for "not set".
 `pitstop config show` prints every value with the source and line that it came from.
 
-A name that does not exist is an error in every source that is ours (flags, `.env`, YAML, `PITSTOP_…`), and the message
-names the line and suggests the nearest name. `pitstop config validate` checks all sources at once.
+A name that does not exist is an error in every source that is ours (flags, YAML, `PITSTOP_…`), and the message names the line and
+suggests the nearest name. In `.env` a name that resembles a setting (`LORA_RNAK`, `EPOCHS`, `RANK`) is an error, too; any other is another tool's
+(`KAGGLE_KEY`, `DEBUG`): it is named once and passed on to the environment. `pitstop config validate` checks all sources at once.
 """
 
 

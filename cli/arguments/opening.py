@@ -39,13 +39,13 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     Raises ``RunError`` and ``CheckpointError``.
     """
     from pitstop.checkpointing.runs.find import locate
-    from pitstop.configs.sources import apply_foreign
+    from pitstop.cli.arguments.foreign import pass_on
     from pitstop.trainers.machine import launch
 
     file = Path(env_file) if env_file else None
     base = base_directory(base_dir, file)
     locate(base, run)
-    apply_foreign(file)
+    pass_on(file)
     for line in launch.prepare_environment():
         warn(line)
     if "torch" not in sys.modules:

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from pitstop.cli.arguments.base_dir import find_base_run
+from pitstop.cli.arguments.foreign import not_settings
 from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.reports.settings_view import loaded_rows, print_settings, sources_as_dict
 from pitstop.cli.terminal.output import notice, print_json, say
 from pitstop.configs.load import load_settings, settings_to_dict
+from pitstop.configs.sources import unknown_names
 from pitstop.naming.names import hub_id, run_name
 
 app = typer.Typer(
@@ -41,10 +43,11 @@ def show(
       pitstop config show --json
     """
     loaded = load_settings(flags=flags, config_files=config_files, env_file=env_file, find_base_run=find_base_run)
-    for note in loaded.notes:
+    notes = [*loaded.notes, *_not_settings(env_file)]
+    for note in notes:
         notice(note)
     if json_output:
-        print_json({"settings": settings_to_dict(loaded.settings), "sources": sources_as_dict(loaded), "notes": loaded.notes})
+        print_json({"settings": settings_to_dict(loaded.settings), "sources": sources_as_dict(loaded), "notes": notes})
         return
     print_settings(loaded_rows(loaded))
 
@@ -78,7 +81,7 @@ def validate(
     name = run_name(loaded.settings, datetime.now().astimezone())
     if loaded.settings.hub.username:
         hub_id(loaded.settings.hub.username, name.text)
-    notes = [*loaded.notes, *name.notes]
+    notes = [*loaded.notes, *name.notes, *_not_settings(env_file)]
     kinds = Counter(source.kind for source in loaded.sources.values())
     for note in notes:
         notice(note)
@@ -88,6 +91,11 @@ def validate(
     say(
         f"{len(loaded.sources)} settings are valid ({', '.join(f'{count} from {_PLURAL[kind]}' for kind, count in kinds.items())})."
     )
+
+
+def _not_settings(env_file: Path | None) -> list[str]:
+    names = unknown_names(env_file)
+    return [not_settings(names, env_file)] if names else []
 
 
 _PLURAL = {

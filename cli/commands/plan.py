@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from pitstop.cli.arguments.base_dir import find_base_run
+from pitstop.cli.arguments.foreign import pass_on
 from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.reports.plan import show_plan
 from pitstop.configs.load import load_settings
-from pitstop.configs.sources import apply_foreign
 
 
 @with_settings
@@ -37,5 +37,5 @@ def plan(
     loaded = load_settings(
         flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, find_base_run=find_base_run
     )
-    apply_foreign(env_file)
+    pass_on(env_file)
     return show_plan(loaded, all_settings=all_settings, json_output=json_output)

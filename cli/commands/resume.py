@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pitstop.cli.arguments.base_dir import base_directory
+from pitstop.cli.arguments.foreign import pass_on
 from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.arguments.processes import start_or_join
 from pitstop.cli.commands.pull import pull_run
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import load_recorded
-from pitstop.configs.sources import apply_foreign
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
@@ -175,7 +175,7 @@ def resume_run(
     reference = run if run is not None else _newest(base_dir)
     directory, _ = locate(base_dir, reference)
     directory.check_made_by_train("resume", f"start that program again with run_number={directory.number}")
-    apply_foreign(options.env_file)
+    pass_on(options.env_file)
 
     def training(display: Display) -> Result:
         from pitstop.trainers.training.resuming import ResumeRequest

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pitstop.cli.arguments.base_dir import find_base_run
+from pitstop.cli.arguments.foreign import pass_on
 from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.arguments.processes import start_or_join
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import Loaded, load_settings
-from pitstop.configs.sources import apply_foreign
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
@@ -64,7 +64,7 @@ def train(
     checkpoint = loaded.settings.training.checkpoint
     if resume or checkpoint.resume_from_run is not None:
         return _resume(loaded, flags, config_files, env_file, json_output=json_output, quiet=quiet)
-    apply_foreign(env_file)
+    pass_on(env_file)
     _refuse_taken_number(loaded)
     if dry_run:
         from pitstop.cli.reports.plan import show_plan

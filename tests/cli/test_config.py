@@ -80,3 +80,17 @@ def test_without_a_sub_command_the_help_is_shown(pitstop: Cli) -> None:
     result = pitstop("config")
     assert "show" in result.stdout + result.stderr
     assert "validate" in result.stdout + result.stderr
+
+
+def test_names_of_other_tools_in_env_are_told_in_one_line(pitstop: Cli) -> None:
+    Path(".env").write_text("KAGGLE_KEY=k\nLORA_RANK=8\nDEBUG=1\nHF_HOME=/data\n", encoding="utf-8")
+    result = pitstop("config", "validate", "--model-id", "some/model", "--dataset", "data.jsonl")
+    assert result.code == 0
+    assert result.stderr == ".env: passed on, since they are not settings of Pitstop: KAGGLE_KEY, DEBUG\n"
+
+
+def test_rank_in_env_is_not_taken_for_a_launchers(pitstop: Cli) -> None:
+    Path(".env").write_text("RANK=3\n", encoding="utf-8")
+    result = pitstop("config", "validate")
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr == "error: .env line 1: RANK is not a setting.\nhint: Did you mean LORA_RANK?\n"

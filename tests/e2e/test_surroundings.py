@@ -60,3 +60,24 @@ def test_an_error_is_told_whatever_rank_says(tiny_model: Path, data: Path, tmp_p
     words = arguments(tiny_model, data, tmp_path, **SHORT, dataset=data / "nowhere.jsonl")
     ended = pitstop(*words, prepare=_with({"RANK": "3"}))
     assert ended.code == 3 and "error:" in ended.output and "nowhere.jsonl" in ended.output
+
+
+def test_other_tools_names_in_env_are_passed_on_and_told_once(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    Path(".env").write_text("KAGGLE_KEY=k\nDEBUG=1\n", encoding="utf-8")
+    seen = tmp_path / "seen"
+
+    def prepare() -> None:
+        from pitstop.trainers.training import worker
+
+        train = worker.train
+
+        def noting(*arguments: Any, **named: Any) -> Any:
+            seen.write_text(os.environ["KAGGLE_KEY"] + os.environ["DEBUG"])
+            return train(*arguments, **named)
+
+        worker.train = noting
+
+    ended = pitstop(*arguments(tiny_model, data, tmp_path, **SHORT), prepare=prepare)
+    assert ended.code == 0, ended.output
+    assert ended.output.count("KAGGLE_KEY, DEBUG") == 1
+    assert seen.read_text() == "k1"

@@ -10,7 +10,7 @@ import pytest
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import leaves
 from pitstop.configs.load import load_settings
-from pitstop.configs.sources import apply_foreign, is_foreign
+from pitstop.configs.sources import apply_foreign, is_foreign, unknown_names
 
 TOKEN = "hf_" + "AbCd1234" * 4
 
@@ -60,10 +60,40 @@ def test_a_bare_name_that_is_not_documented_needs_the_prefix() -> None:
     assert error.hint == "Write PITSTOP_SEED."
 
 
-def test_a_name_like_nothing_else_points_at_the_list() -> None:
-    error = refused("FAVOURITE_COLOUR=blue\n")
-    assert "FAVOURITE_COLOUR" in error.message
-    assert "config show" in str(error.hint)
+@pytest.mark.parametrize(
+    "name", ["KAGGLE_USERNAME", "GITHUB_TOKEN", "DEBUG", "DATABASE_URL", "LR", "kaggle_key", "FAVOURITE_COLOUR"]
+)
+def test_a_name_like_no_setting_is_another_tools(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    env(f"LORA_RANK=8\n{name}=1\n")
+    assert unknown_names() == [name]
+    assert apply_foreign() == [name]
+    assert os.environ == {name: "1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("RANK", "LORA_RANK"),
+        ("LOCAL_RANK", "LORA_RANK"),
+        ("WORLD_SIZE", "PITSTOP_NUM_PROCESSES"),
+        ("EPOCHS", "NUM_TRAIN_EPOCHS"),
+        ("NUM_EPOCHS", "NUM_TRAIN_EPOCHS"),
+        ("BATCH_SIZE", "TRAIN_BATCH_SIZE"),
+        ("BATCHSIZE", "TRAIN_BATCH_SIZE"),
+        ("MODEL", "MODEL_ID"),
+        ("lora_rank", "LORA_RANK"),
+        ("LORA_R", "LORA_RANK"),
+        ("MAX_SEQ_LENGTH", "MAX_LENGTH"),
+        ("SAVE_STEP", "PITSTOP_SAVE_STEPS"),
+    ],
+)
+def test_a_name_that_resembles_a_setting_is_refused_with_it(name: str, setting: str) -> None:
+    error = refused(f"{name}=8\n")
+    assert ".env line 1" in error.message and name in error.message
+    assert error.hint == f"Did you mean {setting}?"
+    with pytest.raises(SettingsError):
+        apply_foreign()
 
 
 def test_the_same_name_twice_names_both_lines() -> None:
