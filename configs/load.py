@@ -18,15 +18,7 @@ from pitstop.configs.leaves import ENABLED, by_path, children, groups, leaves, n
 from pitstop.configs.rules import IMAGE_TASK, Draft, check_complete, resolve
 from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import mask
-from pitstop.configs.sources import (
-    DEFAULT,
-    Layer,
-    RawValue,
-    Source,
-    default_env_file,
-    read_env_file,
-    read_environment,
-)
+from pitstop.configs.sources import DEFAULT, Layer, RawValue, Source, default_env_file, read_env_file, read_environment
 from pitstop.configs.values import InvalidValue, parse
 
 DEMO = "demo"

@@ -217,8 +217,7 @@ def _check_scratch(draft: Draft) -> None:
     values, place = draft.values, draft.place(_FROM_SCRATCH)
     if values[_METHOD] != "full":
         raise SettingsError(
-            f"{place} needs method full: an adapter on random weights learns nothing.",
-            hint="Give --method full.",
+            f"{place} needs method full: an adapter on random weights learns nothing.", hint="Give --method full."
         )
     if values[_FROM_RUN]:
         raise SettingsError(f"{draft.place(_FROM_RUN)} contradicts {place}.", hint="Give one of the two.")

@@ -106,10 +106,7 @@ class DataSettings:
         documented=True,
     )
     classes: list[str] = setting(
-        [],
-        "Image classes to train on, by name or number. Default: all.",
-        env="DATA_CLASSES",
-        flag="--classes",
+        [], "Image classes to train on, by name or number. Default: all.", env="DATA_CLASSES", flag="--classes"
     )
     label: str | None = setting(
         None,
@@ -124,12 +121,7 @@ class DataSettings:
         flag="--data-root",
         min_length=1,
     )
-    eval: list[str] = setting(
-        [],
-        "Evaluation data, in the same formats.",
-        env="EVAL_DATASET_PATH",
-        flag="--eval-dataset",
-    )
+    eval: list[str] = setting([], "Evaluation data, in the same formats.", env="EVAL_DATASET_PATH", flag="--eval-dataset")
     eval_fraction: float = setting(
         0.0,
         "Fraction of the training records held out for evaluation where there is no evaluation data.",
@@ -154,10 +146,7 @@ class DataSettings:
         flag="--packing",
     )
     skip_bad_rows: bool = setting(
-        False,
-        "Skip and count malformed rows instead of stopping at the first.",
-        env="SKIP_BAD_ROWS",
-        flag="--skip-bad-rows",
+        False, "Skip and count malformed rows instead of stopping at the first.", env="SKIP_BAD_ROWS", flag="--skip-bad-rows"
     )
     cache: bool = setting(
         True,
@@ -227,11 +216,7 @@ class QuantizationSettings:
         documented=True,
     )
     quant_type: Literal["nf4", "fp4"] = setting(
-        "nf4",
-        "4-bit data type.",
-        env="BNB_4BIT_QUANT_TYPE",
-        flag="--bnb-4bit-quant-type",
-        documented=True,
+        "nf4", "4-bit data type.", env="BNB_4BIT_QUANT_TYPE", flag="--bnb-4bit-quant-type", documented=True
     )
     use_double_quant: bool = setting(
         True,
@@ -302,10 +287,7 @@ class CheckpointSettings:
         le=1000.0,
     )
     sync_save: bool = setting(
-        False,
-        "Save synchronously: training waits until each checkpoint is written.",
-        env="SYNC_SAVE",
-        flag="--sync-save",
+        False, "Save synchronously: training waits until each checkpoint is written.", env="SYNC_SAVE", flag="--sync-save"
     )
     resume_from_run: int | None = setting(
         None,
@@ -366,10 +348,7 @@ class TrainingSettings:
         5e-5, "Peak learning rate.", env="LEARNING_RATE", flag="--learning-rate", documented=True, gt=0.0, le=10.0
     )
     lr_scheduler: Literal["cosine", "linear", "constant"] = setting(
-        "cosine",
-        "Learning rate schedule after warm-up.",
-        env="LR_SCHEDULER",
-        flag="--lr-scheduler",
+        "cosine", "Learning rate schedule after warm-up.", env="LR_SCHEDULER", flag="--lr-scheduler"
     )
     warmup_ratio: float = setting(
         0.1, "Fraction of all steps used for warm-up.", env="WARMUP_RATIO", flag="--warmup-ratio", documented=True, ge=0.0, lt=1.0
@@ -385,10 +364,7 @@ class TrainingSettings:
         ge=0.0,
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = setting(
-        "adamw",
-        "AdamW of PyTorch, or AdamW of bitsandbytes in 8 bits, paged, or both.",
-        env="OPTIMIZER",
-        flag="--optimizer",
+        "adamw", "AdamW of PyTorch, or AdamW of bitsandbytes in 8 bits, paged, or both.", env="OPTIMIZER", flag="--optimizer"
     )
     ema_decay: float | None = setting(
         None,
@@ -478,10 +454,7 @@ class NerSettings:
     """Entity extraction (task ner)."""
 
     entity_types: list[str] = setting(
-        [],
-        "Entity types to ask for. Default: all types in the training data.",
-        env="NER_ENTITY_TYPES",
-        flag="--ner-entity-types",
+        [], "Entity types to ask for. Default: all types in the training data.", env="NER_ENTITY_TYPES", flag="--ner-entity-types"
     )
     prompt: str | None = setting(
         None,
@@ -645,12 +618,7 @@ class HubSettings:
         flag="",
         documented=True,
     )
-    push: bool = setting(
-        False,
-        "Push every checkpoint to the Hub, in the background.",
-        env="PUSH_TO_HUB",
-        flag="--push-to-hub",
-    )
+    push: bool = setting(False, "Push every checkpoint to the Hub, in the background.", env="PUSH_TO_HUB", flag="--push-to-hub")
     repo: str | None = setting(
         None,
         "Repository to push to, as owner/name. Default: HF_USERNAME or the account of the token, and the run's name.",
@@ -666,10 +634,7 @@ class HubSettings:
         ge=1,
     )
     push_base: bool = setting(
-        False,
-        "Push the frozen base too, for a base that others cannot download.",
-        env="PUSH_BASE",
-        flag="--push-base",
+        False, "Push the frozen base too, for a base that others cannot download.", env="PUSH_BASE", flag="--push-base"
     )
     push_timeout: float = setting(
         600.0,
@@ -680,10 +645,7 @@ class HubSettings:
         le=86_400.0,
     )
     push_required: bool = setting(
-        False,
-        "Refuse to train if the token has no permission to push.",
-        env="PUSH_REQUIRED",
-        flag="--push-required",
+        False, "Refuse to train if the token has no permission to push.", env="PUSH_REQUIRED", flag="--push-required"
     )
     commits_per_hour: int = setting(
         100,

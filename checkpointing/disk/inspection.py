@@ -42,14 +42,7 @@ class CheckpointInfo:
     @classmethod
     def of(cls, path: Path, manifest: Manifest) -> CheckpointInfo:
         return cls(
-            manifest.name,
-            path,
-            manifest.step,
-            manifest.epoch,
-            dict(manifest.metrics),
-            manifest.size,
-            manifest.saved_at,
-            manifest,
+            manifest.name, path, manifest.step, manifest.epoch, dict(manifest.metrics), manifest.size, manifest.saved_at, manifest
         )
 
     @property

@@ -270,10 +270,7 @@ class BaseModels:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Be the only one who changes the copies, and no process is about to use one. ``RunError`` names one that is."""
-        with (
-            locking.exclusive(self.directory / layout.LOCK, _STORE),
-            locking.exclusive(self.directory / STARTING, _STORE),
-        ):
+        with locking.exclusive(self.directory / layout.LOCK, _STORE), locking.exclusive(self.directory / STARTING, _STORE):
             yield
 
     def in_use_by(self) -> Path | None:

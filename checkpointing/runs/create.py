@@ -157,12 +157,7 @@ def _highest(directory: Path) -> int:
 
 
 def _fill(
-    run: RunDirectory,
-    storage: Storage,
-    name: str,
-    config: Mapping[str, Any],
-    metadata: Mapping[str, Any],
-    moment: datetime,
+    run: RunDirectory, storage: Storage, name: str, config: Mapping[str, Any], metadata: Mapping[str, Any], moment: datetime
 ) -> None:
     for directory in (layout.weights_directory(run.path), run.logs_dir):
         storage.make_directory(directory)

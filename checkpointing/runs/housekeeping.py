@@ -189,13 +189,7 @@ def _freed(statuses: Iterable[os.stat_result]) -> int:
 # Removing
 
 
-def prune_run(
-    run: RunDirectory,
-    keep: int | None,
-    *,
-    set_aside: bool = False,
-    dry_run: bool = False,
-) -> Removal:
+def prune_run(run: RunDirectory, keep: int | None, *, set_aside: bool = False, dry_run: bool = False) -> Removal:
     """Delete all but the newest ``keep`` checkpoints and the pinned ones, with what crashes left behind.
 
     Raises:

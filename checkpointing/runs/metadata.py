@@ -84,9 +84,7 @@ def _number() -> Key[float | None]:
 
 def _object(fits: Callable[[dict[str, Any]], bool] = lambda value: True) -> Key[Mapping[str, Any]]:
     return Key(
-        lambda value: value if isinstance(value, dict) else None,
-        {},
-        fits=lambda value: isinstance(value, dict) and fits(value),
+        lambda value: value if isinstance(value, dict) else None, {}, fits=lambda value: isinstance(value, dict) and fits(value)
     )
 
 

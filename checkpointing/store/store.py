@@ -120,12 +120,7 @@ class CheckpointStore:
 
     # Writing
 
-    def write(
-        self,
-        name: str,
-        files: Mapping[str, FileContent],
-        facts: CheckpointFacts,
-    ) -> CheckpointInfo:
+    def write(self, name: str, files: Mapping[str, FileContent], facts: CheckpointFacts) -> CheckpointInfo:
         """Commit a checkpoint; once this returns, it survives a crash and a power loss.
 
         ``files`` maps names (``/`` between directories) to what they hold. ``ResourceError`` when the disk fails or is
@@ -166,8 +161,7 @@ class CheckpointStore:
         check_file_names(files)
         if os.path.lexists(self.directory / name):
             raise CheckpointError(
-                f"{self.directory / name} exists; a checkpoint is never overwritten",
-                hint="resume from it, or move it away",
+                f"{self.directory / name} exists; a checkpoint is never overwritten", hint="resume from it, or move it away"
             )
 
     def _check_space(self, files: Mapping[str, FileContent]) -> None:
@@ -267,10 +261,7 @@ class CheckpointStore:
         if layout.is_checkpoint_name(name) and (entry := self._look_at(name)) is not None and entry.problem:
             return CheckpointError(f"checkpoint '{which}' cannot be used: {entry.problem}", hint=f"whole ones: {names}")
         reason = " (no checkpoint has a metric to go by)" if name == layout.BEST and infos else ""
-        return CheckpointError(
-            f"checkpoint '{which}' not found in {self.directory}{reason}",
-            hint=f"there: {names}",
-        )
+        return CheckpointError(f"checkpoint '{which}' not found in {self.directory}{reason}", hint=f"there: {names}")
 
     def verify(self, name: str) -> CheckpointInfo:
         """Hash every file of a checkpoint again; ``CheckpointError`` names missing, extra and changed files."""
