@@ -20,7 +20,7 @@ from pitstop.checkpointing import manager_values
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
-from pitstop.checkpointing.disk.storage import failed_save
+from pitstop.checkpointing.disk.storage import saving
 from pitstop.checkpointing.runs import retention, run_summary
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
@@ -237,20 +237,18 @@ class CheckpointManager:
         self, name: str, files: Mapping[str, Any], step: int, epoch: float, metrics: Mapping[str, float | None]
     ) -> CheckpointInfo:
         digest = self._base_digest()
-        with self._log_is_durable():
-            info = self.run.store.write(
-                name,
-                files,
-                CheckpointFacts(
-                    step=step,
-                    epoch=epoch,
-                    metrics=metrics,
-                    world_size=1,
-                    fingerprints={"base": digest} if digest else {},
-                    versions=versions.describe()["versions"],
-                    saved_at=datetime.now().astimezone(),
-                ),
-            )
+        with saving(self._log.path):  # rows up to the checkpoint's step must be as durable as the checkpoint
+            self._log.sync()
+        facts = CheckpointFacts(
+            step=step,
+            epoch=epoch,
+            metrics=metrics,
+            world_size=1,
+            fingerprints={"base": digest} if digest else {},
+            versions=versions.describe()["versions"],
+            saved_at=datetime.now().astimezone(),
+        )
+        info = self.run.store.write(name, files, facts)
         self.run.store.repair_pointers()
         return info
 
@@ -278,15 +276,6 @@ class CheckpointManager:
             facts["lora_config"] = metadata.lora_config or run_summary.adapter_config(info)
         return facts
 
-    @contextlib.contextmanager
-    def _log_is_durable(self) -> Any:
-        """Rows up to the checkpoint's step must be as durable as the checkpoint."""
-        try:
-            self._log.sync()
-        except OSError as error:
-            raise failed_save(self._log.path, error) from error
-        yield
-
     def log_metrics(self, step: int, metrics: Mapping[str, Any], epoch: float | None = None) -> None:
         """Add a row to ``logs/metrics.jsonl``, of which ``pitstop compare`` draws curves: numbers by name.
 
@@ -296,10 +285,8 @@ class CheckpointManager:
         self._start_new_line()
         self._has_logged = True
         row = {"step": step, **({} if epoch is None else {"epoch": epoch}), **manager_values.numbers(metrics)}
-        try:
+        with saving(self._log.path):
             self._log.append(row)
-        except OSError as error:
-            raise failed_save(self._log.path, error) from error
 
     def note_progress(self, **values: Any) -> None:
         """Put how far the training is to go on record: ``total_steps`` and ``total_epochs``, for ``pitstop list-runs``."""
@@ -437,10 +424,8 @@ class CheckpointManager:
 
     def _cut_log(self, step: int) -> None:
         """Rows after ``step`` move to ``metrics.superseded.jsonl``."""
-        try:
+        with saving(self._log.path):
             self._log.truncate_after(step)
-        except OSError as error:
-            raise failed_save(self._log.path, error) from error
 
     @property
     def going_on_from(self) -> str | None:

@@ -22,13 +22,14 @@ class Limits(TypedDict, total=False):
     min_length: int
 
 
-def setting(default: Any, help: str, *, env: str, flag: str, documented: bool = False, **limits: Unpack[Limits]) -> Any:
+def setting(default: Any, help: str, *, flag: str, env: str = "", documented: bool = False, **limits: Unpack[Limits]) -> Any:
     """Declare one setting.
 
-    ``env`` is its environment name. A name from the customer's documents (``documented=True``) is read bare and with
-    the ``PITSTOP_`` prefix; any other only with the prefix, so that an unrelated ``SEED`` or ``MODE`` in the
-    environment stays none of our business. ``flag`` is the long option.
+    ``flag`` is the long option, ``env`` the environment name: that of the flag (``LORA_RANK`` for ``--lora-rank``) unless given.
+    A name from the customer's documents (``documented=True``) is read bare and with the ``PITSTOP_`` prefix; any other only with
+    the prefix, so that an unrelated ``SEED`` or ``MODE`` in the environment stays none of our business.
     """
+    env = env or flag.removeprefix("--").replace("-", "_").upper()
     metadata = {"help": help, "env": env, "flag": flag, "documented": documented, "limits": limits}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
@@ -39,13 +40,10 @@ def setting(default: Any, help: str, *, env: str, flag: str, documented: bool = 
 class ModelSettings:
     """The base model."""
 
-    id: str | None = setting(
-        None, "Hub id or local directory of the base model.", env="MODEL_ID", flag="--model-id", documented=True
-    )
+    id: str | None = setting(None, "Hub id or local directory of the base model.", flag="--model-id", documented=True)
     revision: str | None = setting(
         None,
         "Commit, tag or branch of the base model on the Hub. The commit that it resolves to is recorded.",
-        env="MODEL_REVISION",
         flag="--model-revision",
     )
     from_run: str | None = setting(
@@ -57,38 +55,30 @@ class ModelSettings:
     from_scratch: bool = setting(
         False,
         "Train a new model as model.config describes it, with random weights drawn by the seed. Method full only.",
-        env="FROM_SCRATCH",
         flag="--from-scratch",
     )
     config: str | None = setting(
         None,
         "config.json (transformers) of a model from scratch. For diffusion: the name of a size, or the config.json of a base training.",
-        env="MODEL_CONFIG",
         flag="--model-config",
     )
     tokenizer: str | None = setting(
         None,
         "Hub id or local directory of the tokenizer of a model from scratch. Default: the tokenizer of model.id.",
-        env="TOKENIZER",
         flag="--tokenizer",
     )
     gradient_checkpointing: bool = setting(
-        False,
-        "Recompute activations in the backward pass: less memory, about 30 % more time.",
-        env="GRADIENT_CHECKPOINTING",
-        flag="--gradient-checkpointing",
+        False, "Recompute activations in the backward pass: less memory, about 30 % more time.", flag="--gradient-checkpointing"
     )
     use_flash_attention: bool = setting(
         False,
         "Use FlashAttention 2. Where it is not installed, PyTorch's SDPA is used and a message says so.",
-        env="USE_FLASH_ATTENTION",
         flag="--use-flash-attention",
         documented=True,
     )
     use_fp16: bool = setting(
         False,
         "Compute in float16 with loss scaling instead of bfloat16. GPUs older than Ampere do so by default.",
-        env="USE_FP16",
         flag="--use-fp16",
         documented=True,
     )
@@ -109,15 +99,11 @@ class DataSettings:
         [], "Image classes to train on, by name or number. Default: all.", env="DATA_CLASSES", flag="--classes"
     )
     label: str | None = setting(
-        None,
-        "Label of the data in lists. The number of chosen classes follows it, as in Trees (5).",
-        env="DATA_LABEL",
-        flag="--data-label",
+        None, "Label of the data in lists. The number of chosen classes follows it, as in Trees (5).", flag="--data-label"
     )
     root: str = setting(
         "data",
         "Directory that is searched for CIFAR10, CIFAR100 and FashionMNIST before they are downloaded.",
-        env="DATA_ROOT",
         flag="--data-root",
         min_length=1,
     )
@@ -125,7 +111,6 @@ class DataSettings:
     eval_fraction: float = setting(
         0.0,
         "Fraction of the training records held out for evaluation where there is no evaluation data.",
-        env="EVAL_FRACTION",
         flag="--eval-fraction",
         ge=0.0,
         le=0.5,
@@ -133,31 +118,23 @@ class DataSettings:
     max_length: int = setting(
         2048,
         "Maximum sequence length in tokens. Longer records are left out and counted, not truncated; task rank leaves out the oldest titles instead and counts them.",
-        env="MAX_LENGTH",
         flag="--max-length",
         documented=True,
         ge=8,
         le=1_048_576,
     )
     packing: bool = setting(
-        True,
-        "Pack several records into one sequence of max_length tokens. Attention does not cross records.",
-        env="PACKING",
-        flag="--packing",
+        True, "Pack several records into one sequence of max_length tokens. Attention does not cross records.", flag="--packing"
     )
     skip_bad_rows: bool = setting(
-        False, "Skip and count malformed rows instead of stopping at the first.", env="SKIP_BAD_ROWS", flag="--skip-bad-rows"
+        False, "Skip and count malformed rows instead of stopping at the first.", flag="--skip-bad-rows"
     )
     cache: bool = setting(
-        True,
-        "Cache large tokenised data on disk: it takes little memory and is not tokenised again.",
-        env="DATA_CACHE",
-        flag="--data-cache",
+        True, "Cache large tokenised data on disk: it takes little memory and is not tokenised again.", flag="--data-cache"
     )
     cache_gb: float = setting(
         50.0,
         "Maximum size of the cache of tokenised data in GB (10^9 bytes). The least recently used data is deleted first.",
-        env="DATA_CACHE_GB",
         flag="--data-cache-gb",
         ge=0.0,
         le=1_000_000.0,
@@ -168,23 +145,14 @@ class DataSettings:
 class LoraSettings:
     """The low-rank adapter (Hu et al. 2021)."""
 
-    rank: int = setting(32, "LoRA rank.", env="LORA_RANK", flag="--lora-rank", documented=True, ge=1, le=4096)
+    rank: int = setting(32, "LoRA rank.", flag="--lora-rank", documented=True, ge=1, le=4096)
     alpha: int = setting(
-        64,
-        "LoRA alpha. The update is scaled by alpha / rank.",
-        env="LORA_ALPHA",
-        flag="--lora-alpha",
-        documented=True,
-        ge=1,
-        le=65536,
+        64, "LoRA alpha. The update is scaled by alpha / rank.", flag="--lora-alpha", documented=True, ge=1, le=65536
     )
-    dropout: float = setting(
-        0.1, "Dropout on the adapter's input.", env="LORA_DROPOUT", flag="--lora-dropout", documented=True, ge=0.0, lt=1.0
-    )
+    dropout: float = setting(0.1, "Dropout on the adapter's input.", flag="--lora-dropout", documented=True, ge=0.0, lt=1.0)
     target_modules: list[str] = setting(
         ["all-linear"],
         "Modules that get an adapter: comma-separated names, 'all-linear', or 'default' for the model family's usual ones.",
-        env="LORA_TARGET_MODULES",
         flag="--lora-target-modules",
         documented=True,
         min_length=1,
@@ -192,7 +160,6 @@ class LoraSettings:
     stage_ranks: list[str] = setting(
         [],
         "LoRA rank of each resolution, the finest first, in place of one rank. The ratio alpha / rank stays the same. Task diffusion only.",
-        env="LORA_STAGE_RANKS",
         flag="--lora-stage-ranks",
     )
 
@@ -204,26 +171,18 @@ class QuantizationSettings:
     load_in_4bit: bool | None = setting(
         None,
         "Store the frozen base in 4 bits. Default: true for method qlora, false for the others.",
-        env="LOAD_IN_4BIT",
         flag="--load-in-4bit",
         documented=True,
     )
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = setting(
         "auto",
         "Data type of matrix products with 4-bit weights. auto chooses by device.",
-        env="BNB_4BIT_COMPUTE_DTYPE",
         flag="--bnb-4bit-compute-dtype",
         documented=True,
     )
-    quant_type: Literal["nf4", "fp4"] = setting(
-        "nf4", "4-bit data type.", env="BNB_4BIT_QUANT_TYPE", flag="--bnb-4bit-quant-type", documented=True
-    )
+    quant_type: Literal["nf4", "fp4"] = setting("nf4", "4-bit data type.", flag="--bnb-4bit-quant-type", documented=True)
     use_double_quant: bool = setting(
-        True,
-        "Quantise the quantisation constants too.",
-        env="BNB_4BIT_USE_DOUBLE_QUANT",
-        flag="--bnb-4bit-use-double-quant",
-        documented=True,
+        True, "Quantise the quantisation constants too.", flag="--bnb-4bit-use-double-quant", documented=True
     )
 
 
@@ -240,21 +199,16 @@ class CheckpointSettings:
         min_length=1,
     )
     run_number: int | None = setting(
-        None, "Number of the run. Default: the next free one.", env="RUN_NUMBER", flag="--run-number", ge=1, le=999_999
+        None, "Number of the run. Default: the next free one.", flag="--run-number", ge=1, le=999_999
     )
     strategy: Literal["epoch", "steps", "no"] = setting(
         "epoch",
         "When to save: each epoch, every save_steps steps, or (no) only at the end and on a signal.",
-        env="SAVE_STRATEGY",
         flag="--save-strategy",
         documented=True,
     )
-    save_steps: int = setting(
-        500, "Optimizer steps between saves with strategy 'steps'.", env="SAVE_STEPS", flag="--save-steps", ge=1
-    )
-    save_every_n_epochs: int = setting(
-        1, "Epochs between saves with strategy 'epoch'.", env="SAVE_EVERY_N_EPOCHS", flag="--save-every-n-epochs", ge=1
-    )
+    save_steps: int = setting(500, "Optimizer steps between saves with strategy 'steps'.", flag="--save-steps", ge=1)
+    save_every_n_epochs: int = setting(1, "Epochs between saves with strategy 'epoch'.", flag="--save-every-n-epochs", ge=1)
     keep_last_n: int | None = setting(
         5,
         "Number of newest checkpoints to keep beside the best one; 'none' keeps all.",
@@ -264,35 +218,25 @@ class CheckpointSettings:
         ge=1,
     )
     monitor: str = setting(
-        "val_loss",
-        "Metric that selects the best checkpoint. Without evaluation data it is train_loss.",
-        env="MONITOR",
-        flag="--monitor",
+        "val_loss", "Metric that selects the best checkpoint. Without evaluation data it is train_loss.", flag="--monitor"
     )
-    mode: Literal["min", "max"] = setting(
-        "min", "Whether a lower (min) or a higher (max) metric is better.", env="MODE", flag="--mode"
-    )
+    mode: Literal["min", "max"] = setting("min", "Whether a lower (min) or a higher (max) metric is better.", flag="--mode")
     save_base_model: bool = setting(
         True,
         "Save one copy of the frozen base for all runs that share it. Otherwise only its source is recorded.",
-        env="SAVE_BASE_MODEL",
         flag="--save-base-model",
     )
     shard_size_gb: float = setting(
         5.0,
         "Maximum size of a weights file of a whole model in GB (10^9 bytes). A larger model is saved in shards, with an index.",
-        env="SHARD_SIZE_GB",
         flag="--shard-size-gb",
         gt=0.0,
         le=1000.0,
     )
-    sync_save: bool = setting(
-        False, "Save synchronously: training waits until each checkpoint is written.", env="SYNC_SAVE", flag="--sync-save"
-    )
+    sync_save: bool = setting(False, "Save synchronously: training waits until each checkpoint is written.", flag="--sync-save")
     resume_from_run: int | None = setting(
         None,
         "Resume the run of this number instead of starting a new one: an alias of 'pitstop resume'.",
-        env="RESUME_FROM_RUN",
         flag="--resume-from-run",
         ge=1,
     )
@@ -305,13 +249,11 @@ class TrainingSettings:
     task: Literal["sft", "ner", "rank", "diffusion"] = setting(
         "sft",
         "Training task: instruction tuning (sft), entity extraction (ner), recommendation (rank) or image generation (diffusion).",
-        env="TASK",
         flag="--task",
     )
     method: Literal["qlora", "lora", "full"] | None = setting(
         None,
         "qlora (adapter on a 4-bit base, the default), lora (adapter on a 16-bit base) or full (all weights: base training). Default for diffusion: lora where there is a base, otherwise full.",
-        env="METHOD",
         flag="--method",
     )
     epochs: int = setting(
@@ -324,79 +266,51 @@ class TrainingSettings:
         le=100_000,
     )
     max_steps: int | None = setting(
-        None, "Stop after this many optimizer steps, regardless of the epochs.", env="MAX_STEPS", flag="--max-steps", ge=1
+        None, "Stop after this many optimizer steps, regardless of the epochs.", flag="--max-steps", ge=1
     )
     batch_size: int = setting(
         2, "Sequences per device and micro-batch.", env="TRAIN_BATCH_SIZE", flag="--batch-size", documented=True, ge=1, le=65536
     )
     gradient_accumulation_steps: int = setting(
-        2,
-        "Micro-batches per optimizer step.",
-        env="GRADIENT_ACCUMULATION_STEPS",
-        flag="--gradient-accumulation-steps",
-        documented=True,
-        ge=1,
-        le=65536,
+        2, "Micro-batches per optimizer step.", flag="--gradient-accumulation-steps", documented=True, ge=1, le=65536
     )
     auto_batch_size: bool = setting(
         False,
         "When memory runs out, halve batch_size, double gradient_accumulation_steps and repeat the step.",
-        env="AUTO_BATCH_SIZE",
         flag="--auto-batch-size",
     )
-    learning_rate: float = setting(
-        5e-5, "Peak learning rate.", env="LEARNING_RATE", flag="--learning-rate", documented=True, gt=0.0, le=10.0
-    )
+    learning_rate: float = setting(5e-5, "Peak learning rate.", flag="--learning-rate", documented=True, gt=0.0, le=10.0)
     lr_scheduler: Literal["cosine", "linear", "constant"] = setting(
-        "cosine", "Learning rate schedule after warm-up.", env="LR_SCHEDULER", flag="--lr-scheduler"
+        "cosine", "Learning rate schedule after warm-up.", flag="--lr-scheduler"
     )
     warmup_ratio: float = setting(
-        0.1, "Fraction of all steps used for warm-up.", env="WARMUP_RATIO", flag="--warmup-ratio", documented=True, ge=0.0, lt=1.0
+        0.1, "Fraction of all steps used for warm-up.", flag="--warmup-ratio", documented=True, ge=0.0, lt=1.0
     )
-    weight_decay: float = setting(
-        0.01, "Decoupled weight decay.", env="WEIGHT_DECAY", flag="--weight-decay", documented=True, ge=0.0, le=10.0
-    )
+    weight_decay: float = setting(0.01, "Decoupled weight decay.", flag="--weight-decay", documented=True, ge=0.0, le=10.0)
     max_grad_norm: float = setting(
-        1.0,
-        "Maximum norm of the gradients (clipping); 0 turns clipping off.",
-        env="MAX_GRAD_NORM",
-        flag="--max-grad-norm",
-        ge=0.0,
+        1.0, "Maximum norm of the gradients (clipping); 0 turns clipping off.", flag="--max-grad-norm", ge=0.0
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = setting(
-        "adamw", "AdamW of PyTorch, or AdamW of bitsandbytes in 8 bits, paged, or both.", env="OPTIMIZER", flag="--optimizer"
+        "adamw", "AdamW of PyTorch, or AdamW of bitsandbytes in 8 bits, paged, or both.", flag="--optimizer"
     )
     ema_decay: float | None = setting(
         None,
         "Decay per step of an exponential moving average of the trained weights. The average is what is evaluated. Default: no average.",
-        env="EMA_DECAY",
         flag="--ema-decay",
         gt=0.0,
         lt=1.0,
     )
-    seed: int = setting(42, "Seed of initial weights, dropout and data order.", env="SEED", flag="--seed", ge=0, le=2**32 - 1)
+    seed: int = setting(42, "Seed of initial weights, dropout and data order.", flag="--seed", ge=0, le=2**32 - 1)
     num_processes: int = setting(
-        1,
-        "Processes on this machine, one per device (DistributedDataParallel).",
-        env="NUM_PROCESSES",
-        flag="--num-processes",
-        ge=1,
-        le=1024,
+        1, "Processes on this machine, one per device (DistributedDataParallel).", flag="--num-processes", ge=1, le=1024
     )
-    logging_steps: int = setting(
-        5, "Optimizer steps between logged rows.", env="LOGGING_STEPS", flag="--logging-steps", documented=True, ge=1
-    )
+    logging_steps: int = setting(5, "Optimizer steps between logged rows.", flag="--logging-steps", documented=True, ge=1)
     eval_steps: int | None = setting(
-        None,
-        "Optimizer steps between evaluations. Default: one evaluation per epoch.",
-        env="EVAL_STEPS",
-        flag="--eval-steps",
-        ge=1,
+        None, "Optimizer steps between evaluations. Default: one evaluation per epoch.", flag="--eval-steps", ge=1
     )
     early_stopping_patience: int | None = setting(
         None,
         "Stop after this many consecutive evaluations without a better monitored metric. Default: no early stopping.",
-        env="EARLY_STOPPING_PATIENCE",
         flag="--early-stopping-patience",
         ge=1,
     )
@@ -420,32 +334,20 @@ class EvaluationSettings:
     sample_prompts: str | None = setting(
         None,
         "File of prompts (one per line, or JSONL with 'prompt'). They are answered at each evaluation, into logs/samples.jsonl.",
-        env="SAMPLE_PROMPTS",
         flag="--sample-prompts",
     )
 
     score_examples: int | None = setting(
         100,
         "Number of evaluation examples, from the first on, whose answers are scored at each evaluation; 'none' scores all, 0 none.",
-        env="EVAL_SCORE_EXAMPLES",
         flag="--eval-score-examples",
         ge=0,
     )
     max_new_tokens: int = setting(
-        128,
-        "Maximum length of a generated answer in tokens.",
-        env="EVAL_MAX_NEW_TOKENS",
-        flag="--eval-max-new-tokens",
-        ge=1,
-        le=65536,
+        128, "Maximum length of a generated answer in tokens.", flag="--eval-max-new-tokens", ge=1, le=65536
     )
     generation_batch_size: int = setting(
-        16,
-        "Batch size for generating and scoring answers.",
-        env="EVAL_GENERATION_BATCH_SIZE",
-        flag="--eval-generation-batch-size",
-        ge=1,
-        le=65536,
+        16, "Batch size for generating and scoring answers.", flag="--eval-generation-batch-size", ge=1, le=65536
     )
 
 
@@ -454,12 +356,11 @@ class NerSettings:
     """Entity extraction (task ner)."""
 
     entity_types: list[str] = setting(
-        [], "Entity types to ask for. Default: all types in the training data.", env="NER_ENTITY_TYPES", flag="--ner-entity-types"
+        [], "Entity types to ask for. Default: all types in the training data.", flag="--ner-entity-types"
     )
     prompt: str | None = setting(
         None,
         "Prompt for each text, with {text} and {type} or {description}. Default: the prompt of the entity extraction guide.",
-        env="NER_PROMPT",
         flag="--ner-prompt",
     )
 
@@ -468,56 +369,33 @@ class NerSettings:
 class RankSettings:
     """Sequential recommendation: what the retriever finds and how the model is asked (task rank)."""
 
-    candidates: int = setting(
-        20, "Number of candidates that the model ranks.", env="RANK_CANDIDATES", flag="--rank-candidates", ge=2, le=26
-    )
+    candidates: int = setting(20, "Number of candidates that the model ranks.", flag="--rank-candidates", ge=2, le=26)
     history: int = setting(
-        20,
-        "Number of titles of a user's history in a prompt, the newest ones.",
-        env="RANK_HISTORY",
-        flag="--rank-history",
-        ge=1,
-        le=1000,
+        20, "Number of titles of a user's history in a prompt, the newest ones.", flag="--rank-history", ge=1, le=1000
     )
     title_tokens: int = setting(
-        32,
-        "Maximum length of a title in a prompt in tokens; the rest is cut.",
-        env="RANK_TITLE_TOKENS",
-        flag="--rank-title-tokens",
-        ge=1,
-        le=1024,
+        32, "Maximum length of a title in a prompt in tokens; the rest is cut.", flag="--rank-title-tokens", ge=1, le=1024
     )
     min_interactions: int = setting(
         5,
         "Minimum number of ratings of every user and every item. The filter repeats until all that remain have them (k-core).",
-        env="RANK_MIN_INTERACTIONS",
         flag="--rank-min-interactions",
         ge=3,
     )
     max_train_rows: int | None = setting(
-        None,
-        "Maximum number of training rows, drawn at random by the seed. Default: all.",
-        env="RANK_MAX_TRAIN_ROWS",
-        flag="--rank-max-train-rows",
-        ge=1,
+        None, "Maximum number of training rows, drawn at random by the seed. Default: all.", flag="--rank-max-train-rows", ge=1
     )
     eval_users: int | None = setting(
-        None,
-        "Maximum number of users to evaluate, drawn at random by the seed. Default: all.",
-        env="RANK_EVAL_USERS",
-        flag="--rank-eval-users",
-        ge=1,
+        None, "Maximum number of users to evaluate, drawn at random by the seed. Default: all.", flag="--rank-eval-users", ge=1
     )
     retriever: Literal["gru", "itemknn", "popularity"] = setting(
         "gru",
         "Retriever of the candidates: a small recurrent network (gru), item neighbours (itemknn), or popularity.",
-        env="RANK_RETRIEVER",
         flag="--rank-retriever",
     )
     retriever_epochs: int = setting(
         50,
         "Maximum number of epochs of the gru retriever. Its training ends when it no longer improves.",
-        env="RANK_RETRIEVER_EPOCHS",
         flag="--rank-retriever-epochs",
         ge=1,
     )
@@ -530,37 +408,26 @@ class DiffusionSettings:
     conditional_classes: int = setting(
         0,
         "Number of classes that a model from scratch is conditioned on, to generate images of a chosen class; 0 for an unconditional model.",
-        env="CONDITIONAL_CLASSES",
         flag="--conditional-classes",
         ge=0,
         le=4096,
     )
     flip: bool = setting(
-        False,
-        "Flip training images horizontally at random. Not for digits, letters or shoes.",
-        env="FLIP_IMAGES",
-        flag="--flip-images",
+        False, "Flip training images horizontally at random. Not for digits, letters or shoes.", flag="--flip-images"
     )
     sample_images: int = setting(
         16,
         "Number of images generated at each evaluation, as a grid in logs/samples; 0 generates none.",
-        env="SAMPLE_IMAGES",
         flag="--sample-images",
         ge=0,
         le=1024,
     )
     sampling_steps: int = setting(
-        18,
-        "Sampler steps: two evaluations of the model each, one in the last step.",
-        env="SAMPLING_STEPS",
-        flag="--sampling-steps",
-        ge=2,
-        le=1000,
+        18, "Sampler steps: two evaluations of the model each, one in the last step.", flag="--sampling-steps", ge=2, le=1000
     )
     fid_images: int = setting(
         0,
         "Number of images generated at each evaluation for the Fréchet inception distance (FID); 0 turns it off. Needs pitstop[fid].",
-        env="FID_IMAGES",
         flag="--fid-images",
         ge=0,
         le=1_000_000,
@@ -574,31 +441,22 @@ class NamingSettings:
     scheme: Literal["derived", "timestamped"] = setting(
         "derived",
         "derived: {model}-{task}-r{rank}-a{alpha}-e{epochs}-{timestamp}; timestamped: {prefix}-{timestamp}.",
-        env="NAME_SCHEME",
         flag="--name-scheme",
     )
     prefix: str = setting(
         "{model}-{task}-lora",
         "Prefix of the timestamped scheme. It may hold {model}, {task} and the other fields of a template.",
-        env="NAME_PREFIX",
         flag="--name-prefix",
     )
     template: str | None = setting(
         None,
         "Template of the name, with {model} {task} {rank} {alpha} {epochs} {lr} {method} {experiment} {prefix} {timestamp} {hash}.",
-        env="NAME_TEMPLATE",
         flag="--name-template",
     )
     experiment_name: str | None = setting(
-        None,
-        "Name of the experiment, which timestamped names include.",
-        env="EXPERIMENT_NAME",
-        flag="--experiment-name",
-        documented=True,
+        None, "Name of the experiment, which timestamped names include.", flag="--experiment-name", documented=True
     )
-    custom_id: str | None = setting(
-        None, "Text in place of the timestamp in names.", env="CUSTOM_ID", flag="--custom-id", documented=True
-    )
+    custom_id: str | None = setting(None, "Text in place of the timestamp in names.", flag="--custom-id", documented=True)
     timestamp: bool = setting(True, "End names with the start time.", env="NAME_TIMESTAMP", flag="--timestamp")
     short: bool = setting(False, "Short timestamp: MMDD_HHMM.", env="NAME_SHORT", flag="--short")
     with_hash: bool = setting(False, "Add a short hash of the settings to names.", env="NAME_HASH", flag="--with-hash")
@@ -608,9 +466,7 @@ class NamingSettings:
 class HubSettings:
     """The Hugging Face account, and what of a run goes there."""
 
-    username: str | None = setting(
-        None, "User or organisation that Hub ids start with.", env="HF_USERNAME", flag="--hf-username", documented=True
-    )
+    username: str | None = setting(None, "User or organisation that Hub ids start with.", flag="--hf-username", documented=True)
     token: Secret | None = setting(
         None,
         "Access token for pushing and for gated or private base models. It is never written anywhere.",
@@ -618,50 +474,30 @@ class HubSettings:
         flag="",
         documented=True,
     )
-    push: bool = setting(False, "Push every checkpoint to the Hub, in the background.", env="PUSH_TO_HUB", flag="--push-to-hub")
+    push: bool = setting(False, "Push every checkpoint to the Hub, in the background.", flag="--push-to-hub")
     repo: str | None = setting(
         None,
         "Repository to push to, as owner/name. Default: HF_USERNAME or the account of the token, and the run's name.",
-        env="HUB_REPO",
         flag="--hub-repo",
     )
-    private: bool = setting(True, "Make the repository private.", env="HUB_PRIVATE", flag="--hub-private")
+    private: bool = setting(True, "Make the repository private.", flag="--hub-private")
     keep_last_n: int | None = setting(
-        None,
-        "Number of newest checkpoints kept on the Hub beside the best one. Default: all.",
-        env="HUB_KEEP_LAST_N",
-        flag="--hub-keep-last-n",
-        ge=1,
+        None, "Number of newest checkpoints kept on the Hub beside the best one. Default: all.", flag="--hub-keep-last-n", ge=1
     )
-    push_base: bool = setting(
-        False, "Push the frozen base too, for a base that others cannot download.", env="PUSH_BASE", flag="--push-base"
-    )
+    push_base: bool = setting(False, "Push the frozen base too, for a base that others cannot download.", flag="--push-base")
     push_timeout: float = setting(
-        600.0,
-        "Seconds to wait at the end for pushes that are not finished.",
-        env="PUSH_TIMEOUT",
-        flag="--push-timeout",
-        ge=0.0,
-        le=86_400.0,
+        600.0, "Seconds to wait at the end for pushes that are not finished.", flag="--push-timeout", ge=0.0, le=86_400.0
     )
-    push_required: bool = setting(
-        False, "Refuse to train if the token has no permission to push.", env="PUSH_REQUIRED", flag="--push-required"
-    )
+    push_required: bool = setting(False, "Refuse to train if the token has no permission to push.", flag="--push-required")
     commits_per_hour: int = setting(
         100,
         "Maximum number of commits per hour; checkpoints that are saved faster share a commit. The Hub allows 128.",
-        env="HUB_COMMITS_PER_HOUR",
         flag="--hub-commits-per-hour",
         ge=1,
         le=10_000,
     )
     retry_s: float = setting(
-        2.0,
-        "Seconds before a failed push is retried, doubled at each retry up to 300.",
-        env="HUB_RETRY_S",
-        flag="--hub-retry-s",
-        gt=0.0,
-        le=300.0,
+        2.0, "Seconds before a failed push is retried, doubled at each retry up to 300.", flag="--hub-retry-s", gt=0.0, le=300.0
     )
 
     @property
@@ -679,15 +515,11 @@ class TrackingSettings:
     """Trackers that show a run while it trains."""
 
     report_to: list[str] = setting(
-        ["tensorboard"],
-        "Trackers, comma-separated: tensorboard, wandb, mlflow, trackio; none turns all off.",
-        env="REPORT_TO",
-        flag="--report-to",
+        ["tensorboard"], "Trackers, comma-separated: tensorboard, wandb, mlflow, trackio; none turns all off.", flag="--report-to"
     )
     project: str = setting(
         "pitstop",
         "Project (W&B, Trackio) or experiment (MLflow) that runs are tracked in.",
-        env="TRACKING_PROJECT",
         flag="--tracking-project",
         min_length=1,
     )

@@ -34,13 +34,8 @@ class CallbackSaver:
             self._misses += 1
             if final or self._misses >= MOST_MISSES:
                 raise
-            log.warning(
-                "%s was not saved (%d of %d misses in a row): %s Training goes on.",
-                name,
-                self._misses,
-                MOST_MISSES,
-                error.message,
-            )
+            misses = f"{self._misses} of {MOST_MISSES} misses in a row"
+            log.warning("%s was not saved (%s): %s Training goes on.", name, misses, error.message)
             return False
         self._misses = 0
         if self.keep_last_n is not None:

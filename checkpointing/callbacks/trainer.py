@@ -263,15 +263,11 @@ class _ResumeDirectory:
     def fill(self, saved: Saved, content: Mapping[str, Any]) -> None:
         for name in (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG, weights.MODEL, weights.MODEL_CONFIG):
             if name in saved.info.manifest.files:
-                _link_or_copy(saved.info.path / name, self.path / name)
+                try:
+                    (self.path / name).hardlink_to(saved.info.path / name)
+                except OSError:  # a filesystem without links
+                    shutil.copyfile(saved.info.path / name, self.path / name)
         (self.path / "trainer_state.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:  # a filesystem without links
-        shutil.copyfile(source, target)
 
 
 def resume_from(trainer: Any, checkpoint: str | None = None) -> str | None:

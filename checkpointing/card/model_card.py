@@ -83,7 +83,7 @@ def _introduction(facts: CardFacts) -> list[str]:
         "Method": _METHODS[facts.method],
         "Progress": _progress(facts),
         "Model at the top" if facts.whole else "Adapter at the top": _root(facts),
-        "Made with": _versions(facts),
+        "Made with": ", ".join(escaped(f"{name} {text}") for name, text in facts.metadata.environment.versions.items()),
     }
     return [_first(facts), "", *table(["", ""], [[title, text] for title, text in about.items() if text])]
 
@@ -140,10 +140,6 @@ def _root(facts: CardFacts) -> str:
     kinds = [kind for kind, name in (("best", facts.best), ("newest", facts.newest)) if name == facts.root]
     which = f", the {' and '.join(kinds)} one{'' if facts.finished else ' so far'}" if kinds else ""
     return f"of {escaped(facts.root)}{which}"
-
-
-def _versions(facts: CardFacts) -> str:
-    return ", ".join(escaped(f"{name} {version}") for name, version in facts.metadata.environment.versions.items())
 
 
 def _checkpoints(facts: CardFacts) -> list[str]:

@@ -57,11 +57,9 @@ def read_manifest(directory: Path) -> Manifest:
         raise DamagedError(f"{directory}: not a directory of its own")
     path = directory / layout.MANIFEST
     try:
-        raw = read_regular_file(path, limit=MAX_BYTES)
+        manifest = parse_manifest(read_regular_file(path, limit=MAX_BYTES), str(path))
     except OSError as error:
         raise DamagedError(f"{path}: {error.strerror or error}") from error
-    try:
-        manifest = parse_manifest(raw, str(path))
     except ManifestError as error:
         raise DamagedError(error.message) from error
     if manifest.name != directory.name:

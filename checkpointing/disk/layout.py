@@ -57,9 +57,7 @@ def run_directory_name(number: int) -> str:
 def run_number(directory_name: str) -> int | None:
     """3 for ``run_003``; None for anything that Pitstop would not have written, ``run_3`` and ``run_0003`` included."""
     match = _RUN.fullmatch(directory_name)
-    if match is None or run_directory_name(int(match[1])) != directory_name:
-        return None
-    return int(match[1])
+    return int(match[1]) if match and run_directory_name(int(match[1])) == directory_name else None
 
 
 def epoch_name(epoch: int) -> str:
@@ -79,9 +77,7 @@ def step_name(step: int, *, pending: bool = False) -> str:
 def is_checkpoint_name(name: str) -> bool:
     """Whether ``name`` is exactly a name that ``epoch_name`` or ``step_name`` gives."""
     match = _EPOCH.fullmatch(name)
-    if match is not None:
-        return epoch_name(int(match[1])) == name
-    return _STEP.fullmatch(name) is not None
+    return epoch_name(int(match[1])) == name if match else _STEP.fullmatch(name) is not None
 
 
 def is_pending(name: str) -> bool:

@@ -211,7 +211,7 @@ def _from_content(content: Mapping[str, Any]) -> Manifest:
 
 def parse_file_record(record: Any) -> FileRecord:
     """``{"size": …, "sha256": …}`` as a record; ``ValueError`` for anything else."""
-    if not isinstance(record, dict) or set(record) != {"size", "sha256"} or not _is_sha256(record["sha256"]):
+    if not isinstance(record, dict) or set(record) != {"size", "sha256"} or not is_sha256(record["sha256"]):
         raise ValueError(f"a file entry is {reprlib.repr(record)}; size and sha256 are expected")
     return FileRecord(_natural(record["size"], MAX_TOTAL_SIZE), record["sha256"])
 
@@ -244,15 +244,14 @@ def _is_plain_path(name: str) -> bool:
     if len(name) > _MAX_NAME or name.lower() in _MANIFESTS:
         return False
     parts = name.split("/")
-    return len(parts) <= _MAX_DEPTH and all(_plain(part) for part in parts)
+    if len(parts) > _MAX_DEPTH or any(part.endswith(".") or _WINDOWS_DEVICES.fullmatch(part) for part in parts):
+        return False
+    return all(_COMPONENT.fullmatch(part) for part in parts)
 
 
-def _is_sha256(value: Any) -> bool:
+def is_sha256(value: Any) -> bool:
+    """Whether ``value`` is a SHA-256 as manifests spell it."""
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
-
-
-def _plain(part: str) -> bool:
-    return bool(_COMPONENT.fullmatch(part)) and not part.endswith(".") and not _WINDOWS_DEVICES.fullmatch(part)
 
 
 def finite_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.disk.storage import Storage, links_unsupported, put_in_place, read_regular_file
+from pitstop.checkpointing.disk.storage import Storage, put_in_place, read_regular_file, symlink_or_note
 
 _LONGEST = 200
 
@@ -24,13 +24,4 @@ def read_pointer(path: Path) -> str | None:
 
 def write_pointer(storage: Storage, path: Path, name: str) -> None:
     """Point ``path`` at the checkpoint ``name`` beside it, durably and in one step. ``OSError``."""
-    put_in_place(storage, path, lambda temporary: _make_link(storage, temporary, name))
-
-
-def _make_link(storage: Storage, path: Path, name: str) -> None:
-    try:
-        storage.symlink(name, path)
-    except (OSError, NotImplementedError) as error:
-        if not links_unsupported(error):
-            raise
-        storage.write_file(path, f"{name}\n".encode("ascii"))
+    put_in_place(storage, path, lambda temporary: symlink_or_note(storage, name, temporary))

@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +34,7 @@ MOST_MISSES = 3
 
 TEMPORARY_PREFIX = ".tmp-"
 TRASH_PREFIX = ".trash-"
+LEFTOVERS = (TEMPORARY_PREFIX, TRASH_PREFIX)
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -292,6 +294,31 @@ def links_unsupported(error: Exception) -> bool:
     return error.errno in _NO_LINKS or getattr(error, "winerror", None) == 1314  # Windows: privilege not held
 
 
+def symlink_or_note(storage: Storage, target: str, path: Path) -> None:
+    """Make ``path`` a symbolic link with the text ``target``, or a file of that one line where there are no links. ``OSError``."""
+    try:
+        storage.symlink(target, path)
+    except (OSError, NotImplementedError) as error:
+        if not links_unsupported(error):
+            raise
+        storage.write_file(path, f"{target}\n".encode())
+
+
+def make_durable(storage: Storage, root: Path) -> None:
+    """Make all below ``root``, which another library wrote, private, and sync it. ``OSError``."""
+    for directory, _, names in os.walk(root, topdown=False):
+        for name in names:
+            path = Path(directory) / name
+            path.chmod(FILE_MODE)
+            descriptor = storage.open_append(path)  # writable: some systems sync only such descriptors
+            try:
+                storage.sync_file(descriptor)
+            finally:
+                storage.close(descriptor)
+        Path(directory).chmod(DIRECTORY_MODE)
+        storage.sync_directory(Path(directory))
+
+
 def file_sha256(path: Path) -> str:
     """Lower-case hexadecimal SHA-256 of a regular file; ``OSError`` when it is a link or cannot be read."""
     descriptor = open_regular_file(path)
@@ -318,6 +345,15 @@ def open_regular_file(path: Path | str, flags: int = os.O_RDONLY) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return descriptor
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Let an ``OSError`` meanwhile be a ``ResourceError`` that says that ``path`` could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise failed_save(path, error) from error
 
 
 def failed_save(path: Path, error: OSError) -> ResourceError:

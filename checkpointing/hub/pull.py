@@ -19,16 +19,15 @@ from typing import Any
 from pitstop.checkpointing.disk import inspection, layout, locking
 from pitstop.checkpointing.disk.manifest import MAX_BYTES, Manifest, parse_manifest
 from pitstop.checkpointing.disk.storage import (
-    DIRECTORY_MODE,
-    FILE_MODE,
     TEMPORARY_PREFIX,
     FileRecord,
     LocalStorage,
     Storage,
-    failed_save,
     file_sha256,
     make_directories,
+    make_durable,
     read_regular_file,
+    saving,
 )
 from pitstop.checkpointing.hub import remote_check
 from pitstop.checkpointing.hub.client import NotThere
@@ -94,18 +93,15 @@ def pull(
     repository.look()
     remote_check.check_tree(repository.files)
     staging = base / f"{TEMPORARY_PREFIX}pull-{repository.repo.replace('/', '--')}-{repository.head[:12]}"
-    try:
+    with saving(staging):
         make_directories(disk, staging)
-    except OSError as error:
-        raise failed_save(staging, error) from error
     with locking.exclusive(staging / layout.LOCK, f"the pull of {repository.repo}"):
         try:
-            pulled = _Pull(repository, base, staging, which, disk).into_run(number)
+            with saving(staging):
+                pulled = _Pull(repository, base, staging, which, disk).into_run(number)
         except InvalidRepository:  # there is nothing to go on with
             _remove(disk, staging)
             raise
-        except OSError as error:
-            raise failed_save(staging, error) from error
         _remove(disk, staging)
     return pulled
 
@@ -215,14 +211,11 @@ class _Pull:
         if not digest == inventory.base == manifest.fingerprints.get("base"):
             raise InvalidRepository(name, "it is not the base that the checkpoint was trained on (its digest differs)")
         remote_check.check_listed(self.repository.files, BASE_DIRECTORY, files, name)
-        return {} if self._is_here(digest) else files
-
-    def _is_here(self, digest: str) -> bool:
         try:
             self.models.verify(digest)
         except CheckpointError:
-            return False
-        return True
+            return files
+        return {}
 
     # Fetching
 
@@ -304,7 +297,7 @@ class _Pull:
         if has_base:
             self.disk.rename(self.fetched / BASE_DIRECTORY, staged / LINKED)
         self.disk.sync_directory(self.fetched)
-        _make_durable(self.disk, staged)
+        make_durable(self.disk, staged)
         if inventory.base is not None and not has_base:
             self.models.link_into(staged, inventory.base)
         return staged
@@ -320,27 +313,10 @@ class _Pull:
             ) from None
 
     def _record(self, staged: Path, inventory: Inventory, hub: Mapping[str, Any]) -> None:
-        pushed = {directory: entry.to_dict() for directory, entry in inventory.checkpoints.items()}
+        repo, is_private, keep_last_n = self.repository.repo, hub.get("private") is not False, hub.get("keep_last_n")
         outbox = Outbox(staged, self.disk)
-        outbox.record(
-            Arrived(
-                uid=inventory.uid,
-                repo=self.repository.repo,
-                head=self.repository.head,
-                pushed=pushed,
-                root=inventory.root,
-                base=inventory.base,
-                finished=inventory.finished,
-            )
-        )
-        outbox.open(
-            Destination(
-                repo=self.repository.repo,
-                private=hub.get("private") is not False,
-                keep_last_n=hub.get("keep_last_n"),
-                push_base=inventory.base is not None,
-            )
-        )
+        outbox.record(Arrived(repo=repo, head=self.repository.head).holding(inventory))
+        outbox.open(Destination(repo, is_private, keep_last_n, push_base=inventory.base is not None))
         self.disk.sync_directory(staged)
 
 
@@ -373,18 +349,3 @@ def _is(path: Path, record: FileRecord) -> bool:
         return path.lstat().st_size == record.size and file_sha256(path) == record.sha256
     except OSError:
         return False
-
-
-def _make_durable(disk: Storage, root: Path) -> None:
-    """Make all below ``root`` private, and sync what another library wrote there."""
-    for directory, _, names in os.walk(root, topdown=False):
-        for name in names:
-            path = Path(directory) / name
-            path.chmod(FILE_MODE)
-            descriptor = disk.open_append(path)  # writable: some systems sync only such descriptors
-            try:
-                disk.sync_file(descriptor)
-            finally:
-                disk.close(descriptor)
-        Path(directory).chmod(DIRECTORY_MODE)
-        disk.sync_directory(Path(directory))

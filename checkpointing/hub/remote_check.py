@@ -95,21 +95,15 @@ def _check_names(files: Collection[str]) -> None:
     for name in files:
         if name == _ATTRIBUTES:
             continue
-        if not _is_plain(name):
-            raise InvalidRepository(name, "no file of a run has such a name", hint=_REMOVE)
+        try:
+            check_file_names([name])
+        except CheckpointError:
+            raise InvalidRepository(name, "no file of a run has such a name", hint=_REMOVE) from None
         top, slash, _ = name.partition("/")
         groups[top if slash else ""].append(name)
     _check_collisions([*groups.pop("", []), *groups])
     for names in groups.values():
         _check_collisions(names)
-
-
-def _is_plain(name: str) -> bool:
-    try:
-        check_file_names([name])
-    except CheckpointError:
-        return False
-    return True
 
 
 def _check_collisions(names: Collection[str]) -> None:

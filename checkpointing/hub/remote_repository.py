@@ -24,9 +24,7 @@ class RepositoryReader(Protocol):
     """The part of ``HubClient`` that reads a repository."""
 
     def head(self, repo: str, revision: str = "main") -> str: ...
-
     def files(self, repo: str, commit: str) -> dict[str, RemoteFile]: ...
-
     def download(self, repo: str, path: str, commit: str, directory: Path) -> Path: ...
 
 

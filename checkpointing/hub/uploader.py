@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pitstop.checkpointing.card.page import PageUpdate
 from pitstop.checkpointing.disk import inspection
@@ -200,27 +199,15 @@ class Uploader:
         card = self._remote_card(files, remote) if remote is not None else None
         if remote is None:
             remote = Inventory(self.arrived.uid, self.run.name)
-        self._record(
-            replace(
-                self.arrived,
-                repo=repo,
-                head=head,
-                uid=remote.uid,
-                pushed=_as_recorded(remote),
-                root=remote.root,
-                base=remote.base,
-                finished=remote.finished,
-                card=card,
-                curve=CURVE in files,
-            )
-        )
+        self._record(replace(self.arrived.holding(remote), repo=repo, head=head, card=card, curve=CURVE in files))
 
     def _remote_card(self, files: Mapping[str, RemoteFile], remote: Inventory) -> str | None:
         """Git's hash of our model card; empty where somebody has written another one since: it stays then."""
         ours, card = self.arrived, files.get(CARD)
         if card is None or ours.card == "":
             return ours.card
-        ours_was_last = (_as_recorded(remote), remote.root, remote.finished) == (ours.pushed, ours.root, ours.finished)
+        theirs = ours.holding(remote)
+        ours_was_last = (theirs.pushed, theirs.root, theirs.finished) == (ours.pushed, ours.root, ours.finished)
         edited = ours_was_last and ours.card not in (None, card.oid)
         return "" if edited else card.oid
 
@@ -292,24 +279,12 @@ class Uploader:
 
     def _pushed(self, repo: str, head: str, commit: contents.Commit) -> Pushed:
         time_s, inventory, former = self.clock(), commit.inventory, self.arrived
-        self._record(
-            replace(
-                self.arrived,
-                head=head,
-                pushed=_as_recorded(inventory),
-                root=inventory.root,
-                base=inventory.base,
-                finished=inventory.finished,
-                card=commit.card or former.card,
-                curve=former.curve or CURVE in commit.files,
-                problem=None,
-                commits_at=(*self.budget.recent(former.commits_at, time_s), time_s),
-            )
-        )
-        names = [
-            entry.name for directory, entry in inventory.checkpoints.items() if former.pushed.get(directory) != entry.to_dict()
-        ]
-        return Pushed(tuple(names), repo, head, base=former.base != inventory.base)
+        commits_at = (*self.budget.recent(former.commits_at, time_s), time_s)
+        card, curve = commit.card or former.card, former.curve or CURVE in commit.files
+        arrived = former.holding(inventory)
+        self._record(replace(arrived, head=head, card=card, curve=curve, problem=None, commits_at=commits_at))
+        names = tuple(str(entry["name"]) for key, entry in arrived.pushed.items() if former.pushed.get(key) != entry)
+        return Pushed(names, repo, head, base=former.base != inventory.base)
 
     def _record(self, arrived: Arrived) -> None:
         self.outbox.record(arrived)
@@ -319,7 +294,3 @@ class Uploader:
         """Put on record why pushing has come to a stop, for ``list-runs``; None when it goes on."""
         if self.arrived.problem != problem:
             self._record(replace(self.arrived, problem=problem))
-
-
-def _as_recorded(inventory: Inventory) -> dict[str, dict[str, Any]]:
-    return {directory: entry.to_dict() for directory, entry in inventory.checkpoints.items()}

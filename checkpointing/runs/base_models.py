@@ -5,7 +5,7 @@ filesystem has none, ``base_model.json`` says where the copy is.
 """
 
 # Abspath keeps links as the user named them, which resolve() does not.
-# ruff: noqa: PTH100, PTH101, PTH208
+# ruff: noqa: PTH100, PTH208
 from __future__ import annotations
 
 import errno
@@ -17,38 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.disk import layout, locking
+from pitstop.checkpointing.disk import layout, locking, manifest, storage
 from pitstop.checkpointing.disk.inspection import content_problems, is_real_directory, shape_problems, summary
-from pitstop.checkpointing.disk.manifest import (
-    MAX_BYTES,
-    ManifestError,
-    NewerFormatError,
-    check_file_names,
-    own_version,
-    parse_file_record,
-    sealed,
-    unsealed,
-)
-from pitstop.checkpointing.disk.storage import (
-    DIRECTORY_MODE,
-    FILE_MODE,
-    TEMPORARY_PREFIX,
-    TRASH_PREFIX,
-    FileRecord,
-    LocalStorage,
-    Storage,
-    atomic_write,
-    failed_save,
-    file_sha256,
-    free_name,
-    links_unsupported,
-    make_directories,
-    read_regular_file,
-    temporary_name,
-)
+from pitstop.checkpointing.disk.manifest import ManifestError
+from pitstop.checkpointing.disk.storage import FileRecord, LocalStorage, Storage
 from pitstop.configs.errors import CheckpointError, is_disk_full
-
-__all__ = ["BASE_MANIFEST", "BaseModels", "file_sha256"]
 
 FORMAT_VERSION = 1
 BASE_MANIFEST = layout.BASE_MANIFEST
@@ -90,34 +63,31 @@ class BaseModels:
         """
         final = self.path(digest)
         try:
-            make_directories(self._storage, self.directory)
+            storage.make_directories(self._storage, self.directory)
             # However long another process takes to save a base, waiting is quicker than saving it twice.
             with locking.exclusive(self.directory / layout.LOCK, _STORE, patience_s=math.inf):
-                self._drop_leftovers()
+                for name in os.listdir(self.directory):
+                    if name.startswith(storage.LEFTOVERS):
+                        self._storage.remove_tree(self.directory / name)
                 if self._problems(final, content_problems):
                     self._set_aside(final)
                     self._make(final, write)
                 locking.share(self.directory / STARTING, _STORE)  # before the other lock goes
         except Exception as error:
             if isinstance(error, OSError):
-                raise failed_save(final, error) from error
+                raise storage.failed_save(final, error) from error
             if is_disk_full(error):  # the libraries that write a base hide the system's error in their own
-                raise failed_save(final, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+                raise storage.failed_save(final, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
             raise
         return final
 
-    def _drop_leftovers(self) -> None:
-        for name in os.listdir(self.directory):
-            if name.startswith((TEMPORARY_PREFIX, TRASH_PREFIX)):
-                self._storage.remove_tree(self.directory / name)
-
     def _make(self, final: Path, write: Callable[[Path], None]) -> None:
-        temporary = temporary_name(final)
+        temporary = storage.temporary_name(final)
         try:
             self._storage.make_directory(temporary)
             write(temporary)
-            records = self._sync_all(temporary)
-            self._storage.write_file(temporary / BASE_MANIFEST, _manifest_bytes(final.name, records))
+            storage.make_durable(self._storage, temporary)
+            self._storage.write_file(temporary / BASE_MANIFEST, _manifest_bytes(final.name, temporary))
             self._storage.sync_directory(temporary)
             self._storage.rename(temporary, final)
             self._storage.sync_directory(self.directory)
@@ -126,33 +96,12 @@ class BaseModels:
                 self._storage.remove_tree(temporary)
             raise
 
-    def _sync_all(self, root: Path) -> dict[str, FileRecord]:
-        """Sync what another library wrote, make it private, and hash it as it lies there."""
-        records: dict[str, FileRecord] = {}
-        for directory, _, names in os.walk(root, topdown=False):
-            for name in names:
-                path = Path(directory) / name
-                records[path.relative_to(root).as_posix()] = self._sync_file(path)
-            os.chmod(directory, DIRECTORY_MODE)
-            self._storage.sync_directory(Path(directory))
-        check_file_names(records)
-        return records
-
-    def _sync_file(self, path: Path) -> FileRecord:
-        os.chmod(path, FILE_MODE)
-        descriptor = self._storage.open_append(path)  # writable: some systems sync only such descriptors
-        try:
-            self._storage.sync_file(descriptor)
-        finally:
-            self._storage.close(descriptor)
-        return FileRecord(path.stat().st_size, file_sha256(path))
-
     def _set_aside(self, path: Path) -> None:
         if not os.path.lexists(path):
             return
         damaged = self.directory / layout.DAMAGED
-        make_directories(self._storage, damaged)
-        self._storage.rename(path, free_name(damaged / path.name))
+        storage.make_directories(self._storage, damaged)
+        self._storage.rename(path, storage.free_name(damaged / path.name))
         self._storage.sync_directory(damaged)
 
     def verify(self, digest: str) -> Path:
@@ -197,8 +146,8 @@ class BaseModels:
         try:
             return self._link(source, target)
         except OSError as error:
-            if not links_unsupported(error):
-                raise failed_save(target, error) from error
+            if not storage.links_unsupported(error):
+                raise storage.failed_save(target, error) from error
         return self._refer(run_dir, source)
 
     def relink(self, run_dir: Path, digest: str) -> Path:
@@ -208,7 +157,7 @@ class BaseModels:
         return self.link_into(run_dir, digest)
 
     def _link(self, source: Path, target: Path) -> Path:
-        temporary = temporary_name(target)
+        temporary = storage.temporary_name(target)
         try:
             for directory, _, names in os.walk(source):
                 copy = temporary / Path(directory).relative_to(source)
@@ -226,10 +175,8 @@ class BaseModels:
 
     def _refer(self, run_dir: Path, source: Path) -> Path:
         content = {"digest": source.name, "path": os.path.relpath(source, run_dir).replace(os.sep, "/")}
-        try:
-            atomic_write(self._storage, run_dir / REFERENCE, (json.dumps(content, indent=2) + "\n").encode())
-        except OSError as error:
-            raise failed_save(run_dir / REFERENCE, error) from error
+        with storage.saving(run_dir / REFERENCE):
+            storage.atomic_write(self._storage, run_dir / REFERENCE, (json.dumps(content, indent=2) + "\n").encode())
         return source
 
     def base_location(self, run_dir: Path) -> Path:
@@ -242,7 +189,7 @@ class BaseModels:
     def _referred(self, run_dir: Path) -> str:
         path = run_dir / REFERENCE
         try:
-            digest = json.loads(read_regular_file(path, limit=10_000))["digest"]
+            digest = json.loads(storage.read_regular_file(path, limit=10_000))["digest"]
         except FileNotFoundError as error:
             raise CheckpointError(f"{run_dir} has no saved base model", hint="the base is loaded from its source") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -314,29 +261,30 @@ def read_base_manifest(directory: Path) -> tuple[str, dict[str, FileRecord]]:
     """Digest and files of the base model in ``directory``. ``ManifestError`` when its manifest is missing or damaged."""
     path = directory / BASE_MANIFEST
     try:
-        content = unsealed(read_regular_file(path, limit=MAX_BYTES), str(path), newest=FORMAT_VERSION)
+        content = manifest.unsealed(storage.read_regular_file(path, limit=manifest.MAX_BYTES), str(path), newest=FORMAT_VERSION)
         if content.keys() != _MANIFEST_KEYS:
             raise ValueError("it holds something that its format does not have, or lacks something")
         files: Any = content["files"]
-        records = {name: parse_file_record(record) for name, record in files.items()}
-        check_file_names(records)
+        records = {name: manifest.parse_file_record(record) for name, record in files.items()}
+        manifest.check_file_names(records)
         return str(content["digest_of_base"]), records
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(f"{path}: {type(error).__name__} in the manifest: {error}") from error
-    except (ManifestError, NewerFormatError):
+    except (ManifestError, manifest.NewerFormatError):
         raise
     except CheckpointError as error:
         raise ManifestError(f"{path}: {error.message}") from None
 
 
-def _manifest_bytes(digest: str, records: Mapping[str, FileRecord]) -> bytes:
-    return sealed(
-        {
-            "format_version": FORMAT_VERSION,
-            "pitstop_version": own_version(),
-            "digest_of_base": digest,
-            "files": {name: {"size": record.size, "sha256": record.sha256} for name, record in records.items()},
-        }
-    )
+def _manifest_bytes(digest: str, directory: Path) -> bytes:
+    """The manifest of the files that lie in ``directory``. ``CheckpointError`` for a name that cannot stand in it."""
+    paths = [path for path in directory.rglob("*") if not path.is_dir()]
+    files = {
+        path.relative_to(directory).as_posix(): {"size": path.stat().st_size, "sha256": storage.file_sha256(path)}
+        for path in paths
+    }
+    manifest.check_file_names(files)
+    body = {"format_version": FORMAT_VERSION, "pitstop_version": manifest.own_version(), "digest_of_base": digest, "files": files}
+    return manifest.sealed(body)

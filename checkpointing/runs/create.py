@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.disk.storage import LocalStorage, Storage, failed_save, links_unsupported, make_directories
+from pitstop.checkpointing.disk.storage import LocalStorage, Storage, failed_save, make_directories, symlink_or_note
 from pitstop.checkpointing.runs import name_links
 from pitstop.checkpointing.runs.metadata import INTERRUPTED, Metadata, json_bytes
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -39,13 +39,18 @@ def create_run(
     disk: Storage = storage or LocalStorage()
     parent = Path(os.path.abspath(directory))
     base, _ = layout.split_base(parent)
-    claimed: list[Path] = []
+    claimed: list[Path] = []  # the run's directory, then its entry in by-name
     try:
         make_directories(disk, parent)
         make_directories(disk, base / layout.BY_NAME)
         with name_links.alone(base):
-            run = _claim(parent, disk, name, number, claimed)
-        _fill(run, disk, claimed[-1].name, config, metadata, started_at or datetime.now().astimezone())
+            claimed.append(_claim_number(disk, parent, number))
+            run = RunDirectory(claimed[0], disk)
+            _drop_stale_names(disk, base, run.label)
+            claimed.append(_claim_name(disk, base / layout.BY_NAME, name, f"../{run.label}"))
+            disk.sync_directory(base / layout.BY_NAME)
+        initial = Metadata.initial(run.number, claimed[-1].name, config, started_at or datetime.now().astimezone())
+        _fill(run, initial, config, metadata)
     except BaseException as error:
         for path in reversed(claimed):
             disk.remove_tree(path)
@@ -115,17 +120,6 @@ def _describe_staged(run: RunDirectory, metadata: Mapping[str, Any]) -> Metadata
     return document.standing_at(infos[-1] if infos else None)
 
 
-def _claim(directory: Path, storage: Storage, name: str, number: int | None, claimed: list[Path]) -> RunDirectory:
-    """Take number and name; what is made is added to ``claimed``: the run's directory, then its entry in by-name."""
-    claimed.append(_claim_number(storage, directory, number))
-    run = RunDirectory(claimed[0], storage)
-    _drop_stale_names(storage, run.base_dir, run.label)
-    names = run.base_dir / layout.BY_NAME
-    claimed.append(_claim_name(storage, names, name, f"../{run.label}"))
-    storage.sync_directory(names)
-    return run
-
-
 def _drop_stale_names(storage: Storage, base: Path, label: str) -> None:
     """Remove the entries of an earlier run of this number, which is gone."""
     for stale in name_links.entries(base, label):
@@ -156,14 +150,12 @@ def _highest(directory: Path) -> int:
     return max((layout.run_number(name) or 0 for name in os.listdir(directory)), default=0)
 
 
-def _fill(
-    run: RunDirectory, storage: Storage, name: str, config: Mapping[str, Any], metadata: Mapping[str, Any], moment: datetime
-) -> None:
+def _fill(run: RunDirectory, initial: Metadata, config: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    storage = run.storage
     for directory in (layout.weights_directory(run.path), run.logs_dir):
         storage.make_directory(directory)
-    initial = Metadata.initial(run.number, name, config, moment)
     storage.write_file(run.path / layout.CONFIG, json_bytes(config))
-    document = initial.changed({**metadata, "run_number": run.number, "name": name})
+    document = initial.changed({**metadata, "run_number": initial.run_number, "name": initial.name})
     storage.write_file(run.path / layout.METADATA, document.to_bytes())
     storage.sync_directory(run.path)
     storage.sync_directory(run.path.parent)
@@ -175,19 +167,10 @@ def _claim_name(storage: Storage, names: Path, name: str, target: str) -> Path:
     while True:
         path = names / unique(name, lambda candidate: os.path.lexists(names / candidate))
         try:
-            _link_name(storage, path, target)
+            symlink_or_note(storage, target, path)
         except FileExistsError:
             continue  # two runs of one second: the other was quicker
         return path
-
-
-def _link_name(storage: Storage, path: Path, target: str) -> None:
-    try:
-        storage.symlink(target, path)
-    except (OSError, NotImplementedError) as error:
-        if not links_unsupported(error):
-            raise
-        storage.write_file(path, f"{target}\n".encode())
 
 
 def _not_made(path: Path, error: OSError) -> PitstopError:

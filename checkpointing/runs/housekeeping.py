@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pitstop.checkpointing.disk import inspection, layout, locking
 from pitstop.checkpointing.disk.inspection import DamagedError, tree_files
-from pitstop.checkpointing.disk.manifest import ManifestError, NewerFormatError
-from pitstop.checkpointing.disk.storage import TEMPORARY_PREFIX, TRASH_PREFIX, LocalStorage, Storage, to_trash
+from pitstop.checkpointing.disk.manifest import NewerFormatError
+from pitstop.checkpointing.disk.storage import LEFTOVERS, TRASH_PREFIX, LocalStorage, Storage, to_trash
 from pitstop.checkpointing.runs import name_links, retention
 from pitstop.checkpointing.runs.base_models import BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.base_runs import dependents
@@ -27,7 +27,6 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
 
 CHECKPOINT, SET_ASIDE, LEFTOVER, BASE_MODEL = "checkpoint", "set aside", "leftover", "base model"
-_LEFTOVERS = (TEMPORARY_PREFIX, TRASH_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def _leftovers(run: RunDirectory) -> list[Item]:
     if not run.store.names() and run.status() == "created":
         return []  # whoever starts it may be linking its base, and has not taken the lock yet
     places = [run.path, weights, run.logs_dir, weights / layout.DAMAGED, weights / layout.SUPERSEDED]
-    return [Item.at(path, LEFTOVER, run.label) for place in places for path in _named(place, _LEFTOVERS)]
+    return [Item.at(path, LEFTOVER, run.label) for place in places for path in _named(place, LEFTOVERS)]
 
 
 def _set_aside(directory: Path, run: str) -> list[Item]:
@@ -133,10 +132,8 @@ def unused_bases(base_dir: Path, without: str = "") -> list[Item]:
 def _is_newer(base: Path) -> bool:
     try:
         read_base_manifest(base)
-    except NewerFormatError:
-        return True
-    except ManifestError:
-        return False
+    except CheckpointError as error:
+        return isinstance(error, NewerFormatError)
     return False
 
 
@@ -247,7 +244,7 @@ def prune_deleted(base_dir: Path, *, dry_run: bool = False, storage: Storage | N
     """Finish deletions of runs that died on the way: their files, and the names that lead to them."""
     disk = storage or LocalStorage()
     base = Path(os.path.abspath(base_dir))  # noqa: PTH100 - keeps links as the user named them
-    trash = [path for place in (base, base / layout.BASE_TRAINING) for path in _named(place, _LEFTOVERS)]
+    trash = [path for place in (base, base / layout.BASE_TRAINING) for path in _named(place, LEFTOVERS)]
     items = [Item.at(path, LEFTOVER) for path in trash if not locking.is_locked(path / layout.LOCK)]
     outcome = _would_go(items) if dry_run else _remove(items, disk, _remove_run)
     if (base / layout.BY_NAME).is_dir():
@@ -283,7 +280,7 @@ def prune_bases(base_dir: Path, *, set_aside: bool = False, dry_run: bool = Fals
 
 
 def _base_items(models: BaseModels, set_aside: bool) -> list[Item]:
-    leftovers = [Item.at(path, LEFTOVER) for path in _named(models.directory, _LEFTOVERS)]
+    leftovers = [Item.at(path, LEFTOVER) for path in _named(models.directory, LEFTOVERS)]
     aside = _set_aside(models.directory, "") if set_aside else []
     items = [*leftovers, *aside, *unused_bases(models.base_dir)]
     return [Item(item.run, item.kind, f"{layout.BASE_MODELS}/{item.name}", item.path, item.size) for item in items]
@@ -312,7 +309,7 @@ def _remove(items: Iterable[Item], storage: Storage, remove: Callable[[Storage, 
 
 def discard(storage: Storage, path: Path) -> None:
     """Take ``path`` out of the listing in one durable step, then delete it. ``OSError``."""
-    if not path.name.startswith(_LEFTOVERS):
+    if not path.name.startswith(LEFTOVERS):
         path = to_trash(storage, path)
     storage.remove_tree(path)
 
@@ -336,9 +333,14 @@ def delete_run(run: RunDirectory) -> int:
         refuse_needed(run)
         size = freed_bytes([run.path])
         try:
-            with _alone_with_names(run.base_dir):
+            has_names = (run.base_dir / layout.BY_NAME).is_dir()
+            with name_links.alone(run.base_dir) if has_names else nullcontext():
                 trash = to_trash(run.storage, run.path)
-                _drop_names(run)
+                names = name_links.entries(run.base_dir, run.label)
+                for name in names:
+                    run.storage.unlink(name)
+                if names:
+                    run.storage.sync_directory(run.base_dir / layout.BY_NAME)
             _remove_run(run.storage, trash)
         except OSError as error:
             raise _not_deleted(run, error) from error
@@ -353,23 +355,6 @@ def refuse_needed(run: RunDirectory) -> None:
             f"{run.label} is the base of {', '.join(labels)}",
             hint=f"delete {'that' if len(labels) == 1 else 'those'} first, or keep it",
         )
-
-
-@contextmanager
-def _alone_with_names(base_dir: Path) -> Iterator[None]:
-    if not (base_dir / layout.BY_NAME).is_dir():
-        yield
-        return
-    with name_links.alone(base_dir):
-        yield
-
-
-def _drop_names(run: RunDirectory) -> None:
-    entries = name_links.entries(run.base_dir, run.label)
-    for entry in entries:
-        run.storage.unlink(entry)
-    if entries:
-        run.storage.sync_directory(run.base_dir / layout.BY_NAME)
 
 
 def _remove_run(storage: Storage, trash: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
-from pitstop.checkpointing.disk.manifest import ManifestError, finite_metrics, parse_file_record, sealed, unsealed
+from pitstop.checkpointing.disk.manifest import ManifestError, finite_metrics, is_sha256, parse_file_record, sealed, unsealed
 from pitstop.checkpointing.disk.storage import FileRecord
 from pitstop.configs.errors import CheckpointError
 
@@ -56,12 +56,6 @@ METADATA_KEYS: Mapping[str, Any] = {
 _KEYS = {"format_version", "pitstop_version", "uid", "name", "checkpoints", "files", "base", "root", "finished"}
 _ENTRY_KEYS = {"name", "step", "epoch", "saved_at", "metrics", "size", "manifest_sha256"}
 _UID = re.compile(r"[0-9a-f]{32}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def remote_directory(step: int) -> str:
-    """Where the checkpoint of an optimizer step lies in the repository: ``checkpoint-100``, whatever its name in the run."""
-    return layout.step_name(step)
 
 
 @dataclass(frozen=True)
@@ -85,8 +79,8 @@ class RemoteCheckpoint:
 
     @property
     def directory(self) -> str:
-        """Where it lies in the repository."""
-        return remote_directory(self.step)
+        """Where it lies in the repository: ``checkpoint-100``, whatever its name in the run."""
+        return layout.step_name(self.step)
 
     @property
     def order(self) -> tuple[int, datetime, str]:
@@ -95,15 +89,7 @@ class RemoteCheckpoint:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {
-            "name": self.name,
-            "step": self.step,
-            "epoch": self.epoch,
-            "saved_at": self.saved_at,
-            "metrics": finite_metrics(self.metrics),
-            "size": self.size,
-            "manifest_sha256": self.manifest_sha256,
-        }
+        return {**self.__dict__, "metrics": finite_metrics(self.metrics)}
 
     @classmethod
     def from_dict(cls, value: Any) -> RemoteCheckpoint:
@@ -120,7 +106,7 @@ class RemoteCheckpoint:
         moment = datetime.fromisoformat(value["saved_at"])
         if moment.tzinfo is None or moment.isoformat() != value["saved_at"]:
             raise ValueError(f"saved_at of {name}")
-        if not isinstance(value["manifest_sha256"], str) or not _SHA256.fullmatch(value["manifest_sha256"]):
+        if not is_sha256(value["manifest_sha256"]):
             raise ValueError(f"manifest_sha256 of {name}")
         metrics = value["metrics"]
         if not isinstance(metrics, dict) or not all(number is None or _is_finite(number) for number in metrics.values()):
@@ -153,19 +139,11 @@ class Inventory:
 
     def to_bytes(self, pitstop_version: str) -> bytes:
         """The one spelling of this inventory."""
-        return sealed(
-            {
-                "format_version": FORMAT_VERSION,
-                "pitstop_version": pitstop_version,
-                "uid": self.uid,
-                "name": self.name,
-                "checkpoints": {directory: entry.to_dict() for directory, entry in self.checkpoints.items()},
-                "files": {name: {"size": record.size, "sha256": record.sha256} for name, record in self.files.items()},
-                "base": self.base,
-                "root": self.root,
-                "finished": self.finished,
-            }
-        )
+        parts = {
+            "checkpoints": {directory: entry.to_dict() for directory, entry in self.checkpoints.items()},
+            "files": {name: {"size": record.size, "sha256": record.sha256} for name, record in self.files.items()},
+        }
+        return sealed({**self.__dict__, **parts, "format_version": FORMAT_VERSION, "pitstop_version": pitstop_version})
 
 
 def parse_inventory(raw: bytes, place: str) -> Inventory:

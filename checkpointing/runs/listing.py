@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,9 +142,8 @@ def _hub(run: str, checkpoints: Sequence[RecordedCheckpoint]) -> Standing | None
         return None
     from pitstop.checkpointing.runs.push_status import standing
 
-    return standing(
-        Path(run), [(c.name, c.step, c.saved_at) for c in checkpoints if c.name and c.step is not None and c.saved_at]
-    )
+    dated = [(c.name, c.step, c.saved_at) for c in checkpoints if c.name and c.step is not None and c.saved_at]
+    return standing(Path(run), dated)
 
 
 def effective_status(run: str, metadata: Metadata) -> str:
@@ -160,16 +159,11 @@ def effective_status(run: str, metadata: Metadata) -> str:
 def mark_best(records: list[RunRecord]) -> None:
     """Set ``is_best`` on the best run of each data set and monitored metric that at least two runs have a value of."""
     groups: dict[tuple[object, ...], list[tuple[float, RunRecord]]] = {}
-    for record, value, key in _valued(records):
-        groups.setdefault(key, []).append((value, record))
-    for members in groups.values():
-        if len(members) > 1:
-            min(members, key=lambda member: member[0])[1].is_best = True
-
-
-def _valued(records: list[RunRecord]) -> Iterator[tuple[RunRecord, float, tuple[object, ...]]]:
     for record in records:
         best = RecordedBest(record.best_checkpoint or {})
         if (value := best.value) is not None:
             signed = -value if best.mode == "max" else value
-            yield record, signed, (record.task, record.dataset, best.metric, best.mode)
+            groups.setdefault((record.task, record.dataset, best.metric, best.mode), []).append((signed, record))
+    for members in groups.values():
+        if len(members) > 1:
+            min(members, key=lambda member: member[0])[1].is_best = True

@@ -12,20 +12,13 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing.disk import layout, locking
-from pitstop.checkpointing.disk.storage import (
-    LocalStorage,
-    Storage,
-    atomic_write,
-    failed_save,
-    make_directories,
-    read_regular_file,
-)
-from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
+from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, make_directories, read_regular_file, saving
+from pitstop.checkpointing.runs.inventory import Inventory, RemoteCheckpoint
 from pitstop.configs.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -78,6 +71,12 @@ class Arrived:
     problem: str | None = None
     commits_at: tuple[float, ...] = ()
 
+    def holding(self, inventory: Inventory) -> Arrived:
+        """With what a repository holds that lists it in ``inventory``."""
+        pushed = {directory: entry.to_dict() for directory, entry in inventory.checkpoints.items()}
+        root, base, finished = inventory.root, inventory.base, inventory.finished
+        return replace(self, uid=inventory.uid, pushed=pushed, root=root, base=base, finished=finished)
+
 
 class Outbox:
     """The ``hub`` directory of the run in ``run``."""
@@ -111,12 +110,10 @@ class Outbox:
     def close(self) -> None:
         """Have the run pushed no more; nothing on the Hub changes."""
         path = self.directory / OUTBOX
-        try:
+        with saving(path):
             if path.exists():
                 self._storage.unlink(path)
                 self._storage.sync_directory(self.directory)
-        except OSError as error:
-            raise failed_save(path, error) from error
 
     def arrived(self) -> Arrived:
         """What is on the Hub by our own records; nothing where they are missing. ``CheckpointError`` when they are damaged."""
@@ -172,11 +169,9 @@ class Outbox:
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         path = self.directory / name
-        try:
+        with saving(path):
             make_directories(self._storage, self.directory)
             atomic_write(self._storage, path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-        except OSError as error:
-            raise failed_save(path, error) from error
 
 
 def behind(arrived: Arrived, checkpoints: Iterable[tuple[str, int, str]], keep_last_n: int | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
-from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, failed_save, free_name, read_regular_file
+from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, free_name, read_regular_file, saving
 from pitstop.checkpointing.runs import link_guard, name_links
 from pitstop.checkpointing.runs.listing import effective_status
 from pitstop.checkpointing.runs.metadata import (
@@ -57,13 +57,9 @@ class RunDirectory:
             raise RunError(f"{path} is not a run directory; they are named run_001, run_002, …")
         self.path = path
         self.number = number
-        self._storage: Storage = storage or LocalStorage()
-        self._updating = threading.RLock()  # a save in the background and the training thread both report
-
-    @property
-    def storage(self) -> Storage:
+        self.storage: Storage = storage or LocalStorage()
         """What everything durable is written through."""
-        return self._storage
+        self._updating = threading.RLock()  # a save in the background and the training thread both report
 
     # Where things are
 
@@ -102,7 +98,7 @@ class RunDirectory:
         settings = settings if isinstance(settings, dict) else {}
         return CheckpointStore(
             layout.weights_directory(self.path),
-            self._storage,
+            self.storage,
             monitor=monitor if isinstance(monitor := settings.get("monitor"), str) and monitor else "val_loss",
             mode="max" if settings.get("mode") == "max" else "min",
         )
@@ -199,10 +195,8 @@ class RunDirectory:
 
     def _write_metadata(self, metadata: Metadata) -> None:
         path = self.path / layout.METADATA
-        try:
-            atomic_write(self._storage, path, metadata.to_bytes())
-        except OSError as error:
-            raise failed_save(path, error) from error
+        with saving(path):
+            atomic_write(self.storage, path, metadata.to_bytes())
 
     def record_checkpoint(self, info: CheckpointInfo, changes: MetadataChanges | None = None) -> Metadata:
         """Put a checkpoint just committed on record, with other ``changes`` in the same write; returns the metadata."""
@@ -249,7 +243,7 @@ class RunDirectory:
         path = self.path / layout.METADATA
         with self._updating:
             if os.path.lexists(path):
-                self._storage.rename(path, free_name(path.with_name(f"{layout.METADATA}.damaged")))
+                self.storage.rename(path, free_name(path.with_name(f"{layout.METADATA}.damaged")))
             started = datetime.fromtimestamp((self.path / layout.CONFIG).stat().st_mtime).astimezone()
             link = next(iter(name_links.entries(self.base_dir, self.label)), self.path)  # its name by the links in by-name
             metadata = Metadata.initial(self.number, link.name, config, started)

@@ -76,13 +76,14 @@ class Verifier:
         yield Part(run.label, name, path, OK, info.size)
 
     def _base_of(self, run: RunDirectory) -> Iterator[Part]:
-        models = BaseModels(run.base_dir)
+        models, metadata = BaseModels(run.base_dir), run.readable_metadata()
         linked, reference = run.path / LINKED, run.path / REFERENCE
         if os.path.lexists(linked):
             yield from self._base(run.label, LINKED, linked)
         elif os.path.lexists(reference):
             yield from self._referred(run, models, reference)
-        elif _needs_base(run):
+        elif run.path.is_dir() and metadata.status != "created" and metadata.base_model.saved is True:
+            # Before its first step a run may not have got its links yet.
             yield Part(run.label, LINKED, linked, DAMAGED, None, f"{linked} is missing; {_REMADE}")
 
     def _referred(self, run: RunDirectory, models: BaseModels, reference: Path) -> Iterator[Part]:
@@ -174,9 +175,3 @@ def _bad(label: str, name: str, path: Path, error: CheckpointError) -> Part:
     if isinstance(error, NewerFormatError):
         return Part(label, name, path, NEWER, None, f"written by a newer pitstop: {text}")
     return Part(label, name, path, DAMAGED, None, text)
-
-
-def _needs_base(run: RunDirectory) -> bool:
-    metadata = run.readable_metadata()
-    # Before its first step a run may not have got its links yet.
-    return run.path.is_dir() and metadata.status != "created" and metadata.base_model.saved is True

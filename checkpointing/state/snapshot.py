@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import safetensors.torch
 import torch
 
+from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import FileContent
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.store import file_sets
@@ -92,7 +93,7 @@ class AdapterBuffer:
     def take(self) -> Snapshot:
         """Copy the weights as they are now."""
         weights = self._file.fill(self._tensors())
-        return Snapshot({state.ADAPTER_WEIGHTS: weights}, {state.ADAPTER_CONFIG: state.adapter_config(self._model)})
+        return Snapshot({layout.ADAPTER_WEIGHTS: weights}, {layout.ADAPTER_CONFIG: state.adapter_config(self._model)})
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         # PEFT takes 50 ms to name the tensors of a small model. The names stay as long as the memory behind them does.
@@ -179,27 +180,24 @@ class OptimizerBuffer:
     def take(self) -> Snapshot:
         """Copy the optimizer's state as it is now."""
         moments, meta = state.optimizer_parts(self._optimizer, self._names)
-        return Snapshot({state.OPTIMIZER: self._file.fill(moments)}, {state.OPTIMIZER_META: meta})
+        return Snapshot({layout.OPTIMIZER: self._file.fill(moments)}, {layout.OPTIMIZER_META: meta})
 
 
 class StateBuffers:
     """Takes snapshots of weights and optimizer together; each one overwrites the last.
 
-    ``weights`` are those of what is trained, the adapter of ``model`` unless given; ``more`` is what else belongs to the state.
+    ``weights`` are those of what is trained, ``further`` is what else belongs to the state.
     """
 
     def __init__(
         self,
-        model: Any,
+        weights: Buffer,
         optimizer: torch.optim.Optimizer,
         names: Mapping[int, str],
         device: torch.device,
-        *,
-        weights: Buffer | None = None,
         further: Sequence[Buffer] = (),
     ) -> None:
         self._on_cuda = device.type == "cuda"
-        weights = weights or AdapterBuffer(model, pinned=self._on_cuda)
         self._parts = [weights, OptimizerBuffer(optimizer, names, pinned=self._on_cuda), *further]
 
     def take(self) -> Snapshot:

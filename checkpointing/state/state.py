@@ -27,20 +27,10 @@ from pitstop.checkpointing.store.portable_paths import portable_value
 from pitstop.checkpointing.store.vetting import check_optimizer_meta
 from pitstop.configs.errors import CheckpointError, first_line
 
-ADAPTER_WEIGHTS = layout.ADAPTER_WEIGHTS
-ADAPTER_CONFIG = layout.ADAPTER_CONFIG
-OPTIMIZER = layout.OPTIMIZER
-OPTIMIZER_META = layout.OPTIMIZER_META
-TRAINER_STATE = layout.TRAINER_STATE
 _SEPARATOR = "::"
 # What may differ between the adapter of a checkpoint and that of the resumed run; the base is checked against the settings.
 _FREE_ADAPTER_KEYS = {"lora_dropout", "base_model_name_or_path", "revision", "inference_mode", "peft_version"}
 _BLOCK = 256  # numbers that share one scale in bitsandbytes' 8-bit state
-
-
-def rng_file(rank: int) -> str:
-    """Name of the file with one process's random state."""
-    return layout.rng_file(rank)
 
 
 def to_json(value: Any) -> bytes:
@@ -89,9 +79,9 @@ def load_adapter(model: Any, directory: Path, adapter: str = "default") -> None:
     """
     from peft import set_peft_model_state_dict
 
-    stored = read_tensors(directory / ADAPTER_WEIGHTS)
-    check_fit(stored, adapter_tensors(model, adapter), directory / ADAPTER_WEIGHTS)
-    _check_adapter_config(model.peft_config[adapter], directory / ADAPTER_CONFIG)
+    stored = read_tensors(directory / layout.ADAPTER_WEIGHTS)
+    check_fit(stored, adapter_tensors(model, adapter), directory / layout.ADAPTER_WEIGHTS)
+    _check_adapter_config(model.peft_config[adapter], directory / layout.ADAPTER_CONFIG)
     set_peft_model_state_dict(model, stored, adapter_name=adapter)
 
 
@@ -183,26 +173,28 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], d
     The optimizer's own groups (learning rate, weight decay) stand: they come from the settings in force. An optimizer whose
     state does not fit stays as it was.
     """
-    meta = check_optimizer_meta(read_json(directory / OPTIMIZER_META), directory / OPTIMIZER_META)
+    meta = check_optimizer_meta(read_json(directory / layout.OPTIMIZER_META), directory / layout.OPTIMIZER_META)
     if meta["class"] != type(optimizer).__name__:
         raise CheckpointError(
             f"{directory.name} was saved with the optimizer {meta['class'][:40]}, this run uses {type(optimizer).__name__}.",
             hint="Resume with the same --optimizer, or start a new run.",
         )
-    stored = read_tensors(directory / OPTIMIZER)
+    stored = read_tensors(directory / layout.OPTIMIZER)
     if sorted(stored) != meta["tensors"]:
-        raise CheckpointError(f"{directory / OPTIMIZER} does not hold the tensors that {OPTIMIZER_META} lists.")
+        raise CheckpointError(f"{directory / layout.OPTIMIZER} does not hold the tensors that {layout.OPTIMIZER_META} lists.")
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
     if [name for group in meta["groups"] for name in _names_in(group)] != [names[id(p)] for p in parameters]:
-        raise CheckpointError(f"{directory / OPTIMIZER_META}: its parameters are not those of the model.")
+        raise CheckpointError(f"{directory / layout.OPTIMIZER_META}: its parameters are not those of the model.")
     if not stored and not meta["scalars"]:
         return  # the optimizer has not stepped yet
     state = _state_by_name(stored, meta["scalars"], directory)
     if unknown := sorted(state.keys() - {names[id(p)] for p in parameters}):
-        raise CheckpointError(f"{directory / OPTIMIZER}: state of {unknown[0][:200]}, a parameter that the model does not have.")
+        raise CheckpointError(
+            f"{directory / layout.OPTIMIZER}: state of {unknown[0][:200]}, a parameter that the model does not have."
+        )
     for parameter in parameters:
         if problem := unfit(parameter, state.get(names[id(parameter)], {})):
-            raise CheckpointError(f"{directory / OPTIMIZER}: {problem} of {names[id(parameter)]}.")
+            raise CheckpointError(f"{directory / layout.OPTIMIZER}: {problem} of {names[id(parameter)]}.")
     previous = {"state": optimizer.state, "param_groups": optimizer.param_groups}
     numbered = {number: state[names[id(p)]] for number, p in enumerate(parameters)}
     optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -222,7 +214,7 @@ def _state_by_name(
         state.setdefault(name, {})[key] = tensor
     for name, values in scalars.items():
         if state.setdefault(name, {}).keys() & values.keys():
-            raise CheckpointError(f"{directory / OPTIMIZER_META}: {name[:200]} has a number and a tensor of one name.")
+            raise CheckpointError(f"{directory / layout.OPTIMIZER_META}: {name[:200]} has a number and a tensor of one name.")
         state[name].update(values)
     return state
 
@@ -275,7 +267,7 @@ def _check_restored(
             saved = stored[f"{names[id(parameter)]}{_SEPARATOR}{key}"]
             if value.dtype != saved.dtype or not torch.equal(value.cpu(), saved):
                 raise CheckpointError(
-                    f"{directory / OPTIMIZER}: {key} of {names[id(parameter)]} did not come back as it was saved."
+                    f"{directory / layout.OPTIMIZER}: {key} of {names[id(parameter)]} did not come back as it was saved."
                 )
 
 
@@ -297,7 +289,7 @@ def rng_state() -> bytes:
 
 
 @dataclass(frozen=True)
-class _RandomState:
+class RandomState:
     """A saved state that every generator has been found to take."""
 
     python: tuple[Any, ...]
@@ -307,14 +299,9 @@ class _RandomState:
     torch_mps: torch.Tensor | None
 
 
-def check_rng(path: Path) -> None:
-    """Make sure that ``restore_rng`` can restore this file; nothing is changed."""
-    _read_rng(path)
-
-
 def restore_rng(path: Path) -> None:
     """Set every generator of this process to a saved state, or none of them."""
-    state = _read_rng(path)
+    state = check_rng(path)
     random.setstate(state.python)
     np.random.set_state(state.numpy)
     torch.set_rng_state(state.torch_cpu)
@@ -324,12 +311,13 @@ def restore_rng(path: Path) -> None:
         torch.mps.set_rng_state(state.torch_mps)
 
 
-def _read_rng(path: Path) -> _RandomState:
+def check_rng(path: Path) -> RandomState:
+    """What ``restore_rng`` restores from this file, tried on generators of its own. ``CheckpointError``."""
     content = read_json(path)
     try:
         if content.keys() != {"python", "numpy", "torch_cpu", "torch_cuda", "torch_mps"}:
             raise ValueError("a generator is missing or unknown")
-        state = _RandomState(
+        state = RandomState(
             _python_state(content["python"]),
             _numpy_state(content["numpy"]),
             _unhex(content["torch_cpu"]),

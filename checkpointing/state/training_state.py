@@ -78,8 +78,8 @@ def files(
     }
     if tensors:
         file_contents[EXTRA] = weights.to_safetensors(tensors)
-    file_contents[state.TRAINER_STATE] = state.to_json(content)
-    file_contents[state.rng_file(0)] = state.rng_state()
+    file_contents[layout.TRAINER_STATE] = state.to_json(content)
+    file_contents[layout.rng_file(0)] = state.rng_state()
     return file_contents
 
 
@@ -94,7 +94,7 @@ def _optimizer_files(optimizer: Optimizers, names: Mapping[int, str]) -> dict[st
         content = codec.encode(single.state_dict(), tensors, str(number))
         described.append({"class": type(single).__name__, "parameters": _parameter_names(single, names), "state": content})
     meta = {"format_version": FORMAT_VERSION, "single": not isinstance(optimizer, Sequence), "optimizers": described}
-    return {state.OPTIMIZER: weights.to_safetensors(tensors), state.OPTIMIZER_META: state.to_json(meta)}
+    return {layout.OPTIMIZER: weights.to_safetensors(tensors), layout.OPTIMIZER_META: state.to_json(meta)}
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[str | None]:
@@ -122,7 +122,7 @@ class Saved:
 
 def read(info: CheckpointInfo) -> Saved:
     """The content of a verified checkpoint. ``CheckpointError`` where it is none of ``CheckpointManager``'s, or names what is wrong."""
-    path = info.path / state.TRAINER_STATE
+    path = info.path / layout.TRAINER_STATE
     content = read_json(path)
     if not isinstance(content, dict) or content.get(layout.MADE_BY) != layout.MANAGER:
         raise CheckpointError(
@@ -157,15 +157,15 @@ def _describes(description: Any) -> bool:
 
 
 def _read_optimizers(directory: Path) -> tuple[list[dict[str, Any]] | None, bool]:
-    path = directory / state.OPTIMIZER_META
+    path = directory / layout.OPTIMIZER_META
     if not path.exists():
         return None, True
     meta = read_json(path)
     if not isinstance(meta, dict) or meta.keys() != _OPTIMIZER_KEYS or not isinstance(meta["optimizers"], list):
         raise CheckpointError(f"{path} does not describe an optimizer")
-    tensors = state.read_tensors(directory / state.OPTIMIZER)
+    tensors = state.read_tensors(directory / layout.OPTIMIZER)
     if sorted(tensors) != codec.tensors_in(meta["optimizers"]):
-        raise CheckpointError(f"{directory / state.OPTIMIZER} does not hold the tensors that {state.OPTIMIZER_META} lists")
+        raise CheckpointError(f"{directory / layout.OPTIMIZER} does not hold the tensors that {layout.OPTIMIZER_META} lists")
     entries = codec.decode(meta["optimizers"], tensors, str(path))
     for entry in entries:
         if not isinstance(entry, dict) or entry.keys() != {"class", "parameters", "state"}:
@@ -215,7 +215,7 @@ def _check_optimizer(
         native = isinstance(values, Mapping) and ("state1" in values or "qmap1" in values)
         fields = {key: values[key] for key in values if not key.startswith("_")} if native else {}
         if native and (problem := state.unfit(parameters[number], fields)):
-            raise CheckpointError(f"{directory / state.OPTIMIZER}: {problem} of {entry['parameters'][number]}")
+            raise CheckpointError(f"{directory / layout.OPTIMIZER}: {problem} of {entry['parameters'][number]}")
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any], directory: Path) -> None:
@@ -233,7 +233,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]
 def _put_exactly(values: dict[str, Any], key: str, saved: torch.Tensor, directory: Path) -> None:
     loaded = values.get(key)
     if not isinstance(loaded, torch.Tensor):
-        raise CheckpointError(f"{directory / state.OPTIMIZER}: {key} did not come back")
+        raise CheckpointError(f"{directory / layout.OPTIMIZER}: {key} did not come back")
     if loaded.dtype != saved.dtype:  # torch casts what belongs to a bfloat16 parameter to bfloat16
         values[key] = loaded = saved.to(loaded.device)
     is_exact = (
@@ -242,7 +242,7 @@ def _put_exactly(values: dict[str, Any], key: str, saved: torch.Tensor, director
         else (loaded.item() == saved.item())
     )
     if not is_exact:
-        raise CheckpointError(f"{directory / state.OPTIMIZER}: {key} did not come back as it was saved")
+        raise CheckpointError(f"{directory / layout.OPTIMIZER}: {key} did not come back as it was saved")
 
 
 def restore_schedulers(scheduler: Schedulers, saved: Saved) -> None:
@@ -255,4 +255,4 @@ def restore_schedulers(scheduler: Schedulers, saved: Saved) -> None:
 
 def restore_random_state(saved: Saved) -> None:
     """Set every generator of this process (Python, NumPy, torch) to where it stood. ``CheckpointError``."""
-    state.restore_rng(saved.info.path / state.rng_file(0))
+    state.restore_rng(saved.info.path / layout.rng_file(0))

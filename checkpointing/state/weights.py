@@ -98,21 +98,26 @@ def _take_adapter(model: Any) -> Weights:
             hint="delete the others with model.delete_adapter(name)",
         )
     live = _state_dict(model)
-    by_identity = {id(tensor): name for name, tensor in live.items()}
-    from peft import get_peft_model_state_dict
-
-    # Told explicitly: left to itself PEFT may ask the Hub whether the vocabulary was resized.
-    stored = dict(get_peft_model_state_dict(model, state_dict=live, save_embedding_layers=False))
-    names = {name: by_identity[id(tensor)] for name, tensor in stored.items() if id(tensor) in by_identity}
+    stored, names = _adapter_tensors(model, live)
     outside = {name: live[name] for name in sorted(_changing(model) - set(names.values())) if name in live}
     files: dict[str, FileContent] = {
-        state.ADAPTER_WEIGHTS: to_safetensors(stored),
-        state.ADAPTER_CONFIG: state.to_json(state.adapter_config(model)),
+        layout.ADAPTER_WEIGHTS: to_safetensors(stored),
+        layout.ADAPTER_CONFIG: state.to_json(state.adapter_config(model)),
     }
     distinct, aliases = without_aliases(outside)
     if distinct:
         files[BESIDE] = to_safetensors(distinct)
     return Weights(ADAPTER, files, {name: real for name, real in names.items() if name != real}, aliases)
+
+
+def _adapter_tensors(model: Any, live: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The adapter's tensors under the names of its file, and from these names those that they have in ``live``, the model's state."""
+    from peft import get_peft_model_state_dict
+
+    # Told explicitly: left to itself PEFT may ask the Hub whether the vocabulary was resized.
+    stored = dict(get_peft_model_state_dict(model, state_dict=live, save_embedding_layers=False))
+    by_identity = {id(tensor): name for name, tensor in live.items()}
+    return stored, {name: by_identity[id(tensor)] for name, tensor in stored.items() if id(tensor) in by_identity}
 
 
 def _state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -200,7 +205,8 @@ def load(model: torch.nn.Module, directory: Path, description: Mapping[str, Any]
     if description["kind"] == ADAPTER:
         if not is_peft(model):
             raise CheckpointError(f"{directory} holds a PEFT adapter; the model is a {type(model).__name__} without one")
-        outside = {name: tensor for name, tensor in tensors.items() if name in _changing(model) and name not in _own_names(model)}
+        of_adapter = _adapter_tensors(model, model.state_dict())[1].values()
+        outside = {name: tensors[name] for name in tensors.keys() & (_changing(model) - set(of_adapter))}
         check_fit(model, outside, directory)
         state.load_adapter(model, directory)
         model.load_state_dict(outside, strict=False)
@@ -210,16 +216,6 @@ def load(model: torch.nn.Module, directory: Path, description: Mapping[str, Any]
     required = model.state_dict().keys() if description["kind"] == FULL else _changing(model)
     check_fit(model, tensors, directory, required)
     model.load_state_dict(tensors, strict=description["kind"] == FULL)
-
-
-def _own_names(model: Any) -> set[str]:
-    """The names that the adapter's own tensors have in the model."""
-    live = dict(model.state_dict())
-    identities = {id(tensor): name for name, tensor in live.items()}
-    from peft import get_peft_model_state_dict
-
-    stored = get_peft_model_state_dict(model, state_dict=live, save_embedding_layers=False)
-    return {identities[id(tensor)] for tensor in stored.values() if id(tensor) in identities}
 
 
 def check_fit(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], directory: Path, required: Any = None) -> None:

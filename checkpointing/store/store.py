@@ -12,29 +12,16 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pitstop.checkpointing.disk import inspection, layout, pointers
+from pitstop.checkpointing.disk import inspection, layout, pointers, storage
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, DamagedError
 from pitstop.checkpointing.disk.manifest import Manifest, check_file_names, finite_metrics
-from pitstop.checkpointing.disk.storage import (
-    TEMPORARY_PREFIX,
-    TRASH_PREFIX,
-    FileContent,
-    FileRecord,
-    LocalStorage,
-    Storage,
-    atomic_write,
-    failed_save,
-    free_name,
-    make_directories,
-    temporary_name,
-    to_trash,
-)
+from pitstop.checkpointing.disk.storage import FileContent, FileRecord, LocalStorage, Storage
 from pitstop.configs.errors import CheckpointError
 
 __all__ = ["CheckpointFacts", "CheckpointInfo", "CheckpointStore", "DamagedError", "RecoveryReport", "ScannedCheckpoint"]
@@ -129,9 +116,9 @@ class CheckpointStore:
         """
         self._check_new(name, files)
         final = self.directory / name
-        temporary = temporary_name(final)
+        temporary = storage.temporary_name(final)
         try:
-            make_directories(self._storage, self.directory)
+            storage.make_directories(self._storage, self.directory)
             self._check_space(files)
             records = self._write_files(temporary, files)
             manifest = Manifest(
@@ -151,7 +138,7 @@ class CheckpointStore:
         except BaseException as error:
             self._discard(temporary)
             if isinstance(error, OSError):
-                raise failed_save(final, error) from error
+                raise storage.failed_save(final, error) from error
             raise
         return CheckpointInfo.of(final, manifest)
 
@@ -195,7 +182,7 @@ class CheckpointStore:
         if not os.path.lexists(path):
             return True
         try:
-            if not path.name.startswith((TEMPORARY_PREFIX, TRASH_PREFIX)):
+            if not path.name.startswith(storage.LEFTOVERS):
                 path = self._to_trash(path)
             self._storage.remove_tree(path)
         except OSError as error:
@@ -204,7 +191,7 @@ class CheckpointStore:
         return True
 
     def _to_trash(self, path: Path) -> Path:
-        return to_trash(self._storage, path)
+        return storage.to_trash(self._storage, path)
 
     # Reading
 
@@ -219,9 +206,9 @@ class CheckpointStore:
         except FileNotFoundError:
             return []
 
-    def _look_at(self, name: str) -> ScannedCheckpoint | None:
+    def _look_at(self, name: str, read: Callable[[Path], CheckpointInfo] = inspection.inspect) -> ScannedCheckpoint | None:
         try:
-            return ScannedCheckpoint(name, inspection.inspect(self.directory / name), None)
+            return ScannedCheckpoint(name, read(self.directory / name), None)
         except DamagedError as error:
             if not os.path.lexists(self.directory / name):
                 return None  # moved away by retention since the names were read
@@ -276,19 +263,7 @@ class CheckpointStore:
 
     def verify_all(self) -> Scan:
         """Hash every checkpoint again; sorted by name."""
-        return [entry for name in self.names() if (entry := self._verified(name)) is not None]
-
-    def _verified(self, name: str) -> ScannedCheckpoint | None:
-        try:
-            return ScannedCheckpoint(name, inspection.verify(self.directory / name), None)
-        except DamagedError as error:
-            if not os.path.lexists(self.directory / name):
-                return None  # moved away by retention since the names were read
-            return ScannedCheckpoint(name, None, error.message)
-
-    def read(self, info: CheckpointInfo, name: str) -> bytes:
-        """One file of a checkpoint, checked against its recorded hash before anything parses it. ``CheckpointError``."""
-        return inspection.read_verified(info, name)
+        return [entry for name in self.names() if (entry := self._look_at(name, inspection.verify)) is not None]
 
     # Pointers
 
@@ -299,12 +274,10 @@ class CheckpointStore:
         if not inspection.is_real_directory(self.directory / name) or not layout.is_checkpoint_name(name):
             raise CheckpointError(f"'{which}' cannot point at '{name}': there is no such checkpoint in {self.directory}")
         path = self.directory / which
-        try:
+        with storage.saving(path):
             if inspection.is_real_directory(path):  # copied here by a tool that resolves links
                 self._set_aside(which, layout.DAMAGED)
             pointers.write_pointer(self._storage, path, name)
-        except OSError as error:
-            raise failed_save(path, error) from error
 
     def pointer(self, which: str) -> str | None:
         """The name that the pointer holds; None when it is missing or holds no checkpoint's name."""
@@ -415,7 +388,7 @@ class CheckpointStore:
         for info in sorted((entry.info for entry in entries if entry.info), key=lambda info: info.order, reverse=True):
             if valid is not None and not deep:
                 break
-            checked = self._verified(info.name)
+            checked = self._look_at(info.name, inspection.verify)
             if checked is None:
                 continue
             if checked.problem is not None:
@@ -427,35 +400,31 @@ class CheckpointStore:
     def _drop_leftovers(self) -> Names:
         if not self.directory.is_dir():
             return []
-        names = sorted(name for name in os.listdir(self.directory) if name.startswith((TEMPORARY_PREFIX, TRASH_PREFIX)))
+        names = sorted(name for name in os.listdir(self.directory) if name.startswith(storage.LEFTOVERS))
         return [name for name in names if self._discard(self.directory / name)]
 
     def _quarantine(self, name: str, reason: str) -> tuple[str, str]:
         # The reason first: a crash between the two must not leave something set aside that nobody can explain.
         target = self._free_place(name, layout.DAMAGED)
         note = target.with_name(f"{target.name}.reason.txt")
-        try:
-            make_directories(self._storage, note.parent)
-            atomic_write(self._storage, note, f"{reason}\n".encode(errors="backslashreplace"))
-        except OSError as error:
-            raise failed_save(note, error) from error
+        with storage.saving(note):
+            storage.make_directories(self._storage, note.parent)
+            storage.atomic_write(self._storage, note, f"{reason}\n".encode(errors="backslashreplace"))
         self._set_aside(name, layout.DAMAGED)
         return (name, reason)
 
     def _set_aside(self, name: str, folder: str) -> Path:
         """Move ``name`` into the directory ``folder``, under a free name there."""
         target = self._free_place(name, folder)
-        try:
-            make_directories(self._storage, target.parent)
+        with storage.saving(self.directory / name):
+            storage.make_directories(self._storage, target.parent)
             self._storage.rename(self.directory / name, target)
             self._storage.sync_directory(target.parent)
             self._storage.sync_directory(self.directory)
-        except OSError as error:
-            raise failed_save(self.directory / name, error) from error
         return target
 
     def _free_place(self, name: str, folder: str) -> Path:
-        target = free_name(self.directory / folder / name)
+        target = storage.free_name(self.directory / folder / name)
         if os.path.lexists(target.parent) and not inspection.is_real_directory(target.parent):
             raise CheckpointError(
                 f"{target.parent} is not a directory of its own, so {name} cannot be set aside there", hint="move it away"

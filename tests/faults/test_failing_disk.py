@@ -181,7 +181,7 @@ def test_a_run_is_made_in_full_or_not_at_all(number: int, tmp_path: Path) -> Non
 def test_failed_updates_leave_the_old_metadata(tmp_path: Path) -> None:
     run = create_run(tmp_path, name="a-run", config={}, metadata={}, storage=ForgetfulStorage())
     for at in range(100):
-        run._storage = HookedStorage(before=Counter(at, failing(errno.ENOSPC)))
+        run.storage = HookedStorage(before=Counter(at, failing(errno.ENOSPC)))
         try:
             run.update_metadata({"status": "running"})
             break

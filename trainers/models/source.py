@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.runs.base_models import file_sha256
+from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.checkpointing.runs.base_runs import BaseCheckpoint, find_base_checkpoint
 from pitstop.configs.errors import CheckpointError, ModelError, RunError
 from pitstop.configs.schema import Settings

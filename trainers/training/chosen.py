@@ -90,7 +90,7 @@ def open_checkpoint(
     flags = flags or {}
     content = vetting.check_checkpoint(info, start_settings(run), is_fixed)
     for process in range(info.manifest.world_size):
-        state.check_rng(info.path / state.rng_file(process))
+        state.check_rng(info.path / layout.rng_file(process))
     # A checkpoint carries the settings in force when it was saved: what an earlier resume changed stays changed.
     saved = run.with_full_paths(content["settings"], info)
     _check_last_changes(run, info)

@@ -85,7 +85,7 @@ def restore(engine: Engine, chosen: ChosenCheckpoint) -> Callable[[], None]:
 
     def restore_rng() -> None:
         if rank < info.manifest.world_size:
-            state.restore_rng(info.path / state.rng_file(rank))
+            state.restore_rng(info.path / layout.rng_file(rank))
         else:  # more processes than before: a stream of their own, the same in every resume from here
             state.seed_everything((info.step * 1_000_003 + rank) % 2**32)
 

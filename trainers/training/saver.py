@@ -10,8 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import NoReturn
 
+from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
-from pitstop.checkpointing.disk.storage import MOST_MISSES, failed_save
+from pitstop.checkpointing.disk.storage import MOST_MISSES, saving
 from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.housekeeping import freed_by_prune
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -155,8 +156,8 @@ class Saver:
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
         snapshot = self._buffers.take()
-        rng = {state.rng_file(rank): memoryview(content) for rank, content in enumerate(random_states)}
-        values = {**snapshot.values, state.TRAINER_STATE: trainer_state}
+        rng = {layout.rng_file(rank): memoryview(content) for rank, content in enumerate(random_states)}
+        values = {**snapshot.values, layout.TRAINER_STATE: trainer_state}
         return replace(snapshot, tensors={**snapshot.tensors, **rng}, values=values)
 
     # On the thread beside the training
@@ -200,10 +201,8 @@ class Saver:
         """Write the checkpoint, and before it the rows of the logs; on the thread beside the training."""
         files, boundary = save.snapshot.files(), save.boundary
         for log in target.logs:
-            try:
+            with saving(log.path):
                 log.sync()
-            except OSError as error:
-                raise failed_save(log.path, error) from error
         facts = CheckpointFacts(
             step=boundary.step,
             epoch=boundary.epoch,
@@ -239,14 +238,9 @@ class Saver:
 
 def _buffers(engine: Engine) -> StateBuffers:
     pinned = engine.device.type == "cuda"
-    return StateBuffers(
-        engine.model,
-        engine.raw_optimizer,
-        engine.names,
-        engine.device,
-        weights=engine.trained.buffer(pinned=pinned),
-        further=[AverageBuffer(engine.average, pinned=pinned)] if engine.ema is not None else [],
-    )
+    weights = engine.trained.buffer(pinned=pinned)
+    further = [AverageBuffer(engine.average, pinned=pinned)] if engine.ema is not None else []
+    return StateBuffers(weights, engine.raw_optimizer, engine.names, engine.device, further)
 
 
 def _with_way_out(error: ResourceError, run: RunDirectory, size: int) -> ResourceError:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pitstop.checkpointing.disk.manifest import unsealed
-from pitstop.checkpointing.disk.storage import LocalStorage
-from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, file_sha256
+from pitstop.checkpointing.disk.storage import LocalStorage, file_sha256
+from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, ModelError, ResourceError

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.state.snapshot import AdapterBuffer, OptimizerBuffer, StateBuffers, TensorFile, shards
 from pitstop.configs.schema import LoraSettings, TrainingSettings
@@ -94,14 +95,14 @@ class Training:
 
     def reference(self) -> dict[str, bytes]:
         """The state now, by buffers of its own."""
-        fresh = StateBuffers(self.model, self.optimizer, self.names, CPU).take()
+        fresh = StateBuffers(AdapterBuffer(self.model), self.optimizer, self.names, CPU).take()
         return {name: bytes(content) for name, content in fresh.files().items()}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
 def test_training_that_goes_on_does_not_reach_into_a_snapshot(optimizer: str) -> None:
     training = Training(optimizer)
-    buffers = StateBuffers(training.model, training.optimizer, training.names, CPU)
+    buffers = StateBuffers(AdapterBuffer(training.model), training.optimizer, training.names, CPU)
     for _ in range(3):
         training.step()
         expected, snapshot = training.reference(), buffers.take()
@@ -120,19 +121,19 @@ def test_names_are_asked_for_once_and_again_when_the_weights_move(monkeypatch: p
     assert len(asked) == 1
     for parameter in trainable(model).values():
         parameter.data = parameter.data.clone() + 1
-    taken = bytes(buffer.take().tensors[state.ADAPTER_WEIGHTS])
+    taken = bytes(buffer.take().tensors[layout.ADAPTER_WEIGHTS])
     assert len(asked) == 2
-    assert taken == bytes(AdapterBuffer(model).take().tensors[state.ADAPTER_WEIGHTS])
+    assert taken == bytes(AdapterBuffer(model).take().tensors[layout.ADAPTER_WEIGHTS])
 
 
 def test_the_optimizers_groups_and_counters_are_copies() -> None:
     training = Training("adamw_8bit")
     training.step()
     taken = OptimizerBuffer(training.optimizer, training.names).take()
-    before = taken.files()[state.OPTIMIZER_META]
+    before = taken.files()[layout.OPTIMIZER_META]
     training.step()
     training.optimizer.param_groups[0]["lr"] = 0.5
-    assert taken.files()[state.OPTIMIZER_META] == before
+    assert taken.files()[layout.OPTIMIZER_META] == before
 
 
 @pytest.mark.faults
@@ -141,7 +142,7 @@ def test_state_mutated_while_it_is_written_is_saved_as_it_was(matrix: Any) -> No
     row = matrix("state mutated while an async save writes")
     training = Training()
     training.step()
-    buffers = StateBuffers(training.model, training.optimizer, training.names, CPU)
+    buffers = StateBuffers(AdapterBuffer(training.model), training.optimizer, training.names, CPU)
     rng = random.Random(3)
     for _ in range(row.count):
         expected, snapshot, written = training.reference(), buffers.take(), {}
@@ -166,7 +167,7 @@ def test_a_vector_of_parameters_has_no_moments_before_the_first_step() -> None:
     parameter = nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.AdamW([parameter])
     files = OptimizerBuffer(optimizer, {id(parameter): "p"}).take().files()
-    assert safetensors.torch.load(bytes(files[state.OPTIMIZER])) == {}  # type: ignore[arg-type]
+    assert safetensors.torch.load(bytes(files[layout.OPTIMIZER])) == {}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

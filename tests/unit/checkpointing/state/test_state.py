@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.state import state
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.schema import LoraSettings, TrainingSettings
@@ -76,7 +77,7 @@ def test_plain_peft_reads_an_adapter(tmp_path: Path) -> None:
     ids = torch.arange(8)[None]
     with torch.no_grad():
         assert torch.equal(loaded.eval()(input_ids=ids).logits, saved.eval()(input_ids=ids).logits)
-    config = json.loads((tmp_path / state.ADAPTER_CONFIG).read_text())
+    config = json.loads((tmp_path / layout.ADAPTER_CONFIG).read_text())
     assert config["inference_mode"] is True and config["target_modules"] == ["q_proj", "v_proj"]
     assert config["base_model_name_or_path"] == "owner/name"
 
@@ -104,7 +105,7 @@ def test_an_adapter_that_does_not_fit_is_refused_and_touches_nothing(
 ) -> None:
     model = _adapter()
     _write(tmp_path, adapter_files(_adapter(seed=2)))
-    _change(tmp_path / state.ADAPTER_WEIGHTS, change)
+    _change(tmp_path / layout.ADAPTER_WEIGHTS, change)
     before = {name: p.detach().clone() for name, p in trainable(model).items()}
     with pytest.raises(CheckpointError) as caught:
         state.load_adapter(model, tmp_path)
@@ -121,7 +122,7 @@ def test_an_adapter_of_another_rank_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [None, b"", b"\x00" * 64, b"\x80\x04N."])
 def test_a_weights_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
-        (tmp_path / state.ADAPTER_WEIGHTS).write_bytes(content)
+        (tmp_path / layout.ADAPTER_WEIGHTS).write_bytes(content)
     with pytest.raises(CheckpointError, match="cannot be read"):
         state.load_adapter(_adapter(), tmp_path)
 
@@ -175,7 +176,7 @@ def test_an_optimizer_goes_on_bit_for_bit(tmp_path: Path, optimizer: str) -> Non
 
 def test_the_8_bit_state_is_8_bit_on_disk(tmp_path: Path) -> None:
     _write(tmp_path, _Trained("adamw_8bit").files())
-    tensors = safetensors.torch.load_file(tmp_path / state.OPTIMIZER)
+    tensors = safetensors.torch.load_file(tmp_path / layout.OPTIMIZER)
     assert tensors["0.weight::state1"].dtype == torch.uint8 and tensors["1.weight::state1"].dtype == torch.float32
 
 
@@ -209,14 +210,14 @@ def test_an_optimizer_that_has_not_stepped_comes_back_too(tmp_path: Path) -> Non
 def test_an_optimizer_with_other_tensors_is_refused(tmp_path: Path, optimizer: str, change: Callable[[Any], object]) -> None:
     trained = _Trained(optimizer)
     _write(tmp_path, trained.files())
-    _change(tmp_path / state.OPTIMIZER, change)
+    _change(tmp_path / layout.OPTIMIZER, change)
     with pytest.raises(CheckpointError):
         trained.resumed(tmp_path, optimizer)
 
 
 def _also_listed(directory: Path) -> None:
-    tensors = sorted(safetensors.torch.load_file(directory / state.OPTIMIZER))
-    _change_json(directory / state.OPTIMIZER_META, lambda meta: meta.update(tensors=tensors))
+    tensors = sorted(safetensors.torch.load_file(directory / layout.OPTIMIZER))
+    _change_json(directory / layout.OPTIMIZER_META, lambda meta: meta.update(tensors=tensors))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def _also_listed(directory: Path) -> None:
 def test_a_list_that_goes_with_wrong_tensors_does_not_help_them(tmp_path: Path, change: Callable[[Any], object]) -> None:
     trained = _Trained()
     _write(tmp_path, trained.files())
-    _change(tmp_path / state.OPTIMIZER, change)
+    _change(tmp_path / layout.OPTIMIZER, change)
     _also_listed(tmp_path)
     with pytest.raises(CheckpointError):
         trained.resumed(tmp_path)
@@ -254,7 +255,7 @@ def test_another_optimizer_is_refused_with_what_to_do(tmp_path: Path) -> None:
 def test_a_description_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
     trained = _Trained()
     _write(tmp_path, trained.files())
-    (tmp_path / state.OPTIMIZER_META).write_text(content)
+    (tmp_path / layout.OPTIMIZER_META).write_text(content)
     with pytest.raises(CheckpointError):
         trained.resumed(tmp_path)
 
@@ -263,7 +264,7 @@ def test_a_description_that_is_none_is_refused(tmp_path: Path, content: str) -> 
 def test_numbers_of_no_parameter_are_refused(tmp_path: Path, scalars: Any) -> None:
     trained = _Trained("adamw_8bit")
     _write(tmp_path, trained.files())
-    _change_json(tmp_path / state.OPTIMIZER_META, lambda meta: meta.update(scalars=scalars))
+    _change_json(tmp_path / layout.OPTIMIZER_META, lambda meta: meta.update(scalars=scalars))
     with pytest.raises(CheckpointError):
         trained.resumed(tmp_path, "adamw_8bit")
 
@@ -289,7 +290,7 @@ def test_every_generator_goes_on_where_it_was(tmp_path: Path, before: int) -> No
         random.gauss(0, 1)
         np.random.randn()
         torch.randn(1)
-    path = tmp_path / state.rng_file(0)
+    path = tmp_path / layout.rng_file(0)
     path.write_bytes(state.rng_state())
     expected = _draws()
     state.seed_everything(6)
@@ -325,7 +326,7 @@ def test_the_seed_decides_every_generator() -> None:
     ],
 )
 def test_a_random_state_that_is_none_is_refused(tmp_path: Path, change: Callable[[Any], object]) -> None:
-    path = tmp_path / state.rng_file(0)
+    path = tmp_path / layout.rng_file(0)
     path.write_bytes(state.rng_state())
     _change_json(path, change)
     with pytest.raises(CheckpointError):
@@ -334,7 +335,7 @@ def test_a_random_state_that_is_none_is_refused(tmp_path: Path, change: Callable
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"\x80\x04N."])
 def test_a_random_state_that_is_not_json_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / state.rng_file(0)
+    path = tmp_path / layout.rng_file(0)
     path.write_bytes(content)
     with pytest.raises(CheckpointError):
         state.restore_rng(path)
@@ -344,7 +345,7 @@ def test_a_random_state_that_is_not_json_is_refused(tmp_path: Path, content: byt
 
 
 def test_all_files_are_safetensors_or_json(tmp_path: Path) -> None:
-    files = {**adapter_files(_adapter()), **_Trained("adamw_8bit").files(), state.rng_file(0): state.rng_state()}
+    files = {**adapter_files(_adapter()), **_Trained("adamw_8bit").files(), layout.rng_file(0): state.rng_state()}
     assert sorted(files) == [
         "adapter_config.json",
         "adapter_model.safetensors",

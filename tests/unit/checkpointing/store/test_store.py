@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import read_verified
 from pitstop.checkpointing.disk.manifest import NewerFormatError, sealed, unsealed
 from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointStore
 from pitstop.configs.errors import CheckpointError
@@ -30,7 +31,7 @@ def test_what_is_written_is_listed_and_verified(store: CheckpointStore) -> None:
     assert info.size == sum(len(data) for data in FILES.values()) + 3 * len("100")
     assert info.saved_at == START + timedelta(seconds=100)
     assert store.list() == [info] == [store.verify("checkpoint-100")]
-    assert store.read(info, "state.json") == b"{}100"
+    assert read_verified(info, "state.json") == b"{}100"
     assert leftovers(store.directory) == []
 
 
@@ -46,7 +47,7 @@ def test_files_may_come_in_pieces_and_lie_in_directories(store: CheckpointStore)
 def test_a_big_buffer_is_written_whole(store: CheckpointStore) -> None:
     data = bytes(range(256)) * 40_000  # beyond two pieces
     info = save(store, 1, files={"big": [data]})
-    assert store.read(info, "big") == data
+    assert read_verified(info, "big") == data
 
 
 def test_the_order_is_by_step_and_not_by_name_or_time(store: CheckpointStore) -> None:
@@ -302,9 +303,9 @@ def test_reading_a_file_checks_it_before_anyone_parses_it(store: CheckpointStore
     info = save(store, 1)
     (info.path / "state.json").write_bytes(b"{}2")
     with pytest.raises(CheckpointError, match="changed since it was saved"):
-        store.read(info, "state.json")
+        read_verified(info, "state.json")
     with pytest.raises(CheckpointError, match="missing from the manifest"):
-        store.read(info, "../checkpoint-1/state.json")
+        read_verified(info, "../checkpoint-1/state.json")
 
 
 def test_reading_goes_on_while_retention_moves_things_away(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import torch
 
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import read_verified
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.checkpointing.state import state
 from pitstop.checkpointing.state.snapshot import Snapshot
 from pitstop.configs.errors import ResourceError
 from pitstop.configs.schema import CheckpointSettings, Settings, TrainingSettings
@@ -75,7 +76,7 @@ class Buffers:
         self.progress = progress
 
     def take(self) -> Snapshot:
-        return Snapshot({state.ADAPTER_WEIGHTS: memoryview(f"weights of {self.progress.step}".encode())}, {})
+        return Snapshot({layout.ADAPTER_WEIGHTS: memoryview(f"weights of {self.progress.step}".encode())}, {})
 
 
 class Bench:
@@ -125,7 +126,7 @@ def test_training_goes_on_while_a_slow_disk_saves_and_the_next_save_waits(bench:
     bench.saver.settle(final=True)
     assert bench.saved() == [1, 3]
     assert [line.split()[1] for line in bench.said.lines] == ["checkpoint-1", "checkpoint-3"]
-    weights = bench.run.store.read(bench.run.store.resolve("checkpoint-1"), state.ADAPTER_WEIGHTS)
+    weights = read_verified(bench.run.store.resolve("checkpoint-1"), layout.ADAPTER_WEIGHTS)
     assert weights == b"weights of 1"
 
 
@@ -270,7 +271,7 @@ def test_a_changed_shape_is_in_later_checkpoints_and_not_in_the_one_under_way(be
     bench.saver.settle(final=True)
     sizes = []
     for name in ("checkpoint-1", "checkpoint-2"):
-        content = json.loads(bench.run.store.read(bench.run.store.resolve(name), state.TRAINER_STATE))
+        content = json.loads(read_verified(bench.run.store.resolve(name), layout.TRAINER_STATE))
         sizes.append(
             (content["settings"]["training"]["batch_size"], content["settings"]["training"]["gradient_accumulation_steps"])
         )
