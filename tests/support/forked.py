@@ -26,7 +26,13 @@ import pytest
 # A collection in a child would write to every object of the parent, and with it copy all of its memory.
 os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
-_onednn = False
+_onednn = False  # ``support.sampling`` turns it on for full counts
+
+
+def use_onednn() -> None:
+    """Let the children of every test compute with oneDNN, as users do."""
+    global _onednn
+    _onednn = True
 
 
 @pytest.fixture(scope="module")

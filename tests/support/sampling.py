@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from support import forked
+
 SECONDS: dict[str, int] = {
     "e2e/test_processes.py": 42,
     "e2e/test_real_model.py": 40,
@@ -59,12 +61,22 @@ SECONDS: dict[str, int] = {
 """How long the longest files take on one core, in seconds. The rest take less than any of them."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Full counts and slow tests compute with the kernels that users have; the others save the time that compiling those takes."""
+    if _in_full(config):
+        forked.use_onednn()
+
+
+def _in_full(config: pytest.Config) -> bool:
+    return "slow" in config.option.markexpr or bool(config.getoption("--full-faults"))
+
+
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Leave out what is slow, and let the longest files come first: where they came last, a process would wait for them alone."""
     _take_turns(items)
     yield  # ``-m`` is looked at here
-    if "slow" not in config.option.markexpr and not config.getoption("--full-faults"):
+    if not _in_full(config):
         slow = [item for item in items if item.get_closest_marker("slow") is not None]
         if slow:
             config.hook.pytest_deselected(items=slow)
