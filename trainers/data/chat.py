@@ -264,7 +264,14 @@ def _render(messages: Sequence[Message], tokenizer: Any, *, generation_prompt: b
 
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt))
-    except (TemplateError, TypeError, ValueError) as error:  # the latter two from a template's own arithmetic
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+    ) as error:  # a template computes too
         raise BadRecord(f"the chat template refuses it: {error}") from error
 
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pitstop.configs.errors import DataError, first_line
+from pitstop.trainers.data.row_json import check_depth, is_unicode, parse_json, row_texts
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 ANNOTATED_SUFFIXES = (".pubtator", ".conll", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".tsv", ".txt")
@@ -98,7 +99,7 @@ def read_records(
     elif path.is_file():
         yield from _read_file(path, str(path), bad_rows, formats)
     elif looks_like_hub_id(spec):
-        yield from _read_hub(spec, split, token)
+        yield from _read_hub(spec, split, token, bad_rows)
     else:
         raise NoData(f"No data at {spec}: no such file or directory.", hint=_similar_files(path, tuple(formats)))
 
@@ -150,58 +151,116 @@ def _read_jsonl(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            place = f"{name} line {number}"
-            try:
-                line.encode()
-                fields = json.loads(line.rstrip())  # an error at the end is in this line, not in the next
-            except UnicodeEncodeError:  # what decoding let through, so that the line has a number
-                bad_rows.report(place, "not UTF-8 text")
-                continue
-            except json.JSONDecodeError as error:
-                bad_rows.report(place, f"not valid JSON: {error.msg} at column {error.colno}")
-                continue
-            yield from _as_record(fields, place, bad_rows)
+            # an error at the end is in this line, not in the next
+            yield from _parsed(line.rstrip(), f"{name} line {number}", bad_rows)
 
 
 def _read_json(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
+        if not is_unicode(text):
+            number = next(number for number, line in enumerate(text.split("\n"), start=1) if not is_unicode(line))
+            raise DataError(f"{name} line {number}: not UTF-8 text.", hint="Convert the file to UTF-8.") from error
         hint = "One JSON object a line? Then name the file .jsonl." if error.msg == "Extra data" else None
         raise DataError(f"{name} line {error.lineno}: not valid JSON: {error.msg}.", hint=hint) from error
+    except (ValueError, RecursionError):  # what the parser cannot take is the fault of a row, which is looked for
+        yield from _read_json_rows(text, name, bad_rows)
+        return
     rows = content.get("data") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise DataError(f"{name}: wanted a list of records (or an object with such a list under 'data').")
+    if not is_unicode(text):
+        yield from _read_json_rows(text, name, bad_rows)
+        return
     for number, fields in enumerate(rows, start=1):
         yield from _as_record(fields, f"{name} record {number}", bad_rows)
 
 
+def _read_json_rows(text: str, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    try:
+        rows = row_texts(text)
+    except ValueError as error:
+        raise DataError(f"{name}: not valid JSON: {error}.") from error
+    for number, row in enumerate(rows, start=1):
+        yield from _parsed(row, f"{name} record {number}", bad_rows)
+
+
+def _parsed(text: str, place: str, bad_rows: BadRows) -> Iterator[Record]:
+    try:
+        fields = parse_json(text)
+    except ValueError as error:
+        bad_rows.report(place, str(error))
+        return
+    yield from _as_record(fields, place, bad_rows)
+
+
 def _as_record(fields: Any, place: str, bad_rows: BadRows) -> Iterator[Record]:
-    if isinstance(fields, dict):
-        yield Record(fields, place)
-    else:
+    if not isinstance(fields, dict):
         bad_rows.report(place, f"wanted a JSON object with named fields, found {type(fields).__name__}")
+        return
+    try:
+        check_depth(fields)
+    except ValueError as error:
+        bad_rows.report(place, str(error))
+        return
+    yield Record(fields, place)
 
 
 def _read_csv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", newline="") as lines:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         rows = csv.DictReader(lines, strict=True)
         try:
-            for fields in rows:
-                place = f"{name} line {rows.line_num}"
-                if None in fields or None in fields.values():
-                    bad_rows.report(place, f"not as many cells as the header's {len(rows.fieldnames or ())}")
-                    continue
-                yield Record(dict(fields), place)
+            names = "".join(rows.fieldnames or ())
         except csv.Error as error:
             raise DataError(f"{name} line {rows.reader.line_num}: not valid CSV: {error}.") from error
+        if not is_unicode(names):
+            raise DataError(f"{name} line 1: the names of the columns are not UTF-8 text.", hint="Convert the file to UTF-8.")
+        while True:
+            start = rows.reader.line_num + 1
+            try:
+                fields = next(rows, None)
+            except csv.Error as error:
+                if "unexpected end" in str(error):  # the rest of the file, and not a row, is lost with it
+                    raise DataError(
+                        f"{name} line {start}: not valid CSV: its quote is not closed before the file ends."
+                    ) from error
+                line = rows.reader.line_num
+                where = f" in the row that begins in line {start}" if start < line else ""
+                bad_rows.report(f"{name} line {line}", f"not valid CSV: {error}{where}")
+                continue
+            if fields is None:
+                return
+            place = f"{name} line {rows.reader.line_num}"
+            if None in fields or None in fields.values():
+                bad_rows.report(place, f"not as many cells as the header's {len(rows.fieldnames or ())}")
+            elif not is_unicode("".join(fields.values())):
+                bad_rows.report(place, "not UTF-8 text")
+            else:
+                yield Record(dict(fields), place)
 
 
 def _read_table(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     rows = _load(path.suffix[1:], name, data_files=str(path), split="train")
-    for number, fields in enumerate(rows, start=1):
-        yield Record(_present(fields), f"{name} row {number}")
+    yield from _rows_of_table(rows, lambda number: f"{name} row {number}", bad_rows)
+
+
+def _rows_of_table(rows: Any, place_of: Callable[[int], str], bad_rows: BadRows) -> Iterator[Record]:
+    """The records of a ``datasets.Dataset``; a row with a cell that Python cannot hold (text that is no UTF-8, the year 300,000) is bad."""
+    number, count = 0, len(rows)
+    while number < count:
+        remaining = iter(rows.skip(number) if number else rows)
+        while number < count:
+            try:
+                fields = next(remaining)
+            except (ValueError, ArithmeticError) as error:  # iterating ends with it, so a new pass begins behind it
+                number += 1
+                bad_rows.report(place_of(number), f"a cell that cannot be read: {first_line(error)}")
+                break
+            number += 1
+            yield Record(_present(fields), place_of(number))
 
 
 _USUAL = {
@@ -212,9 +271,9 @@ _USUAL = {
 }
 
 
-def _read_hub(repository: str, split: str, token: str | None) -> Iterator[Record]:
-    for number, fields in enumerate(load_hub(repository, split, token), start=1):
-        yield Record(_present(fields), f"{repository} ({split}) row {number}")
+def _read_hub(repository: str, split: str, token: str | None, bad_rows: BadRows) -> Iterator[Record]:
+    rows = load_hub(repository, split, token)
+    yield from _rows_of_table(rows, lambda number: f"{repository} ({split}) row {number}", bad_rows)
 
 
 def load_hub(repository: str, split: str, token: str | None) -> Any:

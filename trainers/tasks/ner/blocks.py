@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pitstop.trainers.data.row_json import is_unicode
+
 
 class Line(NamedTuple):
     """A line without its end, and its number in the file."""
@@ -25,6 +27,11 @@ class BadLine(ValueError):
         self.number = number
 
 
+def number_of(error: ValueError, lines: Lines) -> int:
+    """The line that ``error`` is about, or where it does not say, the first of the block in which it was raised."""
+    return error.number if isinstance(error, BadLine) else lines[0].number
+
+
 def blocks(path: Path) -> Iterator[Lines]:
     """Yield the blocks of a file. Bytes that are not UTF-8 stay as half surrogates, which ``checked`` finds."""
     block: list[Line] = []
@@ -41,8 +48,6 @@ def blocks(path: Path) -> Iterator[Lines]:
 
 def checked(line: Line) -> str:
     """Return the text of the line. Raises ``BadLine`` where it is not UTF-8."""
-    try:
-        line.text.encode()
-    except UnicodeEncodeError as error:
-        raise BadLine(line.number, "not UTF-8 text") from error
+    if not is_unicode(line.text):
+        raise BadLine(line.number, "not UTF-8 text")
     return line.text

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from pitstop.trainers.data.records import BadRows, Record
-from pitstop.trainers.tasks.ner.blocks import BadLine, Line, Lines, checked
+from pitstop.trainers.tasks.ner.blocks import BadLine, Line, Lines, checked, number_of
 from pitstop.trainers.tasks.ner.wording import UNTYPED
 
 _TAG = re.compile(r"O|(?P<place>[BIESLU])(?:-(?P<type>\S.*))?")
@@ -38,8 +38,8 @@ class IobReader:
                 place = f"{name} line {lines[0][0]}"
                 try:
                     fields = _parse(lines)
-                except BadLine as error:
-                    bad_rows.report(f"{name} line {error.number}", str(error))
+                except ValueError as error:
+                    bad_rows.report(f"{name} line {number_of(error, lines)}", str(error))
                     continue
                 article = {"doc_id": f"{name} document {self._documents}"} if self._documents else {}
                 yield Record({"id": place, **article, **fields}, place)

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pitstop.trainers.data.records import BadRows, Record
-from pitstop.trainers.tasks.ner.blocks import BadLine, Lines, checked
+from pitstop.trainers.tasks.ner.blocks import BadLine, Lines, checked, number_of
 
 _TEXT_LINE = re.compile(r"(?P<id>[^|\t]+)\|(?P<part>[ta])\|(?P<text>.*)", re.DOTALL)
 _RELATION = re.compile(r"[A-Za-z][A-Za-z_ -]*")
-_NUMBER = re.compile(r"[0-9]+")
+_NUMBER = re.compile(r"0*[0-9]{1,15}")
 
 
 @dataclass
@@ -51,8 +51,8 @@ class PubtatorReader:
             for lines in _articles(block):
                 try:
                     article = _parse(lines)
-                except BadLine as error:
-                    bad_rows.report(f"{name} line {error.number}", str(error))
+                except ValueError as error:
+                    bad_rows.report(f"{name} line {number_of(error, lines)}", str(error))
                     continue
                 yield _record(article, name)
 

@@ -18,6 +18,7 @@ from pitstop.trainers.data.cache.key import identify
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord, BadRows, NoData, Record, read_records
+from pitstop.trainers.data.row_json import parse_json
 from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.base import Direction
 from pitstop.trainers.tasks.ner.annotated import ANNOTATED
@@ -211,9 +212,9 @@ def _entities(fields: Mapping[str, Any]) -> dict[str, list[str]]:
     entities = fields.get("entities")
     if isinstance(entities, str):
         try:
-            entities = json.loads(entities)
-        except json.JSONDecodeError as error:
-            raise BadRecord(f"'entities' is text but not JSON: {error.msg} at column {error.colno}") from error
+            entities = parse_json(entities)
+        except ValueError as error:
+            raise BadRecord(f"'entities' is text, but {error}") from error
     if not isinstance(entities, dict):
         names = ", ".join(sorted(fields)) or "none"
         raise BadRecord(f"wanted 'text' and 'entities' ({{type: [names]}}), or prompt and completion; its fields: {names}")

@@ -7,13 +7,14 @@ without a title has the title "".
 from __future__ import annotations
 
 import html
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from pitstop.trainers.data.row_json import is_unicode, parse_json
 
 Rating = tuple[str, str, float]
 Title = tuple[str, str]
@@ -28,14 +29,17 @@ _PYTHON_DICT = re.compile(r"\{\s*u?'")
 
 @dataclass(frozen=True)
 class RatingsFormat:
-    """One kind of file. ``recognises`` looks at a line of the beginning; ``parser`` is made for the file's first line."""
+    """One kind of file. ``recognises`` looks at a line of the beginning; ``parser`` is made for the file's first line.
+
+    Every file is UTF-8 text; a line that is not has the encoding ``fallback``, where the format has one.
+    """
 
     family: str
     role: Role
-    encoding: str
     recognises: Callable[[str], bool]
     parser: Callable[[str], Parser]
     headed: bool = False
+    fallback: str | None = None
 
 
 def is_python_dict(line: str) -> bool:
@@ -142,12 +146,7 @@ def _item_parser(header: str) -> Parser:
 def _fields(line: str) -> dict[str, Any]:
     if is_python_dict(line):
         raise ValueError("a Python dict, not JSON")
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
+    fields = parse_json(line)
     if not isinstance(fields, dict):
         raise ValueError(f"wanted a JSON object, found {type(fields).__name__}")
     return fields
@@ -204,6 +203,8 @@ def _text(value: Any, name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise ValueError(f"'{name}' is not text but {type(value).__name__}")
+    if not is_unicode(value):
+        raise ValueError(f"'{name}' has half of a surrogate pair, which is no character")
     return value
 
 
@@ -234,19 +235,16 @@ def _rating(user: Any, item: Any, rating: Any, time: Any) -> Rating:
     return _id(user, "user"), _id(item, "item"), _number(time, "time")
 
 
-_SAME: dict[str, Any] = {"encoding": "utf-8-sig"}
 FORMATS = (
-    RatingsFormat("MovieLens 100K", "ratings", "ascii", lambda line: _all_whole(line, "\t"), lambda _: _movielens_rating("\t")),
-    RatingsFormat("MovieLens 100K", "titles", "latin-1", _is_u_item, lambda _: _movielens_title("|", 24)),
-    RatingsFormat("MovieLens 1M", "ratings", "ascii", lambda line: _all_whole(line, "::"), lambda _: _movielens_rating("::")),
-    RatingsFormat("MovieLens 1M", "titles", "latin-1", _is_movies, lambda _: _movielens_title("::", 3)),
-    RatingsFormat("RecBole", "ratings", **_SAME, recognises=_is_inter, parser=_inter_parser, headed=True),
-    RatingsFormat("RecBole", "titles", **_SAME, recognises=_is_item, parser=_item_parser, headed=True),
-    RatingsFormat("Amazon", "ratings", **_SAME, recognises=_has("reviewerID", "asin"), parser=lambda _: _amazon_rating),
-    RatingsFormat("Amazon", "titles", **_SAME, recognises=_has("asin", without="reviewerID"), parser=lambda _: _amazon_title),
-    RatingsFormat("Yelp", "ratings", **_SAME, recognises=_has("review_id", "business_id"), parser=lambda _: _yelp_rating),
-    RatingsFormat(
-        "Yelp", "titles", **_SAME, recognises=_has("business_id", "name", without="review_id"), parser=lambda _: _yelp_title
-    ),
+    RatingsFormat("MovieLens 100K", "ratings", lambda line: _all_whole(line, "\t"), lambda _: _movielens_rating("\t")),
+    RatingsFormat("MovieLens 100K", "titles", _is_u_item, lambda _: _movielens_title("|", 24), fallback="latin-1"),
+    RatingsFormat("MovieLens 1M", "ratings", lambda line: _all_whole(line, "::"), lambda _: _movielens_rating("::")),
+    RatingsFormat("MovieLens 1M", "titles", _is_movies, lambda _: _movielens_title("::", 3), fallback="latin-1"),
+    RatingsFormat("RecBole", "ratings", _is_inter, _inter_parser, headed=True),
+    RatingsFormat("RecBole", "titles", _is_item, _item_parser, headed=True),
+    RatingsFormat("Amazon", "ratings", _has("reviewerID", "asin"), lambda _: _amazon_rating),
+    RatingsFormat("Amazon", "titles", _has("asin", without="reviewerID"), lambda _: _amazon_title),
+    RatingsFormat("Yelp", "ratings", _has("review_id", "business_id"), lambda _: _yelp_rating),
+    RatingsFormat("Yelp", "titles", _has("business_id", "name", without="review_id"), lambda _: _yelp_title),
 )
 """Every format, in the order in which they are tried."""

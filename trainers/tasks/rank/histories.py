@@ -13,6 +13,8 @@ from pitstop.trainers.tasks.rank.ratings import Ratings
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = {"validation": 2, "test": 1}  # how far from the end the target of a split stands
 
+_LONGEST_NUMBER = 1000  # digits of an id that counts as a whole number
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -122,7 +124,7 @@ def k_core(users: np.ndarray, items: np.ndarray, least: int) -> np.ndarray:
 def _renumbered(numbers: np.ndarray, ids: list[str]) -> tuple[np.ndarray, list[str]]:
     """New numbers in the order of the ids (by value where all are whole numbers, else as text), and the ids in that order."""
     present = np.unique(numbers)
-    if all(ids[n].isdecimal() for n in present):
+    if all(ids[n].isdecimal() and len(ids[n]) <= _LONGEST_NUMBER for n in present):
         ordered = sorted(present.tolist(), key=lambda n: (int(ids[n]), ids[n]))
     else:
         ordered = sorted(present.tolist(), key=lambda n: ids[n])

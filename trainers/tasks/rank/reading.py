@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.records import BadRows, NoData
+from pitstop.trainers.data.row_json import is_unicode
 from pitstop.trainers.tasks.rank.formats import FORMATS, RatingsFormat, Role, is_python_dict
 from pitstop.trainers.tasks.rank.ratings import Ratings
 
@@ -117,7 +118,7 @@ def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
 
 
 def _read(file: DataFile, take: Callable[[Any], None], bad_rows: BadRows) -> None:
-    with _opened(file.path, file.format.encoding) as lines:
+    with _opened(file.path, "utf-8-sig") as lines:
         parse = None if file.format.headed else file.format.parser("")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -126,17 +127,17 @@ def _read(file: DataFile, take: Callable[[Any], None], bad_rows: BadRows) -> Non
                 parse = file.format.parser(line)
                 continue
             try:
-                row = parse(_checked(line))
-            except ValueError as error:
+                row = parse(_checked(line, file.format.fallback))
+            except (ValueError, OverflowError) as error:
                 bad_rows.report(f"{file.path} line {number}", str(error))
                 continue
             take(row)
 
 
-def _checked(line: str) -> str:
-    if not line.isascii():
-        try:
-            line.encode()
-        except UnicodeEncodeError:  # what decoding let through, so that the line has a number
-            raise ValueError("not text in the encoding of this format") from None
-    return line
+def _checked(line: str, fallback: str | None) -> str:
+    """The line as text, by the encoding ``fallback`` where it is not UTF-8. ``ValueError`` where it has none."""
+    if is_unicode(line):
+        return line
+    if fallback is None:
+        raise ValueError("not UTF-8 text")  # decoding let it through, so that the line has a number
+    return line.encode("utf-8", "surrogateescape").decode(fallback)

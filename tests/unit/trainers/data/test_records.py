@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,86 @@ def test_other_text_that_is_not_utf_8_is_refused(tmp_path: Path, suffix: str) ->
     path = tmp_path / f"rows{suffix}"
     path.write_bytes("text\nGröße\n".encode("latin-1"))
     assert "not UTF-8" in str(_error(path))
+
+
+DIGITS, DEEP = '{"text": "a", "n": ' + "9" * 5000 + "}", '{"text": "a", "n": ' + "[" * 100_000 + "]" * 100_000 + "}"
+LATIN = '{"text": "Größe"}'.encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (DIGITS, "JSON that cannot be used: Exceeds the limit"),
+        (DEEP, "JSON nested more than 200 deep"),
+        (LATIN, "not UTF-8 text"),
+    ],
+    ids=["digits", "depth", "bytes"],
+)
+@pytest.mark.parametrize("form", [".jsonl", ".json", "data.json"])
+def test_what_the_parser_cannot_take_is_the_fault_of_its_row(tmp_path: Path, row: str, reason: str, form: str) -> None:
+    rows = ['{"text": "first"}', row, '{"text": "last, [2] \\"{"}']
+    path = tmp_path / f"rows{Path(form).suffix or form}"
+    text = {
+        ".jsonl": "\n".join(rows),
+        ".json": f"[{', '.join(rows)}]",
+        "data.json": '{{"n": [1], "data": [{}]}}'.format(",\n".join(rows)),
+    }[form]
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    place = f"{path} {'line' if form == '.jsonl' else 'record'} 2"
+    assert str(_error(path)).startswith(f"{place}: {reason}") and "--skip-bad-rows" in str(_error(path).hint)
+    records_read, bad = _read(path, skip=True)
+    assert records_read == [{"text": "first"}, {"text": 'last, [2] "{'}]
+    assert bad.count == 1 and bad.reasons[0].startswith(f"{place}: {reason}")
+
+
+def test_a_json_file_that_is_cut_off_behind_such_a_row_is_refused_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(f'[{DEEP}, {{"text": "a"}}, {{"text"')
+    assert str(_error(path, skip=True)) == f"{path}: not valid JSON: it does not end."
+
+
+def test_a_csv_row_that_is_not_utf_8_or_breaks_its_quotes_is_bad_and_the_next_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b'text,n\na,1\nGr\xf6\xdfe,2\n"b\nc"d,3\ne,4\n"g\x00h",5\n')
+    assert str(_error(path)) == f"{path} line 3: not UTF-8 text"
+    rows, bad = _read(path, skip=True)
+    assert rows == [{"text": "a", "n": "1"}, {"text": "e", "n": "4"}, {"text": "g\x00h", "n": "5"}]
+    assert bad.count == 2
+    assert bad.reasons[1] == f"{path} line 5: not valid CSV: ',' expected after '\"' in the row that begins in line 4"
+
+
+def test_a_quote_that_is_never_closed_is_no_single_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('text,n\na,1\n"b,2\nc,3\n')
+    assert str(_error(path, skip=True)) == f"{path} line 3: not valid CSV: its quote is not closed before the file ends."
+
+
+def test_a_csv_header_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("Größe\na\n".encode("latin-1"))
+    assert str(_error(path, skip=True)) == f"{path} line 1: the names of the columns are not UTF-8 text."
+
+
+def _table(kind: str) -> Any:
+    import pyarrow as pa
+
+    if kind == "text":  # a file by another library, which does not look at its bytes
+        offsets, data = pa.py_buffer(struct.pack("<5i", 0, 1, 3, 4, 5)), pa.py_buffer(b"a\xff\xfebc")
+        return pa.table({"text": pa.Array.from_buffers(pa.string(), 4, [None, offsets, data])})
+    kinds = {"date": (pa.date32(), 2**30), "time": (pa.timestamp("us"), 2**62)}
+    arrow, far = kinds[kind]
+    return pa.table({"text": ["a", "x", "b", "c"], "when": pa.array([0, far, 1, 2], arrow)})
+
+
+@pytest.mark.parametrize("kind", ["text", "date", "time"])
+def test_a_cell_of_a_table_that_cannot_be_read_is_the_fault_of_its_row(tmp_path: Path, kind: str) -> None:
+    import pyarrow.parquet
+
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(_table(kind), path)
+    assert str(_error(path)).startswith(f"{path} row 2: a cell that cannot be read: ")
+    rows, bad = _read(path, skip=True)
+    assert [row["text"] for row in rows] == ["a", "b", "c"] and bad.count == 1
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])

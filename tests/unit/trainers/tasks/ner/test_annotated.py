@@ -309,3 +309,18 @@ def test_any_bytes_are_records_bad_rows_or_a_refusal(raw: bytes, suffix: str) ->
             assert "neither PubTator nor IOB" in error.message
         else:
             assert all(row["text"] is not None for row in rows)
+
+
+@pytest.mark.parametrize("cell", ["9" * 5000, "0" * 5000 + "9" * 20])
+def test_an_offset_of_thousands_of_digits_is_a_bad_line(tmp_path: Path, cell: str) -> None:
+    text = f"1|t|Pain.\n1\t0\t{cell}\tPain\tDisease\n\n2|t|Ache.\n2\t0\t4\tAche\tDisease\n"
+    path = tmp_path / "x.pubtator"
+    assert f"{path} line 2: the offsets" in _refused(path, text)
+    rows, bad = _read(path, text, skip=True)
+    assert [row["id"] for row in rows] == ["2"] and bad.count == 1
+
+
+@pytest.mark.parametrize("text", ["a\tO\nb\x00\tX\n\nc\tO\n", b"a\tO\nGr\xf6\tO\n\nc\tO\n"], ids=["a NUL", "bytes"])
+def test_a_sentence_with_a_line_that_cannot_be_read_is_one_bad_row(tmp_path: Path, text: str | bytes) -> None:
+    rows, bad = _read(tmp_path / "x.iob", text, skip=True)
+    assert [row["text"] for row in rows] == ["c"] and bad.count == 1 and " line 2: " in bad.reasons[0]

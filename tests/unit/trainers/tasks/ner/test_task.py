@@ -194,7 +194,14 @@ def test_csv_holds_entities_as_json(make_task: Callable[..., NerTask]) -> None:
     [
         ({"text": "t"}, "wanted 'text' and 'entities'.*its fields: text"),
         ({"text": "t", "entities": ["a"]}, "wanted 'text' and 'entities'"),
-        ({"text": "t", "entities": "{oops"}, "'entities' is text but not JSON: .* at column 2"),
+        ({"text": "t", "entities": "{oops"}, "'entities' is text, but not valid JSON: .* at column 2"),
+        (
+            {"text": "t", "entities": '{"d": [' + "9" * 5000 + "]}"},
+            "'entities' is text, but JSON that cannot be used: .*4300 digits",
+        ),
+        ({"text": "t", "entities": "[" * 100_000}, "'entities' is text, but JSON nested more than 200 deep"),
+        ({"text": "t", "entities": b"{}"}, "wanted 'text' and 'entities'"),
+        ({"text": b"t", "entities": {}}, "'text' is not text"),
         ({"text": "t", "entities": {"d": "pain"}}, "the entities of type 'd' are not a list of texts"),
         ({"text": "t", "entities": {"d": [3]}}, "the entities of type 'd' are not a list of texts"),
         ({"text": "t", "entities": {"?": []}}, "the entity type '\\?' has no letter or digit"),

@@ -56,6 +56,11 @@ def test_ids_that_are_numbers_stand_in_the_order_of_their_values() -> None:
     assert _titles(sequences, sequences.items[:3]) == ["3", "20", "100"]
 
 
+def test_an_id_of_thousands_of_digits_is_a_name_like_any_other() -> None:
+    rows = [(user, item, float(n)) for user in ("9" * 5000, "2", "10") for n, item in enumerate(("3", "4", "5"))]
+    assert build_histories(_ratings(rows), min_interactions=3, name="x").user_ids == ["10", "2", "9" * 5000]
+
+
 def test_ratings_of_untitled_items_go_first_and_are_counted() -> None:
     rows = [(user, item, 0.0) for user in "abc" for item in "wxyz"]
     sequences = build_histories(_ratings(rows, untitled="z"), min_interactions=3, name="x")

@@ -99,7 +99,7 @@ def test_one_file_of_the_directory_can_be_named(tmp_path: Path) -> None:
         ("1\t2\t3\tinf", "the time is not a number: 'inf'"),
         ("1\t2\tgood\t5", "the rating is not a number: 'good'"),
         ("\t2\t3\t5", "the user is empty"),
-        ("1\t2\t3\t5\xff", "not text in the encoding"),
+        ("1\t2\t3\t5\xff", "not UTF-8 text"),
     ],
 )
 def test_a_bad_row_of_text_is_named_with_its_line(tmp_path: Path, line: str, reason: str) -> None:
@@ -172,3 +172,49 @@ def test_a_damaged_archive_is_an_error_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "reviews.json.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be read"):
         _read(tmp_path)
+
+
+AMELIE = "1193::Amélie (2001)::Comedy\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "titles"),
+    [
+        (AMELIE.encode(), {"1193": "Amélie (2001)"}),
+        (AMELIE.encode("utf-8-sig"), {"1193": "Amélie (2001)"}),
+        (AMELIE.encode("latin-1"), {"1193": "Amélie (2001)"}),
+        ("7::東京物語 (1953)::Drama\n".encode() + AMELIE.encode("latin-1"), {"1193": "Amélie (2001)", "7": "東京物語 (1953)"}),
+        (gzip.compress(AMELIE.encode()), {"1193": "Amélie (2001)"}),
+    ],
+    ids=["UTF-8", "with a mark", "Latin-1", "both", "packed"],
+)
+def test_the_encoding_of_titles_is_decided_by_their_bytes(tmp_path: Path, content: bytes, titles: dict[str, str]) -> None:
+    (tmp_path / "ratings.dat").write_text("1::1193::5::978300760\n1::7::5::978300761\n")
+    (tmp_path / "movies.dat").write_bytes(content)
+    assert _read(tmp_path).titles == titles
+
+
+def test_movielens_100k_titles_in_utf_8(tmp_path: Path) -> None:
+    (_movielens(tmp_path) / "u.item").write_text(
+        item_line(242, "Kolya (1996)") + item_line(302, "Misérables, Les"), encoding="utf-8"
+    )
+    assert _read(tmp_path).titles == {"242": "Kolya (1996)", "302": "Misérables, Les"}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (json.dumps(AMAZON)[:-1] + ', "n": ' + "9" * 5000 + "}", "JSON that cannot be used"),
+        (json.dumps(AMAZON)[:-1] + ', "n": ' + "[" * 100_000, "JSON nested more than 200 deep"),
+        (json.dumps(AMAZON | {"asin": "B\ud800"}), "'item' has half of a surrogate pair"),
+        (json.dumps(AMAZON | {"overall": 10**400}), "the rating is not a number"),
+    ],
+    ids=["digits", "depth", "surrogate", "overflow"],
+)
+def test_a_review_that_the_parser_cannot_take_is_a_bad_row(tmp_path: Path, line: str, reason: str) -> None:
+    (tmp_path / "reviews.json").write_text(f"{json.dumps(AMAZON)}\n{line}\n{json.dumps(AMAZON | {'reviewerID': 'A2'})}\n")
+    (tmp_path / "meta.json").write_text(_lines({"asin": "B7", "title": "Game"}))
+    with pytest.raises(DataError, match=f"reviews.json line 2: {reason}"):
+        _read(tmp_path)
+    bad = BadRows(skip=True)
+    assert list(read_ratings(str(tmp_path), bad).users) == ["A1", "A2"] and bad.count == 1
