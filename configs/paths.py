@@ -27,3 +27,14 @@ def cache_directory() -> Path:
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
     base = configured if configured.is_absolute() else Path.home() / ".cache"
     return base / "pitstop"
+
+
+def obstacle(directory: Path) -> str | None:
+    """What stands where ``directory``, or one above it, would be made, in words; None where nothing does."""
+    for path in (*reversed(directory.parents), directory):
+        if path.is_dir():
+            continue
+        if path.is_symlink():
+            return f"{path} is a link to {path.readlink()}, which is {'no directory' if path.exists() else 'not there'}"
+        return f"{path} is a file" if path.exists() else None
+    return None

@@ -183,7 +183,7 @@ def _bindings(path: Path) -> Iterator[tuple[str, str, int]]:
         # A statement begins with the blank lines before it, and its number is that of the first of them.
         text = binding.original.string
         line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-        if binding.error or (binding.key and binding.value is None):
+        if binding.error or (binding.key and binding.value is None) or "\0" in text:
             # The line may be a token that was pasted alone: nothing of it is shown.
             raise SettingsError(
                 f"{path} line {line} is not NAME=value.", hint="Write NAME=value, or start the line with # to make it a comment."

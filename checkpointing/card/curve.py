@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pitstop.checkpointing.card.drawing import plain_drawing
 from pitstop.checkpointing.card.markdown import clean
 from pitstop.checkpointing.disk.metric_series import Points, is_steep, points
 
@@ -31,13 +31,11 @@ def loss_curve(rows: Iterable[Mapping[str, Any]], title: str) -> bytes | None:
     curves = [(label, colour, pairs) for key, label, colour in _CURVES if (pairs := points(logged, key))]
     if not curves:
         return None
-    from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    with plain_drawing():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    with style.context("default"), warnings.catch_warnings():  # whatever a matplotlibrc lying about here says
-        warnings.simplefilter("ignore")  # a title may hold letters that the font has not
         margins = ConstrainedLayoutEngine(w_pad=_MARGIN_INCHES, h_pad=_MARGIN_INCHES)
         figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, facecolor="white", layout=margins)
         FigureCanvasAgg(figure)

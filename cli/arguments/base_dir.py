@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pitstop.configs.errors import RunError, SettingsError
+from pitstop.configs.paths import obstacle
 
 if TYPE_CHECKING:
     from pitstop.configs.load import BaseRun
@@ -34,12 +35,17 @@ def base_directory(flag: str | None, env_file: Path | None) -> Path:
     """The directory of all runs.
 
     Raises:
-        SettingsError: ``env_file`` cannot be read, or the value is empty.
+        SettingsError: ``env_file`` cannot be read, the value is empty, or something that is no directory stands there.
     """
     value, source = _chosen(flag, env_file)
     if not value.strip():
         raise SettingsError(f"{source} is empty.", hint="Give the directory that holds the runs, or leave it out.")
-    return Path(value).expanduser()
+    base = Path(value).expanduser()
+    if in_the_way := obstacle(base):
+        raise SettingsError(
+            f"{source} = {value} is no directory of runs: {in_the_way}.", hint="Give another one with --base-dir."
+        )
+    return base
 
 
 def existing_base_directory(flag: str | None, env_file: Path | None) -> Path:

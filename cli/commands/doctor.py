@@ -17,6 +17,7 @@ import typer
 
 from pitstop.cli.terminal.output import paint, print_json, say
 from pitstop.configs.errors import EXIT_USAGE
+from pitstop.configs.paths import obstacle
 from pitstop.configs.shown import human_size
 
 Status = Literal["ok", "warn", "fail"]
@@ -271,8 +272,20 @@ def check_hub_cache() -> Check:
     """Where downloaded models are kept, and the room there."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    free = shutil.disk_usage(_nearest(Path(HF_HUB_CACHE))).free
+    nearest = _nearest(Path(HF_HUB_CACHE))
+    problem = obstacle(Path(HF_HUB_CACHE)) or _refusal(nearest)
+    if problem:
+        return Check("Hub cache", "warn", f"{HF_HUB_CACHE} cannot be written: {problem}", "set HF_HOME to a directory that can")
+    free = shutil.disk_usage(nearest).free
     return Check("Hub cache", "ok", f"{HF_HUB_CACHE}, {human_size(free)} free (HF_HOME moves it)")
+
+
+def _refusal(directory: Path) -> str | None:
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return None
+    except OSError as error:
+        return f"{directory}: {error.strerror or error}"
 
 
 def check_token() -> Check:

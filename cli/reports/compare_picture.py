@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing.card.curve import dress
+from pitstop.checkpointing.card.drawing import plain_drawing
 from pitstop.checkpointing.card.markdown import clean
 from pitstop.cli.terminal.output import shortened
 
@@ -31,12 +31,10 @@ def picture(content: Mapping[str, Any]) -> bytes | None:
     curves = content["curves"]
     if not any(curve["points"] or curve["validation_points"] for curve in curves["series"]):
         return None
-    from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with plain_drawing():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-    with style.context("default"), warnings.catch_warnings():  # whatever a matplotlibrc lying about here says
-        warnings.simplefilter("ignore")  # a name may hold letters that the font has not
         figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()

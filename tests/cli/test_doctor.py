@@ -65,6 +65,14 @@ def test_never_shows_the_token(quick: None, pitstop: Cli, monkeypatch: pytest.Mo
     assert {check["name"]: check["detail"] for check in result.json()["checks"]}["Hub token"] == "present in the settings"
 
 
+@pytest.mark.parametrize("place", ["file/below", "/proc/nowhere"])
+def test_a_cache_that_cannot_be_written_is_warned_of(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", place)
+    check = doctor.check_hub_cache()
+    assert check.status == "warn" and "cannot be written" in check.detail and "HF_HOME" in str(check.hint)
+
+
 def test_without_a_token_pushing_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert doctor.check_token().status == "ok"

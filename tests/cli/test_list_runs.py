@@ -299,3 +299,10 @@ def test_colours_are_for_terminals_that_want_them() -> None:
     start("a-run", 0.5)
     assert "\x1b[32mcompleted\x1b[0m" in on_terminal(160, "list-runs")
     assert "\x1b[32m" not in on_terminal(160, "list-runs", NO_COLOR="1")
+
+
+def test_a_base_directory_that_is_a_dangling_link_is_told(pitstop: Cli) -> None:
+    Path("runs").symlink_to("elsewhere/runs")
+    result = pitstop("list-runs", "--base-dir", "runs")
+    assert result.code == 2
+    assert "runs is a link to elsewhere/runs, which is not there" in result.stderr

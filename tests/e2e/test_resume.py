@@ -60,6 +60,23 @@ def test_finished_run_is_refused_with_the_way_on(runs: Path) -> None:
     assert "--epochs" in ended.output
 
 
+@pytest.mark.parametrize("flags", [("--epochs", 1), ("--epochs", 2), ("--max-steps", 5)], ids=str)
+def test_a_finished_run_that_is_asked_for_less_tells_what_it_has_done(runs: Path, flags: tuple[str, int]) -> None:
+    ended = pitstop("resume", 1, "--base-dir", runs, *flags)
+    assert ended.code == 2
+    assert "error: run_001 is finished: 2 epochs, step 12." in ended.output
+    assert "pitstop resume 1 --epochs 7" in ended.output
+
+
+def test_a_run_that_ended_by_its_steps_is_told_how_to_make_more_of_them(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    words = arguments(tiny_model, data, tmp_path, method="lora", max_steps=2)
+    assert pitstop(*words).code == 0
+    ended = pitstop("resume", 1, "--base-dir", tmp_path)
+    assert ended.code == 2 and "step 2." in ended.output
+    assert "pitstop resume 1 --max-steps 4" in ended.output
+    assert pitstop("resume", 1, "--base-dir", tmp_path, "--max-steps", 4).code == 0
+
+
 @pytest.mark.parametrize("reference", ["1@epoch_001", "run_001@epoch_001", "path"])
 def test_older_checkpoint_starts_another_line_and_sets_the_later_ones_aside(runs: Path, reference: str) -> None:
     run = runs / "run_001"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,36 @@ def test_other_tools_names_in_env_are_passed_on_and_told_once(tiny_model: Path, 
     assert ended.code == 0, ended.output
     assert ended.output.count("KAGGLE_KEY, DEBUG") == 1
     assert seen.read_text() == "k1"
+
+
+def test_a_base_directory_that_is_a_dangling_link_is_told_before_training(tiny_model: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to(tmp_path / "nowhere")
+    ended = pitstop(*arguments(tiny_model, data, tmp_path / "runs", **SHORT))
+    assert ended.code == 2
+    assert f"runs is a link to {tmp_path}/nowhere, which is not there" in ended.output
+    assert "File exists" not in ended.output
+
+
+@pytest.mark.parametrize("name", ["HOME", "HF_HOME"])
+def test_a_cache_that_cannot_be_written_is_told_as_that(name: str, tmp_path: Path) -> None:
+    """In a process of its own: the library chooses its cache when it is imported."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "train.parquet")
+    (tmp_path / "file").touch()
+    program = (
+        "import sys\nfrom pitstop.configs.errors import DataError\nfrom pitstop.trainers.data.records import BadRows, read_records\n"
+        "try:\n    print(sum(1 for _ in read_records(sys.argv[1], BadRows(skip=False))))\nexcept DataError as error:\n    print(error.hint)"
+    )
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "train.parquet"],
+        env={**environment, name: str(tmp_path / "file/below")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "2\n" or "set HF_HOME" in done.stdout, done.stdout

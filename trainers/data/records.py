@@ -8,6 +8,7 @@ that guesses types would turn an answer ``007`` into a number and ``None`` into 
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -286,6 +287,9 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
+
+
 def _load(builder: str, name: str, kind: type[DataError] = DataError, **arguments: Any) -> Any:
     import datasets
 
@@ -293,8 +297,10 @@ def _load(builder: str, name: str, kind: type[DataError] = DataError, **argument
     try:
         return datasets.load_dataset(builder, **arguments)
     except Exception as error:  # the library raises its own, pyarrow's, pandas' and the Hub client's errors
-        reason = first_line(error)
-        raise kind(
-            f"Cannot read {name}: {reason}",
-            hint="Check the name, the network and, for private data, HF_TOKEN; a local path must exist.",
-        ) from error
+        raise kind(f"Cannot read {name}: {first_line(error)}", hint=_hint(error)) from error
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        return "The cache of the library that reads it cannot be written: set HF_HOME to a directory that can."
+    return "Check the name, the network and, for private data, HF_TOKEN; a local path must exist."

@@ -14,6 +14,7 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.file_sets import group_of
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.load import Loaded, settings_to_dict
+from pitstop.configs.paths import obstacle
 from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.inputs import Inputs
 
@@ -25,9 +26,10 @@ def check_writable(base_dir: Path) -> None:
         with tempfile.TemporaryFile(dir=base_dir):
             pass
     except OSError as error:
+        in_the_way = obstacle(base_dir)
         raise SettingsError(
-            f"OUTPUT_DIR = {base_dir} cannot be written: {error.strerror or error}.",
-            hint="Give another directory with --base-dir, or change the permissions of this one.",
+            f"OUTPUT_DIR = {base_dir} cannot be written: {in_the_way or error.strerror or error}.",
+            hint="Give another directory with --base-dir" + ("." if in_the_way else ", or change the permissions of this one."),
         ) from error
 
 

@@ -107,7 +107,8 @@ def check_unfinished(chosen: ChosenCheckpoint, inputs: Inputs, shape: BatchShape
             return None
         return Judge(training, progress, evaluates=inputs.evaluates(chosen.settings)).patience_is_over()
     if ended:
-        raise finished(chosen.run, progress.step, training.epochs, "")
+        # Not the settings' epochs: they may ask for less than has been trained.
+        raise finished(chosen.run, progress.step, chosen.run.metadata().progress.total_epochs, "")
     return ALL_DONE
 
 

@@ -71,6 +71,10 @@ def test_a_name_like_no_setting_is_another_tools(name: str, monkeypatch: pytest.
     assert os.environ == {name: "1"}
 
 
+def test_a_nul_is_no_part_of_a_line() -> None:
+    assert ".env line 2 is not NAME=value" in refused("LORA_RANK=8\nKAGGLE_KEY=a\0b\n").message
+
+
 @pytest.mark.parametrize(
     ("name", "setting"),
     [
