@@ -21,10 +21,11 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.disk.storage import saving
-from pitstop.checkpointing.runs import retention, run_summary
+from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.listing import list_all_runs, unfinished_run
+from pitstop.checkpointing.runs.metadata import RecordedCheckpoint
 from pitstop.checkpointing.runs.run_directory import MetadataChanges, RunDirectory
 from pitstop.checkpointing.state import training_state, versions, weights
 from pitstop.checkpointing.state.training_state import Optimizers, Parts, Saved, Schedulers
@@ -273,7 +274,7 @@ class CheckpointManager:
         facts: MetadataChanges = {"status": "running", "progress": progress}
         if weights.is_peft(model):
             facts["method"] = metadata.method or "lora"
-            facts["lora_config"] = metadata.lora_config or run_summary.adapter_config(info)
+            facts["lora_config"] = metadata.lora_config or manager_values.adapter_config(info)
         return facts
 
     def log_metrics(self, step: int, metrics: Mapping[str, Any], epoch: float | None = None) -> None:
@@ -468,18 +469,20 @@ class CheckpointManager:
 
     def get_run_summary(self) -> str:
         """The run in a few lines of text: number, name, status, progress, checkpoints with their metrics, the best one."""
-        return run_summary.text(self.run)
+        return manager_values.text(self.run)
 
     def get_best_checkpoint_info(self) -> dict[str, Any] | None:
         """The best checkpoint: ``name``, ``epoch``, ``step``, ``path``, ``metrics``, and by which ``metric``, ``mode`` and ``value``.
 
         None where no checkpoint has a metric to go by.
         """
-        return run_summary.best(self.run)
+        best = self.run.best_entry(self.run.store.list())
+        return None if best is None else dict(best.content)
 
     def list_checkpoints(self) -> list[dict[str, Any]]:
         """The checkpoints by step: ``name``, ``epoch``, ``step``, ``path`` (relative to the base directory), ``metrics``, ``saved_at``, ``size``."""
-        return run_summary.checkpoints(self.run)
+        infos = self.run.store.list()
+        return [dict(RecordedCheckpoint.of(info, self.run.base_dir).content) for info in infos]
 
     # Having it to oneself
 

@@ -1,7 +1,8 @@
-"""What ``CheckpointManager`` is given, checked and brought into the form in which it is kept."""
+"""What ``CheckpointManager`` is given, checked and brought into the form in which it is kept, and what it tells of its run."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
 from pitstop.checkpointing.disk.manifest import finite_metrics
-from pitstop.checkpointing.runs import run_summary
-from pitstop.configs.errors import SettingsError
+from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.configs.errors import CheckpointError, SettingsError
+from pitstop.configs.shown import human_size
 
 
 def check_arguments(experiment_name: Any, run_number: Any, monitor: Any, mode: Any) -> None:
@@ -40,7 +43,7 @@ def config(
         "training": {**(training or {}), "checkpoint": checkpoint},
         "lora": dict(lora or {}),
     }
-    return run_summary.plain(config)
+    return plain(config)
 
 
 def name(experiment_name: str | None) -> str:
@@ -72,3 +75,53 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
 
 def single_or_all(states: list[Any] | None, single: bool) -> Any:
     return states[0] if states is not None and single and len(states) == 1 else states
+
+
+def text(run: RunDirectory) -> str:
+    """The run in a few lines."""
+    metadata = run.metadata()
+    infos = run.store.list()
+    best = run.best_entry(infos)
+    lines = [
+        f"Run {run.number}: {metadata.name} ({run.status()})",
+        f"  experiment   {metadata.experiment_name or '-'}",
+        f"  created      {metadata.created_at}",
+        f"  progress     step {metadata.progress.step or 0}, epoch {metadata.progress.epoch or 0:g}",
+        f"  checkpoints  {len(infos)} ({human_size(sum(info.size for info in infos))}) in {run.store.directory}",
+    ]
+    for info in infos:
+        mark = "  ← best" if best is not None and info.name == best.name else ""
+        metrics = " ".join(
+            f"{name}={'nan' if value is None else format(value, '.4g')}" for name, value in sorted(info.metrics.items())
+        )
+        lines.append(f"    {info.name}  step {info.step}  {metrics}{mark}".rstrip())
+    return "\n".join(lines)
+
+
+def adapter_config(info: CheckpointInfo) -> dict[str, Any]:
+    """What the adapter of a checkpoint is like; {} where it has none that can be read."""
+    try:
+        content = json.loads(read_verified(info, layout.ADAPTER_CONFIG))
+    except (CheckpointError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` as JSON gives it back. ``SettingsError`` names what JSON cannot hold."""
+    try:
+        copied = json.loads(json.dumps(config, allow_nan=False, default=_as_text))
+    except (TypeError, ValueError) as error:
+        raise SettingsError(
+            f"training_config or lora_config cannot be written as JSON: {error}",
+            hint="give numbers, text, lists and dictionaries",
+        ) from error
+    return dict(copied)
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} ({str(value)[:60]})")

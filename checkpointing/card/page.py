@@ -11,7 +11,7 @@ from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.card.model_card import model_card
 from pitstop.checkpointing.runs.inventory import CARD, CURVE, Inventory
 from pitstop.checkpointing.runs.portable_run import portable_config, portable_metadata, step_rows
-from pitstop.checkpointing.runs.push_retention import best_entry
+from pitstop.checkpointing.runs.retention import best_entry
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.datasets import without_weight
 

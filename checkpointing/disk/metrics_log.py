@@ -11,14 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pitstop.checkpointing.disk.storage import (
-    LocalStorage,
-    Storage,
-    atomic_write,
-    make_directories,
-    open_regular_file,
-    read_regular_file,
-)
+from pitstop.checkpointing.disk import storage
+from pitstop.checkpointing.disk.storage import LocalStorage, Storage
 from pitstop.configs.shown import finite
 
 SUPERSEDED_SUFFIX = ".superseded.jsonl"
@@ -116,16 +110,16 @@ class MetricsLog:
 
     def _rewrite(self) -> None:
         """Write the log afresh. A sync that failed may have dropped data, and a second one would not tell."""
-        confirmed = read_regular_file(self.path)[: self._durable]
+        confirmed = storage.read_regular_file(self.path)[: self._durable]
         content = confirmed + bytes(self._recent)
         self._close_descriptor()
-        atomic_write(self._storage, self.path, content)
+        storage.atomic_write(self._storage, self.path, content)
         self._durable, self._written, self._doubtful, self._new_name = len(content), 0, False, False
         self._recent.clear()
 
     def _open(self) -> int:
         if self._descriptor is None:
-            make_directories(self._storage, self.path.parent)
+            storage.make_directories(self._storage, self.path.parent)
             self._new_name = not os.path.lexists(self.path)
             size = 0 if self._new_name else self.path.lstat().st_size
             # What an earlier process left is confirmed by the next sync with the rest; a rewrite would keep it all.
@@ -142,7 +136,7 @@ class MetricsLog:
         """
         self.close()
         try:
-            lines = read_regular_file(self.path).split(b"\n")
+            lines = storage.read_regular_file(self.path).split(b"\n")
         except FileNotFoundError:
             return 0
         torn = lines.pop()  # b"" after a whole last line
@@ -152,7 +146,7 @@ class MetricsLog:
             return 0
         if moved:
             self._supersede(b"".join(line + b"\n" for line in moved))
-        atomic_write(self._storage, self.path, b"".join(line + b"\n" for line in belonging))
+        storage.atomic_write(self._storage, self.path, b"".join(line + b"\n" for line in belonging))
         return len(moved)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -161,12 +155,12 @@ class MetricsLog:
 
     def _supersede(self, data: bytes) -> None:
         path = self.superseded_path
-        old = read_regular_file(path) if os.path.lexists(path) else b""
+        old = storage.read_regular_file(path) if os.path.lexists(path) else b""
         if old.endswith(data):
             return  # a crash came between this and the rewriting of the log
         if old and not old.endswith(b"\n"):
             old += b"\n"
-        atomic_write(self._storage, path, old + data)
+        storage.atomic_write(self._storage, path, old + data)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -178,7 +172,7 @@ class MetricsLog:
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a log in order; none when there is no log, and a line that is not whole is passed over."""
     try:
-        data = read_regular_file(path)
+        data = storage.read_regular_file(path)
     except FileNotFoundError:
         return
     for line in data.split(b"\n"):
@@ -196,7 +190,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    with os.fdopen(open_regular_file(path), "rb") as file:
+    with os.fdopen(storage.open_regular_file(path), "rb") as file:
         file.seek(0, 2)
         if file.tell() == 0:
             return True

@@ -20,7 +20,7 @@ from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, re
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CARD, INVENTORY, RUN_DIRECTORY, Inventory, RemoteCheckpoint
 from pitstop.checkpointing.runs.portable_run import portable_files
 from pitstop.checkpointing.runs.push_records import Destination
-from pitstop.checkpointing.runs.push_retention import best_entry, expendable, superseded
+from pitstop.checkpointing.runs.retention import best_entry, expendable, superseded
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.file_sets import form_of
 from pitstop.configs.errors import CheckpointError, HubError

@@ -11,7 +11,7 @@ from typing import Protocol
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.storage import read_regular_file
 from pitstop.checkpointing.hub.client import Account, Conflict, NotThere, Offline, RemoteFile, Unavailable
-from pitstop.checkpointing.runs.inventory import INVENTORY, MAX_BYTES, parse_inventory
+from pitstop.checkpointing.runs.inventory import INVENTORY, MAX_BYTES, Inventory
 from pitstop.checkpointing.runs.push_records import Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, HubError, RunError
@@ -98,7 +98,7 @@ def _check_is_ours(client: RepositoryDeleter, repo: str, uid: str) -> None:
     with tempfile.TemporaryDirectory(prefix="pitstop-") as directory:
         raw = read_regular_file(client.download(repo, INVENTORY, head, Path(directory)), limit=MAX_BYTES)
     try:
-        inventory = parse_inventory(raw, f"{repo}/{INVENTORY}")
+        inventory = Inventory.from_bytes(raw, f"{repo}/{INVENTORY}")
     except CheckpointError as error:
         raise HubError(error.message, hint=_by_hand(repo)) from error
     if inventory.uid != uid:

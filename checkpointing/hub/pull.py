@@ -35,14 +35,7 @@ from pitstop.checkpointing.hub.remote_check import InvalidRepository
 from pitstop.checkpointing.hub.remote_repository import RemoteRepository
 from pitstop.checkpointing.runs.base_models import LINKED, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.create import install_run
-from pitstop.checkpointing.runs.inventory import (
-    BASE_DIRECTORY,
-    INVENTORY,
-    RUN_DIRECTORY,
-    Inventory,
-    RemoteCheckpoint,
-    parse_inventory,
-)
+from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, INVENTORY, RUN_DIRECTORY, Inventory, RemoteCheckpoint
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -173,7 +166,7 @@ class _Pull:
     def _inventory(self) -> Inventory:
         raw = self._fetch_small(INVENTORY)
         try:
-            inventory = parse_inventory(raw, INVENTORY)
+            inventory = Inventory.from_bytes(raw, INVENTORY)
         except CheckpointError as error:
             raise _invalid(INVENTORY, error) from None
         _refuse_known(self.base, self.repository.repo, inventory.uid)

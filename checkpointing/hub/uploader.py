@@ -17,7 +17,7 @@ from pitstop.checkpointing.hub import contents
 from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, RemoteFile, Unavailable
 from pitstop.checkpointing.hub.pacing import CommitBudget
 from pitstop.checkpointing.runs import push_records
-from pitstop.checkpointing.runs.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Inventory, RemoteCheckpoint, parse_inventory
+from pitstop.checkpointing.runs.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Inventory, RemoteCheckpoint
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError
@@ -218,7 +218,7 @@ class Uploader:
                 path = self.client.download(repo, INVENTORY, head, Path(directory))
             except NotThere:
                 return None
-            return parse_inventory(read_regular_file(path, limit=MAX_BYTES), f"{repo}/{INVENTORY}")
+            return Inventory.from_bytes(read_regular_file(path, limit=MAX_BYTES), f"{repo}/{INVENTORY}")
 
     # Pushing
 

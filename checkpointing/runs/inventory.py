@@ -145,29 +145,29 @@ class Inventory:
         }
         return sealed({**self.__dict__, **parts, "format_version": FORMAT_VERSION, "pitstop_version": pitstop_version})
 
-
-def parse_inventory(raw: bytes, place: str) -> Inventory:
-    """Read ``run/RUN.json`` strictly. ``ManifestError`` for damage, ``NewerFormatError`` for a newer format."""
-    content = unsealed(raw, place, newest=FORMAT_VERSION)
-    try:
-        if content.keys() != _KEYS:
-            raise ValueError("it holds something that its format does not have, or lacks something")
-        checkpoints = {directory: RemoteCheckpoint.from_dict(value) for directory, value in content["checkpoints"].items()}
-        for directory, entry in checkpoints.items():
-            if directory != entry.directory:
-                raise ValueError(f"{directory!r:.80} holds the checkpoint of step {entry.step}")
-        files = {name: parse_file_record(record) for name, record in content["files"].items()}
-        if unknown := sorted(files.keys() - set(RUN_FILES)):
-            raise ValueError(f"{unknown[0]!r:.80} is not a file of a run")
-        uid, name, base, root = (content[key] for key in ("uid", "name", "base", "root"))
-        if not isinstance(uid, str) or not _UID.fullmatch(uid) or not isinstance(name, str) or not 0 < len(name) <= 200:
-            raise ValueError("uid or name")
-        if not isinstance(content["pitstop_version"], str):
-            raise ValueError("pitstop_version")
-        if not (base is None or isinstance(base, str)) or root not in (None, *checkpoints):
-            raise ValueError("base or root")
-        if type(content["finished"]) is not bool:
-            raise ValueError("finished")
-    except (KeyError, TypeError, ValueError, AttributeError, CheckpointError) as error:
-        raise ManifestError(f"{place}: {error}") from None
-    return Inventory(uid, name, checkpoints, files, base, root, content["finished"])
+    @classmethod
+    def from_bytes(cls, raw: bytes, place: str) -> Inventory:
+        """Read ``run/RUN.json`` strictly. ``ManifestError`` for damage, ``NewerFormatError`` for a newer format."""
+        content = unsealed(raw, place, newest=FORMAT_VERSION)
+        try:
+            if content.keys() != _KEYS:
+                raise ValueError("it holds something that its format does not have, or lacks something")
+            checkpoints = {directory: RemoteCheckpoint.from_dict(value) for directory, value in content["checkpoints"].items()}
+            for directory, entry in checkpoints.items():
+                if directory != entry.directory:
+                    raise ValueError(f"{directory!r:.80} holds the checkpoint of step {entry.step}")
+            files = {name: parse_file_record(record) for name, record in content["files"].items()}
+            if unknown := sorted(files.keys() - set(RUN_FILES)):
+                raise ValueError(f"{unknown[0]!r:.80} is not a file of a run")
+            uid, name, base, root = (content[key] for key in ("uid", "name", "base", "root"))
+            if not isinstance(uid, str) or not _UID.fullmatch(uid) or not isinstance(name, str) or not 0 < len(name) <= 200:
+                raise ValueError("uid or name")
+            if not isinstance(content["pitstop_version"], str):
+                raise ValueError("pitstop_version")
+            if not (base is None or isinstance(base, str)) or root not in (None, *checkpoints):
+                raise ValueError("base or root")
+            if type(content["finished"]) is not bool:
+                raise ValueError("finished")
+        except (KeyError, TypeError, ValueError, AttributeError, CheckpointError) as error:
+            raise ManifestError(f"{place}: {error}") from None
+        return cls(uid, name, checkpoints, files, base, root, content["finished"])

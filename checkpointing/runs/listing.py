@@ -18,7 +18,7 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.runs.metadata import INTERRUPTED, Metadata, RecordedBest, RecordedCheckpoint, read_head
 
 if TYPE_CHECKING:
-    from pitstop.checkpointing.runs.push_status import Standing
+    from pitstop.checkpointing.runs.push_records import Standing
 
 INCOMPLETE = "incomplete"
 """Shown for a run whose metadata.json is missing or unreadable; ``resume`` rebuilds it."""
@@ -140,7 +140,7 @@ def _record(base: str, group: str, number: int, name: str) -> RunRecord:
 def _hub(run: str, checkpoints: Sequence[RecordedCheckpoint]) -> Standing | None:
     if not os.access(f"{run}/hub/outbox.json", os.F_OK):  # no exception for each of a thousand runs that are not pushed
         return None
-    from pitstop.checkpointing.runs.push_status import standing
+    from pitstop.checkpointing.runs.push_records import standing
 
     dated = [(c.name, c.step, c.saved_at) for c in checkpoints if c.name and c.step is not None and c.saved_at]
     return standing(Path(run), dated)

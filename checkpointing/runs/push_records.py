@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ DIRECTORY = "hub"
 OUTBOX, STATE = "outbox.json", "state.json"
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 1024 * 1024
+IN_STEP, BEHIND, FAILED = "in step", "behind", "failed"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ class Arrived:
         return replace(self, uid=inventory.uid, pushed=pushed, root=root, base=base, finished=finished)
 
 
+_TEXT, _FLAG = (str, type(None)), (bool,)
+_OF_DESTINATION = {
+    "repo": _TEXT, "private": _FLAG, "keep_last_n": (int, type(None)), "push_base": _FLAG, "username": _TEXT,
+}  # fmt: skip
+_OF_ARRIVED = {
+    "uid": (str,), "repo": _TEXT, "head": _TEXT, "root": _TEXT, "base": _TEXT, "finished": _FLAG, "card": _TEXT, "curve": _FLAG,
+    "problem": _TEXT,
+}  # fmt: skip
+
+
 class Outbox:
     """The ``hub`` directory of the run in ``run``."""
 
@@ -91,13 +102,7 @@ class Outbox:
         if content is None:
             return None
         try:
-            return Destination(
-                repo=_optional(content["repo"], str),
-                private=_exactly(content["private"], bool),
-                keep_last_n=_optional(content["keep_last_n"], int),
-                push_base=_exactly(content["push_base"], bool),
-                username=_optional(content["username"], str),
-            )
+            return Destination(**_typed(content, _OF_DESTINATION))
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{self.directory / OUTBOX}: damaged ({error})", hint="remove it and push the run again"
@@ -121,19 +126,9 @@ class Outbox:
         if content is None:
             return Arrived()
         try:
-            return Arrived(
-                uid=_exactly(content["uid"], str),
-                repo=_optional(content["repo"], str),
-                head=_optional(content["head"], str),
-                pushed={key: RemoteCheckpoint.from_dict(value).to_dict() for key, value in content["pushed"].items()},
-                root=_optional(content["root"], str),
-                base=_optional(content["base"], str),
-                finished=_exactly(content["finished"], bool),
-                card=_optional(content["card"], str),
-                curve=_exactly(content["curve"], bool),
-                problem=_optional(content["problem"], str),
-                commits_at=tuple(float(moment) for moment in content["commits_at"]),
-            )
+            pushed = {key: RemoteCheckpoint.from_dict(value).to_dict() for key, value in content["pushed"].items()}
+            commits_at = tuple(float(moment) for moment in content["commits_at"])
+            return Arrived(**_typed(content, _OF_ARRIVED), pushed=pushed, commits_at=commits_at)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"{self.directory / STATE}: damaged ({error})", hint="remove it: the repository tells the same"
@@ -202,11 +197,49 @@ def _is_past(arrived: Arrived, step: int, saved_at: str, keep_last_n: int | None
     return len(later) >= keep_last_n
 
 
-def _exactly(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{value!r:.80} is not a {kind.__name__}")
-    return value
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """``waiting``: the checkpoints that are not on the Hub yet, None where that is not known; ``problem``: why not."""
+
+    repo: str | None
+    state: str
+    waiting: tuple[str, ...] | None
+    problem: str | None
+
+    @property
+    def behind(self) -> int | None:
+        """How many checkpoints are not on the Hub yet."""
+        return None if self.waiting is None else len(self.waiting)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``--json`` prints it; ``behind`` is null where it is not known."""
+        return {"repo": self.repo, "state": self.state, "behind": self.behind, "problem": self.problem}
 
 
-def _optional(value: Any, kind: type) -> Any:
-    return None if value is None else _exactly(value, kind)
+def standing(run: Path, checkpoints: Sequence[tuple[str, int, str]]) -> Standing | None:
+    """How the run in ``run`` stands, given its checkpoints as (name, step, saved_at); None where it is not pushed.
+
+    Reads two small files. Records that are damaged are a problem like any other.
+    """
+    outbox = Outbox(run)
+    try:
+        destination = outbox.destination()
+    except CheckpointError:
+        return Standing(None, FAILED, None, f"{DIRECTORY}/{OUTBOX} is damaged")
+    if destination is None:
+        return None
+    try:
+        arrived = outbox.arrived()
+    except CheckpointError:
+        return Standing(destination.repo, FAILED, None, f"{DIRECTORY}/{STATE} is damaged")
+    waiting = tuple(behind(arrived, checkpoints, destination.keep_last_n))
+    state = FAILED if arrived.problem else BEHIND if waiting else IN_STEP
+    return Standing(arrived.repo or destination.repo, state, waiting, arrived.problem)
+
+
+def _typed(content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The values that ``types`` names, each of exactly one of its types. ``KeyError``, ``TypeError``."""
+    for key, kinds in types.items():
+        if type(content[key]) not in kinds:
+            raise TypeError(f"{content[key]!r:.80} is not a {kinds[0].__name__}")
+    return {key: content[key] for key in types}

@@ -1,14 +1,18 @@
-"""What is kept of a run: the checkpoints that are never deleted, whatever their age, and how many others its settings keep."""
+"""What is kept of a run, here and in its repository: what is never deleted, whatever its age, and how many others settings keep."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.runs import push_records
 from pitstop.checkpointing.runs.base_runs import dependents
+from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
 from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.store import choose_best
 from pitstop.configs.errors import CheckpointError
 
 
@@ -53,3 +57,28 @@ def keep_last_n(run: RunDirectory) -> int | None:
     """The run's own ``training.checkpoint.keep_last_n``; None where it keeps all, or does not say."""
     count: Any = at(run.settings(), "training.checkpoint.keep_last_n")
     return count if type(count) is int else None
+
+
+def superseded(run: RunDirectory, entries: Iterable[RemoteCheckpoint]) -> list[RemoteCheckpoint]:
+    """Those of ``entries`` that belong to a line of the run which a later resume from an older checkpoint left."""
+    resumes = [
+        (datetime.fromisoformat(resume.at), resume.step)
+        for resume in run.metadata().resumes
+        if resume.at and resume.step is not None
+    ]
+    return [entry for entry in entries if any(moment > entry.order[1] and entry.step > step for moment, step in resumes)]
+
+
+def expendable(run: RunDirectory, entries: Sequence[RemoteCheckpoint], keep_last_n: int | None) -> list[RemoteCheckpoint]:
+    """Those of ``entries`` that retention on the Hub takes away: all but the newest ``keep_last_n`` and the best."""
+    if keep_last_n is None:
+        return []
+    newest = sorted(entries, key=lambda entry: entry.order)[-keep_last_n:]
+    best = best_entry(run, entries)
+    return [entry for entry in entries if entry not in newest and entry != best]
+
+
+def best_entry(run: RunDirectory, entries: Sequence[RemoteCheckpoint]) -> RemoteCheckpoint | None:
+    """The best of ``entries`` by the run's own metric; None where none has a metric."""
+    chosen = choose_best(entries, run.store.monitor, run.store.mode)
+    return chosen[0] if chosen else None

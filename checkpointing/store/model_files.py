@@ -48,7 +48,9 @@ def check_model(directory: Path, names: Collection[str]) -> dict[str, TensorEntr
     """
     for name in sorted(names):
         if name.endswith(".json") and name not in _VOCABULARY and file_sets.is_model_file(name):
-            _check_description(directory / name)
+            for key, value in pairs(_object(directory / name)):
+                if key in CODE_KEYS or (key.endswith("_implementation") and names_a_kernel(value)):
+                    raise CheckpointError(f"{directory / name} refers to code ({key}), which no checkpoint does")
     config = _object(directory / file_sets.MODEL_CONFIG)
     if not isinstance(config.get("model_type"), str) or config.get("quantization_config") is not None:
         raise CheckpointError(f"{directory / file_sets.MODEL_CONFIG} does not describe a model that Pitstop trains as a whole")
@@ -57,12 +59,6 @@ def check_model(directory: Path, names: Collection[str]) -> dict[str, TensorEntr
     if type(depth) is int and depth > len(entries):  # building it would take for ever
         raise CheckpointError(f"{directory / file_sets.MODEL_CONFIG}: {depth} layers, and the weights are {len(entries)} tensors")
     return entries
-
-
-def _check_description(path: Path) -> None:
-    for key, value in pairs(_object(path)):
-        if key in CODE_KEYS or (key.endswith("_implementation") and names_a_kernel(value)):
-            raise CheckpointError(f"{path} refers to code ({key}), which no checkpoint does")
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -108,13 +108,10 @@ def _check_environment(path: Path, environment: Any) -> None:
 def _check_scaler(path: Path, scaler: Any) -> None:
     if scaler is None or scaler == {}:
         return
-    fits = isinstance(scaler, dict) and scaler.keys() == _SCALER_KEYS and all(_positive(value) for value in scaler.values())
+    fits = isinstance(scaler, dict) and scaler.keys() == _SCALER_KEYS
+    fits = fits and all(type(value) in (int, float) and 0 <= value < 1e300 for value in scaler.values())
     if not fits or scaler["scale"] == 0 or any(type(scaler[key]) is not int for key in ("growth_interval", "_growth_tracker")):
         raise CheckpointError(f"{path}: {reprlib.repr(scaler)} is not the state of a loss scaler")
-
-
-def _positive(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < 1e300
 
 
 # Settings

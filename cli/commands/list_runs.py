@@ -18,7 +18,7 @@ from pitstop.configs.errors import SettingsError
 from pitstop.configs.shown import human_size
 
 if TYPE_CHECKING:
-    from pitstop.checkpointing.runs.push_status import Standing
+    from pitstop.checkpointing.runs.push_records import Standing
 
 COLUMNS = (
     Column("Run #", "right"),

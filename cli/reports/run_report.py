@@ -11,7 +11,7 @@ from pitstop.checkpointing.disk.inspection import tree_files, tree_size
 from pitstop.checkpointing.disk.storage import read_regular_file
 from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.base_models import LINKED, BaseModels
-from pitstop.checkpointing.runs.push_status import standing
+from pitstop.checkpointing.runs.push_records import standing
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import ScannedCheckpoint
 from pitstop.configs.errors import CheckpointError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.runs.inventory import INVENTORY, parse_inventory
+from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory
 from support.forked import two_ranks
 from support.hub import Hub
 from support.hub.machine import Machine
@@ -75,7 +75,7 @@ def test_anybody_loads_the_adapters_and_reads_the_card(together: Together, tiny_
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
 
     hub, repo = together.hub, together.repo
-    assert parse_inventory(hub.content(repo, INVENTORY), INVENTORY).root == best.name
+    assert Inventory.from_bytes(hub.content(repo, INVENTORY), INVENTORY).root == best.name
     card = ModelCard(hub.content(repo, "README.md").decode())
     assert card.data.library_name == "peft" and {"lora", "pitstop"} <= set(card.data.tags)
     assert "base_model" not in card.data.to_dict(), "a directory of the other machine is no id on the Hub"

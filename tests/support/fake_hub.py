@@ -17,7 +17,7 @@ from pitstop.checkpointing.hub.client import Account, Conflict, NotThere, Remote
 from pitstop.checkpointing.hub.contents import blob_sha1
 from pitstop.checkpointing.hub.uploader import Pacing, Uploader
 from pitstop.checkpointing.runs.create import create_run
-from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory, parse_inventory
+from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointFacts
@@ -135,7 +135,7 @@ class FakeHub:
 
     def inventory(self, repo: str = REPO) -> Inventory:
         """What the repository says of itself."""
-        return parse_inventory(self.tree(repo)[INVENTORY], INVENTORY)
+        return Inventory.from_bytes(self.tree(repo)[INVENTORY], INVENTORY)
 
     def steps(self, repo: str = REPO) -> list[int]:
         """The steps of the checkpoints in the newest tree."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.manifest import parse_manifest
-from pitstop.checkpointing.runs.inventory import INVENTORY, ROOT_ADAPTER, parse_inventory
+from pitstop.checkpointing.runs.inventory import INVENTORY, ROOT_ADAPTER, Inventory
 from support.hub.server import Hub
 
 KINDS: dict[str, dict[str, str]] = {
@@ -80,7 +80,7 @@ def assert_every_commit_is_whole(hub: Hub, repo: str) -> None:
         if INVENTORY not in commit.tree:
             assert set(commit.tree) <= {".gitattributes"}, commit
             continue
-        inventory = parse_inventory(hub.content(repo, INVENTORY, commit.oid), commit.title)
+        inventory = Inventory.from_bytes(hub.content(repo, INVENTORY, commit.oid), commit.title)
         there = {path.split("/")[0] for path in commit.tree if path.startswith("checkpoint-")}
         assert there == set(inventory.checkpoints), commit.title
         for directory, entry in inventory.checkpoints.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing.disk.manifest import parse_manifest
-from pitstop.checkpointing.runs.inventory import INVENTORY, ROOT_ADAPTER, parse_inventory
+from pitstop.checkpointing.runs.inventory import INVENTORY, ROOT_ADAPTER, Inventory
 from support.forked import Child, Ended
 from support.hub.server import Hub
 from support.interruptions import slow_saves
@@ -84,7 +84,7 @@ class PushedTraining:
     def assert_arrived(self, reference: Path, *, steps: int = SAVES, one_each: bool = True) -> None:
         """Every checkpoint is on the Hub, byte for byte that of the run ``reference``, each committed exactly once."""
         tree = self.hub.tree(self.repo)
-        inventory = parse_inventory(self.hub.content(self.repo, INVENTORY), INVENTORY)
+        inventory = Inventory.from_bytes(self.hub.content(self.repo, INVENTORY), INVENTORY)
         wanted = {f"checkpoint-{step}" for step in range(1, steps + 1)}
         assert {path.split("/")[0] for path in tree if path.startswith("checkpoint-")} == wanted == set(inventory.checkpoints)
         for directory in wanted:

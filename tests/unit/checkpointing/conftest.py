@@ -25,3 +25,9 @@ def run(tmp_path: Path) -> RunDirectory:
 def hub() -> FakeHub:
     """A Hub in memory, empty."""
     return FakeHub()
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A directory for runs, which is not there yet."""
+    return tmp_path / "checkpoints"

@@ -12,7 +12,7 @@ from pitstop.checkpointing.card.page import PageUpdate
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.hub import contents
 from pitstop.checkpointing.hub.contents import Commit, SecretFound
-from pitstop.checkpointing.runs.inventory import Inventory, parse_inventory
+from pitstop.checkpointing.runs.inventory import Inventory
 from pitstop.checkpointing.runs.push_records import Destination
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store import file_sets
@@ -77,7 +77,7 @@ def test_a_commit_holds_exactly_one_checkpoint_the_newest_adapter_the_card_and_t
 def test_the_inventory_in_it_lists_what_the_tree_will_hold(run: RunDirectory) -> None:
     first = build(run, 1)
     second = build(run, 2, before=first.inventory)
-    inventory = parse_inventory(read(second, "run/RUN.json"), "there")
+    inventory = Inventory.from_bytes(read(second, "run/RUN.json"), "there")
     assert inventory == second.inventory
     assert (inventory.uid, inventory.name, inventory.root, inventory.finished) == (UID, "a-run", "checkpoint-2", False)
     assert set(inventory.checkpoints) == {"checkpoint-1", "checkpoint-2"}

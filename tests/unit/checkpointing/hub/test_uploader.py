@@ -8,7 +8,7 @@ import pytest
 
 from pitstop.checkpointing.hub.client import Conflict, Refused, Unavailable
 from pitstop.checkpointing.hub.uploader import Spoilt
-from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory, parse_inventory
+from pitstop.checkpointing.runs.inventory import INVENTORY, Inventory
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError
 from support.fake_hub import REPO, Clock, FakeHub, Nth, add, lost, new_run, push_all, raising, send_to, uploader
@@ -36,7 +36,7 @@ def test_a_run_gets_a_private_repository_of_its_name_and_each_checkpoint_a_commi
 
 def test_the_end_of_training_goes_with_the_last_checkpoint(run: RunDirectory, hub: FakeHub) -> None:
     assert push_all(uploader(run, hub), finished=True) == [("checkpoint-1",), ("checkpoint-2",), ("checkpoint-3",)]
-    inventories = [parse_inventory(made.files[INVENTORY], made.title) for made in hub.histories[REPO][1:]]
+    inventories = [Inventory.from_bytes(made.files[INVENTORY], made.title) for made in hub.histories[REPO][1:]]
     assert [inventory.finished for inventory in inventories] == [False, False, True]
     assert hub.inventory().root == "checkpoint-2"
 

@@ -7,7 +7,7 @@ import pytest
 
 from pitstop.checkpointing.disk.manifest import ManifestError, NewerFormatError, sealed, unsealed
 from pitstop.checkpointing.disk.storage import FileRecord
-from pitstop.checkpointing.runs.inventory import Inventory, RemoteCheckpoint, parse_inventory
+from pitstop.checkpointing.runs.inventory import Inventory, RemoteCheckpoint
 
 ENTRY = RemoteCheckpoint("epoch_003", 30, 3.0, "2026-01-01T12:00:00+01:00", {"val_loss": 0.5, "odd": None}, 1000, "a" * 64)
 LATER = RemoteCheckpoint("checkpoint-40", 40, 4.0, "2026-01-01T12:30:00+01:00", {}, 1000, "b" * 64)
@@ -32,9 +32,9 @@ def changed(change: dict[str, Any], *where: str) -> bytes:
 
 
 def test_it_is_read_as_it_was_written() -> None:
-    assert parse_inventory(WHOLE.to_bytes("0.1.0"), "there") == WHOLE
+    assert Inventory.from_bytes(WHOLE.to_bytes("0.1.0"), "there") == WHOLE
     empty = Inventory("f" * 32, "a-run")
-    assert parse_inventory(empty.to_bytes("0.1.0"), "there") == empty
+    assert Inventory.from_bytes(empty.to_bytes("0.1.0"), "there") == empty
     assert empty.newest() is None
     assert WHOLE.newest() == LATER
     assert replace(ENTRY, metrics={"loss": float("nan")}).to_dict()["metrics"] == {"loss": None}
@@ -55,7 +55,7 @@ def test_it_is_read_as_it_was_written() -> None:
 )  # fmt: skip
 def test_any_other_value_is_damage(change: dict[str, Any]) -> None:
     with pytest.raises(ManifestError, match="there"):
-        parse_inventory(changed(change), "there")
+        Inventory.from_bytes(changed(change), "there")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_any_other_value_is_damage(change: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_any_other_value_of_a_checkpoint_is_damage(change: dict[str, Any]) -> None:
     with pytest.raises(ManifestError, match="there"):
-        parse_inventory(changed(change, "checkpoints", "checkpoint-30"), "there")
+        Inventory.from_bytes(changed(change, "checkpoints", "checkpoint-30"), "there")
 
 
 @pytest.mark.parametrize("key", ["pitstop_version", "uid", "name", "checkpoints", "files", "base", "root", "finished"])
@@ -81,7 +81,7 @@ def test_nothing_may_be_missing(key: str) -> None:
     content = unsealed(WHOLE.to_bytes("0.1.0"), "there")
     del content[key]
     with pytest.raises(ManifestError):
-        parse_inventory(sealed(content), "there")
+        Inventory.from_bytes(sealed(content), "there")
 
 
 @pytest.mark.parametrize("key", sorted(ENTRY.to_dict()))
@@ -89,16 +89,16 @@ def test_nothing_of_a_checkpoint_may_be_missing(key: str) -> None:
     content = unsealed(WHOLE.to_bytes("0.1.0"), "there")
     del content["checkpoints"]["checkpoint-30"][key]
     with pytest.raises(ManifestError):
-        parse_inventory(sealed(content), "there")
+        Inventory.from_bytes(sealed(content), "there")
 
 
 def test_every_changed_byte_is_seen() -> None:
     raw = WHOLE.to_bytes("0.1.0")
     for at in range(0, len(raw), 7):
         with pytest.raises((ManifestError, NewerFormatError)):
-            parse_inventory(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], "there")
+            Inventory.from_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :], "there")
 
 
 def test_a_newer_format_is_no_damage() -> None:
     with pytest.raises(NewerFormatError, match="format 2"):
-        parse_inventory(changed({"format_version": 2, "more": 1}), "there")
+        Inventory.from_bytes(changed({"format_version": 2, "more": 1}), "there")

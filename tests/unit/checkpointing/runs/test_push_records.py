@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
-from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox, behind
+from pitstop.checkpointing.runs.push_records import BEHIND, FAILED, IN_STEP, Arrived, Destination, Outbox, behind, standing
 from pitstop.configs.errors import CheckpointError, RunError
 from support.fake_hub import FakeHub, new_run, push_all, uploader
 from support.stores import ForgetfulStorage
@@ -155,3 +155,41 @@ def test_only_one_process_pushes_a_run(outbox: Outbox) -> None:
         with pytest.raises(RunError), Outbox(outbox.directory.parent).alone():
             pass
     assert not outbox.is_busy()
+
+
+FIRST, SECOND = ("checkpoint-1", 1, "2026-01-01T12:00:01+00:00"), ("checkpoint-2", 2, "2026-01-01T12:00:02+00:00")
+PUSHED = {
+    "checkpoint-1": {
+        "name": "checkpoint-1", "step": 1, "epoch": 0.1, "saved_at": FIRST[2], "metrics": {}, "size": 1, "manifest_sha256": "0" * 64,
+    }
+}  # fmt: skip
+
+
+def test_a_run_that_is_not_pushed_has_no_standing(tmp_path: Path) -> None:
+    assert standing(tmp_path, [FIRST]) is None
+
+
+def test_a_run_is_behind_until_every_checkpoint_has_arrived(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.open(Destination(repo="user/a"))
+    before = standing(tmp_path, [FIRST])
+    assert before is not None
+    assert (before.repo, before.state, before.waiting, before.behind) == ("user/a", BEHIND, ("checkpoint-1",), 1)
+    outbox.record(Arrived(repo="user/a-2", pushed=PUSHED))
+    after = standing(tmp_path, [FIRST])
+    assert after is not None
+    assert after.as_dict() == {"repo": "user/a-2", "state": IN_STEP, "behind": 0, "problem": None}
+    later = standing(tmp_path, [FIRST, SECOND])
+    assert later is not None and later.waiting == ("checkpoint-2",)
+
+
+def test_what_stopped_the_push_and_damaged_records_are_problems(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.open(Destination(repo="user/a"))
+    outbox.record(Arrived(repo="user/a", problem="no write access"))
+    stopped = standing(tmp_path, [FIRST])
+    assert stopped is not None and (stopped.state, stopped.problem, stopped.behind) == (FAILED, "no write access", 1)
+    (outbox.directory / "state.json").write_text("{")
+    lost = standing(tmp_path, [FIRST])
+    assert lost is not None and (lost.state, lost.behind, lost.problem) == (FAILED, None, "hub/state.json is damaged")
+    (outbox.directory / "outbox.json").write_text("[]")
+    unknown = standing(tmp_path, [FIRST])
+    assert unknown is not None and (unknown.repo, unknown.problem) == (None, "hub/outbox.json is damaged")

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pitstop.checkpointing.disk import inspection, layout
+from pitstop.checkpointing.hub.contents import entry_of
 from pitstop.checkpointing.runs import retention
 from pitstop.checkpointing.runs.housekeeping import prunable
+from pitstop.checkpointing.runs.retention import best_entry, expendable, superseded
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from support.fake_hub import FakeHub, new_run, push_all, send_to, uploader
+from support.fake_hub import FakeHub, add, new_run, push_all, send_to, uploader
 from support.housekeeping import config, make_run
 from support.stores import FILES, ForgetfulStorage, save
 
@@ -95,3 +98,30 @@ def test_what_retention_on_the_hub_took_is_not_kept_here_for_it(tmp_path: Path) 
     assert hub.steps() == [2, 4]
     assert retention.unpushed(run) == []
     assert "checkpoint-1" not in retention.pins(run)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """Four checkpoints, of which the second is the best."""
+    return new_run(tmp_path / "runs", {1: 0.9, 2: 0.1, 3: 0.8, 4: 0.7})
+
+
+def test_the_best_is_that_of_the_metric_of_the_run(run: RunDirectory, tmp_path: Path) -> None:
+    best = best_entry(run, [entry_of(info) for info in run.store.list()])
+    assert best is not None and best.step == 2
+    assert best_entry(run, []) is None
+
+
+@pytest.mark.parametrize(("keep_last_n", "steps"), [(None, []), (1, [1, 3]), (2, [1]), (9, [])])
+def test_the_newest_and_the_best_are_not_expendable(run: RunDirectory, keep_last_n: int | None, steps: list[int]) -> None:
+    entries = [entry_of(info) for info in run.store.list()]
+    assert [entry.step for entry in expendable(run, entries, keep_last_n)] == steps
+
+
+def test_what_a_later_resume_left_behind_is_superseded(run: RunDirectory) -> None:
+    entries = [entry_of(info) for info in run.store.list()]
+    assert superseded(run, entries) == []
+    run.record_resume(run.store.resolve("checkpoint-2"), {})
+    add(run, 5, now=datetime.now(UTC))
+    entries = [entry_of(info) for info in run.store.list()]
+    assert [entry.step for entry in superseded(run, entries)] == [3, 4], "what was saved after the resume is of its line"
