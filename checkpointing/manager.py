@@ -17,13 +17,10 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing import manager_values
-from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.disk.dotted import at, replaced
+from pitstop.checkpointing.disk import dotted, layout, storage
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
-from pitstop.checkpointing.disk.storage import saving
-from pitstop.checkpointing.runs import retention
+from pitstop.checkpointing.runs import create, retention
 from pitstop.checkpointing.runs.base_models import BaseModels
-from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.listing import list_all_runs, unfinished_run
 from pitstop.checkpointing.runs.metadata import RecordedCheckpoint
 from pitstop.checkpointing.runs.run_directory import MetadataChanges, RunDirectory
@@ -87,7 +84,7 @@ class CheckpointManager:
             config = manager_values.config(base_dir, experiment_name, monitor, mode, training_config, lora_config)
             name = manager_values.name(experiment_name)
             metadata = {"method": "full" if group else None, "base_model": {"saved": False}}
-            self.run = create_run(base / group, name=name, config=config, metadata=metadata, number=run_number)
+            self.run = create.create_run(base / group, name=name, config=config, metadata=metadata, number=run_number)
         self._log = MetricsLog(self.run.metrics_path)
         self.set_monitor(monitor, mode)
 
@@ -129,7 +126,7 @@ class CheckpointManager:
     @property
     def experiment_name(self) -> str | None:
         """The experiment that the run belongs to."""
-        name = at(self.run.config(), "naming.experiment_name")
+        name = dotted.at(self.run.config(), "naming.experiment_name")
         return name if isinstance(name, str) else None
 
     @property
@@ -238,7 +235,7 @@ class CheckpointManager:
         self, name: str, files: Mapping[str, Any], step: int, epoch: float, metrics: Mapping[str, float | None]
     ) -> CheckpointInfo:
         digest = self._base_digest()
-        with saving(self._log.path):  # rows up to the checkpoint's step must be as durable as the checkpoint
+        with storage.saving(self._log.path):  # rows up to the checkpoint's step must be as durable as the checkpoint
             self._log.sync()
         facts = CheckpointFacts(
             step=step,
@@ -265,7 +262,7 @@ class CheckpointManager:
         """The settings in force without this machine's directories; the monitor may have been changed since the start."""
         settings = {key: value for key, value in self.run.config().items() if key != layout.MADE_BY}
         for key, value in (("monitor", self.monitor), ("mode", self.mode)):
-            settings = replaced(settings, f"training.checkpoint.{key}", value)
+            settings = dotted.replaced(settings, f"training.checkpoint.{key}", value)
         return portable_settings(settings)
 
     def _facts(self, info: CheckpointInfo, model: torch.nn.Module) -> MetadataChanges:
@@ -286,7 +283,7 @@ class CheckpointManager:
         self._start_new_line()
         self._has_logged = True
         row = {"step": step, **({} if epoch is None else {"epoch": epoch}), **manager_values.numbers(metrics)}
-        with saving(self._log.path):
+        with storage.saving(self._log.path):
             self._log.append(row)
 
     def note_progress(self, **values: Any) -> None:
@@ -425,7 +422,7 @@ class CheckpointManager:
 
     def _cut_log(self, step: int) -> None:
         """Rows after ``step`` move to ``metrics.superseded.jsonl``."""
-        with saving(self._log.path):
+        with storage.saving(self._log.path):
             self._log.truncate_after(step)
 
     @property

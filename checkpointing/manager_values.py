@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk import layout, manifest
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
-from pitstop.checkpointing.disk.manifest import finite_metrics
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.configs.shown import human_size
@@ -68,7 +67,7 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
             raise SettingsError(f"the metric {name} is {type(value).__name__} {str(value)[:60]}; metrics are single numbers")
         values[name] = number
     try:
-        return finite_metrics(values)
+        return manifest.finite_metrics(values)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"a metric is not a number: {error}") from error
 

@@ -17,7 +17,6 @@ import torch
 from pitstop.checkpointing.callbacks.saving import CallbackSaver, log, numbers, refuse_several_processes
 from pitstop.checkpointing.manager import CheckpointManager
 from pitstop.checkpointing.state import training_state, weights
-from pitstop.checkpointing.state.training_state import Saved
 from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 # The library has two names; the classes of one are not those of the other, so the one in use is taken.
@@ -158,7 +157,7 @@ class ResumeFromCheckpointCallback(Callback):
         super().__init__()
         self.manager, self.checkpoint = checkpoint_manager, checkpoint
         self.load_optimizer, self.load_scheduler = load_optimizer, load_scheduler
-        self._resumed: Saved | None = None
+        self._resumed: training_state.Saved | None = None
 
     def model_of(self, pl_module: Any) -> torch.nn.Module:
         """What is loaded; as ``DistributedCheckpointCallback.model_of``."""
@@ -190,9 +189,6 @@ class ResumeFromCheckpointCallback(Callback):
         if self.load_scheduler:
             training_state.restore_schedulers([config.scheduler for config in trainer.lr_scheduler_configs], self._resumed)
         training_state.restore_random_state(self._resumed)
-
-
-# What Lightning itself keeps -------------------------------------------------------------------------------------------
 
 
 def _progress(trainer: Any) -> Iterator[tuple[str, Any]]:

@@ -25,7 +25,6 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import TEMPORARY_PREFIX
 from pitstop.checkpointing.manager import CheckpointManager
 from pitstop.checkpointing.state import training_state, weights
-from pitstop.checkpointing.state.training_state import Saved
 from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 _STATE = "trainer_state"
@@ -67,13 +66,11 @@ class PitstopCallback(TrainerCallback):
         self._saver = CallbackSaver(self.manager, keep_last_n)
         self._pending = False
         self._metrics: dict[str, float] = {}
-        self._resumed: Saved | None = None
+        self._resumed: training_state.Saved | None = None
         self._random_state_due = False
         self._saved_step: int | None = None
         self._trainer: Any = lambda: None
         self._directory: Any = None
-
-    # The beginning
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Put back what the trainer does not, or make sure that nothing is lost by starting at step 0."""
@@ -98,7 +95,7 @@ class PitstopCallback(TrainerCallback):
             self.manager.save_base_model(objects["model"])
         self.manager.note_progress(total_steps=state.max_steps, total_epochs=state.num_train_epochs)
 
-    def _put_back(self, saved: Saved, state: Any, objects: Mapping[str, Any]) -> None:
+    def _put_back(self, saved: training_state.Saved, state: Any, objects: Mapping[str, Any]) -> None:
         if state.global_step != saved.info.step:
             raise CheckpointError(
                 f"training begins at step {state.global_step}, and {saved.info.name} is of step {saved.info.step}",
@@ -129,8 +126,6 @@ class PitstopCallback(TrainerCallback):
         assert self._resumed is not None
         training_state.restore_random_state(self._resumed)
         self._random_state_due = False
-
-    # Saving
 
     def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> Any:
         """Take over a save that the trainer is about to make."""
@@ -206,8 +201,6 @@ class PitstopCallback(TrainerCallback):
         content["stateful_callbacks"] = stateful
         return content
 
-    # The end
-
     def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """The last save, the best weights if the trainer was told to load them, and the run's last word."""
         self._flush(args, state, control, objects, final=True)
@@ -225,8 +218,6 @@ class PitstopCallback(TrainerCallback):
         saved = training_state.read(self.manager.run.store.verify(best["name"]))
         weights.load(weights.unwrapped(model), saved.info.path, saved.weights)
         log.info("loaded the best weights, of %s", best["name"])
-
-    # Resuming
 
     def resume_from(self, trainer: Any, checkpoint: str | None = None) -> str | None:
         """See the function ``resume_from``."""
@@ -260,7 +251,7 @@ class _ResumeDirectory:
         self.path = Path(tempfile.mkdtemp(prefix=_RESUMING, dir=run_dir))
         self.remove = weakref.finalize(self, shutil.rmtree, str(self.path), ignore_errors=True)
 
-    def fill(self, saved: Saved, content: Mapping[str, Any]) -> None:
+    def fill(self, saved: training_state.Saved, content: Mapping[str, Any]) -> None:
         for name in (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG, weights.MODEL, weights.MODEL_CONFIG):
             if name in saved.info.manifest.files:
                 try:

@@ -185,10 +185,7 @@ def _settings(facts: CardFacts) -> list[str]:
 
 
 def setting_rows(settings: Mapping[str, Any], *, whole: bool = False) -> list[list[str]]:
-    """Path and value of the settings that a card shows, for a table: the main ones, and those that are not at their defaults.
-
-    Those of adapters are left out where a ``whole`` model was trained.
-    """
+    """Path and value of the main settings and of those not at their defaults, for a table; of adapters none where ``whole``."""
     return [
         [f"`{path}`", escaped(_shown_value(value))]
         for path, value in _card_settings(settings)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitstop.checkpointing.card import curve
+from pitstop.checkpointing.card import curve, model_card
 from pitstop.checkpointing.card.facts import CardFacts
-from pitstop.checkpointing.card.model_card import model_card
 from pitstop.checkpointing.runs.inventory import CARD, CURVE, Inventory
 from pitstop.checkpointing.runs.portable_run import portable_config, portable_metadata, step_rows
 from pitstop.checkpointing.runs.retention import best_entry
@@ -48,7 +47,7 @@ def page_files(run: RunDirectory, inventory: Inventory, repo: str, update: PageU
         has_curve=update.has_curve or picture is not None,
         local=_local_names(run),
     )
-    return {**files, CARD: model_card(facts).encode()}
+    return {**files, CARD: model_card.model_card(facts).encode()}
 
 
 def _local_names(run: RunDirectory) -> list[str]:

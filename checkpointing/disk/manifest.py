@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk import layout, strict_json
 from pitstop.checkpointing.disk.storage import FileRecord
-from pitstop.checkpointing.disk.strict_json import parse_json
 from pitstop.configs.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -130,7 +129,7 @@ def unsealed(raw: bytes, place: str, *, newest: int = FORMAT_VERSION) -> dict[st
     try:
         if not raw.isascii():
             raise ValueError("it is not ASCII")
-        content = parse_json(raw)
+        content = strict_json.parse_json(raw)
         if not isinstance(content, dict):
             raise ValueError("a JSON object is expected")
         _refuse_newer(content, place, newest)

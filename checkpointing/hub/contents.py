@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pitstop.checkpointing.card.page import PageUpdate, page_files
-from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk import layout, manifest
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
-from pitstop.checkpointing.disk.manifest import own_version
 from pitstop.checkpointing.disk.storage import FileRecord, read_regular_file
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CARD, INVENTORY, RUN_DIRECTORY, Inventory, RemoteCheckpoint
@@ -90,7 +89,7 @@ def build(
     records = content.add_run_files(portable_files(run, newest))
     inventory = Inventory(remote.uid, run.name, entries, records, base, root, finished)
     content.files.update(page_files(run, inventory, repo, page))
-    content.files[INVENTORY] = inventory.to_bytes(own_version())
+    content.files[INVENTORY] = inventory.to_bytes(manifest.own_version())
     replaced = additions.keys() & remote.checkpoints.keys()
     deletions = sorted(replaced | (remote.checkpoints.keys() - entries.keys()))
     return Commit(_message(list(additions.values()), run, finished), content.files, content.hashes, deletions, inventory)

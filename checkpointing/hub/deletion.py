@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from pitstop.checkpointing.disk import layout, locking
-from pitstop.checkpointing.disk.storage import read_regular_file
+from pitstop.checkpointing.disk import layout, locking, storage
 from pitstop.checkpointing.hub.client import Account, Conflict, NotThere, Offline, RemoteFile, Unavailable
 from pitstop.checkpointing.runs.inventory import INVENTORY, MAX_BYTES, Inventory
 from pitstop.checkpointing.runs.push_records import Outbox
@@ -96,7 +95,7 @@ def _check_is_ours(client: RepositoryDeleter, repo: str, uid: str) -> None:
     if record is None or record.size > MAX_BYTES:
         raise HubError(f"{repo} holds no record of a run, so nobody can tell that it is this one's", hint=_by_hand(repo))
     with tempfile.TemporaryDirectory(prefix="pitstop-") as directory:
-        raw = read_regular_file(client.download(repo, INVENTORY, head, Path(directory)), limit=MAX_BYTES)
+        raw = storage.read_regular_file(client.download(repo, INVENTORY, head, Path(directory)), limit=MAX_BYTES)
     try:
         inventory = Inventory.from_bytes(raw, f"{repo}/{INVENTORY}")
     except CheckpointError as error:

@@ -39,8 +39,7 @@ from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, INVENTORY, RUN_
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.checkpointing.store import file_sets, vetting
-from pitstop.checkpointing.store.store import choose_best
+from pitstop.checkpointing.store import file_sets, store, vetting
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
 from pitstop.configs.shown import human_size
 
@@ -161,8 +160,6 @@ class _Pull:
         )
         return Pulled(run, entry, self.repository.repo, self.repository.head, inventory.base is not None)
 
-    # What the repository says
-
     def _inventory(self) -> Inventory:
         raw = self._fetch_small(INVENTORY)
         try:
@@ -209,8 +206,6 @@ class _Pull:
         except CheckpointError:
             return files
         return {}
-
-    # Fetching
 
     def _fetch(self, inventory: Inventory, entry: RemoteCheckpoint, manifest: Manifest, base: Mapping[str, FileRecord]) -> None:
         parts = {entry.directory: manifest.files, BASE_DIRECTORY: base}
@@ -266,8 +261,6 @@ class _Pull:
             self.disk.unlink(path)
         self.repository.download(name, self.fetched)
 
-    # Building
-
     def _take_up(self, entry: RemoteCheckpoint) -> None:
         """Put back among the fetched files what a pull that died had begun to build a run of."""
         for old in sorted((self.staging / self.group).glob(f"{_STAGED}*")):
@@ -321,7 +314,7 @@ def _choose(inventory: Inventory, which: str, config: Mapping[str, Any], repo: s
         return entries[-1]
     if name == layout.BEST:
         checkpoint = config.get("training", {}).get("checkpoint", {})
-        chosen = choose_best(entries, checkpoint.get("monitor") or "val_loss", checkpoint.get("mode") or "min")
+        chosen = store.choose_best(entries, checkpoint.get("monitor") or "val_loss", checkpoint.get("mode") or "min")
         if chosen is not None:
             return chosen[0]
     for label in (lambda entry: entry.name, lambda entry: entry.directory, lambda entry: str(entry.step)):

@@ -12,10 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk import layout, strict_json
 from pitstop.checkpointing.disk.manifest import MAX_TOTAL_SIZE, Manifest, check_file_names
 from pitstop.checkpointing.disk.storage import FileRecord
-from pitstop.checkpointing.disk.strict_json import parse_json
 from pitstop.checkpointing.hub.client import RemoteFile
 from pitstop.checkpointing.runs.inventory import (
     BASE_DIRECTORY,
@@ -62,9 +61,6 @@ class InvalidRepository(HubError):
 
 def _shown(name: str) -> str:
     return name if name.isascii() and name.isprintable() and len(name) < 400 else ascii(name)[:400]
-
-
-# The tree
 
 
 def check_tree(files: Mapping[str, RemoteFile]) -> None:
@@ -169,9 +165,6 @@ def check_listed(files: Mapping[str, RemoteFile], directory: str, records: Mappi
             raise InvalidRepository(f"{directory}/{name}", f"its SHA-256 is not the one in {listing}")
 
 
-# Contents, after their hashes
-
-
 def check_manifest(manifest: Manifest, entry: RemoteCheckpoint, form: Form) -> None:
     """The manifest must be that of the checkpoint that the inventory lists, and list the files of a checkpoint of ``form``. ``InvalidRepository``."""
     path = f"{entry.directory}/{layout.MANIFEST}"
@@ -192,7 +185,7 @@ def parse_config(raw: bytes) -> dict[str, Any]:
     """The settings in ``run/config.json``: known ones of the right types, no secrets. ``InvalidRepository``."""
     path = f"{RUN_DIRECTORY}/{layout.CONFIG}"
     try:
-        content = parse_json(raw)
+        content = strict_json.parse_json(raw)
         vetting.check_settings(content, path)
     except (ValueError, CheckpointError) as error:
         raise InvalidRepository(path, str(error).removeprefix(f"{path}: ")) from None
@@ -203,7 +196,7 @@ def parse_metadata(raw: bytes, inventory: Inventory) -> dict[str, Any]:
     """The part of metadata.json that travels, in ``run/metadata.json``. ``InvalidRepository``."""
     path = f"{RUN_DIRECTORY}/{layout.METADATA}"
     try:
-        content = parse_json(raw)
+        content = strict_json.parse_json(raw)
         if not isinstance(content, dict):
             raise ValueError("a JSON object is expected")
         _check_types(content)
@@ -244,7 +237,7 @@ def _rows(raw: bytes) -> Iterator[tuple[bytes, int]]:
         raise InvalidRepository(path, "its last line is not whole")
     for number, line in enumerate(lines, 1):
         try:
-            row = parse_json(line)
+            row = strict_json.parse_json(line)
         except ValueError as error:
             raise InvalidRepository(path, f"line {number}: {error}") from None
         step = row.get("step") if isinstance(row, dict) else None

@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pitstop.checkpointing.card.page import PageUpdate
-from pitstop.checkpointing.disk import inspection
-from pitstop.checkpointing.disk.inspection import CheckpointInfo
+from pitstop.checkpointing.disk import inspection, storage
 from pitstop.checkpointing.disk.manifest import ManifestError
-from pitstop.checkpointing.disk.storage import read_regular_file
 from pitstop.checkpointing.hub import contents
 from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, RemoteFile, Unavailable
 from pitstop.checkpointing.hub.pacing import CommitBudget
@@ -89,9 +87,7 @@ class Uploader:
         """Where the run goes. Read anew each time: a ``resume`` may change it."""
         return self.outbox.destination() or Destination()
 
-    # What is left
-
-    def waiting(self) -> list[CheckpointInfo]:
+    def waiting(self) -> list[inspection.CheckpointInfo]:
         """The run's checkpoints that are not on the Hub, oldest first; without those found damaged."""
         infos = contents.local_checkpoints(self.run)
         checkpoints = [(info.name, info.step, info.saved_at.isoformat()) for info in infos]
@@ -114,8 +110,6 @@ class Uploader:
         if any(moment > time_s for moment in self.arrived.commits_at):  # the clock was set back: they happened by now
             self._arrived = replace(self.arrived, commits_at=tuple(self.budget.recent(self.arrived.commits_at, time_s)))
         return self.budget.wait_s(self.arrived.commits_at, time_s)
-
-    # The repository
 
     def prepare(self) -> str:
         """Find or make the repository and learn what it holds; returns its id. Nothing is done twice."""
@@ -218,9 +212,7 @@ class Uploader:
                 path = self.client.download(repo, INVENTORY, head, Path(directory))
             except NotThere:
                 return None
-            return Inventory.from_bytes(read_regular_file(path, limit=MAX_BYTES), f"{repo}/{INVENTORY}")
-
-    # Pushing
+            return Inventory.from_bytes(storage.read_regular_file(path, limit=MAX_BYTES), f"{repo}/{INVENTORY}")
 
     def push_next(self, *, finished: bool) -> Pushed | None:
         """Make the next commit; None when nothing is left to push. ``finished``: no checkpoint comes after those of now."""
@@ -247,7 +239,7 @@ class Uploader:
         except CheckpointError as error:
             raise self._explained(batch, error) from error
 
-    def _explained(self, batch: Sequence[CheckpointInfo], error: CheckpointError) -> Exception:
+    def _explained(self, batch: Sequence[inspection.CheckpointInfo], error: CheckpointError) -> Exception:
         """Which of ``batch`` is to blame; that one is not tried again by this uploader."""
         for info in batch:
             try:

@@ -19,7 +19,6 @@ from typing import Any
 
 from pitstop.checkpointing.disk import layout, locking, manifest, storage
 from pitstop.checkpointing.disk.inspection import content_problems, is_real_directory, shape_problems, summary
-from pitstop.checkpointing.disk.manifest import ManifestError
 from pitstop.checkpointing.disk.storage import FileRecord, LocalStorage, Storage
 from pitstop.configs.errors import CheckpointError, is_disk_full
 
@@ -122,7 +121,7 @@ class BaseModels:
             return ["there is no such directory"]
         try:
             _, files = read_base_manifest(directory)
-        except ManifestError as error:
+        except manifest.ManifestError as error:
             return [error.message]
         return check(directory, files, BASE_MANIFEST)
 
@@ -269,13 +268,13 @@ def read_base_manifest(directory: Path) -> tuple[str, dict[str, FileRecord]]:
         manifest.check_file_names(records)
         return str(content["digest_of_base"]), records
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror or error}") from error
+        raise manifest.ManifestError(f"{path}: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ManifestError(f"{path}: {type(error).__name__} in the manifest: {error}") from error
-    except (ManifestError, manifest.NewerFormatError):
+        raise manifest.ManifestError(f"{path}: {type(error).__name__} in the manifest: {error}") from error
+    except (manifest.ManifestError, manifest.NewerFormatError):
         raise
     except CheckpointError as error:
-        raise ManifestError(f"{path}: {error.message}") from None
+        raise manifest.ManifestError(f"{path}: {error.message}") from None
 
 
 def _manifest_bytes(digest: str, directory: Path) -> bytes:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.disk.dotted import at
+from pitstop.checkpointing.disk import dotted, layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.listing import list_runs
@@ -82,7 +81,7 @@ def look_up(base_dir: str, reference: str) -> BaseRun:
     checkpoint = find_base_checkpoint(base_dir, reference)
     is_own = checkpoint.run.base_dir == Path(os.path.abspath(base_dir))
     run = checkpoint.run.label if is_own else str(checkpoint.run.path)
-    values = {"model.id": checkpoint.run.name, "training.task": at(checkpoint.run.config(), "training.task")}
+    values = {"model.id": checkpoint.run.name, "training.task": dotted.at(checkpoint.run.config(), "training.task")}
     return BaseRun(
         f"{run}@{checkpoint.info.name}",
         checkpoint.run.label,
@@ -91,10 +90,7 @@ def look_up(base_dir: str, reference: str) -> BaseRun:
 
 
 def dependents(run: RunDirectory) -> dict[str, list[str]]:
-    """The runs beside ``run`` that stand on one of its checkpoints: checkpoint → their labels, in the order of the listing.
-
-    Only a base training has any.
-    """
+    """The runs beside the base training ``run`` that stand on its checkpoints: checkpoint → labels, as the listing has them."""
     if not run.group:
         return {}
     labels: dict[str, list[str]] = {}

@@ -15,14 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pitstop.checkpointing.disk import inspection, layout, locking
-from pitstop.checkpointing.disk.inspection import DamagedError, tree_files
 from pitstop.checkpointing.disk.manifest import NewerFormatError
 from pitstop.checkpointing.disk.storage import LEFTOVERS, TRASH_PREFIX, LocalStorage, Storage, to_trash
-from pitstop.checkpointing.runs import name_links, retention
+from pitstop.checkpointing.runs import base_runs, listing, metadata, name_links, retention
 from pitstop.checkpointing.runs.base_models import BaseModels, read_base_manifest
-from pitstop.checkpointing.runs.base_runs import dependents
-from pitstop.checkpointing.runs.listing import list_runs
-from pitstop.checkpointing.runs.metadata import read_head
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
 
@@ -71,9 +67,6 @@ class Removal:
         self.failed += removal.failed
 
 
-# What would go
-
-
 def prunable(run: RunDirectory, keep_last_n: int | None, *, set_aside: bool = False) -> Prunable:
     """What ``prune`` would remove from ``run``. Reads only, takes no lock, hashes nothing. ``NewerFormatError``.
 
@@ -88,7 +81,7 @@ def prunable(run: RunDirectory, keep_last_n: int | None, *, set_aside: bool = Fa
 def freed_by_prune(base_dir: Path, keep: int, *, without: str = "") -> int:
     """Bytes that ``pitstop prune --keep-last-n KEEP`` would free below ``base_dir``; runs in use, and ``without``, are left out."""
     paths = [item.path for item in unused_bases(base_dir)]
-    for record in list_runs(base_dir):
+    for record in listing.list_runs(base_dir):
         run = RunDirectory(Path(record.path))
         if record.run == without or run.is_locked():
             continue
@@ -119,10 +112,7 @@ def _with_contents(place: Path) -> str:
 
 
 def unused_bases(base_dir: Path, without: str = "") -> list[Item]:
-    """The shared base models that no run below ``base_dir`` refers to any more. Those of a newer Pitstop are left out.
-
-    ``without``: the label of a run that does not count, as if it were gone.
-    """
+    """The shared bases that no run below ``base_dir`` but ``without``, a label, refers to; none of a newer Pitstop."""
     models = BaseModels(base_dir)
     free = [digest for digest in models.digests() if not _is_newer(models.path(digest))]
     needed = _digests_needed(models, without) if free else set()
@@ -139,7 +129,7 @@ def _is_newer(base: Path) -> bool:
 
 def _digests_needed(models: BaseModels, without: str) -> set[str]:
     digests: set[str] = set()
-    for record in list_runs(models.base_dir):
+    for record in listing.list_runs(models.base_dir):
         if record.run == without:
             continue
         run = RunDirectory(Path(record.path))
@@ -173,7 +163,7 @@ def _named(directory: Path, prefixes: tuple[str, ...]) -> list[Path]:
 
 def freed_bytes(paths: Iterable[Path]) -> int:
     """Bytes that deleting ``paths`` frees: a file that has a name elsewhere too (a shared base model) frees none."""
-    return _freed(status for path in paths for status in tree_files(path))
+    return _freed(status for path in paths for status in inspection.tree_files(path))
 
 
 def _freed(statuses: Iterable[os.stat_result]) -> int:
@@ -181,9 +171,6 @@ def _freed(statuses: Iterable[os.stat_result]) -> int:
     for status in statuses:
         files.setdefault((status.st_dev, status.st_ino), []).append(status)
     return sum(names[0].st_size for names in files.values() if names[0].st_nlink <= len(names))
-
-
-# Removing
 
 
 def prune_run(run: RunDirectory, keep: int | None, *, set_aside: bool = False, dry_run: bool = False) -> Removal:
@@ -222,7 +209,7 @@ def _refuse_damaged(run: RunDirectory, going: Sequence[str]) -> None:
             continue
         try:
             inspection.verify(info.path)
-        except DamagedError as error:
+        except inspection.DamagedError as error:
             raise CheckpointError(
                 f"{run.label} was not pruned, since a checkpoint that would stay is damaged: {error.message}",
                 hint=f"`pitstop resume {run.label}` sets it aside; prune the run after that",
@@ -293,7 +280,7 @@ def _would_go(items: Sequence[Item]) -> Removal:
 def _remove(items: Iterable[Item], storage: Storage, remove: Callable[[Storage, Path], None] | None = None) -> Removal:
     """Remove each; one that refuses to go does not keep the others."""
     outcome = Removal()
-    files = {item: list(tree_files(item.path)) for item in items}
+    files = {item: list(inspection.tree_files(item.path)) for item in items}
     for item in files:
         try:
             (remove or discard)(storage, item.path)
@@ -312,9 +299,6 @@ def discard(storage: Storage, path: Path) -> None:
     if not path.name.startswith(LEFTOVERS):
         path = to_trash(storage, path)
     storage.remove_tree(path)
-
-
-# Deleting a run
 
 
 def delete_run(run: RunDirectory) -> int:
@@ -349,7 +333,7 @@ def delete_run(run: RunDirectory) -> int:
 
 def refuse_needed(run: RunDirectory) -> None:
     """``RunError`` where other runs stand on a checkpoint of ``run``, a base training."""
-    labels = sorted({label for labels in dependents(run).values() for label in labels})
+    labels = sorted({label for labels in base_runs.dependents(run).values() for label in labels})
     if labels:
         raise RunError(
             f"{run.label} is the base of {', '.join(labels)}",
@@ -393,4 +377,4 @@ def _trashed_names(base: Path) -> set[str]:
     """The names of runs of which only trash is left, as far as their metadata can still be read."""
     places = (base, base / layout.BASE_TRAINING)
     trash = [path for place in places for path in _named(place, (f"{TRASH_PREFIX}run_",))]
-    return {name for path in trash if (name := read_head(str(path)).name)}
+    return {name for path in trash if (name := metadata.read_head(str(path)).name)}

@@ -6,8 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.disk.inspection import is_real_directory
+from pitstop.checkpointing.disk import inspection, layout
 from pitstop.configs.errors import CheckpointError, RunError
 
 _TRACKERS = (f"{layout.LOGS}/{layout.TENSORBOARD}", f"{layout.LOGS}/{layout.WANDB}")
@@ -17,12 +16,12 @@ _LOG_FILES = (layout.METRICS, layout.SUPERSEDED_METRICS, layout.TRAIN_LOG)
 
 def check_own(run: Path) -> None:
     """Refuse to write in a run that is, or of which a part is, a link to elsewhere. ``RunError``, ``CheckpointError``."""
-    if not is_real_directory(run):
+    if not inspection.is_real_directory(run):
         raise linked_run(run)
     weights = layout.weights_directory(run)
     directories = [weights, weights / layout.DAMAGED, weights / layout.SUPERSEDED, *(run / name for name in _DIRECTORIES)]
     for path in directories:
-        if os.path.lexists(path) and not is_real_directory(path):
+        if os.path.lexists(path) and not inspection.is_real_directory(path):
             raise _not_own(path, "a directory")
     for path in (run / layout.LOGS / name for name in _LOG_FILES):
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.disk import layout, metrics_log
 from pitstop.checkpointing.runs.inventory import METADATA_KEYS
 from pitstop.checkpointing.runs.metadata import Metadata
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -36,7 +35,7 @@ def _without_paths(value: Any) -> Any:
 
 def step_rows(run: RunDirectory) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl that belong to a step."""
-    return [row for row in read_rows(run.metrics_path) if type(row.get("step")) is int]
+    return [row for row in metrics_log.read_rows(run.metrics_path) if type(row.get("step")) is int]
 
 
 def portable_files(run: RunDirectory, last_step: int) -> dict[str, bytes]:

@@ -33,10 +33,7 @@ IN_STEP, BEHIND, FAILED = "in step", "behind", "failed"
 
 @dataclass(frozen=True)
 class Destination:
-    """Where and how a run is pushed.
-
-    ``repo`` None: ``{username or the account}/{run name}``, numbered where another run has it.
-    """
+    """Where and how a run is pushed. ``repo`` None: ``{username or the account}/{run name}``, numbered where that is taken."""
 
     repo: str | None = None
     private: bool = True

@@ -8,8 +8,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
-from pitstop.checkpointing.runs import push_records
-from pitstop.checkpointing.runs.base_runs import dependents
+from pitstop.checkpointing.runs import base_runs, push_records
 from pitstop.checkpointing.runs.inventory import RemoteCheckpoint
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import choose_best
@@ -30,7 +29,7 @@ def pins(run: RunDirectory, *, uploads: bool = True) -> dict[str, tuple[str, ...
     origin = run.last_resume().checkpoint
     if origin is not None and origin in names:
         reasons.setdefault(origin, []).append("resumed from")
-    for name, labels in dependents(run).items():
+    for name, labels in base_runs.dependents(run).items():
         if name in names:
             reasons.setdefault(name, []).extend(f"base of {label}" for label in labels)
     if uploads:

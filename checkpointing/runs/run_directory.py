@@ -16,8 +16,7 @@ from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
 from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, free_name, read_regular_file, saving
-from pitstop.checkpointing.runs import link_guard, name_links
-from pitstop.checkpointing.runs.listing import effective_status
+from pitstop.checkpointing.runs import link_guard, listing, name_links
 from pitstop.checkpointing.runs.metadata import (
     INTERRUPTED,
     MAX_BYTES,
@@ -173,7 +172,7 @@ class RunDirectory:
 
     def status(self) -> str:
         """The status as it is now: ``interrupted`` where the file says ``running`` but no process holds the lock."""
-        return effective_status(str(self.path), self.readable_metadata())
+        return listing.effective_status(str(self.path), self.readable_metadata())
 
     def check_made_by_train(self, command: str, hint: str) -> None:
         """``RunError`` for a run that a program made through the Python API: ``command`` needs settings that it does not have."""
@@ -256,10 +255,7 @@ class RunDirectory:
 
     @contextmanager
     def lock(self, owner: Mapping[str, Any] | None = None) -> Iterator[None]:
-        """Be the run's only writer. ``RunError`` names the process that is, when there is one.
-
-        ``CheckpointError`` when a part of the run is a link that would lead writing out of it.
-        """
+        """Be the run's only writer. ``RunError`` names another one; ``CheckpointError`` where a link leads out of the run."""
         link_guard.check_own(self.path)
         with locking.exclusive(self.path / layout.LOCK, self.label, owner):
             yield

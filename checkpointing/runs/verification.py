@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitstop.checkpointing.disk import inspection, layout
-from pitstop.checkpointing.disk.inspection import content_problems, is_real_directory, summary
+from pitstop.checkpointing.disk import inspection, layout, storage
 from pitstop.checkpointing.disk.manifest import NewerFormatError
-from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, LINKED, REFERENCE, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.metadata import FORMAT_VERSION
@@ -107,13 +105,13 @@ class Verifier:
         if not problems:
             yield Part(label, name, path, OK, size)
         elif os.path.lexists(entry or path):
-            yield Part(label, name, path, DAMAGED, None, f"{path} is damaged: {summary(problems)}; {_REMADE}")
+            yield Part(label, name, path, DAMAGED, None, f"{path} is damaged: {inspection.summary(problems)}; {_REMADE}")
 
     def _look_at_base(self, path: Path) -> tuple[int, list[str]]:
-        if not is_real_directory(path):
+        if not inspection.is_real_directory(path):
             return 0, ["there is no such directory"]
         _, files = read_base_manifest(path)
-        problems = content_problems(path, files, BASE_MANIFEST, self._hash)
+        problems = inspection.content_problems(path, files, BASE_MANIFEST, self._hash)
         return sum(record.size for record in files.values()), problems
 
     def _hash(self, path: Path) -> str:
@@ -121,7 +119,7 @@ class Verifier:
         key = (status.st_dev, status.st_ino)
         # A file with one name is met once; keeping its inode's hash would only invite a later file with the same inode.
         if status.st_nlink == 1 or key not in self._hashes:
-            self._hashes[key] = file_sha256(path)
+            self._hashes[key] = storage.file_sha256(path)
         return self._hashes[key]
 
 

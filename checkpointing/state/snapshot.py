@@ -35,10 +35,7 @@ class TensorFile:
         self._views: dict[str, torch.Tensor] = {}
 
     def fill(self, tensors: Mapping[str, torch.Tensor]) -> memoryview:
-        """The bytes of the file with ``tensors``, valid until the next call.
-
-        On CUDA the copies may still be under way when this returns: wait for the stream before reading them.
-        """
+        """The bytes of the file with ``tensors``, until the next call. On CUDA wait for the stream: it may still copy."""
         shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
         if shapes != self._shapes:
             self._lay_out(tensors)
@@ -184,10 +181,7 @@ class OptimizerBuffer:
 
 
 class StateBuffers:
-    """Takes snapshots of weights and optimizer together; each one overwrites the last.
-
-    ``weights`` are those of what is trained, ``further`` is what else belongs to the state.
-    """
+    """Takes snapshots of weights, optimizer and what ``further`` belongs to the state; each one overwrites the last."""
 
     def __init__(
         self,

@@ -19,9 +19,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.disk.strict_json import read_json
-from pitstop.checkpointing.disk.tensor_headers import read_header
+from pitstop.checkpointing.disk import layout, strict_json, tensor_headers
 from pitstop.checkpointing.store import file_sets
 from pitstop.checkpointing.store.portable_paths import portable_value
 from pitstop.checkpointing.store.vetting import check_optimizer_meta
@@ -48,14 +46,11 @@ def _plain(value: Any) -> Any:
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file of a checkpoint onto the CPU, its header checked before the library sees it."""
-    read_header(path)
+    tensor_headers.read_header(path)
     try:
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-
-
-# Adapter ---------------------------------------------------------------------------------------------------------------
 
 
 def adapter_tensors(model: Any, adapter: str = "default") -> dict[str, torch.Tensor]:
@@ -129,7 +124,7 @@ def check_loaded(live: Mapping[str, torch.Tensor], directory: Path, files: Seque
 
 
 def _check_adapter_config(config: Any, path: Path) -> None:
-    stored = read_json(path)
+    stored = strict_json.read_json(path)
     if not isinstance(stored, dict):
         raise CheckpointError(f"{path}: a JSON object is expected")
     expected = json.loads(to_json(config.to_dict()))
@@ -144,9 +139,6 @@ def _check_adapter_config(config: Any, path: Path) -> None:
             )
     if missing := sorted({"peft_type", "r", "lora_alpha", "target_modules"} - stored.keys()):
         raise CheckpointError(f"{path} does not fit the model: {', '.join(missing)} is missing.")
-
-
-# Optimizer -------------------------------------------------------------------------------------------------------------
 
 
 def optimizer_parts(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -173,7 +165,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], d
     The optimizer's own groups (learning rate, weight decay) stand: they come from the settings in force. An optimizer whose
     state does not fit stays as it was.
     """
-    meta = check_optimizer_meta(read_json(directory / layout.OPTIMIZER_META), directory / layout.OPTIMIZER_META)
+    meta = check_optimizer_meta(strict_json.read_json(directory / layout.OPTIMIZER_META), directory / layout.OPTIMIZER_META)
     if meta["class"] != type(optimizer).__name__:
         raise CheckpointError(
             f"{directory.name} was saved with the optimizer {meta['class'][:40]}, this run uses {type(optimizer).__name__}.",
@@ -271,9 +263,6 @@ def _check_restored(
                 )
 
 
-# Random state ----------------------------------------------------------------------------------------------------------
-
-
 def rng_state() -> bytes:
     """The state of every generator of this process: Python, NumPy, torch on the CPU and on each CUDA device, MPS."""
     version, internal, gauss = random.getstate()
@@ -313,7 +302,7 @@ def restore_rng(path: Path) -> None:
 
 def check_rng(path: Path) -> RandomState:
     """What ``restore_rng`` restores from this file, tried on generators of its own. ``CheckpointError``."""
-    content = read_json(path)
+    content = strict_json.read_json(path)
     try:
         if content.keys() != {"python", "numpy", "torch_cpu", "torch_cuda", "torch_mps"}:
             raise ValueError("a generator is missing or unknown")

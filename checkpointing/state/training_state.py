@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk import layout, strict_json
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.disk.storage import FileContent
-from pitstop.checkpointing.disk.strict_json import read_json
 from pitstop.checkpointing.state import codec, state, weights
 from pitstop.configs.errors import CheckpointError
 
@@ -102,9 +101,6 @@ def _parameter_names(optimizer: torch.optim.Optimizer, names: Mapping[int, str])
     return [names.get(id(parameter)) for group in optimizer.param_groups for parameter in group["params"]]
 
 
-# Reading ---------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Saved:
     """The content of a verified checkpoint beside its weights. State dictionaries are None where none was saved."""
@@ -123,7 +119,7 @@ class Saved:
 def read(info: CheckpointInfo) -> Saved:
     """The content of a verified checkpoint. ``CheckpointError`` where it is none of ``CheckpointManager``'s, or names what is wrong."""
     path = info.path / layout.TRAINER_STATE
-    content = read_json(path)
+    content = strict_json.read_json(path)
     if not isinstance(content, dict) or content.get(layout.MADE_BY) != layout.MANAGER:
         raise CheckpointError(
             f"{info.path} was not saved by a CheckpointManager",
@@ -160,7 +156,7 @@ def _read_optimizers(directory: Path) -> tuple[list[dict[str, Any]] | None, bool
     path = directory / layout.OPTIMIZER_META
     if not path.exists():
         return None, True
-    meta = read_json(path)
+    meta = strict_json.read_json(path)
     if not isinstance(meta, dict) or meta.keys() != _OPTIMIZER_KEYS or not isinstance(meta["optimizers"], list):
         raise CheckpointError(f"{path} does not describe an optimizer")
     tensors = state.read_tensors(directory / layout.OPTIMIZER)
@@ -171,9 +167,6 @@ def _read_optimizers(directory: Path) -> tuple[list[dict[str, Any]] | None, bool
         if not isinstance(entry, dict) or entry.keys() != {"class", "parameters", "state"}:
             raise CheckpointError(f"{path} does not describe an optimizer")
     return entries, bool(meta["single"])
-
-
-# Putting it back -------------------------------------------------------------------------------------------------------
 
 
 def restore_optimizers(optimizer: Optimizers, saved: Saved, model: torch.nn.Module) -> None:

@@ -176,9 +176,6 @@ def config_files(model: Any) -> dict[str, bytes]:
     return {MODEL_CONFIG: state.to_json(config)}
 
 
-# Reading ---------------------------------------------------------------------------------------------------------------
-
-
 def read(directory: Path, description: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The weights of a verified checkpoint under the names of ``model.state_dict()``, on the CPU. ``CheckpointError``."""
     adapter = description["kind"] == ADAPTER
@@ -231,9 +228,6 @@ def check_fit(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], direc
             problems.append(f"{name} is {stored.dtype} {tuple(stored.shape)}, wanted {have.dtype} {tuple(have.shape)}")
     if problems:
         raise CheckpointError(f"{directory} does not fit the model: {problems[0]} ({len(problems)} differences)")
-
-
-# The frozen base -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

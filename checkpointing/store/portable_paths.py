@@ -20,10 +20,7 @@ _ABSOLUTE = re.compile(r"[/\\]|~[^/\\]*[/\\]|[A-Za-z]:[/\\]")  # POSIX and UNC, 
 
 
 def portable(text: str) -> str:
-    """The last component of an absolute path, whatever system it is of; anything else (Hub ids, relative paths) as it is.
-
-    The weight of a data set stays behind it.
-    """
+    """Of an absolute path of any system the last component, with a data set's weight; Hub ids and relative paths as they are."""
     if not _ABSOLUTE.match(text):
         return text
     place, weight = split_weight(text)

@@ -228,10 +228,7 @@ class CheckpointStore:
         return next((info for info in infos if info.name == pointed), None)
 
     def resolve(self, which: str) -> CheckpointInfo:
-        """The checkpoint that ``last``, ``best``, ``epoch_003`` or ``checkpoint-100`` means.
-
-        ``CheckpointError`` says what was looked for and what is there. Files are not hashed; see ``verify``.
-        """
+        """The checkpoint that ``last``, ``best`` or a name means, unhashed. ``CheckpointError`` says what there is instead."""
         name = layout.normal_checkpoint(which)
         infos = self.list()
         if name == layout.LAST and infos:

@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk import layout, strict_json, tensor_headers
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
-from pitstop.checkpointing.disk.strict_json import read_json
-from pitstop.checkpointing.disk.tensor_headers import read_header, read_scalar
-from pitstop.checkpointing.store import file_sets
-from pitstop.checkpointing.store.model_files import check_model
+from pitstop.checkpointing.store import file_sets, model_files
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.leaves import ENABLED, Leaf, by_path, groups
 from pitstop.configs.values import InvalidValue, parse
@@ -45,7 +42,7 @@ def check_checkpoint(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fix
         _check_names(info, form)
         content = _check_state(info, config, fixed)
         if form.full_model:
-            check_model(info.path, info.manifest.files.keys())
+            model_files.check_model(info.path, info.manifest.files.keys())
         else:
             _check_adapter(info, content["settings"])
         if form.ema:
@@ -68,7 +65,7 @@ def _check_names(info: CheckpointInfo, form: file_sets.Form) -> None:
 
 def _check_state(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fixed) -> dict[str, Any]:
     path = info.path / layout.TRAINER_STATE
-    content = read_json(path)
+    content = strict_json.read_json(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: a JSON object is expected")
     version = content.get("format_version")
@@ -112,9 +109,6 @@ def _check_scaler(path: Path, scaler: Any) -> None:
     fits = fits and all(type(value) in (int, float) and 0 <= value < 1e300 for value in scaler.values())
     if not fits or scaler["scale"] == 0 or any(type(scaler[key]) is not int for key in ("growth_interval", "_growth_tracker")):
         raise CheckpointError(f"{path}: {reprlib.repr(scaler)} is not the state of a loss scaler")
-
-
-# Settings
 
 
 def check_settings(settings: Any, place: str, config: Mapping[str, Any] | None = None, fixed: Fixed | None = None) -> None:
@@ -173,12 +167,9 @@ def _written_as(leaf: Leaf, value: Any) -> bool:
     return type(value) in types[leaf.kind]
 
 
-# Adapter and optimizer
-
-
 def _check_adapter(info: CheckpointInfo, settings: Mapping[str, Any]) -> None:
     path = info.path / layout.ADAPTER_CONFIG
-    config = read_json(path)
+    config = strict_json.read_json(path)
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: a JSON object is expected")
     base, model = config.get("base_model_name_or_path"), settings.get("model", {}).get("id")
@@ -186,7 +177,7 @@ def _check_adapter(info: CheckpointInfo, settings: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{path}: it is for the base {reprlib.repr(base)}, the checkpoint was trained on {reprlib.repr(model)}"
         )
-    read_header(info.path / layout.ADAPTER_WEIGHTS)
+    tensor_headers.read_header(info.path / layout.ADAPTER_WEIGHTS)
 
 
 def _check_average(info: CheckpointInfo, form: file_sets.Form) -> None:
@@ -194,9 +185,9 @@ def _check_average(info: CheckpointInfo, form: file_sets.Form) -> None:
     trained = {
         name: (entry.dtype, entry.shape)
         for file in form.weights(info.manifest.files.keys())
-        for name, entry in read_header(info.path / file).items()
+        for name, entry in tensor_headers.read_header(info.path / file).items()
     }
-    average = {name: (entry.dtype, entry.shape) for name, entry in read_header(info.path / file_sets.EMA).items()}
+    average = {name: (entry.dtype, entry.shape) for name, entry in tensor_headers.read_header(info.path / file_sets.EMA).items()}
     if different := sorted(name for name in trained.keys() | average.keys() if trained.get(name) != average.get(name)):
         raise CheckpointError(
             f"{info.path / file_sets.EMA} does not match the weights: {different[0][:200]} has another type or shape, or is in only one of the two"
@@ -206,15 +197,15 @@ def _check_average(info: CheckpointInfo, form: file_sets.Form) -> None:
 def _check_optimizer(info: CheckpointInfo, scaled: bool) -> None:
     """The form of the optimizer's files, and that its own count of steps is one that the run can have taken."""
     path, weights = info.path / layout.OPTIMIZER_META, info.path / layout.OPTIMIZER
-    meta = check_optimizer_meta(read_json(path), path)
-    entries = read_header(weights)
+    meta = check_optimizer_meta(strict_json.read_json(path), path)
+    entries = tensor_headers.read_header(weights)
     if sorted(entries) != meta["tensors"]:
         raise CheckpointError(f"{weights} does not hold the tensors that {layout.OPTIMIZER_META} lists.")
     if info.step > 0 and not entries and not scaled:  # a loss scale that is too large makes the optimizer leave out steps
         raise CheckpointError(f"{weights}: no optimizer state at step {info.step}")
     for name, entry in entries.items():
         if name.endswith(_STEP_SUFFIX):
-            _check_step(read_scalar(weights, entry), f"{weights}: {name}", info.step)
+            _check_step(tensor_headers.read_scalar(weights, entry), f"{weights}: {name}", info.step)
     for name, values in meta["scalars"].items():
         _check_step(values.get("step", 0), f"{path}: step of {name}", info.step)
 
