@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing import manager_values
-from pitstop.checkpointing.disk import dotted, layout, storage
+from pitstop.checkpointing.disk import dotted, inspection, layout, storage
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import create, retention
 from pitstop.checkpointing.runs.base_models import BaseModels
@@ -271,7 +271,7 @@ class CheckpointManager:
         facts: MetadataChanges = {"status": "running", "progress": progress}
         if weights.is_peft(model):
             facts["method"] = metadata.method or "lora"
-            facts["lora_config"] = metadata.lora_config or manager_values.adapter_config(info)
+            facts["lora_config"] = metadata.lora_config or inspection.read_object(info, layout.ADAPTER_CONFIG)
         return facts
 
     def log_metrics(self, step: int, metrics: Mapping[str, Any], epoch: float | None = None) -> None:

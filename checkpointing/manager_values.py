@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing.disk import layout, manifest
-from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.configs.errors import CheckpointError, SettingsError
+from pitstop.configs.errors import SettingsError
 from pitstop.configs.shown import human_size
 
 
@@ -95,15 +94,6 @@ def text(run: RunDirectory) -> str:
         )
         lines.append(f"    {info.name}  step {info.step}  {metrics}{mark}".rstrip())
     return "\n".join(lines)
-
-
-def adapter_config(info: CheckpointInfo) -> dict[str, Any]:
-    """What the adapter of a checkpoint is like; {} where it has none that can be read."""
-    try:
-        content = json.loads(read_verified(info, layout.ADAPTER_CONFIG))
-    except (CheckpointError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

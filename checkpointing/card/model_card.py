@@ -25,15 +25,9 @@ MOST_METRICS = 6
 
 # What everyone asks of a fine-tune, in this order; any other setting is shown where it is not at its default.
 _MAIN = (
-    "lora.rank",
-    "lora.alpha",
-    "training.learning_rate",
-    "training.epochs",
-    "training.batch_size",
-    "training.gradient_accumulation_steps",
-    "data.max_length",
-    "training.seed",
-)
+    "lora.rank", "lora.alpha", "training.learning_rate", "training.epochs", "training.batch_size",
+    "training.gradient_accumulation_steps", "data.max_length", "training.seed",
+)  # fmt: skip
 _OF_TEXT = "data.max_length"
 # These say where the run lay, what it was called, or what stands above the table already.
 _ELSEWHERE = re.compile(
@@ -105,14 +99,10 @@ def _linked(name: str, kind: str, on_hub: bool) -> str:
 def _base(facts: CardFacts) -> str:
     if not facts.base:
         return ""
-    at_commit = f" at `{facts.base_revision}`" if facts.base_on_hub and _is_plain(facts.base_revision) else ""
+    is_plain = bool(re.fullmatch(r"[\w./-]+", facts.base_revision or "", re.ASCII))  # it may stand between backticks as it is
+    at_commit = f" at `{facts.base_revision}`" if facts.base_on_hub and is_plain else ""
     copy = f", with the copy that was trained on in `{BASE_DIRECTORY}/`" if facts.base_pushed else ""
     return f"{_linked(facts.base, '', facts.base_on_hub is not None)}{at_commit}{copy}"
-
-
-def _is_plain(text: str | None) -> bool:
-    """Whether a text can stand between backticks in a cell as it is."""
-    return bool(text and re.fullmatch(r"[\w./-]+", text, re.ASCII))
 
 
 def _data(facts: CardFacts) -> str:

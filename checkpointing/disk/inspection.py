@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.manifest import MAX_BYTES, Manifest, ManifestError, parse_manifest
@@ -93,6 +95,15 @@ def read_verified(info: CheckpointInfo, name: str) -> bytes:
     if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
         raise DamagedError(f"{info.path / name}: changed since it was saved")
     return data
+
+
+def read_object(info: CheckpointInfo, name: str) -> dict[str, Any]:
+    """One JSON object of a checkpoint, checked against the manifest; {} where it has none that can be read."""
+    try:
+        content = json.loads(read_verified(info, name))
+    except (CheckpointError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def shape_problems(directory: Path, files: Mapping[str, FileRecord], manifest_name: str) -> list[str]:

@@ -35,12 +35,7 @@ def repository(run: RunDirectory) -> str | None:
 
 
 def repository_to_delete(run: RunDirectory) -> str:
-    """As ``repository``, for whoever wants that deleted.
-
-    Raises:
-        RunError: nothing of the run was ever pushed.
-        CheckpointError: the records of what was are damaged.
-    """
+    """As ``repository``; ``RunError`` where nothing of the run was ever pushed, ``CheckpointError`` where its records are damaged."""
     repo = Outbox(run.path).arrived().repo
     if repo is None:
         raise RunError(
@@ -84,7 +79,13 @@ def _is_gone(client: RepositoryDeleter, repo: str) -> bool:
     try:
         client.head(repo)
     except NotThere:
-        _check_would_be_seen(client, repo)
+        # The Hub answers "not there" to whoever may not see a repository, too: believe it only to the one whose it is.
+        account, owner = client.account(), repo.partition("/")[0]
+        if owner not in (account.name, *account.organisations):
+            raise HubError(
+                f"{repo} is gone, or {account.name} may not see it",
+                hint=f"set HF_TOKEN to a token of {owner}; or leave --hub out, which leaves the repository alone",
+            ) from None
         return True
     return False
 
@@ -102,16 +103,6 @@ def _check_is_ours(client: RepositoryDeleter, repo: str, uid: str) -> None:
         raise HubError(error.message, hint=_by_hand(repo)) from error
     if inventory.uid != uid:
         raise HubError(f"{repo} holds another run ({inventory.name})", hint=_by_hand(repo))
-
-
-def _check_would_be_seen(client: RepositoryDeleter, repo: str) -> None:
-    """The Hub answers "not there" to whoever may not see a repository, too: believe it only to the one whose it is."""
-    account, owner = client.account(), repo.partition("/")[0]
-    if owner not in (account.name, *account.organisations):
-        raise HubError(
-            f"{repo} is gone, or {account.name} may not see it",
-            hint=f"set HF_TOKEN to a token of {owner}; or leave --hub out, which leaves the repository alone",
-        )
 
 
 def _by_hand(repo: str) -> str:

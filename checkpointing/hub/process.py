@@ -77,7 +77,7 @@ class Commands:
 
 
 class Events:
-    """Tells the training what happens. The ``Listener`` of the pump."""
+    """Tells the training what happens. The ``Listener`` of the pump, where its methods are described."""
 
     def tell(self, kind: str, **values: Any) -> None:
         """One line; whoever read them may be gone."""
@@ -88,19 +88,15 @@ class Events:
             os._exit(0)
 
     def pushed(self, commit: Pushed) -> None:
-        """A commit went through."""
         self.tell("pushed", names=list(commit.names), what=commit.description, repo=commit.repo, commit=commit.commit)
 
     def trouble(self, reason: str, wait_s: float) -> None:
-        """A try failed."""
         self.tell("trouble", reason=reason, wait_s=wait_s)
 
     def spoilt(self, error: Spoilt) -> None:
-        """A checkpoint is left out."""
         self.tell("spoilt", message=error.message)
 
     def stopped(self, error: PitstopError) -> None:
-        """Pushing has ended."""
         self.tell("stopped", message=error.message, hint=error.hint)
 
 

@@ -87,20 +87,17 @@ class _Failures:
             self.over = self.waiter.ending
             return None
         if isinstance(error, PitstopError) and not isinstance(error, ResourceError):  # a full disk has room again some day
-            self._stop(error)
+            self.over = True
+            try:
+                self.uploader.stopped(error.message)
+            except PitstopError as another:
+                self.listener.stopped(another)
+            self.listener.stopped(error)
             return None
         pause = self.backoff.next_s(getattr(error, "wait_s", None))
         pause = min(pause, PATIENCE_AT_THE_END_S) if self.waiter.ending else pause
         self.listener.trouble(str(error), pause)
         return pause
-
-    def _stop(self, error: PitstopError) -> None:
-        self.over = True
-        try:
-            self.uploader.stopped(error.message)
-        except PitstopError as another:
-            self.listener.stopped(another)
-        self.listener.stopped(error)
 
 
 def _push(uploader: Uploader, waiter: Waiter, listener: Listener) -> float | None:

@@ -267,9 +267,6 @@ class Uploader:
         except (Unavailable, Conflict):
             self._is_compared = False  # it may have gone through, or somebody else has committed: look before trying again
             raise
-        return self._pushed(repo, head, commit)
-
-    def _pushed(self, repo: str, head: str, commit: contents.Commit) -> Pushed:
         time_s, inventory, former = self.clock(), commit.inventory, self.arrived
         commits_at = (*self.budget.recent(former.commits_at, time_s), time_s)
         card, curve = commit.card or former.card, former.curve or CURVE in commit.files

@@ -60,12 +60,7 @@ class BaseCheckpoint:
 
 
 def find_base_checkpoint(base_dir: Path | str, reference: str) -> BaseCheckpoint:
-    """The checkpoint of a base training that ``reference`` means, its best where it picks none.
-
-    Raises:
-        RunError: no such run, or one that trained an adapter.
-        CheckpointError: the run has no such checkpoint.
-    """
+    """The checkpoint of a base training that ``reference`` means, its best where it picks none. ``RunError``, ``CheckpointError``."""
     run, which = locate(base_dir, reference)
     if not file_sets.form_of(run.config()).full_model:
         raise RunError(

@@ -112,7 +112,7 @@ def _with_contents(place: Path) -> str:
 
 
 def unused_bases(base_dir: Path, without: str = "") -> list[Item]:
-    """The shared bases that no run below ``base_dir`` but ``without``, a label, refers to; none of a newer Pitstop."""
+    """Shared bases that no run below ``base_dir``, ``without`` aside, refers to; those of a newer Pitstop are left out."""
     models = BaseModels(base_dir)
     free = [digest for digest in models.digests() if not _is_newer(models.path(digest))]
     needed = _digests_needed(models, without) if free else set()

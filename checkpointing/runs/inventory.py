@@ -37,18 +37,9 @@ ROOT_ADAPTER = (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG)
 
 METADATA_KEYS: Mapping[str, Any] = {
     "name": str,
-    "experiment_name": (str, type(None)),
-    "task": (str, type(None)),
-    "method": (str, type(None)),
-    "model": (str, type(None)),
-    "dataset": (str, type(None)),
+    **dict.fromkeys(("experiment_name", "task", "method", "model", "dataset"), (str, type(None))),
     "created_at": str,
-    "progress": dict,
-    "base_model": dict,
-    "data": dict,
-    "environment": dict,
-    "training_config": dict,
-    "lora_config": dict,
+    **dict.fromkeys(("progress", "base_model", "data", "environment", "training_config", "lora_config"), dict),
     "resumes": list,
 }
 """What of a run's metadata.json is pushed, and of which types each value is."""

@@ -88,12 +88,8 @@ def _object(fits: Callable[[dict[str, Any]], bool] = lambda value: True) -> Key[
     )
 
 
-def _list() -> Key[Sequence[Any]]:
-    return Key(lambda value: value if isinstance(value, list) else None, ())
-
-
-def _texts() -> Key[Sequence[str]]:
-    return Key(lambda value: value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None, ())
+def _list(fits: Callable[[list[Any]], bool] = lambda value: True) -> Key[Sequence[Any]]:
+    return Key(lambda value: value if isinstance(value, list) and fits(value) else None, ())
 
 
 def _is_whole(kind: type[Document], value: Any) -> bool:
@@ -211,7 +207,7 @@ class RecordedData(RecordedSplit):
     """The training data, and as ``eval`` the evaluation data; ``classes`` counts the images of each class by its name."""
 
     eval = _part(RecordedSplit)
-    class_names = _texts()
+    class_names = _list(fits=lambda value: all(isinstance(item, str) for item in value))
     classes = _object()
 
 

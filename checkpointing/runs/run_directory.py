@@ -14,18 +14,10 @@ from typing import Any, TypedDict
 
 from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.dotted import at, replaced
-from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_verified
+from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_object
 from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, free_name, read_regular_file, saving
 from pitstop.checkpointing.runs import link_guard, listing, name_links
-from pitstop.checkpointing.runs.metadata import (
-    INTERRUPTED,
-    MAX_BYTES,
-    Metadata,
-    RecordedBest,
-    RecordedCheckpoint,
-    RecordedResume,
-    plain_number,
-)
+from pitstop.checkpointing.runs.metadata import INTERRUPTED, MAX_BYTES, Metadata, RecordedBest, RecordedCheckpoint, RecordedResume
 from pitstop.checkpointing.store.portable_paths import full_settings
 from pitstop.checkpointing.store.store import CheckpointStore, choose_best
 from pitstop.configs.errors import CheckpointError, RunError
@@ -59,8 +51,6 @@ class RunDirectory:
         self.storage: Storage = storage or LocalStorage()
         """What everything durable is written through."""
         self._updating = threading.RLock()  # a save in the background and the training thread both report
-
-    # Where things are
 
     @property
     def group(self) -> str:
@@ -108,8 +98,8 @@ class RunDirectory:
         Without such a checkpoint those of the start; {} when config.json is missing. ``CheckpointError`` when it is damaged.
         """
         infos = CheckpointStore(layout.weights_directory(self.path)).list()
-        settings = _settings_in(infos[-1]) if infos else None
-        if settings is None:
+        settings = read_object(infos[-1], layout.TRAINER_STATE).get("settings") if infos else None
+        if not isinstance(settings, dict):
             settings = self.config() if (self.path / layout.CONFIG).exists() else {}
         return self.with_last_changes(self.with_full_paths(settings, infos[-1]), infos[-1].name) if infos else settings
 
@@ -135,8 +125,6 @@ class RunDirectory:
     def last_resume(self) -> RecordedResume:
         """What is on record of the newest resume; empty where there is none."""
         return next(reversed(self.readable_metadata().resumes), RecordedResume())
-
-    # What is known of it
 
     @property
     def name(self) -> str:
@@ -183,8 +171,6 @@ class RunDirectory:
                     hint=hint,
                 )
 
-    # Changing it
-
     def update_metadata(self, changes: MetadataChanges) -> Metadata:
         """Replace top-level keys of metadata.json, durably and in one step; returns the whole. ``ResourceError``."""
         with self._updating:
@@ -210,7 +196,7 @@ class RunDirectory:
     def record_resume(self, info: CheckpointInfo, changes: Mapping[str, Any], **details: Any) -> Metadata:
         """Add to ``resumes``: when, from which checkpoint, ``changes`` as {setting: [old, new]}, and further ``details``."""
         at = datetime.now().astimezone().isoformat()  # to the microsecond, as checkpoints are dated
-        entry = {"at": at, "checkpoint": info.name, "step": info.step, "epoch": plain_number(info.epoch)}
+        entry = {"at": at, "checkpoint": info.name, "step": info.step, "epoch": RecordedCheckpoint.of(info, self.base_dir).epoch}
         entry["changes"] = {setting: list(pair) for setting, pair in changes.items()}
         with self._updating:
             resumes = [resume.content for resume in self.metadata().resumes]
@@ -251,8 +237,6 @@ class RunDirectory:
             self._write_metadata(metadata)
         return metadata
 
-    # Having it to oneself
-
     @contextmanager
     def lock(self, owner: Mapping[str, Any] | None = None) -> Iterator[None]:
         """Be the run's only writer. ``RunError`` names another one; ``CheckpointError`` where a link leads out of the run."""
@@ -263,16 +247,6 @@ class RunDirectory:
     def is_locked(self) -> bool:
         """Whether some process is writing the run now."""
         return locking.is_locked(self.path / layout.LOCK)
-
-
-def _settings_in(info: CheckpointInfo) -> dict[str, Any] | None:
-    """The settings in force when a checkpoint was saved; None where it holds none that can be trusted."""
-    try:
-        content = json.loads(read_verified(info, layout.TRAINER_STATE))
-    except (CheckpointError, ValueError, RecursionError):
-        return None
-    settings = content.get("settings") if isinstance(content, dict) else None
-    return settings if isinstance(settings, dict) else None
 
 
 def _time_text() -> str:

@@ -33,14 +33,10 @@ class Part:
     problem: str | None = None
 
 
-Tell = Callable[[str], None]
-"""Is told what is hashed next."""
-
-
 class Verifier:
-    """Checks runs and base models; a file that several of them share is hashed once."""
+    """Checks runs and base models; a file that several of them share is hashed once. ``tell`` is told what is hashed next."""
 
-    def __init__(self, tell: Tell = lambda name: None) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda name: None) -> None:
         self._tell = tell
         self._hashes: dict[tuple[int, int], str] = {}
 

@@ -227,14 +227,8 @@ def unfit(parameter: torch.Tensor, values: Mapping[str, Any]) -> str | None:
         small = (tuple(parameter.shape), torch.uint8)
         map_, scales = ((_BLOCK,), torch.float32), ((-(-parameter.numel() // _BLOCK),), torch.float32)
         expected = {
-            "state1": small,
-            "state2": small,
-            "qmap1": map_,
-            "qmap2": map_,
-            "absmax1": scales,
-            "absmax2": scales,
-            "step": int,
-        }
+            "state1": small, "state2": small, "qmap1": map_, "qmap2": map_, "absmax1": scales, "absmax2": scales, "step": int,
+        }  # fmt: skip
     else:
         expected = {"state1": moments_32, "state2": moments_32, "step": int}
     if values.keys() != expected.keys():

@@ -105,8 +105,6 @@ class CheckpointStore:
         self.mode = mode
         self._storage: Storage = storage or LocalStorage()
 
-    # Writing
-
     def write(self, name: str, files: Mapping[str, FileContent], facts: CheckpointFacts) -> CheckpointInfo:
         """Commit a checkpoint; once this returns, it survives a crash and a power loss.
 
@@ -193,8 +191,6 @@ class CheckpointStore:
     def _to_trash(self, path: Path) -> Path:
         return storage.to_trash(self._storage, path)
 
-    # Reading
-
     def scan(self) -> Scan:
         """Every checkpoint, whole ones and damaged ones, in no particular order; files are not hashed."""
         return [entry for name in self.names() if (entry := self._look_at(name)) is not None]
@@ -262,8 +258,6 @@ class CheckpointStore:
         """Hash every checkpoint again; sorted by name."""
         return [entry for name in self.names() if (entry := self._look_at(name, inspection.verify)) is not None]
 
-    # Pointers
-
     def set_pointer(self, which: str, name: str) -> None:
         """Let ``last`` or ``best`` point at the committed checkpoint ``name``. ``CheckpointError``, ``ResourceError``."""
         if which not in layout.POINTERS:
@@ -300,8 +294,6 @@ class CheckpointStore:
             return False
         self.set_pointer(which, name)
         return True
-
-    # Keeping order
 
     def pins(self, infos: Infos) -> Reasons:
         """Those of ``infos`` that retention never deletes, each with the reasons.

@@ -215,7 +215,7 @@ def test_another_checkpoint_is_not_looked_into(sound: Files, base: Path) -> None
 
 def test_a_repository_that_is_none_of_ours_says_so(base: Path) -> None:
     refused = refusal(FakeHub({"README.md": b"", "model.safetensors": b""}), base)
-    assert refused.culprit == INVENTORY and "no repository of a Pitstop run" in str(refused.hint)
+    assert refused.culprit == INVENTORY and "not the repository of a Pitstop run" in str(refused.hint)
 
 
 @pytest.mark.fault_row(HOSTILE)

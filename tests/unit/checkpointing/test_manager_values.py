@@ -6,6 +6,7 @@ import pytest
 
 from pitstop.checkpointing import manager_values
 from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.inspection import read_object
 from pitstop.configs.errors import SettingsError
 from support.new_runs import start
 from support.stores import FILES, save
@@ -39,10 +40,10 @@ def test_a_run_without_metrics_has_no_best(base: Path) -> None:
 def test_the_adapter_of_a_checkpoint_is_described_as_far_as_it_can_be_read(base: Path) -> None:
     run = start(base)
     info = save(run.store, 1, files={**FILES, layout.ADAPTER_CONFIG: memoryview(b'{"r": 4}')})
-    assert manager_values.adapter_config(info) == {"r": 4}
+    assert read_object(info, layout.ADAPTER_CONFIG) == {"r": 4}
     (info.path / layout.ADAPTER_CONFIG).write_bytes(b'{"r": 8}')
-    assert manager_values.adapter_config(info) == {}
-    assert manager_values.adapter_config(save(run.store, 2)) == {}
+    assert read_object(info, layout.ADAPTER_CONFIG) == {}
+    assert read_object(save(run.store, 2), layout.ADAPTER_CONFIG) == {}
 
 
 def test_settings_are_kept_as_json_gives_them_back() -> None:
