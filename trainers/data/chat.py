@@ -260,18 +260,12 @@ def _by_template(messages: Sequence[Message], tokenizer: Any) -> list[Segment]:
 
 
 def _render(messages: Sequence[Message], tokenizer: Any, *, generation_prompt: bool) -> str:
+    """The conversation as the template writes it. ``BadRecord`` for whatever a template, which is a program, stumbles over in it."""
     from jinja2 import TemplateError
 
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt))
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        AttributeError,
-    ) as error:  # a template computes too
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise BadRecord(f"the chat template refuses it: {error}") from error
 
 

@@ -38,7 +38,7 @@ def read_images(
     ``spec`` is a path or, where no such path exists, the name of a data set, which is looked for under ``data_root``, in the cache and
     among Debian's data sets and, for CIFAR, downloaded. ``split`` is ``train``, ``validation`` or ``test``; validation is the test half of
     archives and of folders that have nothing else. Images of archives and IDX files get a margin where they are a little smaller (see
-    ``fit``), those of folders are cropped and resized. ``tell`` is told of a download.
+    ``fit``), those of folders are cropped and resized. ``tell`` is told of a download, and of what a folder holds and is not read.
 
     Raises:
         NoData: nothing is there, or it has no such split.
@@ -48,7 +48,7 @@ def read_images(
     """
     if split not in SPLITS:
         raise ValueError(f"split: one of {', '.join(SPLITS)}, not {split!r}")
-    read = _read(_path(spec, data_root, tell), split, size, skip_bad_rows)
+    read = _read(_path(spec, data_root, tell), split, size, skip_bad_rows, tell)
     return replace(read, images=fit(read.images, size, channels))
 
 
@@ -81,19 +81,19 @@ def _existing(spec: str) -> Path | None:
         return None
 
 
-def _read(path: Path, split: str, size: int, skip_bad: bool) -> ImageSet:
+def _read(path: Path, split: str, size: int, skip_bad: bool, tell: Callable[[str], None]) -> ImageSet:
     if path.is_dir():
-        return _read_directory(path, split, size, skip_bad)
+        return _read_directory(path, split, size, skip_bad, tell)
     if path.name.lower().endswith(_ARCHIVES):
         return cifar.read_cifar_archive(path, split=split)
     hint = f"For IDX files give their directory: {path.parent}." if "ubyte" in path.name else _KNOWN
     raise DataError(f"{path}: cannot tell what images these are.", hint=hint)
 
 
-def _read_directory(directory: Path, split: str, size: int, skip_bad: bool) -> ImageSet:
+def _read_directory(directory: Path, split: str, size: int, skip_bad: bool, tell: Callable[[str], None]) -> ImageSet:
     cifar_path = _cifar_inside(directory)
     if cifar_path is not None:
-        return _read(cifar_path, split, size, skip_bad)
+        return _read(cifar_path, split, size, skip_bad, tell)
     layout = cifar.layout_of(directory)
     if layout is not None:
         return cifar.read_cifar_directory(directory, layout, split=split)
@@ -102,7 +102,7 @@ def _read_directory(directory: Path, split: str, size: int, skip_bad: bool) -> I
     for python in (directory, *(directory / name for name in sorted(cifar.PYTHON_DIRECTORIES))):
         if python.name in cifar.PYTHON_DIRECTORIES and python.is_dir():
             raise cifar.python_version(python)
-    return read_folder(directory, split=split, size=size, skip_bad=skip_bad)
+    return read_folder(directory, split=split, size=size, skip_bad=skip_bad, tell=tell)
 
 
 def _cifar_inside(directory: Path) -> Path | None:

@@ -47,7 +47,7 @@ class PubtatorReader:
 
     def read_blocks(self, blocks: Iterable[Lines], name: str, bad_rows: BadRows) -> Iterator[Record]:
         """Yield the record of each article."""
-        for block in blocks:
+        for block in _whole(blocks):
             for lines in _articles(block):
                 try:
                     article = _parse(lines)
@@ -57,12 +57,35 @@ class PubtatorReader:
                 yield _record(article, name)
 
 
+def _whole(blocks: Iterable[Lines]) -> Iterator[Lines]:
+    """Put what a blank line has parted together again: a block that goes on with the article of the one before, without a title."""
+    before: Lines = ()
+    for block in blocks:
+        if before and _identifier(block[0].text) == _identifier(before[-1].text) and not _is_title(block[0].text):
+            before = [*before, *block]
+            continue
+        if before:
+            yield before
+        before = block
+    if before:
+        yield before
+
+
+def _identifier(line: str) -> str:
+    match = _TEXT_LINE.match(line)
+    return (match["id"] if match is not None else line.partition("\t")[0]).strip()
+
+
+def _is_title(line: str) -> bool:
+    match = _TEXT_LINE.match(line)
+    return match is not None and match["part"] == "t"
+
+
 def _articles(block: Lines) -> Iterator[Lines]:
     """Cut a block before each title: some files have no blank line between articles."""
     start = 0
     for index, (_, line) in enumerate(block):
-        match = _TEXT_LINE.match(line)
-        if index > start and match is not None and match["part"] == "t":
+        if index > start and _is_title(line):
             yield block[start:index]
             start = index
     yield block[start:]

@@ -324,7 +324,14 @@ def test_messages_need_a_template(plain: Any) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{{ raise_exception('no system role') }}", "{{ messages[0]['content'] + 3 }}", "{{ nothing.at.all }}"],
+    [
+        "{{ raise_exception('no system role') }}",
+        "{{ messages[0]['content'] + 3 }}",
+        "{{ nothing.at.all }}",
+        "{{ 1 // 0 }}",
+        "{{ [].pop() }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
 )
 def test_a_template_that_refuses_a_record_says_why(tokenizer: Any, template: str) -> None:
     tokenizer.chat_template = template

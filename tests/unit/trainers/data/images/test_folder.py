@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,9 +64,11 @@ def test_an_image_is_resized_by_lanczos(tmp_path: Path) -> None:
     assert np.array_equal(read_picture(save(tmp_path / "x.png", pixels), 4), np.asarray(wanted).transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".gif", ".jpg", ".jpeg"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".gif", ".jpg", ".jpeg", ".jfif", ".JPE", ".PPM"])
 def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
-    how = {"lossless": True} if suffix == ".webp" else {"quality": 100, "subsampling": 0} if suffix in (".jpg", ".jpeg") else {}
+    how = (
+        {"lossless": True} if suffix == ".webp" else {"quality": 100, "subsampling": 0} if suffix.lower().startswith(".j") else {}
+    )
     write = save(tmp_path / "cat" / f"x{suffix}", stripes(RED, BLUE, height=8), **how)
     image = read_folder(tmp_path, split="train", size=8).images[0]
     assert np.abs(image.astype(int) - stripes(RED, BLUE, height=8).transpose(2, 0, 1)).max() <= 3, write
@@ -203,3 +207,95 @@ def test_more_images_than_memory_holds_are_refused_before_they_are_decoded(
         monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
         with pytest.raises(refused, match="images of 8 × 8 pixels take .* of memory" if refused is ResourceError else "000.png"):
             read_folder(tmp_path, split="train", size=8)
+
+
+def read(directory: Path, split: str = "train", **how: Any) -> tuple[Any, list[str]]:
+    told: list[str] = []
+    return read_folder(directory, split=split, size=4, tell=told.append, **how), told
+
+
+def test_what_is_not_read_is_counted_and_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, classes=("cat", "dog"), splits=2)
+    for name in ("readme.png", "cat/a.tiff", "cat/notes.txt", "dog/b.TIF", "dog/c"):
+        (tmp_path / name).write_bytes(b"no image")
+    images, told = read(tmp_path)
+    assert len(images) == 4
+    assert told == [f"{tmp_path}: 5 files are not read: cat/a.tiff, cat/notes.txt, dog/b.TIF …."]
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"no image is in its folders: cat/a.tiff, cat/notes.txt, dog/b.TIF …\."):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "gif", "bmp", "webp"])
+def test_a_file_without_an_ending_is_an_image_by_its_first_bytes(tmp_path: Path, form: str) -> None:
+    save(tmp_path / "cat" / "000123", np.full((4, 4, 3), 77), format=form)
+    images, told = read(tmp_path)
+    assert len(images) == 1 and told == [] and abs(int(images.images.max()) - 77) < 3
+
+
+def test_litter_and_empty_folders_are_no_classes(tmp_path: Path) -> None:
+    write_folder(tmp_path, classes=("cat", "dog"), splits=1)
+    save(tmp_path / "__MACOSX" / "cat" / "000.png", np.zeros((4, 4, 3)))
+    save(tmp_path / "cat" / "@eaDir" / "thumbnail.jpg", np.zeros((4, 4, 3)))
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "eel").mkdir()
+    (tmp_path / "eel" / "eel.txt").write_text("x")
+    images, told = read(tmp_path)
+    assert images.class_names == ("cat", "dog") and images.labels.tolist() == [0, 1]
+    assert told == [
+        f"{tmp_path}: 1 file is not read: eel/eel.txt.",
+        f"{tmp_path}: 2 folders hold no image and are no classes: bird, eel.",
+    ]
+
+
+@pytest.mark.parametrize("extra", ["__MACOSX", "annotations"])
+def test_what_lies_beside_the_splits_does_not_make_classes_of_them(tmp_path: Path, extra: str) -> None:
+    write_folder(tmp_path, classes=("cat", "dog"), splits={"train": 2, "val": 1})
+    (tmp_path / extra).mkdir()
+    (tmp_path / extra / "labels.xml").write_text("x")
+    assert read(tmp_path)[0].class_names == ("cat", "dog")
+    assert len(read(tmp_path, "validation")[0]) == 2
+
+
+@pytest.mark.parametrize(("train", "other"), [("Train", "Val"), ("train", "valid"), ("Training", "Testing"), ("TRAIN", "TEST")])
+def test_splits_go_by_their_usual_names_in_any_case(tmp_path: Path, train: str, other: str) -> None:
+    write_folder(tmp_path, classes=("cat", "dog"), splits={train: 2, other: 1})
+    assert read(tmp_path)[0].class_names == ("cat", "dog")
+    assert len(read(tmp_path, "validation")[0]) == 2
+
+
+def save_16_bits(path: Path, pixels: Any) -> None:
+    """A PNG of 16 bits: grey, red-green-blue, or that with alpha. Pillow writes no colours of 16 bits."""
+    values = np.asarray(pixels, dtype=">u2")
+    kind = {2: 0, 3: {3: 2, 4: 6}.get(values.shape[-1], 0)}[values.ndim]
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3), (4, 4, 4)], ids=["grey", "colours", "alpha"])
+@pytest.mark.parametrize(
+    ("values", "bits", "seen"), [((255, 40), 8, (255, 40)), ((4095, 1600), 12, (255, 100)), ((65535, 40), 16, (255, 0))]
+)
+def test_the_bits_of_the_values_of_16_bit_files_are_those_of_the_whole_set(
+    tmp_path: Path, shape: tuple[int, ...], values: tuple[int, int], bits: int, seen: tuple[int, int]
+) -> None:
+    """Pictures of 8 bits in such files are no longer black; a dark one of 16 bits, as its companion shows, stays dark."""
+    for name, value in zip("ab", values, strict=True):
+        pixels = np.full(shape, value)
+        if shape[-1:] == (4,) and len(shape) == 3:
+            pixels[..., 3] = 2**bits - 1
+        save_16_bits(tmp_path / "cat" / f"{name}.png", pixels)
+    images, told = read(tmp_path)
+    assert [np.unique(image).tolist() for image in images.images] == [[value] for value in seen]
+    assert told == (
+        [f"{tmp_path}: 2 images of 16 bits have no value above {2**bits - 1:,}; they are read as {bits}-bit images."]
+        if bits < 16
+        else []
+    )

@@ -324,3 +324,21 @@ def test_an_offset_of_thousands_of_digits_is_a_bad_line(tmp_path: Path, cell: st
 def test_a_sentence_with_a_line_that_cannot_be_read_is_one_bad_row(tmp_path: Path, text: str | bytes) -> None:
     rows, bad = _read(tmp_path / "x.iob", text, skip=True)
     assert [row["text"] for row in rows] == ["c"] and bad.count == 1 and " line 2: " in bad.reasons[0]
+
+
+@pytest.mark.parametrize("cut", [2, 3], ids=["before the abstract", "before the annotations"])
+@pytest.mark.parametrize("blank", ["", "  ", "\r"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_blank_line_within_an_article_does_not_part_it(tmp_path: Path, cut: int, blank: str, skip: bool) -> None:
+    """Else its title would be an article that names nothing, and the rest one bad row."""
+    whole, _ = _read(tmp_path / "whole.pubtator", PUBTATOR)
+    lines = PUBTATOR.split("\n")
+    lines.insert(cut - 1, blank)
+    rows, bad = _read(tmp_path / "cut.pubtator", "\n".join(lines), skip=skip)
+    assert rows == whole and bad.count == 0
+
+
+def test_an_article_with_a_bad_line_behind_a_blank_one_is_left_out_whole(tmp_path: Path) -> None:
+    text = "1|t|Pain.\n\n1|a|Ache.\n\n1\t0\t3\tPain\tDisease\n\n2|t|Ache.\n"
+    rows, bad = _read(tmp_path / "x.pubtator", text, skip=True)
+    assert [row["id"] for row in rows] == ["2"] and bad.count == 1 and "line 5: offsets 0 to 3" in bad.reasons[0]
