@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The process that is ``pitstop``, from its arguments to its end."""
+    streams.restart_in_utf_8()
     streams.prepare()
     code = after_output(main())
     if is_worker():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ class InvalidValue(ValueError):
     """A value that its setting cannot take. The text never contains the value of a secret."""
 
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
 def parse(leaf: Leaf, raw: Any) -> Any:
     """Give ``raw`` the type of ``leaf`` and check its range.
 
@@ -32,6 +36,9 @@ def parse(leaf: Leaf, raw: Any) -> Any:
     """
     if leaf.optional and (raw is None or (isinstance(raw, str) and raw.strip().lower() in _NOTHING)):
         return None
+    for text in raw if isinstance(raw, list) else [raw]:
+        if isinstance(text, str) and _NO_TEXT.search(text):
+            raise InvalidValue(f"{text!r} has bytes that are not UTF-8, which no record of a run can hold")
     value = _CONVERT[leaf.kind](leaf, raw)
     if not _within(leaf, value):
         raise InvalidValue(_complaint(leaf, raw))

@@ -30,6 +30,19 @@ _WIDTHS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 _WIDEST = 10_000
 
 
+def restart_in_utf_8() -> None:
+    """Start this process anew with paths and arguments as UTF-8, where a C locale makes ASCII of them: no record could hold the rest.
+
+    What is printed keeps the encoding of the locale.
+    """
+    if os.name != "posix" or sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8":
+        return
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    environment = {"PYTHONIOENCODING": encoding, **os.environ, "PYTHONUTF8": "1"}
+    with contextlib.suppress(OSError):  # without it, ASCII names do
+        os.execve(sys.executable, sys.orig_argv, environment)
+
+
 def prepare() -> None:
     """Make stdout and stderr of this process such that printing never raises, and pass over sizes of a terminal that are none.
 

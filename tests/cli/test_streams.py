@@ -159,3 +159,18 @@ def test_a_connection_that_is_cut_is_no_reader_that_has_gone(pitstop: Cli, monke
     result = pitstop("list-runs")
     assert result.code == 1
     assert "a connection was cut" in result.stderr
+
+
+def test_names_and_paths_are_utf_8_in_a_c_locale_too() -> None:
+    run = start(Path("é"), "naïve")
+    code, document, _ = _printed(C_LOCALE, "list-runs", "--base-dir", "é", "--json")
+    assert code == 0
+    assert (json.loads(document)[0]["path"], run.name) == ("é/run_001", "naïve")
+    code, document, _ = _printed(C_LOCALE, "config", "show", "--experiment-name", "naïve", "--json")
+    assert json.loads(document)["settings"]["naming"]["experiment_name"] == "naïve"
+
+
+def test_an_argument_that_is_no_utf_8_is_refused() -> None:
+    done = subprocess.run([*PITSTOP, "name", "--experiment-name", b"na\xefve"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--experiment-name" in done.stderr and "not UTF-8" in done.stderr
