@@ -11,6 +11,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import sys
 from typing import IO, TYPE_CHECKING, TextIO
 
@@ -106,7 +107,9 @@ class _Descriptor(io.FileIO):
     def write(self, data: Buffer) -> int:
         """Write, and drop what cannot be written."""
         try:
-            return super().write(data) or 0
+            while (count := super().write(data)) is None:  # another program made it non-blocking, and the reader is slow
+                select.select([], [self], [])
+            return count
         except OSError as error:
             if error.errno in _GONE:
                 self._forget_reader()
