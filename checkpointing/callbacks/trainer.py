@@ -170,20 +170,13 @@ class PitstopCallback(TrainerCallback):
             return
         name = layout.step_name(state.global_step)
         extra = {_STATE: self._trainer_state(state, control)}
-        optimizer = objects["optimizer"]
+        model, epoch, step = objects["model"], float(state.epoch or 0.0), state.global_step
+        optimizer, scheduler = objects["optimizer"], objects["lr_scheduler"]
         scaler = getattr(optimizer, "scaler", None)
 
         def write() -> Path:
             return self.manager.save_lora_weights(
-                objects["model"],
-                float(state.epoch or 0.0),
-                optimizer,
-                objects["lr_scheduler"],
-                metrics,
-                step=state.global_step,
-                name=name,
-                scaler=scaler,
-                extra=extra,
+                model, epoch, optimizer, scheduler, metrics, step=step, name=name, scaler=scaler, extra=extra
             )
 
         if self._saver.save(write, name, final=final):

@@ -225,16 +225,10 @@ class Uploader:
             return None
         arrived = self.arrived
         entries = {directory: RemoteCheckpoint.from_dict(dict(value)) for directory, value in arrived.pushed.items()}
+        remote = Inventory(arrived.uid, self.run.name, entries, {}, arrived.base, arrived.root, arrived.finished)
+        page = PageUpdate(arrived.card != "", self._draws(last), arrived.curve)
         try:
-            commit = contents.build(
-                self.run,
-                batch,
-                Inventory(arrived.uid, self.run.name, entries, {}, arrived.base, arrived.root, arrived.finished),
-                self.destination(),
-                repo=repo,
-                finished=last,
-                page=PageUpdate(self.arrived.card != "", self._draws(last), self.arrived.curve),
-            )
+            commit = contents.build(self.run, batch, remote, self.destination(), repo=repo, finished=last, page=page)
             return self._commit(repo, commit)
         except CheckpointError as error:
             raise self._explained(batch, error) from error

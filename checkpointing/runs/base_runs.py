@@ -49,10 +49,8 @@ class BaseCheckpoint:
         """What makes the model what it is: names and SHA-256 of config and weights, of the average where there is one."""
         files = self.info.manifest.files
         served = file_sets.form_of(self.run.config()).served(files.keys())
-        model_files = {
-            name: file for name, file in served.items() if name == file_sets.MODEL_CONFIG or name.endswith(".safetensors")
-        }
-        return sorted((name, files[file].sha256) for name, file in model_files.items())
+        names = [name for name in served if name == file_sets.MODEL_CONFIG or name.endswith(".safetensors")]
+        return sorted((name, files[served[name]].sha256) for name in names)
 
     def record(self) -> dict[str, Any]:
         """What metadata.json of a run that stands on it says."""
@@ -77,11 +75,8 @@ def look_up(base_dir: str, reference: str) -> BaseRun:
     is_own = checkpoint.run.base_dir == Path(os.path.abspath(base_dir))
     run = checkpoint.run.label if is_own else str(checkpoint.run.path)
     values = {"model.id": checkpoint.run.name, "training.task": dotted.at(checkpoint.run.config(), "training.task")}
-    return BaseRun(
-        f"{run}@{checkpoint.info.name}",
-        checkpoint.run.label,
-        {path: value for path, value in values.items() if value is not None},
-    )
+    known = {path: value for path, value in values.items() if value is not None}
+    return BaseRun(f"{run}@{checkpoint.info.name}", checkpoint.run.label, known)
 
 
 def dependents(run: RunDirectory) -> dict[str, list[str]]:

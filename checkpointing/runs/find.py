@@ -14,13 +14,11 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import PitstopError, RunError
 
 
-def find_run(base_dir: Path | str, ref: str | int) -> RunDirectory:
-    """The run that ``ref`` means (see ``layout.parse_run_ref``). ``RunError`` says what was looked for and what is there."""
-    return locate(base_dir, ref)[0]
-
-
 def locate(base_dir: Path | str, ref: str | int) -> tuple[RunDirectory, str | None]:
-    """As ``find_run``, with the checkpoint that ``ref`` picks (``3@best``, or a path to a checkpoint), if it picks one."""
+    """The run that ``ref`` means (see ``layout.parse_run_ref``), and the checkpoint that it picks (``3@best``, or a path), if any.
+
+    ``RunError`` says what was looked for and what is there.
+    """
     base = Path(os.path.abspath(base_dir))
     reference = layout.parse_run_ref(ref)
     if reference.path is not None:

@@ -60,11 +60,8 @@ def keep_last_n(run: RunDirectory) -> int | None:
 
 def superseded(run: RunDirectory, entries: Iterable[RemoteCheckpoint]) -> list[RemoteCheckpoint]:
     """Those of ``entries`` that belong to a line of the run which a later resume from an older checkpoint left."""
-    resumes = [
-        (datetime.fromisoformat(resume.at), resume.step)
-        for resume in run.metadata().resumes
-        if resume.at and resume.step is not None
-    ]
+    recorded = [(resume.at, resume.step) for resume in run.metadata().resumes]
+    resumes = [(datetime.fromisoformat(at), step) for at, step in recorded if at and step is not None]
     return [entry for entry in entries if any(moment > entry.order[1] and entry.step > step for moment, step in resumes)]
 
 

@@ -70,10 +70,8 @@ class Form:
     def served(self, names: Collection[str]) -> dict[str, str]:
         """The files that other tools load, by the name they look for → that in the checkpoint; of an average, its weights."""
         if not self.full_model:
-            return {
-                layout.ADAPTER_WEIGHTS: EMA if self.ema else layout.ADAPTER_WEIGHTS,
-                layout.ADAPTER_CONFIG: layout.ADAPTER_CONFIG,
-            }
+            weights = EMA if self.ema else layout.ADAPTER_WEIGHTS
+            return {layout.ADAPTER_WEIGHTS: weights, layout.ADAPTER_CONFIG: layout.ADAPTER_CONFIG}
         served = {name: name for name in sorted(names) if is_model_file(name)}
         if self.ema:
             served = {name: name for name in served if name in _DESCRIPTION} | {WEIGHTS: EMA}

@@ -18,7 +18,7 @@ from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
-from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, RunError
@@ -143,10 +143,10 @@ def test_a_run_that_is_a_link_is_no_run_of_this_directory(base: Path, tmp_path: 
     before = snapshot(elsewhere.path)
     (base / "run_002").symlink_to(elsewhere.path)
     with pytest.raises(RunError, match="is a link to") as caught:
-        find_run(base, reference)
+        locate(base, reference)[0]
     assert str(elsewhere.path) in caught.value.message
     assert [record.run for record in list_runs(base)] == ["run_001"], "nor is it the newest"
-    assert find_run(base, str(elsewhere.path)).path == elsewhere.path.resolve(), "its own path is another matter"
+    assert locate(base, str(elsewhere.path))[0].path == elsewhere.path.resolve(), "its own path is another matter"
     with pytest.raises(RunError, match="is a link"), RunDirectory(base / "run_002").lock():
         pytest.fail("the lock was given")
     assert snapshot(elsewhere.path) == before
@@ -157,21 +157,21 @@ def test_a_name_that_leads_out_of_the_base_directory_names_no_run(base: Path, tm
     create_run(tmp_path / "theirs", name="theirs", config=CONFIG, metadata={}, started_at=START)
     (base / "by-name/evil").symlink_to(target)
     with pytest.raises(RunError, match="not found"):
-        find_run(base, "evil")
+        locate(base, "evil")[0]
 
 
 @pytest.mark.parametrize("content", [b"../../theirs/run_001\n", b"\xff", b"x" * 1000, b""])
 def test_a_name_in_a_file_is_read_with_the_same_care(base: Path, content: bytes) -> None:
     (base / "by-name/evil").write_bytes(content)
     with pytest.raises(RunError, match="not found"):
-        find_run(base, "evil")
+        locate(base, "evil")[0]
 
 
 @pytest.mark.timeout(20)
 def test_a_pipe_among_the_names_keeps_nobody_waiting(base: Path) -> None:
     os.mkfifo(base / "by-name/evil")
     with pytest.raises(RunError, match="not found"):
-        find_run(base, "evil")
+        locate(base, "evil")[0]
 
 
 @pytest.mark.parametrize("target", ["../../outside/checkpoint-9", "/etc", "../../outside", "checkpoint-1/../checkpoint-2"])

@@ -17,7 +17,7 @@ from pitstop.checkpointing.disk.storage import Storage
 from pitstop.checkpointing.runs import housekeeping, name_links, retention
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
-from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.housekeeping import (
     Removal,
     delete_run,
@@ -63,7 +63,7 @@ def fresh(base: Path, storage: Storage | None = None) -> None:
 
 
 def check_kept(base: Path) -> None:
-    kept = find_run(base, "kept")
+    kept = locate(base, "kept")[0]
     assert (kept.label, names(kept)) == ("run_001", checkpoints(1, 2))
     assert kept.metadata().name == "kept"
     BaseModels(base).base_path(kept.path)
@@ -75,7 +75,7 @@ def check_whole_or_gone(base: Path) -> bool:
     check_kept(base)
     listed = {record.name: record for record in list_runs(base)}
     if "doomed" in listed:
-        run = find_run(base, "doomed")
+        run = locate(base, "doomed")[0]
         assert (run.label, listed["doomed"].checkpoints) == ("run_002", len(LOSSES))
         assert names(run) == checkpoints(*LOSSES)
         assert run.config() and run.metadata().resumes
@@ -84,7 +84,7 @@ def check_whole_or_gone(base: Path) -> bool:
     assert list(listed) == ["kept"]
     for ref in (2, "run_002", "doomed", str(base / "run_002")):
         with pytest.raises(RunError):
-            find_run(base, ref)
+            locate(base, ref)[0]
     return False
 
 
@@ -95,7 +95,7 @@ def check_a_new_run_is_itself(base: Path, whole: bool) -> None:
     records = list_runs(base)
     assert len({record.name for record in records}) == len(records)
     for record in records:
-        assert find_run(base, record.name).label == record.run
+        assert locate(base, record.name)[0].label == record.run
     assert {path.name for path in name_links.listed(base)} - {path.name for path in name_links.dangling(base)} == {
         record.name for record in records
     }
@@ -105,7 +105,7 @@ def check_a_new_run_is_itself(base: Path, whole: bool) -> None:
 def finish(base: Path) -> None:
     """What `pitstop delete doomed` does when it is called again."""
     try:
-        delete_run(reopened(find_run(base, "doomed").path))
+        delete_run(reopened(locate(base, "doomed")[0].path))
     except RunError:
         assert left_of_deletion(base, "2") or not litter(base)
     prune_deleted(base, storage=ForgetfulStorage())
@@ -186,7 +186,7 @@ def littered(base: Path, storage: Storage | None = None) -> None:
 def check_retained(base: Path) -> list[str]:
     """The pinned ones are there and whole, and so are all that are listed."""
     check_kept(base)
-    run = find_run(base, "doomed")
+    run = locate(base, "doomed")[0]
     there = names(run)
     assert set(checkpoints(2, 3, 5)) <= set(there) <= set(checkpoints(*LOSSES))
     assert set(retention.pins(run)) == set(checkpoints(2, 3, 5))
@@ -199,7 +199,7 @@ def check_retained(base: Path) -> list[str]:
 
 def check_pruned(base: Path) -> None:
     assert check_retained(base) == checkpoints(2, 3, 5)
-    assert [entry.name for entry in find_run(base, "doomed").metadata().checkpoints] == checkpoints(2, 3, 5)
+    assert [entry.name for entry in locate(base, "doomed")[0].metadata().checkpoints] == checkpoints(2, 3, 5)
     assert BaseModels(base).digests() == [DIGEST]
     assert litter(base) == []
     assert sorted(path.name for path in name_links.listed(base)) == ["doomed", "kept"]
@@ -379,7 +379,7 @@ def test_runs_that_start_while_others_are_deleted_never_share_a_number_or_a_name
     def start_and_delete() -> None:
         for _ in range(15):
             run = create_run(base, name="same", config={}, metadata={}, storage=ForgetfulStorage())
-            assert run.metadata().name == find_run(base, run.number).name
+            assert run.metadata().name == locate(base, run.number)[0].name
             if run.number % 2:
                 delete_run(run)
 

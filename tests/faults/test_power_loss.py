@@ -16,7 +16,7 @@ import pytest
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.metrics_log import MetricsLog, read_rows
 from pitstop.checkpointing.runs.create import create_run
-from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import CheckpointError, ResourceError
@@ -186,7 +186,7 @@ def test_a_power_cut_after_a_run_was_made_finds_all_of_it(tmp_path: Path, matrix
     create_run(root, name="a-run", config={"a": 1}, metadata={}, storage=recorder.storage)
     for count, image in images(recorder, tmp_path, matrix(ROW), 1):
         if count == recorder.count:
-            run = find_run(image, 1)
+            run = locate(image, 1)[0]
             assert run.config() == {"a": 1}
             assert run.metadata().name == "a-run"
             assert (image / "by-name" / "a-run").readlink() == Path("../run_001")

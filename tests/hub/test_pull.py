@@ -19,7 +19,7 @@ from pitstop.checkpointing.hub.pull import Pulled, pull
 from pitstop.checkpointing.hub.remote_repository import Patience, RemoteRepository
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
-from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.verification import Verifier
@@ -87,7 +87,7 @@ def test_what_is_on_record_is_that_of_a_run_which_stopped_at_the_checkpoint(file
     assert metadata["base_model"] == {"id": "owner/name", "digest": BASE_DIGEST, "saved": False}
     record = list_runs(base)[0]
     assert (record.name, record.status, record.step, record.checkpoints) == ("a-run", "interrupted", 3, 1)
-    assert find_run(base, "a-run").path == base / "run_001"
+    assert locate(base, "a-run")[0].path == base / "run_001"
 
 
 def test_the_log_ends_at_the_checkpoint(files: Files, base: Path) -> None:
@@ -165,7 +165,7 @@ def test_it_takes_the_next_free_number_and_a_free_name(files: Files, base: Path)
     create_run(base, name="a-run", config={}, metadata={}, number=3, storage=ForgetfulStorage())
     run = pulled(FakeHub(files), base).run
     assert (run.number, run.name) == (4, "a-run-2")
-    assert find_run(base, "a-run-2").path == run.path and find_run(base, "a-run").number == 3
+    assert locate(base, "a-run-2")[0].path == run.path and locate(base, "a-run")[0].number == 3
 
 
 def test_it_takes_the_number_that_is_given(files: Files, base: Path) -> None:
@@ -262,7 +262,7 @@ def test_runs_that_start_meanwhile_never_share_a_number_or_a_name(tmp_path: Path
     assert [record.run_number for record in records] == list(range(1, 24))
     assert len({record.name for record in records}) == 23
     for record in records:
-        assert find_run(base, record.name).label == record.run
+        assert locate(base, record.name)[0].label == record.run
 
 
 # The base model

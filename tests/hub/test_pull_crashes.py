@@ -19,7 +19,7 @@ from pitstop.checkpointing.hub.remote_repository import RemoteRepository
 from pitstop.checkpointing.runs import name_links
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
-from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.housekeeping import prune_deleted
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Outbox
@@ -60,15 +60,15 @@ def fresh(base: Path, storage: Storage | None = None) -> None:
 
 def whole(base: Path, files: Files) -> bool:
     """Whether the pulled run is there, and then it is whole; else nothing that lists or finds runs sees any of it."""
-    assert find_run(base, "a-run").label == "run_001"
+    assert locate(base, "a-run")[0].label == "run_001"
     records = list_runs(base)
     if len(records) == 1:
         for ref in (2, "run_002", "a-run-2"):
             with pytest.raises(RunError):
-                find_run(base, ref)
+                locate(base, ref)[0]
         return False
     assert [record.run for record in records] == ["run_001", "run_002"]
-    run = find_run(base, "a-run-2")
+    run = locate(base, "a-run-2")[0]
     assert (run.label, run.metadata().name, run.metadata().status) == ("run_002", "a-run-2", "interrupted")
     assert [part.problem for part in Verifier().run(RunDirectory(run.path)) if part.problem] == []
     assert RunDirectory(run.path).store.verify("last").name == "checkpoint-6"

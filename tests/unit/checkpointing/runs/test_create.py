@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pitstop.checkpointing.runs.create import install_run
-from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.configs.errors import RunError
 from support.new_runs import CONFIG, start
@@ -72,7 +72,7 @@ def test_without_links_names_are_files(base: Path) -> None:
 
     runs = [start(base, storage=NoLinks()) for _ in range(2)]
     assert [run.name for run in runs] == ["a-run", "a-run-2"]
-    assert find_run(base, "a-run-2").number == 2
+    assert locate(base, "a-run-2")[0].number == 2
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.runs.find import find_run, locate
+from pitstop.checkpointing.runs.find import locate
 from pitstop.configs.errors import RunError
 from support.new_runs import start
 from support.stores import save
@@ -14,7 +14,7 @@ from support.stores import save
 def test_a_run_is_found_by_number_and_by_name(base: Path, ref: str | int) -> None:
     start(base, "first")
     start(base, "second")
-    assert find_run(base, ref).path == base / "run_002"
+    assert locate(base, ref)[0].path == base / "run_002"
 
 
 def test_a_run_is_found_by_path_and_a_checkpoint_with_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,21 +22,21 @@ def test_a_run_is_found_by_path_and_a_checkpoint_with_it(base: Path, monkeypatch
     save(run.store, 5)
     run.store.repair_pointers()
     elsewhere = base / "nowhere"
-    assert find_run(elsewhere, str(run.path)).path == run.path
-    assert find_run(elsewhere, str(base / "by-name" / "a-run")).number == 1
+    assert locate(elsewhere, str(run.path))[0].path == run.path
+    assert locate(elsewhere, str(base / "by-name" / "a-run"))[0].number == 1
     for name in ("checkpoint-5", "last"):
         found, checkpoint = locate(elsewhere, str(run.store.directory / name))
         assert (found.path, checkpoint) == (run.path, name)
     assert locate(base, "1@best")[1] == "best"
     monkeypatch.chdir(base)
-    assert find_run(elsewhere, "run_001").path == run.path
-    assert find_run(elsewhere, "./run_001").path == run.path
+    assert locate(elsewhere, "run_001")[0].path == run.path
+    assert locate(elsewhere, "./run_001")[0].path == run.path
 
 
 def test_a_run_is_found_by_name_though_the_link_is_lost(base: Path) -> None:
     start(base)
     (base / "by-name" / "a-run").unlink()
-    assert find_run(base, "a-run").number == 1
+    assert locate(base, "a-run")[0].number == 1
 
 
 @pytest.mark.parametrize("target", ["../../outside/run_001", "/etc", "../run_001/../../run_001", "garbage"])
@@ -45,20 +45,20 @@ def test_a_name_never_leads_out_of_the_base_directory(base: Path, target: str) -
     (base.parent / "outside" / "run_001").mkdir(parents=True)
     (base / "by-name" / "evil").symlink_to(target)
     with pytest.raises(RunError):
-        find_run(base, "evil")
+        locate(base, "evil")[0]
 
 
 def test_a_run_that_is_not_there_says_what_is(base: Path) -> None:
     with pytest.raises(RunError, match="there are no runs in"):
-        find_run(base, 99)
+        locate(base, 99)[0]
     for _ in range(10):
         start(base)
     with pytest.raises(RunError, match="run '99' not found") as raised:
-        find_run(base, 99)
+        locate(base, 99)[0]
     assert raised.value.hint is not None
     assert raised.value.hint.startswith("there: 2 older ones, run_003, ")
     with pytest.raises(RunError) as raised:
-        find_run(base, "a-rum")
+        locate(base, "a-rum")[0]
     assert "did you mean a-run?" in str(raised.value.hint)
     with pytest.raises(RunError, match="neither a run directory nor a checkpoint"):
-        find_run(base, "some/where")
+        locate(base, "some/where")[0]

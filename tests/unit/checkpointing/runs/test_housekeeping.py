@@ -16,7 +16,7 @@ from pitstop.checkpointing.disk import inspection, layout, locking
 from pitstop.checkpointing.runs import housekeeping, name_links
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.create import create_run
-from pitstop.checkpointing.runs.find import find_run
+from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.housekeeping import delete_run, prunable, prune_bases, prune_deleted, prune_run, unused_bases
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -294,12 +294,12 @@ def test_a_new_run_gets_the_number_and_never_the_name_of_one_whose_deletion_died
     crashed_deletion(tmp_path)
     assert list_runs(tmp_path) == []
     with pytest.raises(RunError):
-        find_run(tmp_path, "gone")
+        locate(tmp_path, "gone")[0]
     run = make_run(tmp_path, "new")
     assert run.label == "run_001"
     with pytest.raises(RunError):
-        find_run(tmp_path, "gone")
-    assert find_run(tmp_path, "new").label == "run_001"
+        locate(tmp_path, "gone")[0]
+    assert locate(tmp_path, "new")[0].label == "run_001"
     (run.path / "metadata.json").unlink()
     assert run.rebuild_metadata().name == "new"
 
