@@ -81,7 +81,10 @@ class CheckpointManager:
             self.run = RunDirectory(existing.absolute())
             self._check_experiment(experiment_name)
         else:
-            config = manager_values.config(base_dir, experiment_name, monitor, mode, training_config, lora_config)
+            checkpoint = {"base_dir": str(base_dir), "monitor": monitor or "val_loss", "mode": mode or "min"}
+            training, lora = {**(training_config or {}), "checkpoint": checkpoint}, dict(lora_config or {})
+            naming = {"experiment_name": experiment_name}
+            config = manager_values.plain({layout.MADE_BY: layout.MANAGER, "naming": naming, "training": training, "lora": lora})
             name = manager_values.name(experiment_name)
             metadata = {"method": "full" if group else None, "base_model": {"saved": False}}
             self.run = create.create_run(base / group, name=name, config=config, metadata=metadata, number=run_number)

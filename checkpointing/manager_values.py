@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,24 +23,6 @@ def check_arguments(experiment_name: Any, run_number: Any, monitor: Any, mode: A
         raise SettingsError(f"run_number is {run_number!r}; runs are numbered from 1")
     if mode not in (None, "min", "max"):
         raise SettingsError(f"mode is {mode!r}; it is 'min' where smaller is better, else 'max'")
-
-
-def config(
-    base_dir: Path | str,
-    experiment_name: str | None,
-    monitor: str | None,
-    mode: str | None,
-    training: Mapping[str, Any] | None,
-    lora: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    checkpoint = {"base_dir": str(base_dir), "monitor": monitor or "val_loss", "mode": mode or "min"}
-    config = {
-        layout.MADE_BY: layout.MANAGER,
-        "naming": {"experiment_name": experiment_name},
-        "training": {**(training or {}), "checkpoint": checkpoint},
-        "lora": dict(lora or {}),
-    }
-    return plain(config)
 
 
 def name(experiment_name: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing.card.drawing import plain_drawing
 from pitstop.checkpointing.card.markdown import clean
-from pitstop.checkpointing.disk.metric_series import Points, is_steep, points
+from pitstop.checkpointing.disk.metrics_log import Points, is_steep, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

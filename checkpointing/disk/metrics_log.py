@@ -1,4 +1,7 @@
-"""``metrics.jsonl``: one JSON object a logged step, appended; after a resume it is as if the run had never stopped."""
+"""``metrics.jsonl``: one JSON object a logged step, appended; after a resume it is as if the run had never stopped.
+
+``points`` are those of one metric over the steps, for whoever draws or compares them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pitstop.checkpointing.disk import storage
@@ -16,6 +18,13 @@ from pitstop.checkpointing.disk.storage import LocalStorage, Storage
 from pitstop.configs.shown import finite
 
 SUPERSEDED_SUFFIX = ".superseded.jsonl"
+
+Points = list[tuple[float, float]]
+
+_STEEP = 30.0
+"""A loss that falls by more than this factor is drawn on a logarithmic axis, or its tail would lie on the floor."""
+
+_ABSURD = 1e100
 
 
 class MetricsLog:
@@ -149,10 +158,6 @@ class MetricsLog:
         storage.atomic_write(self._storage, self.path, b"".join(line + b"\n" for line in belonging))
         return len(moved)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows in order; lines that are not whole are passed over."""
-        return read_rows(self.path)
-
     def _supersede(self, data: bytes) -> None:
         path = self.superseded_path
         old = storage.read_regular_file(path) if os.path.lexists(path) else b""
@@ -161,12 +166,6 @@ class MetricsLog:
         if old and not old.endswith(b"\n"):
             old += b"\n"
         storage.atomic_write(self._storage, path, old + data)
-
-    def __enter__(self) -> MetricsLog:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -179,6 +178,28 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         row = _parse(line)
         if row is not None:
             yield row
+
+
+def points(rows: Iterable[Mapping[str, Any]], key: str) -> Points:
+    """(step, value) in the order of steps; rows without a finite value, such as null for NaN, are left out."""
+    pairs = [(finite_number(row.get("step")), finite_number(row.get(key))) for row in rows]
+    return sorted((step, value) for step, value in pairs if step is not None and value is not None)
+
+
+def finite_number(value: Any) -> float | None:
+    """``value`` if it is a number that can be drawn; None for anything else."""
+    if type(value) not in (int, float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if abs(number) < _ABSURD else None  # false for NaN
+
+
+def is_steep(values: Sequence[float]) -> bool:
+    """Whether the values want a logarithmic axis."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) > _STEEP
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

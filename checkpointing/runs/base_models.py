@@ -147,7 +147,10 @@ class BaseModels:
         except OSError as error:
             if not storage.links_unsupported(error):
                 raise storage.failed_save(target, error) from error
-        return self._refer(run_dir, source)
+        content = {"digest": source.name, "path": os.path.relpath(source, run_dir).replace(os.sep, "/")}
+        with storage.saving(run_dir / REFERENCE):
+            storage.atomic_write(self._storage, run_dir / REFERENCE, (json.dumps(content, indent=2) + "\n").encode())
+        return source
 
     def relink(self, run_dir: Path, digest: str) -> Path:
         """Give the run the shared copy in place of a ``base_model`` that is damaged; that is kept in ``.damaged``."""
@@ -171,12 +174,6 @@ class BaseModels:
             raise
         self._storage.sync_directory(target.parent)
         return target
-
-    def _refer(self, run_dir: Path, source: Path) -> Path:
-        content = {"digest": source.name, "path": os.path.relpath(source, run_dir).replace(os.sep, "/")}
-        with storage.saving(run_dir / REFERENCE):
-            storage.atomic_write(self._storage, run_dir / REFERENCE, (json.dumps(content, indent=2) + "\n").encode())
-        return source
 
     def base_location(self, run_dir: Path) -> Path:
         """Where the run's base lies, unverified. ``CheckpointError`` when the run has none."""

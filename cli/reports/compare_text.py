@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pitstop.checkpointing.disk.metric_series import is_steep
+from pitstop.checkpointing.disk.metrics_log import is_steep
 from pitstop.cli.reports.settings_view import setting_text
 from pitstop.cli.terminal.output import heading, is_terminal, paint, plain_lines, say, shortened, star, use_color
 from pitstop.cli.terminal.plot import MARKS, Curve, PlotStyle, plot

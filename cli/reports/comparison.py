@@ -11,8 +11,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk.dotted import at
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
-from pitstop.checkpointing.disk.metric_series import finite_number, points
-from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.disk.metrics_log import finite_number, points, read_rows
 from pitstop.checkpointing.runs.metadata import Metadata, RecordedResume
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.portable_paths import portable_value

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -444,7 +445,7 @@ def test_runs_are_private_whatever_the_umask(tmp_path: Path) -> None:
         run.sync_checkpoints()
         (run.path / layout.METADATA).write_bytes(b"")
         run.rebuild_metadata()
-        with MetricsLog(run.metrics_path) as log:
+        with closing(MetricsLog(run.metrics_path)) as log:
             log.append({"step": 1})
             log.append({"step": 2})
         MetricsLog(run.metrics_path).truncate_after(1)

@@ -3,11 +3,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pitstop.checkpointing.disk.metrics_log import MetricsLog
+from pitstop.checkpointing.disk.metrics_log import MetricsLog, read_rows
 from support.stores import Counter, HookedStorage, failing, in_child
 
 
@@ -17,17 +18,17 @@ def path(tmp_path: Path) -> Path:
 
 
 def fill(path: Path, *steps: int) -> None:
-    with MetricsLog(path) as log:
+    with closing(MetricsLog(path)) as log:
         for step in steps:
             log.append({"step": step, "loss": 1 / step})
 
 
 def steps(path: Path) -> list[int]:
-    return [row["step"] for row in MetricsLog(path).rows()]
+    return [row["step"] for row in read_rows(path)]
 
 
 def test_rows_are_lines_of_json_in_the_order_of_their_keys(path: Path) -> None:
-    with MetricsLog(path) as log:
+    with closing(MetricsLog(path)) as log:
         log.append({"step": 1, "loss": 0.5, "epoch": 0.1})
         log.append({"step": 2, "loss": float("nan"), "more": {"grad": float("inf")}})
     assert path.read_text() == '{"step": 1, "loss": 0.5, "epoch": 0.1}\n{"step": 2, "loss": null, "more": {"grad": null}}\n'
@@ -40,7 +41,7 @@ def test_rows_go_on_after_the_old_ones(path: Path) -> None:
 
 
 def test_no_log_has_no_rows(path: Path) -> None:
-    assert list(MetricsLog(path).rows()) == []
+    assert list(read_rows(path)) == []
     assert MetricsLog(path).truncate_after(3) == 0
     MetricsLog(path).close()
 
@@ -96,7 +97,7 @@ class FillingStorage(HookedStorage):
 
 def test_rows_that_a_full_disk_refused_are_written_when_there_is_room(path: Path) -> None:
     storage = FillingStorage()
-    with MetricsLog(path, storage) as log:
+    with closing(MetricsLog(path, storage)) as log:
         log.append({"step": 1})
         storage.full = True
         for step in (2, 3):
@@ -112,7 +113,7 @@ def test_rows_that_a_full_disk_refused_are_written_when_there_is_room(path: Path
 
 def test_a_row_that_the_disk_refuses_is_warned_of_once_until_it_takes_one_again(path: Path) -> None:
     storage, warnings = FillingStorage(), []
-    with MetricsLog(path, storage) as log:
+    with closing(MetricsLog(path, storage)) as log:
         for step, full in enumerate([True, True, False, True, False], start=1):
             storage.full = full
             log.append_or_warn({"step": step}, warnings.append)

@@ -6,6 +6,7 @@ import json
 import random
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def _rows(told: list[Any]) -> list[int]:
 
 
 def _log(run: RunDirectory, steps: range) -> None:
-    with MetricsLog(run.metrics_path) as log:
+    with closing(MetricsLog(run.metrics_path)) as log:
         for step in steps:
             log.append({"step": step, "loss": 1.0})
 
