@@ -79,7 +79,12 @@ class CheckpointManager:
         existing = base / group / layout.run_directory_name(run_number) if run_number is not None else None
         if existing is not None and existing.is_dir():
             self.run = RunDirectory(existing.absolute())
-            self._check_experiment(experiment_name)
+            recorded = self.experiment_name
+            if experiment_name is not None and recorded not in (None, experiment_name):
+                raise RunError(
+                    f"{self.run.label} belongs to the experiment '{recorded}', not to '{experiment_name}'",
+                    hint="leave run_number out for a new run, or give the run's own experiment_name",
+                )
         else:
             checkpoint = {"base_dir": str(base_dir), "monitor": monitor or "val_loss", "mode": mode or "min"}
             training, lora = {**(training_config or {}), "checkpoint": checkpoint}, dict(lora_config or {})
@@ -90,14 +95,6 @@ class CheckpointManager:
             self.run = create.create_run(base / group, name=name, config=config, metadata=metadata, number=run_number)
         self._log = MetricsLog(self.run.metrics_path)
         self.set_monitor(monitor, mode)
-
-    def _check_experiment(self, name: str | None) -> None:
-        recorded = self.experiment_name
-        if name is not None and recorded is not None and name != recorded:
-            raise RunError(
-                f"{self.run.label} belongs to the experiment '{recorded}', not to '{name}'",
-                hint="leave run_number out for a new run, or give the run's own experiment_name",
-            )
 
     # Where things are
 

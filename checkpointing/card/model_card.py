@@ -58,12 +58,8 @@ def _front_matter(facts: CardFacts) -> list[str]:
     base, data = facts.base_on_hub, facts.datasets_on_hub
     tags = [*([] if facts.whole else ["lora"]), *(["qlora"] if facts.method == "qlora" else []), "pitstop"]
     library = "pitstop" if facts.makes_images else "transformers" if facts.whole else "peft"
-    lines = [
-        "---",
-        f"library_name: {library}",
-        *([f"base_model: {quoted(base)}"] if base else []),
-        f"pipeline_tag: {facts.pipeline_tag}",
-    ]
+    base_model = [f"base_model: {quoted(base)}"] if base else []
+    lines = ["---", f"library_name: {library}", *base_model, f"pipeline_tag: {facts.pipeline_tag}"]
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
     if data:
         lines += ["datasets:", *(f"- {quoted(name)}" for name in data)]
@@ -156,14 +152,8 @@ def _metrics(facts: CardFacts, entries: Sequence[RemoteCheckpoint]) -> list[str]
 def _checkpoint(entry: RemoteCheckpoint, metrics: Sequence[str], *, is_best: bool) -> list[str]:
     values = [entry.metrics.get(name) for name in metrics]
     numbers = ["" if value is None else f"{value:.4g}" for value in values]
-    return [
-        entry.directory,
-        f"{entry.step:,}",
-        f"{entry.epoch:.4g}",
-        *numbers,
-        human_size(entry.size),
-        "**best**" if is_best else "",
-    ]
+    mark = "**best**" if is_best else ""
+    return [entry.directory, f"{entry.step:,}", f"{entry.epoch:.4g}", *numbers, human_size(entry.size), mark]
 
 
 def _settings(facts: CardFacts) -> list[str]:
@@ -176,11 +166,8 @@ def _settings(facts: CardFacts) -> list[str]:
 
 def setting_rows(settings: Mapping[str, Any], *, whole: bool = False) -> list[list[str]]:
     """Path and value of the main settings and of those not at their defaults, for a table; of adapters none where ``whole``."""
-    return [
-        [f"`{path}`", escaped(_shown_value(value))]
-        for path, value in _card_settings(settings)
-        if not (whole and path.startswith(_OF_ADAPTERS))
-    ]
+    card_settings = [pair for pair in _card_settings(settings) if not (whole and pair[0].startswith(_OF_ADAPTERS))]
+    return [[f"`{path}`", escaped(_shown_value(value))] for path, value in card_settings]
 
 
 def _card_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

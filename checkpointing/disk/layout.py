@@ -33,6 +33,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_META = "optimizer.json"
 TRAINER_STATE = "trainer_state.json"
+STATE_VERSION = 1
+"""Newest version of trainer_state.json that is read."""
 
 MADE_BY = "made_by"
 MANAGER = "checkpoint manager"

@@ -211,7 +211,12 @@ class _Pull:
         parts = {entry.directory: manifest.files, BASE_DIRECTORY: base}
         records = {f"{part}/{name}": record for part, files in parts.items() for name, record in files.items()}
         missing = sum(record.size for name, record in records.items() if not _is(self.fetched / name, record))
-        self._check_room(missing)
+        free = self.disk.free_space(self.staging)
+        if free < missing + RESERVE_BYTES:
+            raise ResourceError(
+                f"{self.base}: pulling {self.repository.repo} takes {human_size(missing + RESERVE_BYTES)}, {human_size(free)} are free",
+                hint="free some space (pitstop prune --dry-run shows what can go) or choose another disk with --base-dir",
+            )
         total = sum(record.size for record in records.values())
         already = f", {human_size(total - missing)} of it here already" if missing < total else ""
         self.repository.tell(
@@ -223,14 +228,6 @@ class _Pull:
             if parts[part]:
                 size = sum(record.size for record in parts[part].values())
                 self.repository.tell(f"fetched and verified {title} ({len(parts[part])} files, {human_size(size)})")
-
-    def _check_room(self, needed: int) -> None:
-        free = self.disk.free_space(self.staging)
-        if free < needed + RESERVE_BYTES:
-            raise ResourceError(
-                f"{self.base}: pulling {self.repository.repo} takes {human_size(needed + RESERVE_BYTES)}, {human_size(free)} are free",
-                hint="free some space (pitstop prune --dry-run shows what can go) or choose another disk with --base-dir",
-            )
 
     def _file(self, name: str, record: FileRecord) -> Path:
         """A file of the repository with this size and hash; fetched unless it is here. Nothing has parsed it."""

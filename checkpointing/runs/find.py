@@ -15,10 +15,7 @@ from pitstop.configs.errors import PitstopError, RunError
 
 
 def locate(base_dir: Path | str, ref: str | int) -> tuple[RunDirectory, str | None]:
-    """The run that ``ref`` means (see ``layout.parse_run_ref``), and the checkpoint that it picks (``3@best``, or a path), if any.
-
-    ``RunError`` says what was looked for and what is there.
-    """
+    """The run that ``ref`` means (see ``layout.parse_run_ref``), and its checkpoint if it picks one. ``RunError`` says what is there."""
     base = Path(os.path.abspath(base_dir))
     reference = layout.parse_run_ref(ref)
     if reference.path is not None:

@@ -367,14 +367,10 @@ def left_of_deletion(base_dir: Path, ref: str) -> bool:
     base = Path(os.path.abspath(base_dir))  # noqa: PTH100 - keeps links as the user named them
     reference = layout.parse_run_ref(ref)
     if reference.name is not None:
-        return base / layout.BY_NAME / reference.name in name_links.dangling(base) or reference.name in _trashed_names(base)
+        places = (base, base / layout.BASE_TRAINING)
+        trash = [path for place in places for path in _named(place, (f"{TRASH_PREFIX}run_",))]
+        names = {metadata.read_head(str(path)).name for path in trash}  # as far as their metadata can still be read
+        return base / layout.BY_NAME / reference.name in name_links.dangling(base) or reference.name in names
     run = base / reference.group / layout.run_directory_name(reference.number or 0) if reference.path is None else reference.path
     label = f"{run.parent.name}/{run.name}" if run.parent.name == layout.BASE_TRAINING else run.name
     return bool(_named(run.parent, (f"{TRASH_PREFIX}{run.name}-",)) or name_links.entries(base, label))
-
-
-def _trashed_names(base: Path) -> set[str]:
-    """The names of runs of which only trash is left, as far as their metadata can still be read."""
-    places = (base, base / layout.BASE_TRAINING)
-    trash = [path for place in places for path in _named(place, (f"{TRASH_PREFIX}run_",))]
-    return {name for path in trash if (name := metadata.read_head(str(path)).name)}

@@ -205,10 +205,8 @@ class RunDirectory:
     def checkpoint_changes(self, infos: list[CheckpointInfo]) -> MetadataChanges:
         """What a change of the checkpoints to ``infos`` changes in metadata.json."""
         best = self.best_entry(infos)
-        return {
-            "checkpoints": [RecordedCheckpoint.of(info, self.base_dir).content for info in infos],
-            "best_checkpoint": None if best is None else best.content,
-        }
+        recorded = [RecordedCheckpoint.of(info, self.base_dir).content for info in infos]
+        return {"checkpoints": recorded, "best_checkpoint": None if best is None else best.content}
 
     def best_entry(self, infos: list[CheckpointInfo]) -> RecordedBest | None:
         """What metadata.json says of the best one of ``infos``; None where none has a metric to go by."""

@@ -175,7 +175,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], d
     if sorted(stored) != meta["tensors"]:
         raise CheckpointError(f"{directory / layout.OPTIMIZER} does not hold the tensors that {layout.OPTIMIZER_META} lists.")
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
-    if [name for group in meta["groups"] for name in _names_in(group)] != [names[id(p)] for p in parameters]:
+    groups = [group.get("parameters") for group in meta["groups"]]
+    if [name for group in groups if isinstance(group, list) for name in group] != [names[id(p)] for p in parameters]:
         raise CheckpointError(f"{directory / layout.OPTIMIZER_META}: its parameters are not those of the model.")
     if not stored and not meta["scalars"]:
         return  # the optimizer has not stepped yet
@@ -209,11 +210,6 @@ def _state_by_name(
             raise CheckpointError(f"{directory / layout.OPTIMIZER_META}: {name[:200]} has a number and a tensor of one name.")
         state[name].update(values)
     return state
-
-
-def _names_in(group: Mapping[str, Any]) -> list[Any]:
-    names = group.get("parameters")
-    return names if isinstance(names, list) else []
 
 
 def unfit(parameter: torch.Tensor, values: Mapping[str, Any]) -> str | None:

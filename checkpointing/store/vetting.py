@@ -20,9 +20,6 @@ from pitstop.configs.errors import CheckpointError
 from pitstop.configs.leaves import ENABLED, Leaf, by_path, groups
 from pitstop.configs.values import InvalidValue, parse
 
-STATE_VERSION = 1
-"""Newest version of trainer_state.json that is read."""
-
 _STATE_KEYS = {"format_version", "global_step", "epoch", "progress", "settings", "environment", "scaler"}
 _OPTIMIZER_KEYS = {"class", "groups", "scalars", "tensors"}
 _SCALER_KEYS = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
@@ -69,9 +66,9 @@ def _check_state(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fixed) 
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: a JSON object is expected")
     version = content.get("format_version")
-    if type(version) is int and version > STATE_VERSION:
-        raise CheckpointError(f"{path}: written in format {reprlib.repr(version)}; this version reads {STATE_VERSION}")
-    if version != STATE_VERSION or type(version) is not int:
+    if type(version) is int and version > layout.STATE_VERSION:
+        raise CheckpointError(f"{path}: written in format {reprlib.repr(version)}; this version reads {layout.STATE_VERSION}")
+    if version != layout.STATE_VERSION or type(version) is not int:
         raise CheckpointError(f"{path}: it has no format version")
     _check_keys(path, content, _STATE_KEYS)
     progress = content["progress"] if isinstance(content["progress"], dict) else {}

@@ -18,7 +18,6 @@ from pitstop.checkpointing.runs.housekeeping import freed_by_prune
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.state.snapshot import AverageBuffer, Buffer, Snapshot, StateBuffers
-from pitstop.checkpointing.store import vetting
 from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointInfo
 from pitstop.configs.errors import ResourceError, first_line, is_disk_full
 from pitstop.configs.schema import Settings
@@ -147,7 +146,7 @@ class Saver:
     def _take(self, random_states: list[bytes]) -> Snapshot:
         scaler = self.engine.accelerator.scaler
         trainer_state = {
-            "format_version": vetting.STATE_VERSION,
+            "format_version": layout.STATE_VERSION,
             "global_step": self.progress.step,
             "epoch": self.progress.epoch,
             "progress": self.progress.to_dict(),
