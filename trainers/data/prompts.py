@@ -19,7 +19,7 @@ def read_prompts(path: Path, field: str = "prompt") -> list[str]:
     Files that end in .jsonl, .json, .csv or .parquet hold records with ``field``. Raises ``DataError`` for a file that is
     missing, unreadable or empty, and names the line of a record without one.
     """
-    prompts = _records(path, field) if path.suffix in SUFFIXES else _lines(path, field)
+    prompts = _records(path, field) if path.suffix.lower() in SUFFIXES else _lines(path, field)
     if not prompts:
         raise DataError(f"{path}: there is no {field} in it.", hint=f"Give a {field} a line, or JSONL records with '{field}'.")
     return prompts
@@ -29,7 +29,8 @@ def _lines(path: Path, field: str) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}).", hint="Convert the file to UTF-8.") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path} line {line}: not UTF-8 text.", hint="Convert the file to UTF-8.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.", hint=f"Check the path of the {field}s.") from error
     return lines_of(text)

@@ -108,7 +108,7 @@ def read_records(
 def looks_like_hub_id(spec: str) -> bool:
     """Whether what is no path may be a data set on the Hub: ``owner/name``."""
     parts = spec.split("/")
-    is_file = spec.endswith((*SUFFIXES, *ANNOTATED_SUFFIXES))
+    is_file = spec.lower().endswith((*SUFFIXES, *ANNOTATED_SUFFIXES))
     return len(parts) == 2 and all(parts) and not spec.startswith((".", "~", "/")) and not is_file
 
 
@@ -118,7 +118,7 @@ def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
     parent = path.parent
     if not parent.is_dir():
         return f"The directory {parent} does not exist either. Check the path (relative paths start at {Path.cwd()})."
-    names = sorted(p.name for p in parent.iterdir() if p.suffix in suffixes)
+    names = sorted(p.name for p in parent.iterdir() if p.suffix.lower() in suffixes)
     close = difflib.get_close_matches(path.name, names, n=1)
     if close:
         return f"Did you mean {parent / close[0]}?"
@@ -127,7 +127,8 @@ def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
 
 
 def _read_directory(directory: Path, bad_rows: BadRows, formats: Formats) -> Iterator[Record]:
-    files = [p for p in sorted(directory.iterdir()) if p.suffix in formats and p.is_file() and formats[p.suffix].recognises(p)]
+    known = [(path, formats[ending]) for path in sorted(directory.iterdir()) if (ending := path.suffix.lower()) in formats]
+    files = [path for path, format_ in known if path.is_file() and format_.recognises(path)]
     if not files:
         raise DataError(f"No data files in {directory}.", hint=f"Wanted: files ending in {', '.join(formats)}.")
     for file in files:
@@ -135,14 +136,13 @@ def _read_directory(directory: Path, bad_rows: BadRows, formats: Formats) -> Ite
 
 
 def _read_file(path: Path, name: str, bad_rows: BadRows, formats: Formats) -> Iterator[Record]:
-    if path.suffix not in formats:
+    ending = path.suffix.lower()
+    if ending not in formats:
         raise UnknownFormat(
             f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(formats)}."
         )
     try:
-        yield from formats[path.suffix].read(path, name, bad_rows)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not UTF-8 text (byte {error.start}).", hint="Convert the file to UTF-8.") from error
+        yield from formats[ending].read(path, name, bad_rows)
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}.") from error
 
@@ -244,7 +244,7 @@ def _read_csv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
 
 
 def _read_table(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
-    rows = _load(path.suffix[1:], name, data_files=str(path), split="train")
+    rows = _load(path.suffix[1:].lower(), name, data_files=str(path), split="train")
     yield from _rows_of_table(rows, lambda number: f"{name} row {number}", bad_rows)
 
 

@@ -61,7 +61,7 @@ class TextTask(Task):
         try:
             yield from read_records(spec, bad_rows, split=split, token=token)
         except UnknownFormat as error:
-            if not spec.endswith(ANNOTATED_SUFFIXES):
+            if not spec.lower().endswith(ANNOTATED_SUFFIXES):
                 raise
             raise UnknownFormat(error.message, hint=f"{error.hint} Files with this ending are read by --task ner.") from error
 

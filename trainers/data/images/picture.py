@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pitstop.configs.errors import first_line
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 SUFFIXES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"})
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")  # the other decoders of the library stay out of reach of data
@@ -83,7 +83,7 @@ def read_picture(path: Path, size: int, *, depth: int = 16) -> NDArray[np.uint8]
         return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
 
 
-def _sixteen_bits(image: Image.Image, path: Path) -> NDArray[np.integer] | None:
+def _sixteen_bits(image: ImageFile.ImageFile, path: Path) -> NDArray[Any] | None:
     """The values of an image of 16 bits of grey or colours as they stand in the file; None for any other image."""
     from PIL import Image
 
@@ -93,14 +93,13 @@ def _sixteen_bits(image: Image.Image, path: Path) -> NDArray[np.integer] | None:
     if layout not in ("RGB;16B", "RGBA;16B"):
         return None
     upper = np.asarray(image).astype(np.uint16) << 8
-    with Image.open(
-        path, formats=_FORMATS
-    ) as again:  # Pillow gives one byte of two: taken for little-endian, it is the lower one
+    with Image.open(path, formats=_FORMATS) as again:
+        # Pillow gives one byte of two: of values taken for little-endian that is the lower one.
         again.tile = [again.tile[0]._replace(args=layout.replace(";16B", ";16L"))]
-        return upper | np.asarray(again)
+        return upper | np.asarray(again).astype(np.uint16)
 
 
-def _eight_bits(image: Image.Image, path: Path, depth: int) -> Image.Image:
+def _eight_bits(image: ImageFile.ImageFile, path: Path, depth: int) -> Image.Image:
     """An image of 16 bits as one of 8, its orientation kept; any other as it is."""
     from PIL import Image
 

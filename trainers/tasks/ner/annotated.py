@@ -30,9 +30,9 @@ def _read(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
 
 
 def _reader_of(path: Path) -> pubtator.PubtatorReader | iob.IobReader | None:
-    if path.suffix in _PUBTATOR_ENDINGS:
+    if path.suffix.lower() in _PUBTATOR_ENDINGS:
         return pubtator.PubtatorReader()
-    if path.suffix not in _TOLD_BY_CONTENT:
+    if path.suffix.lower() not in _TOLD_BY_CONTENT:
         return iob.IobReader()
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for _, line in zip(range(_LOOKED_AT), file, strict=False):
@@ -47,7 +47,7 @@ def _reader_of(path: Path) -> pubtator.PubtatorReader | iob.IobReader | None:
 
 def _recognised(path: Path) -> bool:
     try:
-        return path.suffix != ".txt" or _reader_of(path) is not None
+        return path.suffix.lower() != ".txt" or _reader_of(path) is not None
     except OSError:
         return True  # the reader says what is wrong with it
 

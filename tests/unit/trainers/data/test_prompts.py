@@ -30,7 +30,9 @@ def test_records_have_their_prompt_under_that_name(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.txt", b"\n \n", "no prompt"),
-        ("a.txt", b"caf\xe9", "not UTF-8 text (byte 3)"),
+        ("a.txt", b"caf\xe9", "a.txt line 1: not UTF-8 text"),
+        ("a.txt", b"a\r\nb\n\ncaf\xe9\nd", "a.txt line 4: not UTF-8 text"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": ' + b"9" * 5000 + b"}", "a.jsonl line 2: JSON that cannot be used"),
         ("a.jsonl", b'{"prompt": "x"}\n{"text": "y"}', "line 2: 'prompt' is missing"),
         ("a.jsonl", b'{"prompt": 3}', "line 1: 'prompt' is missing or no text"),
         ("a.jsonl", b'{"prompt"', "line 1: not valid JSON"),

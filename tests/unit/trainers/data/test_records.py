@@ -72,6 +72,13 @@ def test_json_lines_come_back_whatever_their_text(rows: list[dict[str, str]]) ->
         assert _read(path)[0] == rows
 
 
+@pytest.mark.parametrize("suffix", [".JSONL", ".Json", ".CSV", ".Parquet"])
+def test_endings_are_known_in_any_case(tmp_path: Path, suffix: str) -> None:
+    path = _write(tmp_path / f"rows{suffix.lower()}", ROWS)
+    path.rename(tmp_path / f"rows{suffix}")
+    assert _read(tmp_path / f"rows{suffix}")[0] == _read(tmp_path)[0] == ROWS
+
+
 @pytest.mark.parametrize("cell", ["None", "NA", "null", "nan", "007", "1.0", "True", "2024-01-01"])
 def test_a_csv_cell_is_the_text_that_stands_there(tmp_path: Path, cell: str) -> None:
     assert _read(_write(tmp_path / "rows.csv", [{"prompt": "p", "completion": cell}]))[0] == [{"prompt": "p", "completion": cell}]

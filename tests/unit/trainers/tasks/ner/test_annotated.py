@@ -342,3 +342,12 @@ def test_an_article_with_a_bad_line_behind_a_blank_one_is_left_out_whole(tmp_pat
     text = "1|t|Pain.\n\n1|a|Ache.\n\n1\t0\t3\tPain\tDisease\n\n2|t|Ache.\n"
     rows, bad = _read(tmp_path / "x.pubtator", text, skip=True)
     assert [row["id"] for row in rows] == ["2"] and bad.count == 1 and "line 5: offsets 0 to 3" in bad.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "count"), [("x.PubTator", PUBTATOR, 2), ("x.TXT", PUBTATOR, 2), ("x.IOB", IOB, 2), ("x.Tsv", IOB, 2)]
+)
+def test_endings_are_known_in_any_case(tmp_path: Path, name: str, text: str, count: int) -> None:
+    assert len(_read(tmp_path / name, text)[0]) == count
+    (tmp_path / "LICENSE.TXT").write_text("Do what you like.")
+    assert len(_again(tmp_path)[0]) == count
