@@ -105,17 +105,21 @@ class _Descriptor(io.FileIO):
     holds_result = True
 
     def write(self, data: Buffer) -> int:
-        """Write, and drop what cannot be written."""
+        """Write all of it, since without a buffer nobody else would, and drop what cannot be written."""
+        content = memoryview(data).cast("B")
+        written = 0
         try:
-            while (count := super().write(data)) is None:  # another program made it non-blocking, and the reader is slow
-                select.select([], [self], [])
-            return count
+            while written < len(content):
+                count = super().write(content[written:])
+                if count is None:  # another program made it non-blocking, and the reader is slow
+                    select.select([], [self], [])
+                written += count or 0
         except OSError as error:
             if error.errno in _GONE:
                 self._forget_reader()
             else:
                 self.problem = error
-            return memoryview(data).nbytes
+        return len(content)
 
     def _forget_reader(self) -> None:
         with open(os.devnull, "wb") as nothing:

@@ -176,9 +176,11 @@ def test_an_argument_that_is_no_utf_8_is_refused() -> None:
     assert "--experiment-name" in done.stderr and "not UTF-8" in done.stderr
 
 
-def test_a_pipe_that_does_not_block_gets_everything() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_pipe_that_does_not_block_gets_everything(unbuffered: str) -> None:
     program = (
         "import os; from pitstop.cli.terminal import streams as s; os.set_blocking(1, False); s.prepare(); print('x' * 1_000_000)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=60)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True, timeout=60)
     assert (len(done.stdout), done.stderr) == (1_000_001, b"")
