@@ -63,9 +63,10 @@ def test_empty_data_set(tiny_model: Path, data: Path, base_dir: Path) -> None:
     _refused(pitstop(*arguments(tiny_model, data, base_dir)), 3, "train.jsonl", "empty", base_dir=base_dir)
 
 
-def test_wrong_json_on_line_seven_names_the_line(tiny_model: Path, data: Path, base_dir: Path) -> None:
+@pytest.mark.parametrize("rest", ["", ', "n": ' + "9" * 5000 + "}", ', "n": ' + "[" * 100_000], ids=["cut", "digits", "depth"])
+def test_wrong_json_on_line_seven_names_the_line(tiny_model: Path, data: Path, base_dir: Path, rest: str) -> None:
     lines = (data / "train.jsonl").read_text().splitlines()
-    lines[6] = lines[6][:-1]
+    lines[6] = lines[6][:-1] + rest
     (data / "train.jsonl").write_text("\n".join(lines) + "\n")
     _refused(pitstop(*arguments(tiny_model, data, base_dir)), 3, "train.jsonl line 7", "--skip-bad-rows", base_dir=base_dir)
     ended = pitstop(*arguments(tiny_model, data, base_dir, max_steps=1), "--skip-bad-rows")

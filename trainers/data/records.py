@@ -176,7 +176,13 @@ def _read_json(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
         yield from _read_json_rows(text, name, bad_rows)
         return
     for number, fields in enumerate(rows, start=1):
-        yield from _as_record(fields, f"{name} record {number}", bad_rows)
+        place = f"{name} record {number}"
+        try:
+            check_depth(fields)
+        except ValueError as error:
+            bad_rows.report(place, str(error))
+            continue
+        yield from _as_record(fields, place, bad_rows)
 
 
 def _read_json_rows(text: str, name: str, bad_rows: BadRows) -> Iterator[Record]:
@@ -198,15 +204,10 @@ def _parsed(text: str, place: str, bad_rows: BadRows) -> Iterator[Record]:
 
 
 def _as_record(fields: Any, place: str, bad_rows: BadRows) -> Iterator[Record]:
-    if not isinstance(fields, dict):
+    if isinstance(fields, dict):
+        yield Record(fields, place)
+    else:
         bad_rows.report(place, f"wanted a JSON object with named fields, found {type(fields).__name__}")
-        return
-    try:
-        check_depth(fields)
-    except ValueError as error:
-        bad_rows.report(place, str(error))
-        return
-    yield Record(fields, place)
 
 
 def _read_csv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:

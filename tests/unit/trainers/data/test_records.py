@@ -222,6 +222,14 @@ def test_what_the_parser_cannot_take_is_the_fault_of_its_row(tmp_path: Path, row
     assert bad.count == 1 and bad.reasons[0].startswith(f"{place}: {reason}")
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_the_limit_of_depth_is_the_same_where_the_parser_gets_deeper(tmp_path: Path, suffix: str) -> None:
+    row = '{"text": ' + "[" * 300 + "]" * 300 + "}"
+    path = tmp_path / f"rows{suffix}"
+    path.write_text(row if suffix == ".jsonl" else f"[{row}]")
+    assert str(_error(path)).endswith("1: JSON nested more than 200 deep")
+
+
 def test_a_json_file_that_is_cut_off_behind_such_a_row_is_refused_whole(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(f'[{DEEP}, {{"text": "a"}}, {{"text"')
