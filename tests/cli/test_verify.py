@@ -117,7 +117,7 @@ def test_a_file_that_runs_share_is_hashed_once(pitstop: Cli, monkeypatch: pytest
         hashed.append(path.name)
         return inspection.file_sha256(path)
 
-    monkeypatch.setattr(verification, "file_sha256", count)
+    monkeypatch.setattr(verification.storage, "file_sha256", count)
     assert pitstop("verify").code == 0
     assert hashed.count("model.safetensors") == 1
     assert hashed.count("state.json") == 8
@@ -178,7 +178,7 @@ def test_verifying_changes_nothing_and_needs_no_lock(pitstop: Cli, run: RunDirec
 
 
 def test_what_is_deleted_while_it_is_read_is_no_damage(pitstop: Cli, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = verification.file_sha256
+    real = verification.storage.file_sha256
     trash = run.store.directory / ".trash-checkpoint-2"
 
     def retire(path: Path) -> str:
@@ -186,7 +186,7 @@ def test_what_is_deleted_while_it_is_read_is_no_damage(pitstop: Cli, run: RunDir
             path.parent.rename(trash)
         return real(path)
 
-    monkeypatch.setattr(verification, "file_sha256", retire)
+    monkeypatch.setattr(verification.storage, "file_sha256", retire)
     result = pitstop("verify", "1", "--json")
     assert result.code == 0
     assert [part["what"] for part in result.json()["parts"] if "checkpoint" in part["what"]] == checkpoints(1, 3)
@@ -196,7 +196,7 @@ def test_what_is_deleted_while_it_is_read_is_no_damage(pitstop: Cli, run: RunDir
             run.path.rename(BASE / ".trash-run_001-aa")
         return real(path)
 
-    monkeypatch.setattr(verification, "file_sha256", delete)
+    monkeypatch.setattr(verification.storage, "file_sha256", delete)
     result = pitstop("verify", "--json")
     assert (result.code, result.json()["damaged"]) == (0, 0)
 

@@ -96,7 +96,7 @@ def test_a_log_that_is_no_file_is_not_written(run: RunDirectory, tmp_path: Path,
         reporter.log_into(path)
         reporter.line("a line")
     elif name == "metrics.jsonl":
-        with pytest.raises(OSError), MetricsLog(path) as log:
+        with pytest.raises(OSError), closing(MetricsLog(path)) as log:
             log.append({"step": 1})
         with pytest.raises(OSError):
             MetricsLog(path).truncate_after(0)
