@@ -84,6 +84,8 @@ def _compose(path: Path, place: str) -> Node | None:
         raise SettingsError(f"{place}{line} is not valid YAML: {mask(error.problem or str(error))}.") from None
     except yaml.YAMLError as error:
         raise SettingsError(f"{place} is not valid YAML: {mask(str(error))}.") from None
+    except RecursionError:
+        raise SettingsError(f"{place}: lists and mappings are nested too deeply for settings.") from None
 
 
 class _Walk:

@@ -75,6 +75,11 @@ def test_what_is_wrong_is_named_with_its_line(text: str, words: list[str]) -> No
         assert word in error.message + str(error.hint)
 
 
+@pytest.mark.parametrize("text", ["training: " + "[" * 5000, "{a: " * 5000], ids=["lists", "mappings"])
+def test_settings_nested_past_what_the_parser_takes_are_refused(text: str) -> None:
+    assert refused(text).message == "conf.yaml: lists and mappings are nested too deeply for settings."
+
+
 def test_scalars_mean_what_their_setting_wants() -> None:
     settings = load(
         """
