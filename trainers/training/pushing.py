@@ -32,16 +32,20 @@ VERDICT_TIMEOUT_S = 30.0
 AFTER_SIGNAL_S = 5.0
 """Whoever stops a training by a signal wants it to end: the uploader gets this long to finish what it is at."""
 
-_MODULE = "pitstop.checkpointing.hub.process"
-_MOST_STARTS = 5
+UPLOADER = (sys.executable, "-P", "-m", "pitstop.checkpointing.hub.process")
+"""How the uploader is started. ``-P``: no file of the current directory passes for a module."""
+
+MOST_STARTS = 5
 
 
 class Pusher:
     """Pushes the run of this training. Only the first process has one. ``left`` names, at the end, what is not on the Hub."""
 
-    def __init__(self, settings: Settings, reporter: Reporter, asked: Collection[str] = ()) -> None:
-        """``asked`` are the settings that this resume was given: they change where a run goes that goes somewhere already."""
-        self.settings, self.reporter, self.asked = settings, reporter, asked
+    def __init__(
+        self, settings: Settings, reporter: Reporter, flags: Collection[str] = (), command: Sequence[str] = UPLOADER
+    ) -> None:
+        """``flags`` are the settings that this resume was given: they change where a run goes that goes somewhere already."""
+        self.settings, self.reporter, self.flags, self.command = settings, reporter, flags, command
         self.run: RunDirectory | None = None
         self.left: list[str] = []
         self._news = threading.Condition()
@@ -74,7 +78,7 @@ class Pusher:
         """Push ``run`` from now on, and tell where to. ``HubError`` where pushing is required and will not work."""
         self.run = run
         box = Outbox(run.path, run.storage)
-        box.open(_destination(self.settings, box.destination(), self.asked))
+        box.open(_destination(self.settings, box.destination(), self.flags))
         with self._news:
             for verdict in ("refused", "unreachable"):
                 self._heard.pop(verdict, None)
@@ -102,8 +106,8 @@ class Pusher:
             return
         if self.settings.hub.push_required:
             raise HubError(f"Checkpoints cannot be pushed: {event['message']}.", hint=event.get("hint"))
-        kept = f"Training goes on, the checkpoints are kept, and {self._how_to_push()} sends them later."
-        self._warn_once("refused", f"Checkpoints cannot be pushed: {event['message']}.{_advice(event)} {kept}")
+        consequence = f"Training goes on, the checkpoints are kept, and {self._how_to_push()} sends them later."
+        self._warn_once("refused", f"Checkpoints cannot be pushed: {event['message']}.{_advice(event)} {consequence}")
 
     def _warn_once(self, verdict: str, text: str) -> None:
         """Account, repository and the first commit may each meet the same obstacle."""
@@ -120,15 +124,12 @@ class Pusher:
         """There is a new checkpoint."""
         if self._over or self.run is None:
             return
-        if self._process is None or self._process.poll() is not None:
-            if not self._may_go_on():
+        if self.has_ended():
+            if self._starts >= MOST_STARTS or "stopped" in self._heard:
                 return
             self._spawn()
             self._send(self._open_command())
         self._send({"wake": True})
-
-    def _may_go_on(self) -> bool:
-        return self._starts < _MOST_STARTS and "stopped" not in self._heard
 
     def _spawn(self) -> None:
         self._starts += 1
@@ -137,7 +138,7 @@ class Pusher:
             environment["HF_TOKEN"] = token
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULE],  # -P: no file of the current directory passes for a module
+                self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
@@ -182,9 +183,9 @@ class Pusher:
         kind = event["event"]
         if kind == "pushed":
             self._troubled = False
-            where = "" if event["repo"] == self._named else f" to {event['repo']}"
+            destination = "" if event["repo"] == self._named else f" to {event['repo']}"
             self._named = event["repo"]
-            self.reporter.line(f"pushed {event['what']}{where} ({event['commit'][:7]})")
+            self.reporter.line(f"pushed {event['what']}{destination} ({event['commit'][:7]})")
         elif kind == "trouble":
             self._tell_trouble(event["reason"])
         elif kind == "spoilt":
@@ -192,8 +193,8 @@ class Pusher:
         elif kind == "stopped":
             if "refused" in self._heard and not self._late:
                 return  # the verdict that whoever opens the run waits for, and tells
-            again = f"{self._how_to_push()} goes on with it."
-            self._warn_once("refused", f"Pushing has stopped: {event['message']}.{_advice(event)} {again}")
+            remedy = f"{self._how_to_push()} goes on with it."
+            self._warn_once("refused", f"Pushing has stopped: {event['message']}.{_advice(event)} {remedy}")
         elif kind == "bug":
             self.reporter.warn(f"A bug ended the uploader ({event['error']}); the training goes on.\n{event['traceback']}")
 
@@ -208,10 +209,11 @@ class Pusher:
             return next((self._heard[kind] for kind in kinds if kind in self._heard), None)
 
         with self._news:
-            self._news.wait_for(lambda: heard() is not None or self._has_ended(), timeout=timeout_s)
+            self._news.wait_for(lambda: heard() is not None or self.has_ended(), timeout=timeout_s)
             return heard()
 
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Whether there is no uploader at the moment."""
         return self._process is None or self._process.poll() is not None
 
     # At the end
@@ -228,7 +230,7 @@ class Pusher:
         except (KeyboardInterrupt, SystemExit):
             self.reporter.line("No longer waiting for the Hub.")
         self.close()
-        self.left = self._left()
+        self.left = self._unpushed()
         if self.left:
             self.reporter.warn(f"{_are(self.left)} not on the Hub yet; {self._how_to_push()} sends what is left.")
 
@@ -236,23 +238,25 @@ class Pusher:
         self.wake()
         self._send({"finish": completed})
         deadline = time.monotonic() + timeout_s
-        told = False
+        announced = False
         while self._pass_a_second(deadline):
-            left = self._left()
-            if left and not told:
-                most = human_duration(timeout_s)
-                self.reporter.line(f"Waiting for the Hub, {most} at most: {_are(left)} not there yet. Ctrl+C ends the waiting.")
-                told = True
-            if left:
-                self.reporter.display.status(f"pushing {len(left)} checkpoints to the Hub")
+            if not (unpushed := self._unpushed()):
+                continue
+            if not announced:
+                limit = human_duration(timeout_s)
+                self.reporter.line(
+                    f"Waiting for the Hub, {limit} at most: {_are(unpushed)} not there yet. Ctrl+C ends the waiting."
+                )
+                announced = True
+            self.reporter.display.status(f"pushing {len(unpushed)} checkpoints to the Hub")
 
     def _pass_a_second(self, deadline: float) -> bool:
         """Whether there is something to wait for after it."""
         with self._news:
-            self._news.wait_for(self._has_ended, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
-        return not self._has_ended() and time.monotonic() < deadline
+            self._news.wait_for(self.has_ended, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
+        return not self.has_ended() and time.monotonic() < deadline
 
-    def _left(self) -> list[str]:
+    def _unpushed(self) -> list[str]:
         return retention.unpushed(self.run) if self.run is not None else []
 
     def summary(self) -> dict[str, Any]:
@@ -305,12 +309,12 @@ def is_pushed(settings: Settings, run: RunDirectory | None, changes: Collection[
     return run is not None and "hub.push" not in changes and Outbox(run.path).destination() is not None
 
 
-def _destination(settings: Settings, before: Destination | None, asked: Collection[str]) -> Destination:
-    """Where a run goes: as its settings say, and once it goes somewhere as it was, but for what was just ``asked`` for.
+def _destination(settings: Settings, present: Destination | None, flags: Collection[str]) -> Destination:
+    """Where a run goes: as its settings say, and once it goes somewhere as it was, but for what ``flags`` set just now.
 
     The settings are those of its start; a pull, or ``pitstop push``, may have sent it elsewhere since.
     """
-    wanted = Destination.of(settings.hub)
-    if before is None:
-        return wanted
-    return replace(before, **{name: value for name, value in wanted.__dict__.items() if f"hub.{name}" in asked})
+    destination = Destination.of(settings.hub)
+    if present is None:
+        return destination
+    return replace(present, **{name: value for name, value in destination.__dict__.items() if f"hub.{name}" in flags})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from support.tiny_model import make_tiny_model
@@ -47,6 +49,14 @@ def load_tiny(tiny: Path) -> Callable[..., Any]:
         return load_base(path, recipe, torch.device("cpu"), stored=False, flash=False)
 
     return load
+
+
+@pytest.fixture
+def golden_run(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """A copy of a recorded run, made of the model in ``model``; paths in it are relative to the current directory."""
+    shutil.copytree(repository / "tests/golden/exact-1", tmp_path / "home", symlinks=True)
+    monkeypatch.chdir(tmp_path / "home")
+    return RunDirectory(tmp_path / "home/runs/run_001")
 
 
 @pytest.fixture

@@ -1,0 +1,122 @@
+"""What is read before anything is spent: model files, data with what was left out of it, and a metric that there will be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pitstop.configs.errors import DataError, SettingsError
+from pitstop.trainers.models.source import ModelSource, NoModel
+from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.training.inputs import Inputs, read_inputs, read_split
+from support.fake_training import Lines, settings_with
+from support.tiny_model import write_records
+
+
+@pytest.fixture
+def display() -> Lines:
+    return Lines()
+
+
+def _read(tiny: Path, display: Lines, **flags: Any) -> Inputs:
+    settings = settings_with(**{"model__id": str(tiny), "data__train": ["train.jsonl"], "data__max_length": 128, **flags})
+    return read_inputs(settings, Reporter(display))
+
+
+def test_the_data_is_described_as_the_metadata_has_it(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 6)
+    write_records(Path("eval.jsonl"), 2, start=100)
+    inputs = _read(tiny, display, data__eval=["eval.jsonl"], data__packing=False)
+    record = inputs.data_record()
+    assert (record["sequences"], record["records"], record["eval"]["sequences"]) == (6, 6, 2)
+    assert record["fingerprint"] == inputs.train.fingerprint != record["eval"]["fingerprint"]
+    assert inputs.source.path == tiny and inputs.task.name == "sft" and not display.warnings
+
+
+def test_several_data_sets_are_recorded_one_by_one(tiny: Path, display: Lines) -> None:
+    write_records(Path("a.jsonl"), 6)
+    write_records(Path("b.jsonl"), 3, start=50)
+    inputs = _read(tiny, display, data__train=["a.jsonl:1", "b.jsonl:2"], data__packing=False)
+    sources = inputs.data_record()["sources"]
+    assert [(source["name"], source["sequences"], source["sequences_per_epoch"]) for source in sources] == [
+        ("a", 6, 6),
+        ("b", 3, 6),
+    ]
+
+
+def test_what_is_left_out_is_counted_with_its_reason(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 4)
+    with Path("train.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "long " * 200, "completion": "x"}) + "\n")
+        file.write(json.dumps({"question": "?"}) + "\n")
+    inputs = _read(tiny, display, data__skip_bad_rows=True)
+    assert (inputs.train.counts.records, inputs.train.counts.used) == (6, 4)
+    assert display.warnings[0] == ("Training data: 1 of 6 records are longer than MAX_LENGTH = 128 tokens and were left out.")
+    assert display.warnings[1].startswith("Training data: 1 malformed rows were left out, among them: ")
+
+
+def test_a_bad_row_is_named_unless_it_may_be_skipped(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 1)
+    with Path("train.jsonl").open("a") as file:
+        file.write("{oops\n")
+    with pytest.raises(DataError, match=r"train\.jsonl line 2"):
+        _read(tiny, display)
+
+
+def test_a_model_is_found_before_data_is_read(display: Lines) -> None:
+    with pytest.raises(NoModel):
+        _read(Path("no-model"), display, data__train=["no-data.jsonl"])
+
+
+def test_a_model_that_is_found_already_is_not_looked_for(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 2)
+    settings = settings_with(model__id="no-model", data__train=["train.jsonl"])
+    inputs = read_inputs(settings, Reporter(display), lambda: ModelSource("no-model", tiny, None, is_copy=True))
+    assert inputs.source.is_copy
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"training__checkpoint__monitor": "val_perplexity"}, "MONITOR = val_perplexity needs evaluation data."),
+        ({"training__checkpoint__monitor": "f2", "data__eval_fraction": 0.5}, "MONITOR = f2: there is no such metric."),
+        (
+            {"training__checkpoint__monitor": "val_token_accuracy", "data__eval_fraction": 0.5},
+            "MONITOR = val_token_accuracy with MODE = min would keep the worst checkpoint.",
+        ),
+    ],
+)
+def test_a_metric_that_there_will_not_be_is_refused_before_training(
+    tiny: Path, display: Lines, flags: dict[str, Any], message: str
+) -> None:
+    write_records(Path("train.jsonl"), 8)
+    with pytest.raises(SettingsError) as caught:
+        _read(tiny, display, **flags)
+    assert caught.value.message == message and caught.value.hint
+
+
+def test_each_split_is_read_as_training_reads_it(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 10)
+    inputs = _read(tiny, display, data__eval_fraction=0.2, data__packing=False)
+    settings = inputs.task.settings
+
+    def split(name: str, *specs: str) -> Any:
+        return read_split(settings, inputs.task, Reporter(display), packing=True, model=tiny, split=name, specs=specs)
+
+    assert split("train").fingerprint == inputs.train.fingerprint
+    assert inputs.eval is not None and split("validation").fingerprint == inputs.eval.fingerprint
+    assert (len(split("train")), len(split("validation"))) == (8, 2)
+    write_records(Path("other.jsonl"), 3)
+    assert len(split("test", "other.jsonl")) == 3
+    with pytest.raises(SettingsError, match="have no test split"):
+        split("test")
+
+
+def test_a_run_without_evaluation_data_has_no_validation_split(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 4)
+    inputs = _read(tiny, display)
+    with pytest.raises(SettingsError, match="no evaluation data"):
+        read_split(inputs.task.settings, inputs.task, Reporter(display), packing=True, model=tiny, split="validation")
