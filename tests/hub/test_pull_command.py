@@ -134,8 +134,9 @@ def test_a_repository_that_is_here_is_resumed_by_its_number(hub: FakeHub, tmp_pa
 
 
 def test_processes_of_torchrun_do_not_all_pull(hub: FakeHub, pitstop: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    launcher = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
     done = pitstop("resume", "--from-hub", REPO)
     assert done.code == 2 and "pitstop pull owner/a-run" in done.stderr
     assert hub.downloads == []

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.checkpointing.state import state
 from pitstop.checkpointing.state.snapshot import Snapshot
 from pitstop.configs.load import load_settings, settings_to_dict
 from pitstop.configs.schema import Settings
@@ -59,7 +59,7 @@ class OneNumber:
         self.engine = engine
 
     def take(self) -> Snapshot:
-        return Snapshot({state.ADAPTER_WEIGHTS: memoryview(b"weights of step %d" % self.engine.steps)}, {})
+        return Snapshot({layout.ADAPTER_WEIGHTS: memoryview(b"weights of step %d" % self.engine.steps)}, {})
 
 
 class FakeEngine:

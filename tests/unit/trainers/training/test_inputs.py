@@ -42,7 +42,7 @@ def test_several_data_sets_are_recorded_one_by_one(tiny: Path, display: Lines) -
     inputs = _read(tiny, display, data__train=["a.jsonl:1", "b.jsonl:2"], data__packing=False)
     sources = inputs.data_record()["sources"]
     assert [(source["name"], source["sequences"], source["sequences_per_epoch"]) for source in sources] == [
-        ("a", 6, 6),
+        ("a", 6, 3),
         ("b", 3, 6),
     ]
 

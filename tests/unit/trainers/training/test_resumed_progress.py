@@ -35,7 +35,11 @@ def _chosen(
     """A checkpoint in the middle of the first of two epochs of four examples."""
     manifest = SimpleNamespace(fingerprints={"data": data or dataset().fingerprint}, world_size=world_size)
     run = SimpleNamespace(
-        label="run_003", ref="3", metadata=lambda: Metadata({"status": status}), last_changes=lambda checkpoint: {}
+        label="run_003",
+        ref="3",
+        metadata=lambda: Metadata({"status": status}),
+        last_changes=lambda checkpoint: {},
+        config=lambda: {"training": {"max_steps": None}},
     )
     return SimpleNamespace(
         run=run,

@@ -96,7 +96,8 @@ def test_fallback_new_is_no_answer_to_another_error(steps: Steps) -> None:
 
 
 def test_only_the_first_process_speaks(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
     display = Lines()
     worker.train(SimpleNamespace(), now=NOW, display=display)  # type: ignore[arg-type]
     assert display.lines == []
