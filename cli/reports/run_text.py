@@ -24,7 +24,7 @@ def print_run(content: Mapping[str, Any], *, all_settings: bool) -> None:
     if "checkpoint" in content:
         _print_contents(content["checkpoint"])
     if content["settings"]:
-        heading("Settings of the start")
+        heading("Settings at its start")
         rows = stored_rows(content["settings"], content["sources"])
         if all_settings:
             print_settings(rows)

@@ -124,7 +124,7 @@ def test_a_model_that_is_told_classes_makes_images_of_the_one_that_is_asked_for(
     refused = pitstop("generate", TOLD, "--class", "oak_tre")
     assert refused.code == 3 and "Did you mean oak_tree" in refused.output, refused.output
     refused = pitstop("generate", BASE, "--class", "cat")
-    assert refused.code == 2 and "is told no classes" in refused.output, refused.output
+    assert refused.code == 2 and "is not conditioned on classes" in refused.output, refused.output
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_checkpoint_that_tells_of_other_sources_is_refused(tiny_model: Path, s
     change_json(checkpoint / "trainer_state.json", lambda content: content["progress"]["sources"].pop())
     reseal(checkpoint)
     ended = pitstop("resume", 1, "--base-dir", base_dir)
-    assert ended.code == 4 and "it tells of 1 data sets, and there are 2" in ended.output, ended.output
+    assert ended.code == 4 and "it holds the progress of 1 data sets, and there are 2" in ended.output, ended.output
 
 
 def test_two_processes_that_share_the_cache_are_interrupted_and_resumed_exactly(

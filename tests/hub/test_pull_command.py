@@ -13,6 +13,7 @@ from pitstop.checkpointing.hub.client import Offline, Unavailable
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.listing import list_runs
 from support.cli import Cli
+from support.launched import one_of_two
 from support.repositories import REPO, FakeHub, Files, repository
 
 
@@ -134,9 +135,7 @@ def test_a_repository_that_is_here_is_resumed_by_its_number(hub: FakeHub, tmp_pa
 
 
 def test_processes_of_torchrun_do_not_all_pull(hub: FakeHub, pitstop: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    launcher = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    for name, value in launcher.items():
-        monkeypatch.setenv(name, value)
+    one_of_two(monkeypatch, 1)
     done = pitstop("resume", "--from-hub", REPO)
     assert done.code == 2 and "pitstop pull owner/a-run" in done.stderr
     assert hub.downloads == []

@@ -12,6 +12,7 @@ import typer
 from pitstop.cli.arguments.processes import speaking_for_all, start_or_join
 from pitstop.configs.errors import ResourceError, RunError
 from pitstop.trainers.machine import launch
+from support.launched import one_of_two
 
 
 @pytest.fixture
@@ -19,8 +20,7 @@ def rank(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes this process one of two."""
 
     def set_rank(number: int) -> None:
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        monkeypatch.setenv("RANK", str(number))
+        one_of_two(monkeypatch, number)
         monkeypatch.setattr(launch, "AFTER_THE_CAUSE_S", 0.0)
 
     return set_rank

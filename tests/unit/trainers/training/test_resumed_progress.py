@@ -100,7 +100,7 @@ def test_a_process_that_died_before_its_last_word_has_trained_it_all() -> None:
 
 
 def test_a_finished_run_is_refused_with_the_way_to_train_on() -> None:
-    with pytest.raises(RunError, match="run_003 is finished: 2") as refused:
+    with pytest.raises(RunError, match="run_003 is finished: step 4") as refused:
         _over(_progress(step=4, epoch=2, position=0), status="completed")
     assert "pitstop resume 3 --epochs" in str(refused.value.hint)
 

@@ -18,6 +18,7 @@ from pitstop.trainers.training import worker
 from pitstop.trainers.training.resuming import ResumeRequest
 from pitstop.trainers.training.trainer import Result
 from support.fake_training import Lines
+from support.launched import one_of_two
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -96,8 +97,7 @@ def test_fallback_new_is_no_answer_to_another_error(steps: Steps) -> None:
 
 
 def test_only_the_first_process_speaks(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
+    one_of_two(monkeypatch, 1)
     display = Lines()
     worker.train(SimpleNamespace(), now=NOW, display=display)  # type: ignore[arg-type]
     assert display.lines == []
