@@ -109,10 +109,10 @@ def _trained(settings: Settings, model: Any, source: ModelSource, family: Family
         return TrainedAdapter(adapted)
     # A resumed run repeats the files that its checkpoint has.
     files = stored_descriptions(source.path) if source.is_copy else family.descriptions(model, tokenizer)
-    whole = WholeModel(model, family, files, int(settings.training.checkpoint.shard_size_gb * 1e9))
+    model_weights = WholeModel(model, family, files, int(settings.training.checkpoint.shard_size_gb * 1e9))
     if settings.training.ema_decay is not None:
-        whole.check_averaged()
-    return whole
+        model_weights.check_averaged()
+    return model_weights
 
 
 def _flash(settings: Settings, hardware: Hardware, reporter: Reporter) -> bool:

@@ -118,13 +118,13 @@ def _refuse_finished_early(run: RunDirectory) -> None:
 
 def finished(run: RunDirectory, step: int | None, epochs: float | None, reason: str) -> RunError:
     """The error of whoever resumes a run that has nothing left to train, after ``epochs`` epochs and ``step`` steps."""
-    why = f" ({reason})" if reason and reason != ALL_DONE else ""
+    suffix = f" ({reason})" if reason and reason != ALL_DONE else ""
     trained = "" if epochs is None else f"{epochs:g} epoch{'' if epochs == 1 else 's'}, "
     training = run.config().get("training")
     by_steps = isinstance(training, dict) and training.get("max_steps") is not None
     longer = f"--max-steps {2 * (step or 1)}" if by_steps else f"--epochs {math.ceil(epochs or 1) + 5}"
     return RunError(
-        f"{run.label} is finished: {trained}step {step}{why}.",
+        f"{run.label} is finished: {trained}step {step}{suffix}.",
         hint=f"To train it further, give a larger total: pitstop resume {run.ref} {longer}",
     )
 

@@ -114,18 +114,18 @@ class Trainer:
             return f"{ways}. Run {run.ref} has no checkpoint yet: start again with pitstop train"
         return f"{ways}. Nothing saved is lost: pitstop resume {run.ref} with one of these goes on from {checkpoints[-1].name}"
 
-    def _note_shape(self, before: BatchShape, after: BatchShape) -> None:
+    def _note_shape(self, old: BatchShape, new: BatchShape) -> None:
         """Memory ran out and steps are cut up anew: say so, and let checkpoints and metadata know."""
-        self.saver.note_shape(after)
+        self.saver.note_shape(new)
         step, run = self.prepared.progress.step + 1, self.prepared.run
         self.prepared.reporter.warn(
-            f"Memory ran out at step {step}: going on with --batch-size {after.batch_size} "
-            f"--gradient-accumulation-steps {after.accumulation} instead of {before.batch_size} and {before.accumulation}, "
+            f"Memory ran out at step {step}: going on with --batch-size {new.batch_size} "
+            f"--gradient-accumulation-steps {new.accumulation} instead of {old.batch_size} and {old.accumulation}, "
             "the same effective batch. No step is lost."
         )
         if run is not None:
-            change = {"step": step, "batch_size": [before.batch_size, after.batch_size]}
-            change["gradient_accumulation_steps"] = [before.accumulation, after.accumulation]
+            change = {"step": step, "batch_size": [old.batch_size, new.batch_size]}
+            change["gradient_accumulation_steps"] = [old.accumulation, new.accumulation]
             earlier = run.metadata().batch_size_changes
             run.update_metadata({"batch_size_changes": [*earlier, change]})
 

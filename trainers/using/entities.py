@@ -23,17 +23,17 @@ class Found:
     cut: tuple[str, ...]
 
 
-def entity_types(opened: OpenModel, wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The types to ask for: ``wanted``, as metrics spell them, or those that training asked for.
+def entity_types(opened: OpenModel, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The types to ask for: ``names``, as metrics spell them, or those that training asked for.
 
     Raises ``SettingsError`` for a run of another task and a name without a letter, and ``DataError`` where the types are those
     of the training data, and that cannot be read.
     """
     task = _ner(opened)
-    if nameless := [written for written in wanted if not type_name(written)]:
+    if nameless := [written for written in names if not type_name(written)]:
         raise SettingsError(f"--entity-type: {nameless[0]!r} has no letter or digit.", hint="For example: --entity-type disease")
-    if wanted:
-        return tuple(dict.fromkeys(type_name(written) for written in wanted))
+    if names:
+        return tuple(dict.fromkeys(type_name(written) for written in names))
     try:
         return task.entity_types()
     except DataError as error:
@@ -45,7 +45,7 @@ def find_entities(
     opened: OpenModel,
     texts: Sequence[str],
     types: Sequence[str],
-    how: Answering,
+    options: Answering,
     tell: Callable[[int], None] = lambda count: None,
 ) -> list[Found]:
     """What is in use finds in ``texts``, in their order; ``tell`` hears how many questions are answered.
@@ -53,17 +53,17 @@ def find_entities(
     Raises ``DataError`` for a text that does not fit, and ``ResourceError`` where memory runs out with a single question.
     """
     task = _ner(opened)
-    room = room_for_prompt(opened.model, how.max_new_tokens)
+    room = room_for_prompt(opened.model, options.max_new_tokens)
     questions: list[list[int]] = []
     for kind in types:  # a type at a time, so that a text that does not fit is named by its number
         questions += tokenised([task.question(text, kind) for text in texts], task.prompt_ids, longest=room, noun="text")
-    answers = answer_ids(opened, questions, how, tell)
+    answers = answer_ids(opened, questions, options, tell)
     return [_read(dict(zip(types, answers[number :: len(texts)], strict=True))) for number in range(len(texts))]
 
 
 def _read(answers: Mapping[str, Answer]) -> Found:
-    cut = tuple(kind for kind, each in answers.items() if not each.ended)
-    return Found({kind: parse_items(each.text) for kind, each in answers.items()}, cut)
+    cut = tuple(kind for kind, answer in answers.items() if not answer.ended)
+    return Found({kind: parse_items(answer.text) for kind, answer in answers.items()}, cut)
 
 
 def _ner(opened: OpenModel) -> NerTask:

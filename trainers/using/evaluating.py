@@ -45,8 +45,8 @@ class EvaluationRequest:
 def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Reporter) -> Sequences:
     """The data that the request means, as training reads it. ``DataError``, ``SettingsError``."""
     settings = opened.chosen.settings
-    where: dict[str, Any] = {"packing": opened.packing, "model": opened.base.path}
-    data = read_split(settings, opened.task, reporter, split=request.split, specs=request.specs, **where)
+    model_facts: dict[str, Any] = {"packing": opened.packing, "model": opened.base.path}
+    data = read_split(settings, opened.task, reporter, split=request.split, specs=request.specs, **model_facts)
     return data if request.limit is None or request.limit >= data.counts.used else data.first(request.limit)
 
 
@@ -112,15 +112,15 @@ def predictions(
         opened.use(label)
         answers[label] = _all_answers(opened, data, evaluated.answers, tell)
     for number, example in enumerate(data.examples):
-        yield _row(opened.tokenizer, number, example, {label: given[number] for label, given in answers.items()})
+        yield _row(opened.tokenizer, number, example, {label: texts[number] for label, texts in answers.items()})
 
 
-def _all_answers(opened: OpenModel, data: Dataset, known: Sequence[str], tell: Callable[[int], None]) -> list[str]:
+def _all_answers(opened: OpenModel, data: Dataset, greedy: Sequence[str], tell: Callable[[int], None]) -> list[str]:
     options = opened.chosen.settings.evaluation
-    how = Answering(options.max_new_tokens, options.generation_batch_size)
-    prompts = [example.prompt.tolist() for example in data.examples[len(known) :]]
-    rest = answer_ids(opened, prompts, how, lambda done: tell(len(known) + done))
-    return [*known, *(found.text for found in rest)]
+    answering = Answering(options.max_new_tokens, options.generation_batch_size)
+    prompts = [example.prompt.tolist() for example in data.examples[len(greedy) :]]
+    rest = answer_ids(opened, prompts, answering, lambda done: tell(len(greedy) + done))
+    return [*greedy, *(answer.text for answer in rest)]
 
 
 def _row(tokenizer: Any, number: int, example: Example, answers: Mapping[str, str]) -> dict[str, Any]:

@@ -57,12 +57,12 @@ def open_for_merging(chosen: ChosenCheckpoint, base: BaseOnDisk) -> tuple[Any, P
     settings = for_inference(chosen.settings, on_cuda=False)
     precision = choose_precision(settings, device)
     recipe = BaseRecipe.from_settings(settings, precision)
-    whole = settings.training.all_weights
+    all_weights = settings.training.all_weights
     # As a run would that starts from it: with the average of the weights, where one was kept.
-    stored = base.stored and not whole
+    stored = base.stored and not all_weights
     family = family_of(settings)
     model = family.load(base.path, recipe, device, stored=stored, flash=False, frozen=True)
-    if whole:
+    if all_weights:
         return model, precision
     form = family.adapter_form(model, settings)
     adapted = add_adapter(model, settings.lora, seed=0, model_id=str(settings.model.id), form=form)
@@ -139,7 +139,7 @@ def _forget_quantisation(base: Any) -> None:
     base.is_loaded_in_4bit = base.is_quantized = False
     conversions = getattr(base, "_weight_conversions", None)
     if conversions is not None:  # by which transformers would turn the weights back into the form they were read in
-        base._weight_conversions = [each for each in conversions if not _quantises(each)]
+        base._weight_conversions = [conversion for conversion in conversions if not _quantises(conversion)]
 
 
 def _quantises(conversion: Any) -> bool:
@@ -173,8 +173,8 @@ def logits(model: Any, ids: Sequence[int], precision: Precision) -> torch.Tensor
         return base(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
 
 
-def compare_saved(directory: Path, ids: Sequence[int], wanted: torch.Tensor, precision: Precision) -> Difference:
-    """Load what was saved as anybody would and hold its logits against ``wanted``, those of base and adapter.
+def compare_saved(directory: Path, ids: Sequence[int], expected: torch.Tensor, precision: Precision) -> Difference:
+    """Load what was saved as anybody would and hold its logits against ``expected``, those of base and adapter.
 
     Raises ``ModelError`` where it does not load, ``CheckpointError`` where it gives no numbers.
     """
@@ -188,12 +188,12 @@ def compare_saved(directory: Path, ids: Sequence[int], wanted: torch.Tensor, pre
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"The merged model does not load again: {first_line(error)}") from error
-    found = logits(model, ids, precision)
-    if not bool(torch.isfinite(found).all()):
+    saved = logits(model, ids, precision)
+    if not bool(torch.isfinite(saved).all()):
         raise CheckpointError("The merged model gives logits with NaN or infinity.", hint="Export another checkpoint of the run.")
     return Difference(
-        largest=float((found - wanted).abs().max()),
-        largest_logit=float(wanted.abs().max()),
-        same_choice=float((found.argmax(-1) == wanted.argmax(-1)).float().mean()),
+        largest=float((saved - expected).abs().max()),
+        largest_logit=float(expected.abs().max()),
+        same_choice=float((saved.argmax(-1) == expected.argmax(-1)).float().mean()),
         tokens=len(ids),
     )
