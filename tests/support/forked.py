@@ -188,8 +188,9 @@ def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path)
         os.dup2(descriptor, 2)
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False)
-        # A parent in the background may ignore it, and its children with it.
+        # A parent in the background, or under nohup, may ignore them, and its children with it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         compute_for_tests(onednn="plan" in arguments[:1] or "--dry-run" in arguments)  # they measure what the machine computes
         from pitstop.cli.boundary import after_output
         from pitstop.cli.main import main

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pitstop.trainers.machine.signals import EXIT_CODES, HANGUP, INTERRUPT, SAVE, TERMINATE, SignalFlag, leaving_on_signals
 
 NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
+
+
+@pytest.fixture(autouse=True)
+def _hangups_end_a_process() -> Iterator[None]:
+    """Also where the tests were started under nohup, which ignores SIGHUP for all that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def _in_child(body: Callable[[], object]) -> int:
