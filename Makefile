@@ -1,6 +1,6 @@
 # make demo       a real 4-bit LoRA fine-tune, interrupted, resumed and scored; within 5 minutes on 2 free CPU cores after downloads
 # make test       the test suite, in two processes; PYTEST_ARGS="-n 0" takes one, and "-n 4" four
-# make test-slow  what it leaves out: the combinations of parameters of which it tries every kind once
+# make test-slow  what it leaves out: combinations of parameters of which it tries every kind once, and what make demo does too
 # make faults     the fault matrix with its full counts, about half an hour on 2 idle cores; writes the table of docs/reliability.md
 # make lint       style, types, layering and the documented options
 # make docs       write the generated pages and .env.example again

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pitstop.configs.load import load_settings
 from pitstop.examples.medical_ner import pace
 
@@ -24,6 +26,7 @@ print(json.dumps({"workload": astuple(model.workload), "pace": astuple(measure(m
 """
 
 
+@pytest.mark.slow  # `make demo` does it for real
 def test_the_untrained_model_is_measured_and_answers(smollm2: Path, tmp_path: Path) -> None:
     child = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "checkpoints")], capture_output=True, text=True, check=False

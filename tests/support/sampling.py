@@ -22,7 +22,6 @@ SECONDS: dict[str, int] = {
     "e2e/test_resume_everywhere.py": 26,
     "faults/test_housekeeping_crashes.py": 20,
     "hub/test_training_pushes.py": 19,
-    "e2e/test_demo.py": 18,
     "e2e/test_other_machine.py": 18,
     "cli/test_workflow_guide.py": 18,
     "hub/test_pull_crashes.py": 17,
