@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from pitstop.configs.errors import PitstopError
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
     from pitstop.trainers.training.trainer import Result
+
+SummaryOption = Annotated[bool, typer.Option("--json", help="Print a summary as JSON at the end; progress goes to stderr.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")]
 
 
 def start_or_join(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,10 +13,11 @@ import typer
 from pitstop.cli.arguments.base_dir import base_directory
 from pitstop.cli.arguments.foreign import pass_on
 from pitstop.cli.arguments.options import with_settings
-from pitstop.cli.arguments.processes import start_or_join
+from pitstop.cli.arguments.processes import QuietOption, SummaryOption, start_or_join
 from pitstop.cli.commands.pull import pull_run
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import load_recorded
+from pitstop.trainers.training.request import ResumeRequest
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
@@ -62,10 +62,8 @@ def resume(
             "--fallback", metavar="new", help="new: if no checkpoint can be used, start a new run with the same settings."
         ),
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print a summary as JSON at the end; progress goes to stderr.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")] = False,
+    json_output: SummaryOption = False,
+    quiet: QuietOption = False,
     *,
     flags: dict[str, Any],
     config_files: list[str],
@@ -97,7 +95,9 @@ def resume(
         _refuse_two_runs(from_hub, run)
         run = str(pull_run(from_hub, checkpoint, Path(base_dir), env_file, quiet=quiet).run.path)
         checkpoint, arguments = None, _with_pulled_run(arguments, run)
-    options = ResumeOptions(
+    request = ResumeRequest(
+        base_dir=base_dir,
+        run=run if run is not None else newest_run(base_dir),
         checkpoint=checkpoint,
         flags={path: value for path, value in flags.items() if path not in (_BASE_DIR, _RUN_NUMBER)},
         env_file=env_file,
@@ -105,7 +105,7 @@ def resume(
         allow_changed_base=allow_changed_base,
         fallback_new=fallback == "new",
     )
-    return resume_run(run, base_dir, options, json_output=json_output, quiet=quiet, arguments=arguments)
+    return resume_run(request, json_output=json_output, quiet=quiet, arguments=arguments)
 
 
 def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
@@ -145,59 +145,28 @@ def _with_pulled_run(arguments: Sequence[str], run: str) -> list[str]:
     return [*words[:position], run, *words[position:]]
 
 
-@dataclass(frozen=True)
-class ResumeOptions:
-    """The checkpoint that a run continues from, the flags that change its settings, and what may differ from its start."""
-
-    checkpoint: str | None = None
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    env_file: Path | None = None
-    allow_changed_data: bool = False
-    allow_changed_base: bool = False
-    fallback_new: bool = False
-
-
-def resume_run(
-    run: str | None,
-    base_dir: str,
-    options: ResumeOptions,
-    *,
-    json_output: bool,
-    quiet: bool,
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Resume ``run`` (the newest if ``None``); returns the exit code. Raises ``PitstopError``.
+def resume_run(request: ResumeRequest, *, json_output: bool, quiet: bool, arguments: Sequence[str] | None = None) -> int:
+    """Resume a run; returns the exit code. Raises ``PitstopError``.
 
     ``arguments`` is the command line of the processes that are started where there are to be several; this one's unless given.
     """
     from pitstop.checkpointing.runs.find import locate
 
-    reference = run if run is not None else _newest(base_dir)
-    directory, _ = locate(base_dir, reference)
+    directory, _ = locate(request.base_dir, request.run)
     directory.check_made_by_train("resume", f"start that program again with run_number={directory.number}")
-    pass_on(options.env_file)
+    pass_on(request.env_file)
 
     def training(display: Display) -> Result:
-        from pitstop.trainers.training.resuming import ResumeRequest
         from pitstop.trainers.training.worker import resume as resume_training
 
-        request = ResumeRequest(
-            base_dir=base_dir,
-            run=reference,
-            checkpoint=options.checkpoint,
-            flags=options.flags,
-            env_file=options.env_file,
-            allow_changed_data=options.allow_changed_data,
-            allow_changed_base=options.allow_changed_base,
-            fallback_new=options.fallback_new,
-        )
         return resume_training(request, now=datetime.now().astimezone(), display=display)
 
-    processes = _processes(directory.config(), options.flags)
+    processes = _processes(directory.config(), request.flags)
     return start_or_join(processes, training, json_output=json_output, quiet=quiet, arguments=arguments)
 
 
-def _newest(base_dir: str) -> str:
+def newest_run(base_dir: str) -> str:
+    """The path of the run that was started last. Raises ``RunError`` where there is none."""
     from pitstop.checkpointing.runs.listing import list_runs
 
     records = list_runs(base_dir)

@@ -11,9 +11,10 @@ import typer
 from pitstop.cli.arguments.base_dir import find_base_run
 from pitstop.cli.arguments.foreign import pass_on
 from pitstop.cli.arguments.options import with_settings
-from pitstop.cli.arguments.processes import start_or_join
+from pitstop.cli.arguments.processes import QuietOption, SummaryOption, start_or_join
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import Loaded, load_settings
+from pitstop.trainers.training.request import ResumeRequest
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
@@ -30,10 +31,8 @@ def train(
         bool, typer.Option("--resume", help="Continue the run --run-number (default: the newest), as pitstop resume does.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print a summary as JSON at the end; progress goes to stderr.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")] = False,
+    json_output: SummaryOption = False,
+    quiet: QuietOption = False,
     *,
     flags: dict[str, Any],
     config_files: list[str],
@@ -107,7 +106,7 @@ def _resume(
     loaded: Loaded, flags: dict[str, Any], config_files: list[str], env_file: Path | None, *, json_output: bool, quiet: bool
 ) -> int:
     """``train --resume`` and ``--resume-from-run`` are other ways to write ``pitstop resume``."""
-    from pitstop.cli.commands.resume import ResumeOptions, resume_run
+    from pitstop.cli.commands.resume import newest_run, resume_run
 
     checkpoint = loaded.settings.training.checkpoint
     if config_files and _RESUME_FROM_RUN not in flags and not checkpoint.resume_from_run:
@@ -116,10 +115,6 @@ def _resume(
         )
     number, group = checkpoint.resume_from_run or checkpoint.run_number, _group(loaded)
     changes = {path: value for path, value in flags.items() if path not in _RUN_FLAGS}
-    return resume_run(
-        None if number is None else f"{group}/{number}" if group else str(number),
-        checkpoint.base_dir,
-        ResumeOptions(flags=changes, env_file=env_file),
-        json_output=json_output,
-        quiet=quiet,
-    )
+    run = newest_run(checkpoint.base_dir) if number is None else f"{group}/{number}" if group else str(number)
+    request = ResumeRequest(checkpoint.base_dir, run, flags=changes, env_file=env_file)
+    return resume_run(request, json_output=json_output, quiet=quiet)

@@ -26,7 +26,8 @@ from pitstop.trainers.training import new_run, resumed_base, resumed_progress
 from pitstop.trainers.training.building import BaseOnDisk, Built, build, check_room, place_base
 from pitstop.trainers.training.inputs import Inputs, read_inputs
 from pitstop.trainers.training.pushing import Pusher, is_pushed, start_pusher, stop_pushing
-from pitstop.trainers.training.resuming import ResumeRequest, open_together
+from pitstop.trainers.training.request import ResumeRequest
+from pitstop.trainers.training.resuming import open_together
 from pitstop.trainers.training.run_status import running
 from pitstop.trainers.training.samples import SamplePrompts, read_samples
 

@@ -17,7 +17,7 @@ from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.building import BaseOnDisk, place_base
 from pitstop.trainers.training.chosen import ChosenCheckpoint, is_base
 from pitstop.trainers.training.inputs import Inputs
-from pitstop.trainers.training.resuming import ResumeRequest
+from pitstop.trainers.training.request import ResumeRequest
 
 
 @contextlib.contextmanager

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,25 +20,12 @@ from pitstop.trainers.loop.loop import ALL_DONE
 from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.chosen import ChosenCheckpoint, open_checkpoint, settings_of, start_settings
+from pitstop.trainers.training.request import ResumeRequest
 
 ENDED = ("completed", "stopped")
 """What metadata.json says of a run that has trained all that it was to train."""
 
 _FALLBACK = "or add --fallback new to start a new run with the same settings"
-
-
-@dataclass(frozen=True)
-class ResumeRequest:
-    """What the user asked for. ``run`` is a run reference; ``checkpoint`` a name, ``best`` or ``last``."""
-
-    base_dir: str
-    run: str
-    checkpoint: str | None = None
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    env_file: Path | None = None
-    allow_changed_data: bool = False
-    allow_changed_base: bool = False
-    fallback_new: bool = False
 
 
 def start_again(request: ResumeRequest) -> Loaded:

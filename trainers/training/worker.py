@@ -12,7 +12,8 @@ from pitstop.trainers.machine.processes import process_group
 from pitstop.trainers.machine.signals import leaving_on_signals
 from pitstop.trainers.reporter import Display, NoDisplay, Reporter
 from pitstop.trainers.training.prepare import prepare_new, prepare_resumed
-from pitstop.trainers.training.resuming import ResumeRequest, start_again
+from pitstop.trainers.training.request import ResumeRequest
+from pitstop.trainers.training.resuming import start_again
 from pitstop.trainers.training.trainer import Result, Trainer
 
 

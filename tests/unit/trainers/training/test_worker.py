@@ -15,7 +15,7 @@ import pytest
 from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training import worker
-from pitstop.trainers.training.resuming import ResumeRequest
+from pitstop.trainers.training.request import ResumeRequest
 from pitstop.trainers.training.trainer import Result
 from support.fake_training import Lines
 from support.launched import one_of_two
