@@ -23,33 +23,16 @@ from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.device import Precision
 from pitstop.trainers.machine.hardware import Hardware
 from pitstop.trainers.models.source import ModelSource
-from pitstop.trainers.reporter import NoDisplay, Reporter
+from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.sft import SftTask
 from pitstop.trainers.tracking.tracking import Tracking
 from pitstop.trainers.training.building import BaseOnDisk, Built
 from pitstop.trainers.training.inputs import Inputs
 from pitstop.trainers.training.prepare import Prepared
+from support.displays import Lines
 from support.new_runs import start
 
 CPU = torch.device("cpu")
-
-
-class Lines(NoDisplay):
-    """A display that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.warnings: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
 
 
 class OneNumber:

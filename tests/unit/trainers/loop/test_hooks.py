@@ -25,7 +25,8 @@ from pitstop.trainers.loop.progress import LossWindow, Progress, SourceProgress
 from pitstop.trainers.loop.scoring import Interrupted
 from pitstop.trainers.loop.sizing import Sizing
 from pitstop.trainers.machine.signals import INTERRUPT, TERMINATE, SignalFlag
-from pitstop.trainers.reporter import NoDisplay, Reporter
+from pitstop.trainers.reporter import Reporter
+from support.displays import Lines
 from support.stores import ForgetfulStorage
 
 NAN = float("nan")
@@ -396,14 +397,6 @@ def test_a_row_has_tokens_of_each_source_and_the_loss_of_those_that_had_a_part(t
 # Show -----------------------------------------------------------------------------------------------------------------
 
 
-class _Lines(NoDisplay):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.mark.parametrize(
     ("values", "lines"),
     [
@@ -424,7 +417,7 @@ class _Lines(NoDisplay):
     ],
 )
 def test_an_epoch_has_its_line(values: dict[str, Any], lines: list[str]) -> None:
-    display = _Lines()
+    display = Lines()
     Show(Reporter(display), 5, 3, Progress(), torch.device("cpu"), {"ner_drug_f1"}).at_boundary(
         _boundary(7, **{"epoch": 1.0, **values})
     )

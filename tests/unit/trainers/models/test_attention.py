@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from pitstop.trainers.data.batch import flat_batch, padded_batch
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.models.attention import PackingUnsupported, keeps_documents_apart, packed_attention
 from pitstop.trainers.models.loss import takes_logits_to_keep, token_losses
+from support.plain_losses import plain_losses
 
 CPU = torch.device("cpu")
 
@@ -23,24 +23,6 @@ LENGTHS = [7, 12, 2, 20, 9]
 
 
 Examples = Callable[..., list[Example]]
-
-
-def _plain_losses(path: Path, examples: list[Example]) -> tuple[list[float], list[bool]]:
-    """Losses and hits from transformers' own forward with labels, one document and one label at a time."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
-    losses, hits = [], []
-    for example in examples:
-        ids = torch.tensor(example.input_ids.astype(np.int64))[None]
-        for position in np.flatnonzero(example.supervised):
-            labels = torch.full_like(ids, -100)
-            labels[0, position] = ids[0, position]
-            with torch.no_grad():
-                output = model(input_ids=ids, labels=labels)
-            losses.append(float(output.loss))
-            hits.append(int(output.logits[0, position - 1].argmax()) == int(ids[0, position]))
-    return losses, hits
 
 
 def _dense_reference(
@@ -172,7 +154,7 @@ def test_documents_of_these_stay_apart_and_have_their_own_losses(
     with torch.no_grad():
         batch = flat_batch(examples, CPU, flash=False)
         packed = token_losses(model.eval(), batch, keep_positions=takes_logits_to_keep(model))
-    assert packed.per_unit.tolist() == pytest.approx(_plain_losses(path, examples)[0], abs=2e-5)
+    assert packed.per_unit.tolist() == pytest.approx(plain_losses(path, examples)[0], abs=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +183,7 @@ def test_their_padded_rows_have_the_losses_of_plain_transformers(
     with torch.no_grad():
         batch = padded_batch(examples, CPU, pad_id=0)
         padded = token_losses(model.eval(), batch, keep_positions=takes_logits_to_keep(model))
-    assert padded.per_unit.tolist() == pytest.approx(_plain_losses(path, examples)[0], abs=2e-5)
+    assert padded.per_unit.tolist() == pytest.approx(plain_losses(path, examples)[0], abs=2e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -13,28 +13,11 @@ import torch
 from pitstop.trainers.data.batch import flat_batch, padded_batch
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.models.loss import takes_logits_to_keep, token_losses
+from support.plain_losses import plain_losses
 
 CPU = torch.device("cpu")
 LENGTHS = [7, 12, 2, 20, 9]
 Examples = Callable[..., list[Example]]
-
-
-def _plain_losses(path: Path, examples: list[Example]) -> tuple[list[float], list[bool]]:
-    """Losses and hits from transformers' own forward with labels, one document and one label at a time."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
-    losses, hits = [], []
-    for example in examples:
-        ids = torch.tensor(example.input_ids.astype(np.int64))[None]
-        for position in np.flatnonzero(example.supervised):
-            labels = torch.full_like(ids, -100)
-            labels[0, position] = ids[0, position]
-            with torch.no_grad():
-                output = model(input_ids=ids, labels=labels)
-            losses.append(float(output.loss))
-            hits.append(int(output.logits[0, position - 1].argmax()) == int(ids[0, position]))
-    return losses, hits
 
 
 # Losses ------------------------------------------------------------------------------------------------------------------
@@ -56,7 +39,7 @@ def test_token_losses_are_those_of_plain_transformers(
         batches = [padded_batch(examples, CPU, pad_id=2)]
     with torch.no_grad():
         parts = [token_losses(model, batch, keep_positions=keep_positions) for batch in batches]
-    losses, hits = _plain_losses(tiny, examples)
+    losses, hits = plain_losses(tiny, examples)
     assert torch.cat([part.per_unit for part in parts]).tolist() == pytest.approx(losses, abs=2e-5)
     assert torch.cat([part.correct for part in parts]).tolist() == hits
 

@@ -22,12 +22,13 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, SettingsError
 from pitstop.configs.load import load_settings
 from pitstop.configs.schema import TRACKERS as NAMES
-from pitstop.trainers.reporter import NoDisplay, Reporter
+from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tracking import tracking as module
 from pitstop.trainers.tracking.channel import Channel
 from pitstop.trainers.tracking.tensorboard_run import TensorBoardRun
 from pitstop.trainers.tracking.tracker import RunTracker, Subject, flat, is_identity, numbers
 from pitstop.trainers.tracking.tracking import TRACKERS, Tracking
+from support.displays import Lines
 
 
 class Fake(RunTracker):
@@ -75,16 +76,6 @@ class Fake(RunTracker):
         self.told.append(("end", status))
 
 
-class Warnings(NoDisplay):
-    """Keeps warnings."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.texts.append(text)
-
-
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Fake.made.clear()
@@ -99,9 +90,9 @@ def run(tmp_path: Path) -> RunDirectory:
     return create_run(tmp_path, name="a-name", config={}, metadata=metadata, started_at=datetime.now().astimezone())
 
 
-def _tracking(warnings: Warnings | None = None, report_to: str = "mlflow") -> Tracking:
+def _tracking(warnings: Lines | None = None, report_to: str = "mlflow") -> Tracking:
     loaded = load_settings(flags={"tracking.report_to": [report_to]}, environ={})
-    return Tracking(loaded.settings, Reporter(warnings or Warnings()), is_main=True)
+    return Tracking(loaded.settings, Reporter(warnings or Lines()), is_main=True)
 
 
 def _resumed(run: RunDirectory, step: int, **more: Any) -> None:
@@ -126,7 +117,7 @@ def test_every_tracker_of_the_schema_is_one_of_accelerate() -> None:
 
 def test_only_the_first_process_tracks(run: RunDirectory) -> None:
     settings = load_settings(flags={"tracking.report_to": ["mlflow"]}, environ={}).settings
-    tracking = Tracking(settings, Reporter(Warnings()), is_main=False)
+    tracking = Tracking(settings, Reporter(Lines()), is_main=False)
     tracking.check()
     with tracking.of(run):
         tracking.log({"step": 1, "loss": 1.0})
@@ -171,13 +162,13 @@ def test_starting_a_tracker_leaves_the_random_states_as_they_were(run: RunDirect
 def test_a_tracker_that_loses_its_run_is_told_of_and_the_new_identity_kept(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warnings = Warnings()
+    warnings = Lines()
     monkeypatch.setattr(Fake, "identity", "another-id")
     with _tracking(warnings).of(run):
         pass
     assert Fake.made[0].subject.identity == "known-id"
     assert run.metadata().trackers == {"mlflow": {"id": "another-id"}}
-    assert "no longer has the run" in warnings.texts[0]
+    assert "no longer has the run" in warnings.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pitstop.trainers.machine.device import Precision
 from pitstop.trainers.models.source import KnownBase, NoModel
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.chosen import ChosenCheckpoint, find_base, open_checkpoint, settings_of, start_settings
-from support.fake_training import Lines
+from support.displays import Lines
 
 FLOAT32 = Precision(torch.float32, "no")
 

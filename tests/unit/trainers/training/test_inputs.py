@@ -12,7 +12,8 @@ from pitstop.configs.errors import DataError, SettingsError
 from pitstop.trainers.models.source import ModelSource, NoModel
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.inputs import Inputs, read_inputs, read_split
-from support.fake_training import Lines, settings_with
+from support.displays import Lines
+from support.fake_training import settings_with
 from support.tiny_model import write_records
 
 

@@ -15,7 +15,8 @@ from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.configs.errors import HubError
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.pushing import MOST_STARTS, Pusher, is_pushed, stop_pushing
-from support.fake_training import Lines, settings_with
+from support.displays import Lines
+from support.fake_training import settings_with
 from support.new_runs import start
 
 # Answers each command with the events that are on its list for it, and notes the commands.

@@ -17,7 +17,8 @@ from pitstop.trainers.loop.loop import ALL_DONE
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.resumed_progress import check_data, check_unfinished, progress_of, restore
-from support.fake_training import FakeEngine, Lines, dataset, inputs_of, settings_with
+from support.displays import Lines
+from support.fake_training import FakeEngine, dataset, inputs_of, settings_with
 
 SHAPE = BatchShape(2, 1, 1)
 

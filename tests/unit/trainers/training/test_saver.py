@@ -27,9 +27,10 @@ from pitstop.configs.schema import CheckpointSettings, Settings, TrainingSetting
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.loop import Boundary
 from pitstop.trainers.loop.progress import Progress
-from pitstop.trainers.reporter import NoDisplay, Reporter
+from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.identity import Identity
 from pitstop.trainers.training.saver import Saver, SaveTarget, saved_line
+from support.displays import Lines
 from support.stores import ForgetfulStorage, save
 
 
@@ -54,21 +55,6 @@ class Disk(ForgetfulStorage):
         return super().create(path)
 
 
-class Said(NoDisplay):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.warnings: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def status(self, text: str) -> None:
-        pass
-
-
 class Buffers:
     """Stands for the model's state: one file that says which step it is of."""
 
@@ -83,7 +69,7 @@ class Bench:
     """A saver on a run of its own, with a disk that can be told to fail."""
 
     def __init__(self, base: Path, **checkpoint: Any) -> None:
-        self.disk, self.said, self.progress = Disk(), Said(), Progress()
+        self.disk, self.said, self.progress = Disk(), Lines(), Progress()
         self.run: RunDirectory = create_run(base, name="a-run", config={}, metadata={}, storage=self.disk)
         engine: Any = SimpleNamespace(
             device=torch.device("cpu"),

@@ -14,7 +14,8 @@ from pitstop.configs.errors import ResourceError
 from pitstop.trainers.loop.loop import ALL_DONE
 from pitstop.trainers.training.prepare import Prepared
 from pitstop.trainers.training.trainer import Trainer
-from support.fake_training import FakeEngine, FakePusher, Lines, prepared
+from support.displays import Lines
+from support.fake_training import FakeEngine, FakePusher, prepared
 
 PER_EPOCH = {"training__checkpoint__strategy": "epoch", "training__checkpoint__monitor": "train_loss"}
 

@@ -17,7 +17,7 @@ from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training import worker
 from pitstop.trainers.training.request import ResumeRequest
 from pitstop.trainers.training.trainer import Result
-from support.fake_training import Lines
+from support.displays import Lines
 from support.launched import one_of_two
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.chosen import ChosenCheckpoint, open_checkpoint
 from pitstop.trainers.using.exporting import ADAPTER, CKPT, MERGED, ExportRequest, as_json, base_on_hub, export
-from support.fake_training import Lines
+from support.displays import Lines
 
 
 @pytest.fixture
