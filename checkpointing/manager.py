@@ -22,12 +22,12 @@ from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import create, retention
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.listing import list_all_runs, unfinished_run
-from pitstop.checkpointing.runs.metadata import RecordedCheckpoint
+from pitstop.checkpointing.runs.metadata import RecordedCheckpoint, plain_number
 from pitstop.checkpointing.runs.run_directory import MetadataChanges, RunDirectory
 from pitstop.checkpointing.state import training_state, versions, weights
 from pitstop.checkpointing.state.training_state import Optimizers, Parts, Saved, Schedulers
 from pitstop.checkpointing.store.portable_paths import portable_settings
-from pitstop.checkpointing.store.store import CheckpointFacts, CheckpointInfo
+from pitstop.checkpointing.store.store import BEST_REASONS, CheckpointFacts, CheckpointInfo
 from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 __all__ = ["CheckpointManager", "list_all_runs", "unfinished_run"]
@@ -337,7 +337,7 @@ class CheckpointManager:
         content = {
             "name": info.name,
             "path": info.path,
-            "epoch": info.epoch if info.epoch % 1 else int(info.epoch),
+            "epoch": plain_number(info.epoch),
             "step": info.step,
             "metrics": dict(info.metrics),
             "lora_state_dict": tensors,
@@ -392,7 +392,7 @@ class CheckpointManager:
         if random_state:
             training_state.restore_random_state(saved)
         info = saved.info
-        facts = {"epoch": info.epoch if info.epoch % 1 else int(info.epoch), "step": info.step, "metrics": dict(info.metrics)}
+        facts = {"epoch": plain_number(info.epoch), "step": info.step, "metrics": dict(info.metrics)}
         return {**facts, "extra": saved.extra, "name": info.name, "path": info.path}
 
     def take_up(self, checkpoint: str | None = None) -> Saved | None:
@@ -412,13 +412,14 @@ class CheckpointManager:
             self._cut_log(saved.info.step)
         return saved
 
-    def begin_log_anew(self) -> None:
-        """Take away the rows of a process that ended before its first checkpoint: the training begins at its first step again.
+    def begin_log_anew(self, step: int = 0) -> None:
+        """Take away the rows of a process that ended before its first checkpoint: the training begins after ``step`` again.
 
-        Rows of step 0 stay where this manager has logged them: an evaluation before the training, say.
+        That is not the first step where the library goes on from a checkpoint of its own. Rows of step 0 stay where this manager
+        has logged them: an evaluation before the training, say.
         """
         self._own()
-        self._cut_log(0 if self._has_logged else -1)
+        self._cut_log(step if step or self._has_logged else -1)
 
     def _cut_log(self, step: int) -> None:
         """Rows after ``step`` move to ``metrics.superseded.jsonl``."""
@@ -442,7 +443,6 @@ class CheckpointManager:
         self.run.store.supersede(info.step)
         self._cut_log(info.step)
         self.run.record_resume(info, {}, environment=versions.describe())
-        self.run.sync_checkpoints()
         self._taken_up = None
 
     # Keeping order
@@ -454,7 +454,7 @@ class CheckpointManager:
         (unless ``keep_best`` is false). ``CheckpointError`` for fewer than one.
         """
         self._own()
-        best = {"best", "best pointer"} if not keep_best else set()
+        best = BEST_REASONS if not keep_best else frozenset()
         pins = {name for name, reasons in retention.pins(self.run).items() if not {*reasons} <= best}
         removed = self.run.store.prune(keep_last_n, protect=pins, keep_best=keep_best)
         if removed:
@@ -506,16 +506,17 @@ class CheckpointManager:
         if status not in FINISHED:
             raise SettingsError(f"status is '{status}'; a run ends as one of {', '.join(FINISHED)}")
         self._own()
-        self._log.sync()
+        with storage.saving(self._log.path):
+            self._log.sync()
         self.run.sync_checkpoints({"status": status, "status_reason": reason} if reason else {"status": status})
         self.close()
 
     def close(self) -> None:
         """Give the run up: another process may write it. A run that was not finished is shown as interrupted."""
         if self._owned:
-            self._log.close()
-            self._stack.close()
             self._owned = False
+            with self._stack, storage.saving(self._log.path):  # the lock is given up also where the disk refuses the last rows
+                self._log.close()
 
     def __enter__(self) -> CheckpointManager:
         return self

@@ -253,13 +253,15 @@ def _ends(setting: Sequence[str], words: Sequence[str]) -> bool:
 def _unknown(name: str, place: str, setting: str | None = None) -> SettingsError:
     bare = name.removeprefix(PREFIX)
     leaf = by_env().get(bare)
+    foreign = "" if name.startswith(PREFIX) else " If it is another program's, set it in the environment instead of this file."
     if leaf is not None:
         return SettingsError(
-            f"{place}: {bare} is read with the prefix only, because the bare name is too common.", hint=f"Write {PREFIX}{bare}."
+            f"{place}: {bare} is read with the prefix only, because the bare name is too common.",
+            hint=f"Write {PREFIX}{bare}.{foreign}",
         )
     hint = "'pitstop config show' lists every setting."
     match = setting or nearest(bare, by_env())
     if match:
         needs_prefix = name.startswith(PREFIX) or not by_env()[match].documented
         hint = f"Did you mean {PREFIX if needs_prefix else ''}{match}?"
-    return SettingsError(f"{place}: {mask(name)} is not a setting.", hint=hint)
+    return SettingsError(f"{place}: {mask(name)} is not a setting.", hint=f"{hint}{foreign}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pitstop.checkpointing.disk.storage import open_regular_file
+from pitstop.configs.notices import Notice, Notices
 from pitstop.configs.secrets import mask
 from pitstop.configs.shown import printable
 
@@ -76,10 +77,14 @@ class NoDisplay:
 
 
 class Reporter:
-    """Sends lines to the display and, once there is a run, to its ``logs/train.log`` with the time."""
+    """Sends lines to the display and, once there is a run, to its ``logs/train.log`` with the time.
+
+    ``notices`` is what was decided on the user's behalf so far, for the run's metadata.
+    """
 
     def __init__(self, display: Display) -> None:
         self.display = display
+        self.notices = Notices()
         self._log: Path | None = None
         self._early: list[str] = []
         self._refused = False
@@ -102,6 +107,14 @@ class Reporter:
         text = printable(text, lines=True)
         self.display.warn(mask(text))
         self._write(f"warning: {text}")
+
+    def notice(self, notice: Notice, *, source: str = "", loss: bool = False) -> None:
+        """Tell and keep what was decided on the user's behalf; ``source`` (``Training data``) goes in front of the line.
+
+        ``loss``: something that was given is not used, so that it is a warning.
+        """
+        self.notices.add(notice)
+        (self.warn if loss else self.line)(f"{source}: {notice}" if source else str(notice))
 
     def _write(self, text: str) -> None:
         stamped = f"{datetime.now().astimezone().isoformat(timespec='seconds')} {mask(text)}\n"

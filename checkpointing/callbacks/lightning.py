@@ -81,7 +81,7 @@ class DistributedCheckpointCallback(Checkpoint):
                 hint="add ResumeFromCheckpointCallback(checkpoint_manager) to go on from them; without run_number it is a new run",
             )
         if not checkpoints:
-            self.manager.begin_log_anew()
+            self.manager.begin_log_anew(trainer.global_step)
         self._saved = trainer.current_epoch
         self._metrics, self._ended = {}, 0
         model = self.model_of(pl_module)

@@ -85,7 +85,7 @@ class PitstopCallback(TrainerCallback):
         if self._resumed is not None:
             self._put_back(self._resumed, state, objects)
         elif not (checkpoints := self.manager.list_checkpoints()):
-            self.manager.begin_log_anew()
+            self.manager.begin_log_anew(state.global_step)
         elif state.global_step <= checkpoints[-1]["step"]:
             raise RunError(
                 f"{self.manager.run.label} has checkpoints up to step {checkpoints[-1]['step']}, and this training begins at step {state.global_step}",

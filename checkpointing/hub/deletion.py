@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Protocol
 
 from pitstop.checkpointing.disk import layout, locking, storage
-from pitstop.checkpointing.hub.client import Account, Conflict, NotThere, Offline, RemoteFile, Unavailable
+from pitstop.checkpointing.hub.client import Account, Conflict, NotThere, Offline, Unavailable
+from pitstop.checkpointing.hub.remote_repository import RepositoryReader
 from pitstop.checkpointing.runs.inventory import INVENTORY, MAX_BYTES, Inventory
 from pitstop.checkpointing.runs.push_records import Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, HubError, RunError
 
 
-class RepositoryDeleter(Protocol):
+class RepositoryDeleter(RepositoryReader, Protocol):
     """The part of ``HubClient`` that deleting a repository needs."""
 
     def account(self) -> Account: ...
-    def head(self, repo: str) -> str: ...
-    def files(self, repo: str, commit: str) -> dict[str, RemoteFile]: ...
-    def download(self, repo: str, path: str, commit: str, directory: Path) -> Path: ...
     def delete(self, repo: str) -> None: ...
 
 

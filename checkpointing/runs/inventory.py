@@ -124,10 +124,6 @@ class Inventory:
     finished: bool = False
     """Whether the training had ended when this was written."""
 
-    def newest(self) -> RemoteCheckpoint | None:
-        """The entry with the most steps."""
-        return max(self.checkpoints.values(), key=lambda entry: entry.step, default=None)
-
     def to_bytes(self, pitstop_version: str) -> bytes:
         """The one spelling of this inventory."""
         parts = {

@@ -17,7 +17,15 @@ from pitstop.checkpointing.disk.dotted import at, replaced
 from pitstop.checkpointing.disk.inspection import CheckpointInfo, read_object
 from pitstop.checkpointing.disk.storage import LocalStorage, Storage, atomic_write, free_name, read_regular_file, saving
 from pitstop.checkpointing.runs import link_guard, listing, name_links
-from pitstop.checkpointing.runs.metadata import INTERRUPTED, MAX_BYTES, Metadata, RecordedBest, RecordedCheckpoint, RecordedResume
+from pitstop.checkpointing.runs.metadata import (
+    INTERRUPTED,
+    MAX_BYTES,
+    Metadata,
+    RecordedBest,
+    RecordedCheckpoint,
+    RecordedResume,
+    plain_number,
+)
 from pitstop.checkpointing.store.portable_paths import full_settings
 from pitstop.checkpointing.store.store import CheckpointStore, choose_best
 from pitstop.configs.errors import CheckpointError, RunError
@@ -194,13 +202,16 @@ class RunDirectory:
         return self.update_metadata({**self.checkpoint_changes(self.store.list()), **(changes or {})})
 
     def record_resume(self, info: CheckpointInfo, changes: Mapping[str, Any], **details: Any) -> Metadata:
-        """Add to ``resumes``: when, from which checkpoint, ``changes`` as {setting: [old, new]}, and further ``details``."""
-        at = datetime.now().astimezone().isoformat()  # to the microsecond, as checkpoints are dated
-        entry = {"at": at, "checkpoint": info.name, "step": info.step, "epoch": RecordedCheckpoint.of(info, self.base_dir).epoch}
+        """Add to ``resumes``: when, from which checkpoint, ``changes`` as {setting: [old, new]}, and further ``details``.
+
+        In one write with what the store holds now: what came after the checkpoint has been set aside.
+        """
+        now = datetime.now().astimezone().isoformat()  # to the microsecond, as checkpoints are dated
+        entry = {"at": now, "checkpoint": info.name, "step": info.step, "epoch": plain_number(info.epoch)}
         entry["changes"] = {setting: list(pair) for setting, pair in changes.items()}
         with self._updating:
             resumes = [resume.content for resume in self.metadata().resumes]
-            return self.update_metadata({"resumes": [*resumes, {**entry, **details}]})
+            return self.sync_checkpoints({"resumes": [*resumes, {**entry, **details}]})
 
     def checkpoint_changes(self, infos: list[CheckpointInfo]) -> MetadataChanges:
         """What a change of the checkpoints to ``infos`` changes in metadata.json."""

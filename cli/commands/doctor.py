@@ -211,6 +211,8 @@ def check_disk(directory: Path) -> Check:
 
 def check_directory(directory: Path) -> Check:
     """What the filesystem of the runs can do: writing, locks, links. The directory itself is not made."""
+    if problem := obstacle(directory.expanduser()):
+        return Check("runs", "fail", f"{problem}.", "choose another directory with --base-dir or OUTPUT_DIR")
     parent = _nearest(directory)
     try:
         with tempfile.TemporaryDirectory(prefix=".pitstop-doctor-", dir=parent) as scratch:

@@ -17,6 +17,7 @@ from pitstop.cli.arguments.processes import QuietOption, SummaryOption, start_or
 from pitstop.cli.commands.pull import pull_run
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import load_recorded
+from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.training.request import ResumeRequest
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pitstop.trainers.training.trainer import Result
 
 _BASE_DIR, _RUN_NUMBER = "training.checkpoint.base_dir", "training.checkpoint.run_number"
+_NUM_PROCESSES = "training.num_processes"
 
 
 @with_settings(config=False, exclude=("training.checkpoint.resume_from_run",))
@@ -112,8 +114,12 @@ def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
     """The run that ``--run-number`` means; of the settings in ``.env``, which are for new runs, none counts."""
     if _RUN_NUMBER not in flags:
         return None
-    settings = load_recorded({}, flags={_RUN_NUMBER: flags[_RUN_NUMBER]}, env_file=env_file).settings
-    return str(settings.training.checkpoint.run_number)
+    return str(_checked({_RUN_NUMBER: flags[_RUN_NUMBER]}, env_file).checkpoint.run_number)
+
+
+def _checked(flags: Mapping[str, Any], env_file: Path | None) -> TrainingSettings:
+    """The settings of a training that ``flags`` give. Raises ``SettingsError`` for a value that is none."""
+    return load_recorded({}, flags=flags, env_file=env_file).settings.training
 
 
 def _refuse_two_runs(from_hub: str, run: str | None) -> None:
@@ -161,7 +167,7 @@ def resume_run(request: ResumeRequest, *, json_output: bool, quiet: bool, argume
 
         return resume_training(request, now=datetime.now().astimezone(), display=display)
 
-    processes = _processes(directory.config(), request.flags)
+    processes = _processes(directory.config(), request)
     return start_or_join(processes, training, json_output=json_output, quiet=quiet, arguments=arguments)
 
 
@@ -175,15 +181,14 @@ def newest_run(base_dir: str) -> str:
     return str(max(records, key=lambda record: record.created_at or "").path)
 
 
-def _processes(config: Mapping[str, Any], flags: Mapping[str, Any]) -> int:
+def _processes(config: Mapping[str, Any], request: ResumeRequest) -> int:
     """As many as the flag says or the run started with. ``CheckpointError`` where config.json holds no such number."""
-    flag = flags.get("training.num_processes")
-    if flag is not None:
-        return int(flag)
+    if (flag := request.flags.get(_NUM_PROCESSES)) is not None:
+        return _checked({_NUM_PROCESSES: flag}, request.env_file).num_processes
     from pitstop.checkpointing.store.vetting import check_setting
     from pitstop.configs.leaves import by_path
 
     training = config.get("training")
     processes = training.get("num_processes", 1) if isinstance(training, dict) else 1
-    check_setting(by_path()["training.num_processes"], processes, "config.json of the run")
+    check_setting(by_path()[_NUM_PROCESSES], processes, "config.json of the run")
     return int(processes)

@@ -62,6 +62,11 @@ def train(
     )
     checkpoint = loaded.settings.training.checkpoint
     if resume or checkpoint.resume_from_run is not None:
+        if dry_run:
+            raise SettingsError(
+                "--dry-run shows the plan of a new run, and --resume continues one.",
+                hint="Leave one of them out; pitstop show RUN tells how far a run got.",
+            )
         return _resume(loaded, flags, config_files, env_file, json_output=json_output, quiet=quiet)
     pass_on(env_file)
     _refuse_taken_number(loaded)
@@ -109,9 +114,10 @@ def _resume(
     from pitstop.cli.commands.resume import newest_run, resume_run
 
     checkpoint = loaded.settings.training.checkpoint
-    if config_files and _RESUME_FROM_RUN not in flags and not checkpoint.resume_from_run:
+    if config_files and (_RESUME_FROM_RUN in flags or not checkpoint.resume_from_run):
+        option = "--resume-from-run" if _RESUME_FROM_RUN in flags else "--resume"
         raise SettingsError(
-            "--resume takes no --config: a resumed run keeps its own settings.", hint="Give what should change as flags."
+            f"{option} takes no --config: a resumed run keeps its own settings.", hint="Give what should change as flags."
         )
     number, group = checkpoint.resume_from_run or checkpoint.run_number, _group(loaded)
     changes = {path: value for path, value in flags.items() if path not in _RUN_FLAGS}

@@ -38,7 +38,7 @@ def loaded_rows(loaded: Loaded) -> list[SettingRow]:
 
 
 def stored_rows(settings: Mapping[str, Any], sources: Mapping[str, Any]) -> list[SettingRow]:
-    """Every setting of a run's config.json. One that this version does not know counts as not at its default."""
+    """Every setting of a run's config.json. One that this version does not know is at its default only where its source says so."""
     from pitstop.configs.leaves import by_path
 
     rows = []

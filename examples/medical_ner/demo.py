@@ -73,7 +73,8 @@ def held_out_questions() -> list[dict[str, str]]:
 
 def _rehearse(questions: Sequence[Mapping[str, str]], started: float, *, full: bool) -> tuple[Pace, Choice, list[str]]:
     """Measure the machine with the untrained model, choose how much of the demo to run, and let the model answer."""
-    prepare_environment()
+    for line in prepare_environment():
+        print(line)
     prompts = [question["prompt"] for question in questions]
     model = UntrainedModel(BASE_DIR)
     pace = measure(model, prompts)

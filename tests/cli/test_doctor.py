@@ -119,6 +119,13 @@ def test_a_place_that_cannot_be_written_fails(tmp_path: Path, monkeypatch: pytes
     assert "Permission denied" in check.detail and "--base-dir" in str(check.hint)
 
 
+def test_a_file_where_the_runs_would_lie_fails(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    check = doctor.check_directory(tmp_path / "runs" / "mine")
+    assert (check.status, check.detail) == ("fail", f"{tmp_path / 'runs'} is a file.")
+    assert "--base-dir" in check.hint
+
+
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_LIBRARIES", ("torch", "no-such-library"))
     check = doctor.check_libraries()

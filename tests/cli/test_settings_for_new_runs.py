@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,23 @@ def test_a_number_that_is_none_is_named(pitstop: Cli) -> None:
 def test_a_pull_minds_none_of_them(pitstop: Cli) -> None:
     ended = pitstop("pull", "owner/name")
     assert ended.code == 5, ended.stderr  # tests are offline
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--resume", "--dry-run"], "--dry-run shows the plan of a new run, and --resume continues one."),
+        (["train", "--resume-from-run", "1", "--config", "demo"], "--resume-from-run takes no --config"),
+        (["train", "--resume", "--config", "demo"], "--resume takes no --config"),
+        (["resume", "1", "--num-processes", "two"], "--num-processes: 'two' is not a whole number"),
+    ],
+)
+def test_what_a_resume_cannot_do_is_refused_before_anything_starts(
+    words: list[str], message: str, pitstop: Cli, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(repository / "tests/golden/exact-1", "home", symlinks=True)
+    monkeypatch.chdir("home")
+    before = Path("runs/run_001/metadata.json").read_bytes()
+    done = pitstop(*words, "--base-dir", "runs")
+    assert done.code == 2 and message in done.stderr
+    assert Path("runs/run_001/metadata.json").read_bytes() == before

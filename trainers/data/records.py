@@ -175,6 +175,7 @@ def _read_json(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     if not is_unicode(text):
         yield from _read_json_rows(text, name, bad_rows)
         return
+    del text  # tokenising the rows may take hours
     for number, fields in enumerate(rows, start=1):
         place = f"{name} record {number}"
         try:
@@ -245,6 +246,7 @@ def _read_csv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
 
 
 def _read_table(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    path.open("rb").close()  # a file that may not be read is no fault of the library's cache
     rows = _load(path.suffix[1:].lower(), name, data_files=str(path), split="train")
     yield from _rows_of_table(rows, lambda number: f"{name} row {number}", bad_rows)
 

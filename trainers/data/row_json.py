@@ -37,6 +37,8 @@ def parse_json(text: str) -> Any:
 
 def is_unicode(text: str) -> bool:
     """Whether ``text`` can be written as UTF-8: it has no half surrogates, which decoding by surrogateescape puts for other bytes."""
+    if text.isascii():  # which a string knows of itself
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

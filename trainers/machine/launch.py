@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
@@ -39,6 +39,10 @@ _CLAIMS = (
 """Where Accelerate looks for other processes."""
 _NOTHING = ("", "0", "1", "no", "false", "default")
 """What ``accelerate launch`` sets where nobody asked for anything."""
+
+
+Handler = Callable[[int, FrameType | None], None]
+"""Of a signal, as ``signal.signal`` takes it."""
 
 
 class Place(NamedTuple):
@@ -256,6 +260,17 @@ def _exit_code(codes: Sequence[int]) -> int:
 
 
 @contextlib.contextmanager
+def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Handle signals while inside; the handlers before come back afterwards."""
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def forwarding() -> Iterator[None]:
     """Pass signals on to the worker processes while inside."""
     import psutil
@@ -266,12 +281,8 @@ def forwarding() -> Iterator[None]:
                 child.send_signal(number)
 
     numbers = [*(getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)), *hangups()]
-    before = {number: signal.signal(number, forward) for number in numbers}
-    try:
+    with handling(dict.fromkeys(numbers, forward)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

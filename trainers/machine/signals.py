@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from types import FrameType
 
 from pitstop.configs.errors import EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM
-from pitstop.trainers.machine.launch import hangups, neighbour_is_gone
+from pitstop.trainers.machine.launch import Handler, handling, hangups, neighbour_is_gone
 
 SAVE = 1  # SIGUSR1: save and go on
 INTERRUPT = 2  # SIGINT: save and stop
@@ -17,8 +17,6 @@ HANGUP = 3  # SIGHUP: save and stop
 TERMINATE = 4  # SIGTERM: save and stop
 
 EXIT_CODES = {INTERRUPT: EXIT_SIGINT, HANGUP: EXIT_SIGHUP, TERMINATE: EXIT_SIGTERM}
-
-Handler = Callable[[int, FrameType | None], None]
 
 
 @contextlib.contextmanager
@@ -30,17 +28,6 @@ def leaving_on_signals() -> Iterator[None]:
 
     with handling(dict.fromkeys((signal.SIGTERM, *hangups()), leave)):
         yield
-
-
-@contextlib.contextmanager
-def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """Handle signals while inside; the handlers before come back afterwards."""
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class SignalFlag:

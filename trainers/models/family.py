@@ -73,4 +73,4 @@ class Family(Protocol):
         """The live tensors of a whole model by the names that the file has them under: each memory once, buffers included."""
 
     def descriptions(self, model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
-        """The files beside the weights that make a directory with both complete; names that ``forms`` allows."""
+        """The files beside the weights that make a directory with both complete; names that ``file_sets`` allows."""

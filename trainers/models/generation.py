@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from pitstop.trainers.data.chat import ChatRenderer
+from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.machine.memory_pieces import Pieces
 from pitstop.trainers.models.adapter import bare_model

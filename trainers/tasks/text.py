@@ -12,7 +12,7 @@ from pitstop.configs.datasets import DataSource
 from pitstop.configs.load import settings_to_dict
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import identify
-from pitstop.trainers.data.chat import ChatRenderer
+from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.reading import ReadOptions, load_dataset

@@ -133,7 +133,7 @@ def record(
     pending = bool(chosen.trainer_state["progress"]["boundary_pending"])
     moved = run.store.supersede(info.step, and_at_it=info.name if pending else None)
     if moved:
-        reporter.line(f"Later checkpoints were set aside in {run.store.directory / '.superseded'}: {', '.join(moved)}")
+        reporter.line(f"Later checkpoints were set aside in {run.store.directory / layout.SUPERSEDED}: {', '.join(moved)}")
     # A step whose evaluation was put off has its row after that; one that is there was made up for by a process that died.
     for log in (MetricsLog(run.metrics_path), samples_log(run)):
         log.truncate_after(info.step - 1 if pending else info.step)
@@ -144,5 +144,4 @@ def record(
     if "model.id" in chosen.changes or base_digest != info.manifest.fingerprints.get("base"):
         entry["base_model"] = {"id": portable_value(source.model_id), "revision": source.revision, "digest": base_digest}
     run.record_resume(info, chosen.changes, environment=dict(environment), **entry)
-    run.sync_checkpoints()
     reporter.line(f"Resumed run {run.ref} ({run.name}) from {info.name}: step {info.step}, epoch {info.epoch:.2f}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk import dotted, layout
 from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointInfo, DamagedError, RecoveryReport
@@ -51,7 +51,7 @@ def open_run(request: ResumeRequest, reporter: Reporter) -> Iterator[ChosenCheck
     with run.lock():
         report = run.store.recover()
         for name, reason in report.quarantined:
-            reporter.warn(f"{name} is damaged and was set aside in {run.store.directory / '.damaged'}: {reason}")
+            reporter.warn(f"{name} is damaged and was set aside in {run.store.directory / layout.DAMAGED}: {reason}")
         with_metadata(run, reporter)
         requested = request.checkpoint or in_reference
         info = _named(run, requested, report) if requested else _newest(run, report)
@@ -105,8 +105,7 @@ def finished(run: RunDirectory, step: int | None, epochs: float | None, reason: 
     """The error of whoever resumes a run that has nothing left to train, after ``epochs`` epochs and ``step`` steps."""
     suffix = f" ({reason})" if reason and reason != ALL_DONE else ""
     trained = "" if epochs is None else f"{epochs:g} epoch{'' if epochs == 1 else 's'}, "
-    training = run.config().get("training")
-    by_steps = isinstance(training, dict) and training.get("max_steps") is not None
+    by_steps = dotted.at(run.settings(), "training.max_steps") is not None  # those in force: a resume may have changed it
     longer = f"--max-steps {2 * (step or 1)}" if by_steps else f"--epochs {math.ceil(epochs or 1) + 5}"
     return RunError(
         f"{run.label} is finished: {trained}step {step}{suffix}.",

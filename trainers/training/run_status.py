@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import PitstopError
 from pitstop.trainers.machine.launch import lost_peer
@@ -14,7 +15,7 @@ from pitstop.trainers.reporter import Reporter
 @contextlib.contextmanager
 def running(run: RunDirectory, reporter: Reporter) -> Iterator[None]:
     """Have the run's log written and the run marked as running while inside, as failed or interrupted if an error ends it."""
-    reporter.log_into(run.logs_dir / "train.log")
+    reporter.log_into(run.logs_dir / layout.TRAIN_LOG)
     run.update_metadata({"status": "running"})
     try:
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.chat import ChatRenderer
+from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.prompts import room_for_prompt, tokenised
 from pitstop.trainers.data.records import BadRecord
 from pitstop.trainers.machine.memory_pieces import Pieces

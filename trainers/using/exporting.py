@@ -72,10 +72,6 @@ def _base(chosen: ChosenCheckpoint, reporter: Reporter) -> BaseOnDisk:
     return find_base(chosen, choose_precision(settings, torch.device("cpu")), reporter)
 
 
-def _tokenizer(chosen: ChosenCheckpoint, base: BaseOnDisk) -> Any:
-    return None if chosen.settings.training.makes_images else load_tokenizer(base.path)
-
-
 def base_on_hub(chosen: ChosenCheckpoint, asked: str | None) -> str | None:
     """The id under which others find the base; None where all that is known is a directory of this machine."""
     if asked is not None:
@@ -104,7 +100,7 @@ def _export_adapter(chosen: ChosenCheckpoint, request: ExportRequest, reporter: 
     else:
         revision = chosen.known_base.revision if chosen.known_base and request.base_id is None else None
         config |= {"base_model_name_or_path": base_id, **({"revision": revision} if revision else {})}
-    tokenizer = _tokenizer(chosen, _base(chosen, reporter))
+    tokenizer = None if chosen.settings.training.makes_images else load_tokenizer(_base(chosen, reporter).path)
     with in_place_of(request.target) as directory:
         directory.mkdir()
         (directory / layout.ADAPTER_WEIGHTS).write_bytes(read_verified(chosen.info, layout.ADAPTER_WEIGHTS))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 
 from pitstop.checkpointing import CheckpointManager, list_all_runs, unfinished_run
-from pitstop.checkpointing.disk.metrics_log import read_rows
+from pitstop.checkpointing.disk.metrics_log import MetricsLog, read_rows
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError, SettingsError
 from support.cli import Cli
 
@@ -410,6 +412,40 @@ def test_rows_of_a_process_that_never_saved_go_when_the_training_begins_again() 
         manager.log_metrics(1, {"loss": 2.0})
         assert manager.load_for_resume() is None  # another attempt in the same process, whose baseline stays
         assert logged() == [0]
+
+
+@pytest.mark.parametrize("library", ["Trainer", "Lightning"])
+def test_where_a_library_goes_on_from_a_checkpoint_of_its_own_the_rows_up_to_it_stay(library: str) -> None:
+    from pitstop.checkpointing.callbacks import DistributedCheckpointCallback, PitstopCallback
+
+    with CheckpointManager("runs", "trees") as before:
+        for step in (5, 10, 15):
+            before.log_metrics(step, {"loss": 1.0})
+    manager = CheckpointManager("runs", "trees", run_number=1)
+    if library == "Lightning":
+        trainer = SimpleNamespace(world_size=1, current_epoch=2, global_step=10, max_steps=-1, max_epochs=8)
+        DistributedCheckpointCallback(manager, save_base_model=False).on_train_start(trainer, nn.Linear(1, 1))
+    else:
+        arguments = SimpleNamespace(world_size=1, save_total_limit=None)
+        state = SimpleNamespace(global_step=10, max_steps=40, num_train_epochs=8)
+        PitstopCallback(manager, save_base_model=False).on_train_begin(arguments, state, None)
+    assert (logged(), logged("metrics.superseded.jsonl")) == ([5, 10], [15])
+    manager.close()
+
+
+def test_a_disk_that_refuses_the_last_rows_is_told_and_the_run_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = CheckpointManager("runs", "trees")
+    manager.log_metrics(1, {"loss": 1.0})
+
+    def full(log: MetricsLog) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, "close", full)
+        with pytest.raises(ResourceError, match=r"metrics\.jsonl"):
+            manager.close()
+    with CheckpointManager("runs", "trees", run_number=1) as another:
+        another.log_metrics(2, {"loss": 1.0})
 
 
 def test_a_damaged_newest_checkpoint_takes_its_rows_along() -> None:

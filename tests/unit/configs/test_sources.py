@@ -14,6 +14,8 @@ from pitstop.configs.sources import apply_foreign, is_foreign, unknown_names
 
 TOKEN = "hf_" + "AbCd1234" * 4
 
+ANOTHER_PROGRAMS = "If it is another program's, set it in the environment instead of this file."
+
 
 def env(text: str | bytes, environ: dict[str, str] | None = None) -> object:
     Path(".env").write_bytes(text.encode() if isinstance(text, str) else text)
@@ -30,7 +32,7 @@ def test_a_misspelt_name_gives_its_line_and_the_nearest_name() -> None:
     error = refused("# a comment\n\nLORA_ALPHA=8\nLORA_RNAK=8\n")
     assert ".env line 4" in error.message
     assert "LORA_RNAK" in error.message
-    assert error.hint == "Did you mean LORA_RANK?"
+    assert error.hint == f"Did you mean LORA_RANK? {ANOTHER_PROGRAMS}"
 
 
 @pytest.mark.parametrize("line", ["LORA_RNAK=8", "just words", "LORA_RANK=0"])
@@ -57,7 +59,7 @@ def test_a_misspelt_name_in_the_environment_matters_with_the_prefix() -> None:
 def test_a_bare_name_that_is_not_documented_needs_the_prefix() -> None:
     error = refused("LORA_RANK=8\nSEED=7\n")
     assert ".env line 2" in error.message
-    assert error.hint == "Write PITSTOP_SEED."
+    assert error.hint == f"Write PITSTOP_SEED. {ANOTHER_PROGRAMS}"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_a_nul_is_no_part_of_a_line() -> None:
 def test_a_name_that_resembles_a_setting_is_refused_with_it(name: str, setting: str) -> None:
     error = refused(f"{name}=8\n")
     assert ".env line 1" in error.message and name in error.message
-    assert error.hint == f"Did you mean {setting}?"
+    assert error.hint == f"Did you mean {setting}? {ANOTHER_PROGRAMS}"
     with pytest.raises(SettingsError):
         apply_foreign()
 
@@ -122,7 +124,7 @@ def test_no_message_shows_a_token(line: str) -> None:
 
 
 def test_a_slip_of_the_token_name_is_not_taken_for_a_variable_of_the_hub_client() -> None:
-    assert refused(f"HF_TOKNE={TOKEN}\n").hint == "Did you mean HF_TOKEN?"
+    assert refused(f"HF_TOKNE={TOKEN}\n").hint == f"Did you mean HF_TOKEN? {ANOTHER_PROGRAMS}"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from pitstop.configs.errors import ModelError
-from pitstop.trainers.data.chat import ChatRenderer
+from pitstop.trainers.data.chat.renderer import ChatRenderer
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -35,8 +35,6 @@ def test_it_is_read_as_it_was_written() -> None:
     assert Inventory.from_bytes(WHOLE.to_bytes("0.1.0"), "there") == WHOLE
     empty = Inventory("f" * 32, "a-run")
     assert Inventory.from_bytes(empty.to_bytes("0.1.0"), "there") == empty
-    assert empty.newest() is None
-    assert WHOLE.newest() == LATER
     assert replace(ENTRY, metrics={"loss": float("nan")}).to_dict()["metrics"] == {"loss": None}
 
 

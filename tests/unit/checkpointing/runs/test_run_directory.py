@@ -10,7 +10,7 @@ from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.store.portable_paths import portable_settings
 from pitstop.configs.errors import CheckpointError
 from support.new_runs import CONFIG, start
-from support.stores import save
+from support.stores import HookedStorage, save
 
 
 def test_updates_keep_the_rest_and_leave_no_temporary(base: Path) -> None:
@@ -99,6 +99,19 @@ def test_a_reader_never_sees_half_of_an_update(base: Path) -> None:
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_a_resume_is_recorded_in_one_write_with_the_checkpoints_that_are_left(base: Path) -> None:
+    replaced: list[str] = []
+    storage = HookedStorage(lambda name, arguments: replaced.append(arguments[1].name) if name == "replace" else None)
+    run = start(base, storage=storage)
+    first, _ = save(run.store, 6), save(run.store, 12)
+    run.sync_checkpoints()
+    run.store.supersede(first.step)
+    replaced.clear()
+    metadata = run.record_resume(first, {})
+    assert [entry.name for entry in metadata.checkpoints] == [first.name] == [resume.checkpoint for resume in metadata.resumes]
+    assert replaced == ["metadata.json"]
 
 
 def test_the_settings_in_force_have_the_full_paths_again(base: Path) -> None:

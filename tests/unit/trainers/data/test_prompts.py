@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.chat import ChatRenderer
+from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.prompts import read_prompts, room_for_prompt, tokenised
 
 

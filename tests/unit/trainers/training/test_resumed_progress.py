@@ -40,7 +40,7 @@ def _chosen(
         ref="3",
         metadata=lambda: Metadata({"status": status}),
         last_changes=lambda checkpoint: {},
-        config=lambda: {"training": {"max_steps": None}},
+        settings=lambda: {"training": {"max_steps": flags.get("training__max_steps")}},
     )
     return SimpleNamespace(
         run=run,
@@ -104,6 +104,12 @@ def test_a_finished_run_is_refused_with_the_way_to_train_on() -> None:
     with pytest.raises(RunError, match="run_003 is finished: step 4") as refused:
         _over(_progress(step=4, epoch=2, position=0), status="completed")
     assert "pitstop resume 3 --epochs" in str(refused.value.hint)
+
+
+def test_a_run_that_ended_by_steps_needs_more_of_them_whatever_it_was_started_with() -> None:
+    with pytest.raises(RunError, match="run_003 is finished: step 4") as refused:
+        _over(_progress(step=4, epoch=2, position=0), status="completed", training__max_steps=4)
+    assert str(refused.value.hint).endswith("pitstop resume 3 --max-steps 8")
 
 
 def test_an_evaluation_that_was_put_off_is_something_left() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.trainers.data.chat import ChatRenderer
+from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
 from support.tiny_model import CHAT_TEMPLATE
