@@ -82,6 +82,10 @@ def _number() -> Key[float | None]:
     return Key(lambda value: value if type(value) in (int, float) else None, None)
 
 
+def _amount() -> Key[float | None]:
+    return Key(lambda value: value if type(value) in (int, float) and 0 <= value < 1e18 else None, None)
+
+
 def _object(fits: Callable[[dict[str, Any]], bool] = lambda value: True) -> Key[Mapping[str, Any]]:
     return Key(
         lambda value: value if isinstance(value, dict) else None, {}, fits=lambda value: isinstance(value, dict) and fits(value)
@@ -122,6 +126,13 @@ class RecordedProgress(Document):
     total_steps = _integer()
     epoch = _number()
     total_epochs = _number()
+
+
+class RecordedUsage(Document):
+    """What training took on this machine, over all processes that saved a checkpoint or came to an end: seconds and bytes."""
+
+    training_s = _amount()
+    peak_memory_bytes = _amount()
 
 
 class RecordedCheckpoint(Document):
@@ -255,6 +266,7 @@ class Metadata(Document):
     trackers = _object()
     """What finds the trackers' runs again, by the tracker's name."""
     batch_size_changes = _list()
+    usage = _part(RecordedUsage)
 
     @classmethod
     def initial(cls, number: int, name: str, config: Mapping[str, Any], moment: datetime) -> Metadata:

@@ -45,6 +45,7 @@ class MetadataChanges(TypedDict, total=False):
     resumes: Sequence[Mapping[str, Any]]
     trackers: Mapping[str, Mapping[str, str]]
     batch_size_changes: Sequence[Mapping[str, Any]]
+    usage: Mapping[str, float]
 
 
 class RunDirectory:
@@ -204,14 +205,15 @@ class RunDirectory:
     def record_resume(self, info: CheckpointInfo, changes: Mapping[str, Any], **details: Any) -> Metadata:
         """Add to ``resumes``: when, from which checkpoint, ``changes`` as {setting: [old, new]}, and further ``details``.
 
-        In one write with what the store holds now: what came after the checkpoint has been set aside.
+        In one write with what the store holds now, and the progress of the checkpoint: what came after it has been set aside.
         """
         now = datetime.now().astimezone().isoformat()  # to the microsecond, as checkpoints are dated
         entry = {"at": now, "checkpoint": info.name, "step": info.step, "epoch": plain_number(info.epoch)}
         entry["changes"] = {setting: list(pair) for setting, pair in changes.items()}
         with self._updating:
-            resumes = [resume.content for resume in self.metadata().resumes]
-            return self.sync_checkpoints({"resumes": [*resumes, {**entry, **details}]})
+            metadata = self.metadata().standing_at(info)
+            resumes = [*(resume.content for resume in metadata.resumes), {**entry, **details}]
+            return self.sync_checkpoints({"resumes": resumes, "progress": metadata.progress.content})
 
     def checkpoint_changes(self, infos: list[CheckpointInfo]) -> MetadataChanges:
         """What a change of the checkpoints to ``infos`` changes in metadata.json."""

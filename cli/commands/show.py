@@ -23,8 +23,9 @@ def show(
     env_file: EnvFileOption = None,
     json_output: Annotated[bool | None, typer.Option("--json", help="Print everything as JSON.")] = None,
 ) -> None:
-    """Show one run: progress, best checkpoint, disk use, checkpoints, resumes, and the settings that are not at their defaults.
+    """Show one run: progress, best checkpoint, memory, time, disk use, checkpoints, resumes, and settings that are not at their defaults.
 
+    Memory is the most that a process of the training held; time is that of all its processes, each up to its last checkpoint or its end.
     A checkpoint is 'complete' if its manifest and the sizes of its files are right; --verify checks their hashes too.
 
     Examples:

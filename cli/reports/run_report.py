@@ -28,6 +28,7 @@ _METADATA_KEYS = (
     "created_at",
     "updated_at",
     "progress",
+    "usage",
     "best_checkpoint",
     "resumes",
     "environment",

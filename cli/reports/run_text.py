@@ -8,7 +8,7 @@ from typing import Any
 from pitstop.cli.reports.settings_view import print_changed_settings, print_settings, setting_text, stored_rows
 from pitstop.cli.terminal.output import Column, heading, paint, print_facts, say, table, warn
 from pitstop.cli.terminal.tables import print_table
-from pitstop.configs.shown import human_size
+from pitstop.configs.shown import human_duration, human_size
 
 _NOTHING = "-"
 _SHOWN_METRICS = 4
@@ -33,9 +33,12 @@ def print_run(content: Mapping[str, Any], *, all_settings: bool) -> None:
 
 
 def _facts(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    usage = content["usage"] or {}
     texts = {
         "progress": _progress_text(content["progress"]),
         "best": _best_text(content["best_checkpoint"]),
+        "peak memory": human_size(peak) if (peak := usage.get("peak_memory_bytes")) is not None else None,
+        "time": human_duration(seconds) if (seconds := usage.get("training_s")) is not None else None,
         "ended": content["status_reason"],
         "in use by": _owner_text(content["in_use_by"]),
         "disk": _disk_text(content["disk"]),

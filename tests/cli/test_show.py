@@ -69,6 +69,29 @@ def test_what_matters_comes_first_and_settings_at_their_defaults_only_with_all(p
     assert "training.task" in complete and "at their defaults" not in complete
 
 
+def test_what_training_took_is_shown_where_it_is_on_record(pitstop: Cli, run: RunDirectory) -> None:
+    for text in ("\n  time ", "\n  peak memory "):
+        assert text not in pitstop("show", "1").stdout, "the run is of a version that did not record it"
+    assert json.loads(pitstop("show", "1", "--json").stdout)["usage"] is None
+    usage = {"training_s": 7621.4, "peak_memory_bytes": 3 << 29}
+    run.update_metadata({"usage": usage})
+    out = pitstop("show", "1").stdout
+    assert "\n  peak memory 1.5 GiB\n  time        2 h 07 min\n" in out
+    assert out.index("\n  best ") < out.index("\n  peak memory ") < out.index("\n  disk ")
+    assert json.loads(pitstop("show", "1", "--json").stdout)["usage"] == usage
+
+
+@pytest.mark.parametrize(
+    "usage", ["float('inf')", {"training_s": float("nan")}, {"peak_memory_bytes": 10**400}, {"training_s": -1}]
+)
+def test_what_no_training_took_is_named_and_not_shown(pitstop: Cli, run: RunDirectory, usage: Any) -> None:
+    path = run.path / "metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "usage": usage}))
+    result = pitstop("show", "1")
+    assert result.code == 0 and "\n  time " not in result.stdout
+    assert "metadata.json: usage: not what Pitstop writes, so not shown" in result.stderr
+
+
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("ref", ["1", "run_001", "a-run", "checkpoints/run_001", "checkpoints/by-name/a-run"])
 def test_a_run_is_found_by_any_of_its_names(pitstop: Cli, ref: str) -> None:

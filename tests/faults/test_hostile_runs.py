@@ -260,6 +260,7 @@ KEYS = [
 ]  # fmt: skip
 NESTED = {
     "progress": ["step", "total_steps", "epoch", "total_epochs"],
+    "usage": ["training_s", "peak_memory_bytes"],
     "best_checkpoint": ["name", "metric", "value", "mode", "epoch"],
     "resumes": ["checkpoint", "step", "changes", "at", "environment"],
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -36,13 +36,14 @@ from pitstop.trainers.training.identity import Identity
 class SaveTarget:
     """Where the first process saves: the run, and the logs whose rows up to a step must be as durable as its checkpoint.
 
-    ``total_steps`` are those of the whole training, for metadata.json. ``committed`` is called after each commit, on the thread
-    beside the training.
+    ``total_steps`` are those of the whole training and ``usage`` what it has taken so far, for metadata.json. ``committed`` is called
+    after each commit, on the thread beside the training.
     """
 
     run: RunDirectory
     logs: Sequence[MetricsLog] = ()
     total_steps: int | None = None
+    usage: Callable[[], Mapping[str, float]] = dict
     committed: Callable[[], None] = lambda: None
 
 
@@ -232,7 +233,7 @@ class Saver:
             "epoch": boundary.epoch,
             "total_epochs": training.epochs,
         }
-        run.sync_checkpoints({"progress": progress})
+        run.sync_checkpoints({"progress": progress, "usage": target.usage()})
 
 
 def _buffers(engine: Engine) -> StateBuffers:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import retention
+from pitstop.checkpointing.runs.metadata import RecordedUsage
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import ResourceError, first_line, is_out_of_memory
 from pitstop.configs.shown import human_duration, human_size
@@ -22,6 +22,7 @@ from pitstop.trainers.models.trained import parameter_counts
 from pitstop.trainers.training.hook_order import hooks_of, samples_of
 from pitstop.trainers.training.identity import Identity
 from pitstop.trainers.training.prepare import Prepared
+from pitstop.trainers.training.run_status import Usage
 from pitstop.trainers.training.saver import Saver, SaveTarget
 
 
@@ -44,13 +45,14 @@ class Trainer:
         self.sizing = Sizing(prepared.shape, automatic=training.auto_batch_size, announce=self._note_shape)
         context = TrainingContext(engine, settings, progress, self.signals)
         samples = samples_of(prepared, context)
+        self.usage = Usage(prepared.hardware.device, RecordedUsage() if run is None else run.metadata().usage)
         log, target = None, None
         if run is not None:
             log = MetricsLog(run.metrics_path)
             logs = [log] if samples is None or samples.log is None else [log, samples.log]
             total_steps = Plan.from_here(progress, len(data), prepared.shape, training).total_steps
             wake = prepared.pusher.wake if prepared.pusher is not None else lambda: None
-            target = SaveTarget(run, logs, total_steps, committed=wake)
+            target = SaveTarget(run, logs, total_steps, self.usage.record, committed=wake)
         identity = Identity.of(settings, prepared.hardware.environment, base=prepared.base.digest, data=data.fingerprint)
         self.saver = Saver(engine, progress, settings, identity, prepared.reporter, target)
         hooks = hooks_of(prepared, context, self.sizing, samples, log, self.saver.save)
@@ -63,13 +65,12 @@ class Trainer:
         """
         display = self.prepared.reporter.display
         self._announce()
-        started = time.monotonic()
         try:
             with self.signals.installed():
                 display.start(step=self.prepared.progress.step, total_steps=self.loop.plan.total_steps)
                 outcome = self._loop()
                 self.saver.settle(final=True)
-                self.conclude(outcome, time.monotonic() - started)
+                self.conclude(outcome)
                 self.prepared.hardware.accelerator.wait_for_everyone()  # nobody leaves before the first process has written all
             self._finish_pushing(outcome)
         finally:
@@ -129,13 +130,14 @@ class Trainer:
             earlier = run.metadata().batch_size_changes
             run.update_metadata({"batch_size_changes": [*earlier, change]})
 
-    def conclude(self, outcome: Outcome, seconds: float) -> None:
-        """Put the outcome of ``seconds`` of training on record and say it, once the last checkpoint is saved."""
+    def conclude(self, outcome: Outcome) -> None:
+        """Put the outcome on record and say it, once the last checkpoint is saved."""
         run, reporter = self.prepared.run, self.prepared.reporter
         if run is None:
             return
         status = "interrupted" if outcome.signal else "completed" if outcome.reason == ALL_DONE else "stopped"
-        run.update_metadata({"status": status, "status_reason": outcome.reason})
+        run.update_metadata({"status": status, "status_reason": outcome.reason, "usage": self.usage.record()})
+        seconds = self.usage.seconds
         memory = human_size(peak_memory_bytes(self.prepared.hardware.device))
         ending = {"interrupted": "Stopped", "completed": "Done", "stopped": f"Stopped early: {outcome.reason}"}[status]
         step, total_steps = self.prepared.progress.step, self.loop.plan.total_steps

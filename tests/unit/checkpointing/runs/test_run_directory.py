@@ -106,10 +106,11 @@ def test_a_resume_is_recorded_in_one_write_with_the_checkpoints_that_are_left(ba
     storage = HookedStorage(lambda name, arguments: replaced.append(arguments[1].name) if name == "replace" else None)
     run = start(base, storage=storage)
     first, _ = save(run.store, 6), save(run.store, 12)
-    run.sync_checkpoints()
+    run.sync_checkpoints({"progress": {"step": 12, "total_steps": 18, "epoch": 2, "total_epochs": 3}})
     run.store.supersede(first.step)
     replaced.clear()
     metadata = run.record_resume(first, {})
+    assert metadata.progress.content == {"step": 6, "total_steps": 18, "epoch": first.epoch, "total_epochs": 3}
     assert [entry.name for entry in metadata.checkpoints] == [first.name] == [resume.checkpoint for resume in metadata.resumes]
     assert replaced == ["metadata.json"]
 

@@ -167,3 +167,27 @@ def test_making_a_trainer_draws_no_random_number(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     Trainer(preparation)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_time_and_memory_of_all_processes_that_trained_a_run_are_on_record(tmp_path: Path) -> None:
+    def die(step: int) -> None:
+        assert step != 4, "killed"
+
+    preparation = prepared(tmp_path, engine=FakeEngine(at_step=die), **PER_EPOCH)
+    run = preparation.run
+    assert run is not None
+    run.update_metadata({"usage": {"training_s": 100.0, "peak_memory_bytes": 1 << 50}})
+    first = Trainer(preparation)
+    first.usage._started -= 20.0
+    with pytest.raises(AssertionError, match="killed"):
+        first.run()
+    usage = run.metadata().usage
+    assert usage.training_s == pytest.approx(120.0, abs=10.0), "as of its last checkpoint"
+    assert usage.peak_memory_bytes == 1 << 50, "what an earlier process held"
+    run.update_metadata({"usage": {"training_s": 100.0}})
+    second = Trainer(prepared(tmp_path, fields={"run": run}, **PER_EPOCH))
+    second.usage._started -= 20.0
+    second.saver.target = None
+    second.run()
+    assert run.metadata().usage.training_s == pytest.approx(120.0, abs=10.0), "as of its end"
+    assert 10 << 20 < (run.metadata().usage.peak_memory_bytes or 0) < 1 << 50
