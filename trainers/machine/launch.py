@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -217,8 +218,10 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         max_nodes=1,
         run_id="pitstop",  # elastic warns of one that it has to make up
         nproc_per_node=processes,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        # Not c10d: it unpickles the state that it finds in a store which listens on all interfaces.
+        rdzv_backend="static",
+        rdzv_endpoint=f"127.0.0.1:{_free_port()}",
+        rdzv_configs={"rank": 0},
         max_restarts=0,
         monitor_interval=0.2,
         signals_to_handle="SIGQUIT",
@@ -232,6 +235,14 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
             _tell_killed(codes, processes)
             return _exit_code(list(codes.values()))
     return 0
+
+
+def _free_port() -> int:
+    """A TCP port that nobody listens on; another program may take it in the moment before the store does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _to_blame(codes: Mapping[int, int]) -> dict[int, int]:

@@ -126,6 +126,8 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
     def run(codes: dict[int, int]) -> int:
         def elastic_launch(config: Any, executable: str) -> Callable[..., None]:
             assert (config.min_nodes, config.nproc_per_node, config.max_restarts) == (1, 3, 0)
+            assert config.rdzv_backend == "static", "c10d unpickles what anybody on the network may write into its store"
+            assert config.rdzv_endpoint.startswith("127.0.0.1:")
 
             def entry(*arguments: str) -> None:
                 assert arguments == ("-P", "-m", "pitstop.cli", "train", "--epochs", "2")
