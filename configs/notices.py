@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+LONGEST_LIST = 10
+"""Subjects of one reason that are told."""
+
 _BY_NUMBER = re.compile(r"\[([^][|]*)\|([^][|]*)\]")
+_NOUN = re.compile(r"(\w+) \{subject\}")
 
 
 @dataclass(frozen=True)
 class Notice:
-    """``count`` times one reason, the first time at ``place``; ``remedy`` is what to do about it.
+    """``count`` times one reason, the first time at ``place``; ``remedy`` is what to do about it. ``loss``: something
+    that was given is not used, so that it is told as a warning.
 
     In ``reason`` ``{count}`` stands for the number, ``{subject}`` for what it is about, and ``[record|records]`` for the first of
     the two where the number is one: ``{count} [record has|records have] a field {subject} that is not used``.
@@ -27,6 +32,7 @@ class Notice:
     count: int = 1
     place: str = ""
     remedy: str = ""
+    loss: bool = False
 
     def __str__(self) -> str:
         reason = _BY_NUMBER.sub(lambda match: match[1 if self.count == 1 else 2], self.reason)
@@ -36,8 +42,7 @@ class Notice:
 
     def as_dict(self) -> dict[str, Any]:
         """What is recorded: keys without a value are left out."""
-        values = {"reason": self.reason, "subject": self.subject, "count": self.count, "place": self.place, "remedy": self.remedy}
-        return {key: value for key, value in values.items() if value != ""}
+        return {key: value for key, value in asdict(self).items() if value not in ("", False)}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Notice:
@@ -69,3 +74,32 @@ class Notices:
     def count(self, reason: str) -> int:
         """How often there was ``reason``, with whatever subject."""
         return sum(notice.count for notice in self if notice.reason == reason)
+
+
+def shortened(notices: Iterable[Notice], limit: int = LONGEST_LIST) -> list[Notice]:
+    """``notices`` as they are told: of one reason the first ``limit`` subjects, and one more that counts the rest (``and 14 more fields``).
+
+    The noun is the word in front of ``{subject}`` in the reason.
+    """
+    told: list[Notice] = []
+    numbers: dict[str, int] = {}
+    for notice in notices:
+        numbers[notice.reason] = numbers.get(notice.reason, 0) + 1
+        if numbers[notice.reason] <= limit:
+            told.append(notice)
+    for reason, number in numbers.items():
+        if number > limit:
+            last = next(index for index in reversed(range(len(told))) if told[index].reason == reason)
+            noun = match[1] if (match := _NOUN.search(reason)) else "case"
+            told.insert(
+                last + 1,
+                replace(
+                    told[last],
+                    reason=f"and {{count}} more [{noun}|{noun}s]",
+                    subject="",
+                    count=number - limit,
+                    place="",
+                    remedy="",
+                ),
+            )
+    return told

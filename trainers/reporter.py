@@ -108,13 +108,10 @@ class Reporter:
         self.display.warn(mask(text))
         self._write(f"warning: {text}")
 
-    def notice(self, notice: Notice, *, source: str = "", loss: bool = False) -> None:
-        """Tell and keep what was decided on the user's behalf; ``source`` (``Training data``) goes in front of the line.
-
-        ``loss``: something that was given is not used, so that it is a warning.
-        """
+    def notice(self, notice: Notice, *, source: str = "") -> None:
+        """Tell and keep what was decided on the user's behalf; ``source`` (``Training data``) goes in front of the line."""
         self.notices.add(notice)
-        (self.warn if loss else self.line)(f"{source}: {notice}" if source else str(notice))
+        (self.warn if notice.loss else self.line)(f"{source}: {notice}" if source else str(notice))
 
     def _write(self, text: str) -> None:
         stamped = f"{datetime.now().astimezone().isoformat(timespec='seconds')} {mask(text)}\n"

@@ -16,7 +16,8 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state.snapshot import Snapshot
 from pitstop.configs.load import load_settings, settings_to_dict
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.counts import Counts
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.loop.engine import StepStats
 from pitstop.trainers.loop.progress import Progress

@@ -5,48 +5,16 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from pitstop.trainers.data.counts import Counts
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, in_memory
 from pitstop.trainers.data.order import permutation
 from pitstop.trainers.data.packing import PACKING_VERSION, Arrangement, pack, singles
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What became of the records of a data set; one that gives several examples counts once for each."""
-
-    records: int
-    used: int
-    too_long: int
-    bad: int
-    bad_reasons: tuple[str, ...]
-    tokens: int
-    supervised_tokens: int
-    cut: int = 0
-
-    @classmethod
-    def of(cls, examples: Examples, *, too_long: int = 0, bad: int = 0, bad_reasons: tuple[str, ...] = ()) -> Counts:
-        """The counts of ``examples`` and of what was left out beside them."""
-        return cls(
-            records=len(examples) + too_long + bad,
-            used=len(examples),
-            too_long=too_long,
-            bad=bad,
-            bad_reasons=bad_reasons,
-            tokens=int(examples.lengths.sum()),
-            supervised_tokens=int(examples.learnt.sum()),
-            cut=int(examples.cut.sum()),
-        )
-
-    def as_dict(self) -> dict[str, int]:
-        """What a run records of them; the reasons are told when data is read."""
-        values = {name: getattr(self, name) for name in ("records", "used", "too_long", "bad", "tokens", "supervised_tokens")}
-        return values | ({"cut": self.cut} if self.cut else {})
 
 
 class Sequences(ABC):
@@ -150,6 +118,8 @@ class Dataset(Sequences):
             tokens=sum(len(example) for example in examples),
             supervised_tokens=sum(int(example.supervised.sum()) for example in examples),
             cut=sum(example.cut for example in examples),
+            read=replace(self.counts.read, used=sum(example.opens for example in examples)),
+            answers=replace(self.counts.answers, used=sum(example.answers for example in examples)),
         )
         return Dataset(examples, max_length=self._packed_length, packing=self._packed_length > 0, counts=counts)
 

@@ -18,13 +18,15 @@ from pitstop.trainers.data.packing import Arrangement
 class Examples(Sequence[Example]):
     """A sequence of examples that need not be in memory.
 
-    ``lengths`` and ``learnt`` (int64, ``(examples,)``) are their tokens and supervised tokens, ``cut`` (bool) whether their
-    prompts were cut.
+    ``lengths`` and ``learnt`` (int64, ``(examples,)``) are their tokens and supervised tokens, ``answers`` (int64) the
+    answers learnt in them, ``cut`` (bool) whether their prompts were cut, ``opens`` (bool) whether they are the first of a record.
     """
 
     lengths: np.ndarray
     learnt: np.ndarray
+    answers: np.ndarray
     cut: np.ndarray
+    opens: np.ndarray
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -73,7 +75,9 @@ class InMemory(Examples):
         count = len(self._examples)
         self.lengths = np.fromiter((len(e) for e in self._examples), dtype=np.int64, count=count)
         self.learnt = np.fromiter((int(e.supervised.sum()) for e in self._examples), dtype=np.int64, count=count)
+        self.answers = np.fromiter((e.answers for e in self._examples), dtype=np.int64, count=count)
         self.cut = np.fromiter((e.cut for e in self._examples), dtype=bool, count=count)
+        self.opens = np.fromiter((e.opens for e in self._examples), dtype=bool, count=count)
 
     def _at(self, index: int) -> Example:
         return self._examples[index]
@@ -96,6 +100,7 @@ class ExampleSubset(Examples):
     def __init__(self, examples: Examples, indices: np.ndarray) -> None:
         self._source, self._indices = examples, indices
         self.lengths, self.learnt, self.cut = examples.lengths[indices], examples.learnt[indices], examples.cut[indices]
+        self.answers, self.opens = examples.answers[indices], examples.opens[indices]
 
     def _at(self, index: int) -> Example:
         return self._source[int(self._indices[index])]
@@ -125,7 +130,9 @@ class JoinedExamples(Examples):
         self._starts: list[int] = [0, *np.cumsum([len(part) for part in parts]).tolist()]
         self.lengths = np.concatenate([part.lengths for part in parts])
         self.learnt = np.concatenate([part.learnt for part in parts])
+        self.answers = np.concatenate([part.answers for part in parts])
         self.cut = np.concatenate([part.cut for part in parts])
+        self.opens = np.concatenate([part.opens for part in parts])
 
     def _at(self, index: int) -> Example:
         part = bisect_right(self._starts, index) - 1

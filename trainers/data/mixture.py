@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pitstop.trainers.data.dataset import Counts, Dataset, Sequences
+from pitstop.trainers.data.counts import Counts
+from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.examples import JoinedExamples
 from pitstop.trainers.data.order import permutation, shares, stream
 from pitstop.trainers.data.packing import Arrangement, Packs
-
-_LONGEST_REASONS = 3
 
 
 class Mixture(Dataset):
@@ -30,7 +29,7 @@ class Mixture(Dataset):
         sizes = [len(part) for part in parts]
         self.share = tuple(shares(self.weights, sum(sizes)) if self.weights else sizes)
         self._starts = np.cumsum([0, *sizes])
-        self.counts = _together([part.counts for part in parts])
+        self.counts = Counts.together([part.counts for part in parts])
         self._packed_length = parts[0]._packed_length
         self._arrange(JoinedExamples([part.examples for part in parts]), Arrangement(_joined(parts), self._combined()))
 
@@ -82,19 +81,6 @@ def _joined(parts: Sequence[Dataset]) -> Packs:
     bounds = [part.packs.bounds[:-1] + start for part, start in zip(parts, offsets, strict=False)]
     members = [part.packs.members + start for part, start in zip(parts, offsets, strict=False)]
     return Packs(np.concatenate([*bounds, offsets[-1:]]), np.concatenate(members))
-
-
-def _together(counts: Sequence[Counts]) -> Counts:
-    return Counts(
-        records=sum(part.records for part in counts),
-        used=sum(part.used for part in counts),
-        too_long=sum(part.too_long for part in counts),
-        bad=sum(part.bad for part in counts),
-        bad_reasons=tuple(reason for part in counts for reason in part.bad_reasons)[:_LONGEST_REASONS],
-        tokens=sum(part.tokens for part in counts),
-        supervised_tokens=sum(part.supervised_tokens for part in counts),
-        cut=sum(part.cut for part in counts),
-    )
 
 
 def describe_shares(data: Sequences) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,8 @@ from pitstop.configs.datasets import DataSource, source_names
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import is_large
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.counts import Counts, LeftOut
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, InMemory
 from pitstop.trainers.data.mixture import mixed
@@ -21,7 +22,7 @@ from pitstop.trainers.data.records import BadRecord, BadRows, Record
 _BATCH = 512
 """Records tokenised at a time."""
 
-FORMAT = "2"
+FORMAT = "3"
 """Part of every key of the cache: to be raised with any change of how a record becomes tokens."""
 
 
@@ -46,8 +47,8 @@ class RecordEncoder(Protocol):
     def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
         """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""
 
-    def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
-        """The examples of each record, or the reason why it has none."""
+    def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
+        """The examples of each record, or the reason why it has none; what else is decided about records goes to ``bad_rows``."""
 
     def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
         """What changes with the data that ``records`` reads; ``digest`` gives the SHA-256 of a file. None where nothing tells."""
@@ -80,23 +81,23 @@ def _examples(
 ) -> tuple[Examples, Counts]:
     if not large:
         gathered: list[Example] = []
-        bad_rows, too_long = _read(spec, task, options, gathered.append)
+        left_out = _read(spec, task, options, gathered.append)
         examples: Examples = InMemory(gathered)
-        return examples, _counted(spec, examples, too_long, bad_rows, options)
+        return examples, _counted(spec, examples, left_out, options)
     if cache is not None and (key := _key(spec, task, options, cache)) is not None:
         return cache.get(key, spec, partial(_fill, spec, task, options))
     from pitstop.trainers.data.cache.table import TableExamples, TableWriter
 
     table = TableWriter()
-    bad_rows, too_long = _read(spec, task, options, table.add)
+    left_out = _read(spec, task, options, table.add)
     table.close()
     examples = TableExamples(table.batches)
-    return examples, _counted(spec, examples, too_long, bad_rows, options)
+    return examples, _counted(spec, examples, left_out, options)
 
 
 def _fill(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> Callable[[Examples], Counts]:
-    bad_rows, too_long = _read(spec, task, options, add)
-    return lambda examples: _counted(spec, examples, too_long, bad_rows, options)
+    left_out = _read(spec, task, options, add)
+    return lambda examples: _counted(spec, examples, left_out, options)
 
 
 def _key(spec: str, task: RecordEncoder, options: ReadOptions, cache: DataCache) -> dict[str, Any] | None:
@@ -136,31 +137,34 @@ class _Refused(Exception):
         self.error = error
 
 
-def _read(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> tuple[BadRows, int]:
-    """Give each example that fits to ``add``; returns the bad rows and how many examples were too long. ``OSError`` from ``add``."""
+def _read(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> LeftOut:
+    """Give each example that fits to ``add``; returns what else there was. ``OSError`` from ``add``."""
     try:
         return _stream(spec, task, options, add)
     except _Refused as refused:
         raise refused.error from None
 
 
-def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> tuple[BadRows, int]:
+def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> LeftOut:
     waiting: list[Record] = []
-    too_long = 0
+    too_long = left_out = 0
 
     def tokenise() -> None:
-        nonlocal too_long
+        nonlocal too_long, left_out
         records = waiting[:]
         waiting.clear()
-        for record, examples in zip(records, task.examples_of(records), strict=True):
+        for record, examples in zip(records, task.examples_of(records, bad_rows), strict=True):
             if isinstance(examples, BadRecord):
                 BadRows.report(bad_rows, record.place, str(examples))
+                bad_rows.answers += examples.answers
                 continue
             fitting = [example for example in examples if len(example) <= options.max_length]
             too_long += len(examples) - len(fitting)
+            left_out += not fitting
+            bad_rows.answers_left_out += sum(e.answers for e in examples) - sum(e.answers for e in fitting)
             try:
-                for example in fitting:
-                    add(example)
+                for number, example in enumerate(fitting):
+                    add(replace(example, opens=False) if number else example)
             except OSError as error:
                 raise _Refused(error) from error
 
@@ -174,11 +178,19 @@ def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[
         tokenise()  # a record before the place that cannot be read may be the first that is wrong
         raise
     tokenise()
-    return bad_rows, too_long
+    return LeftOut(
+        too_long,
+        left_out,
+        bad_rows.count,
+        bad_rows.reasons,
+        bad_rows.answers_left_out,
+        bad_rows.answers,
+        tuple(bad_rows.notices),
+    )
 
 
-def _counted(spec: str, examples: Examples, too_long: int, bad_rows: BadRows, options: ReadOptions) -> Counts:
-    counts = Counts.of(examples, too_long=too_long, bad=bad_rows.count, bad_reasons=bad_rows.reasons)
+def _counted(spec: str, examples: Examples, left_out: LeftOut, options: ReadOptions) -> Counts:
+    counts = Counts.of(examples, left_out)
     if not len(examples):
         raise _nothing_left(spec, counts, options.max_length)
     return counts

@@ -11,13 +11,14 @@ import csv
 import errno
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pitstop.configs.errors import DataError, first_line
+from pitstop.configs.notices import Notice, Notices
 from pitstop.trainers.data.row_json import check_depth, is_unicode, parse_json, row_texts
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -31,7 +32,11 @@ class NoData(DataError):
 
 
 class BadRecord(ValueError):
-    """A record that the task cannot use; the message is the reason."""
+    """A record that the task cannot use; the message is the reason. ``answers`` of it would have been learnt."""
+
+    def __init__(self, reason: str, answers: int = 0) -> None:
+        super().__init__(reason)
+        self.answers = answers
 
 
 class UnknownFormat(DataError):
@@ -48,11 +53,18 @@ class Record:
 
 @dataclass
 class BadRows:
-    """What to do with malformed rows: stop at the first, or count them and keep the first few reasons."""
+    """What to do with malformed rows: stop at the first, or count them and keep the first few reasons.
+
+    ``notices`` takes what else is decided while data is read: a file that is not read, a field that is not used. ``answers`` are
+    those of malformed rows as far as they are known, ``answers_left_out`` those of all others that are not learnt.
+    """
 
     skip: bool
     count: int = 0
     reasons: tuple[str, ...] = ()
+    answers: int = 0
+    answers_left_out: int = 0
+    notices: Notices = field(default_factory=Notices, compare=False)
 
     def report(self, place: str, reason: str) -> None:
         """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
@@ -64,6 +76,11 @@ class BadRows:
         self.count += 1
         if len(self.reasons) < 3:
             self.reasons += (f"{place}: {reason}",)
+
+    def leave_out_answers(self, reason: Notice) -> None:
+        """Note answers that are not learnt, as many as ``reason`` counts."""
+        self.answers_left_out += reason.count
+        self.notices.add(reason)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.counts import Counts, LeftOut
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.examples import Examples, ExampleSubset
 from pitstop.trainers.data.mixture import Mixture, mixed
 from pitstop.trainers.data.order import held_out
@@ -30,9 +31,9 @@ def hold_out(dataset: Dataset, fraction: float, *, seed: int, max_length: int, p
                 f"EVAL_FRACTION holds out all there is of {name}.", hint="Give a smaller --eval-fraction, or --eval-dataset."
             )
         # Records that were left out count as training data: they never had a chance to be held out.
-        train.append(_part(part.examples, ~mask, part.counts, max_length, packing))
+        train.append(_part(part.examples, ~mask, part.counts.left_out, max_length, packing))
         if mask.any():
-            evaluation.append((name, _part(part.examples, mask, None, max_length, packing)))
+            evaluation.append((name, _part(part.examples, mask, LeftOut(), max_length, packing)))
     weights = dataset.weights if isinstance(dataset, Mixture) else None
     return mixed(train, dataset.names, weights), mixed([part for _, part in evaluation], [name for name, _ in evaluation])
 
@@ -50,12 +51,9 @@ def _held(examples: Examples, fraction: float, seed: int) -> np.ndarray:
     return np.asarray(chosen[group_of])
 
 
-def _part(examples: Examples, mask: np.ndarray, lost: Counts | None, max_length: int, packing: bool) -> Dataset:
+def _part(examples: Examples, mask: np.ndarray, left_out: LeftOut, max_length: int, packing: bool) -> Dataset:
     members = ExampleSubset(examples, np.flatnonzero(mask))
-    counts = Counts.of(members)
-    if lost is not None:
-        counts = Counts.of(members, too_long=lost.too_long, bad=lost.bad, bad_reasons=lost.bad_reasons)
-    return Dataset(members, max_length=max_length, packing=packing, counts=counts)
+    return Dataset(members, max_length=max_length, packing=packing, counts=Counts.of(members, left_out))
 
 
 def _groups(examples: Examples) -> tuple[np.ndarray, int]:

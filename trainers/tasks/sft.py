@@ -7,7 +7,7 @@ from typing import Any
 
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.records import BadRecord, Record
+from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.tasks.text import TextTask
 
 
@@ -23,8 +23,9 @@ class SftTask(TextTask):
         """One example a record. Raises ``BadRecord``."""
         return [self.chat.encode(record.fields)]
 
-    def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
+    def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
         """``examples`` of each record, or the error it raised, with one call of the tokenizer for all."""
+        del bad_rows
         encoded = self.chat.encode_all([record.fields for record in records])
         return [example if isinstance(example, BadRecord) else [example] for example in encoded]
 

@@ -86,8 +86,12 @@ class TextTask(Task):
     def examples(self, record: Record) -> list[Example]:
         """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""
 
-    def examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
-        """``examples`` of each record, or the error it raised; a task may tokenise them all at once, with the same result."""
+    def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
+        """``examples`` of each record, or the error it raised; a task may tokenise them all at once, with the same result.
+
+        What else is decided about records, such as a field that is not used, goes to ``bad_rows``.
+        """
+        del bad_rows
         results: list[list[Example] | BadRecord] = []
         for record in records:
             try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
+from pitstop.configs.notices import shortened
 from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
@@ -204,6 +205,8 @@ def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Rep
         reporter.warn(
             f"{name}: {counts.bad:,} malformed {'rows' if task_unit == 'tokens' else 'images'} were left out, among them: {'; '.join(counts.bad_reasons)}."
         )
+    for notice in shortened(counts.notices):
+        reporter.notice(notice, source=name)
 
 
 def _check_monitor(settings: Settings, task: Task, evaluation: Sequences | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pitstop.configs.notices import Notice, Notices
+from pitstop.configs.notices import Notice, Notices, shortened
 
 UNUSED = "{count} [record has|records have] a field {subject} that is not used"
 
@@ -32,3 +32,12 @@ def test_a_recorded_notice_reads_as_it_was() -> None:
     notice = Notice(UNUSED, "a", 3, remedy="Do.")
     assert Notice.of(json.loads(json.dumps(notice.as_dict()))) == notice
     assert notice.as_dict() == {"reason": UNUSED, "subject": "a", "count": 3, "remedy": "Do."}
+
+
+def test_more_than_ten_subjects_of_a_reason_are_told_as_ten_and_a_number() -> None:
+    other = Notice("{count} [record was|records were] left out", count=2)
+    notices = [Notice(UNUSED, f'"{number}"', loss=True) for number in range(24)]
+    told = shortened([*notices[:12], other, *notices[12:]])
+    assert told[:10] == notices[:10] and told[11:] == [other]
+    assert str(told[10]) == "and 14 more fields." and told[10].loss
+    assert shortened(notices[:10]) == notices[:10] and str(shortened(notices[:11])[-1]) == "and 1 more field."

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.counts import Counts
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from support.tiny_model import make_tiny_model
 

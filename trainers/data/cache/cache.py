@@ -21,7 +21,7 @@ from pitstop.checkpointing.disk import locking
 from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write, file_sha256
 from pitstop.checkpointing.disk.strict_json import read_json
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError, is_disk_full
-from pitstop.trainers.data.dataset import Counts
+from pitstop.trainers.data.counts import Counts
 from pitstop.trainers.data.examples import Examples
 
 if TYPE_CHECKING:

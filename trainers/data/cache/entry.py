@@ -12,7 +12,7 @@ from pathlib import Path
 from pitstop.checkpointing.disk.manifest import sealed, unsealed
 from pitstop.checkpointing.disk.storage import open_regular_file, read_regular_file
 from pitstop.trainers.data.cache.table import MappedExamples, TableWriter, read_arrangement, write_arrangement
-from pitstop.trainers.data.dataset import Counts
+from pitstop.trainers.data.counts import Counts
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples
 from pitstop.trainers.data.packing import Arrangement
@@ -74,10 +74,9 @@ def open_entry(directory: Path) -> tuple[KeptExamples, Counts]:
     body = unsealed(read_regular_file(directory / INDEX, limit=_LARGEST_INDEX), str(directory / INDEX), newest=FORMAT_VERSION)
     if (size := (directory / EXAMPLES).stat().st_size) != body["size"]:
         raise ValueError(f"{EXAMPLES} has {size:,} bytes, and {body['size']:,} were written")
-    counts = Counts(**{**body["counts"], "bad_reasons": tuple(body["counts"]["bad_reasons"])})
+    counts = Counts.recorded(body["counts"])
     examples = KeptExamples(directory)
-    recounted = Counts.of(examples, too_long=counts.too_long, bad=counts.bad, bad_reasons=counts.bad_reasons)
-    if recounted != counts:
+    if Counts.of(examples, counts.left_out) != counts:
         raise ValueError(f"{EXAMPLES} holds other examples than were written")
     return examples, counts
 

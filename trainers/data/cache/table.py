@@ -25,6 +25,8 @@ _SCHEMA = pa.schema(
         ("reference", pa.string()),
         ("group", pa.string()),
         ("cut", pa.bool_()),
+        ("answers", pa.int32()),
+        ("opens", pa.bool_()),
     ]
 )
 _BATCH_TOKENS, _BATCH_ROWS = 1 << 20, 1 << 13
@@ -74,6 +76,8 @@ def _as_batch(examples: Sequence[Example]) -> pa.RecordBatch:
             pa.array([e.reference for e in examples], pa.string()),
             pa.array([e.group for e in examples], pa.string()),
             pa.array([e.cut for e in examples], pa.bool_()),
+            pa.array([e.answers for e in examples], pa.int32()),
+            pa.array([e.opens for e in examples], pa.bool_()),
         ],
         schema=_SCHEMA,
     )
@@ -88,6 +92,8 @@ class TableExamples(Examples):
         self.lengths = _joined([np.diff(batch.column(0).offsets.to_numpy()) for batch in batches], np.int64)
         self.learnt = _joined([batch.column(2).to_numpy() for batch in batches], np.int64)
         self.cut = _joined([batch.column(5).to_numpy(zero_copy_only=False) for batch in batches], np.bool_)
+        self.answers = _joined([batch.column(6).to_numpy() for batch in batches], np.int64)
+        self.opens = _joined([batch.column(7).to_numpy(zero_copy_only=False) for batch in batches], np.bool_)
 
     def _at(self, index: int) -> Example:
         number = bisect_right(self._starts, index) - 1
@@ -140,9 +146,7 @@ def _example(batch: pa.RecordBatch, row: int) -> Example:
     return Example(
         ids.values[start:end].to_numpy(),
         supervised.values[start:end].to_numpy(zero_copy_only=False),
-        batch.column(3)[row].as_py(),
-        batch.column(4)[row].as_py(),
-        batch.column(5)[row].as_py(),
+        *(batch.column(number)[row].as_py() for number in range(3, 8)),
     )
 
 

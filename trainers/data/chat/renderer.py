@@ -127,7 +127,8 @@ class ChatRenderer:
         supervised[0] = False  # nothing predicts the first token
         if not any(supervised):
             raise BadRecord("it has no token to learn")
-        return Example(np.array(with_bos, dtype=np.int32), np.array(supervised, dtype=bool))
+        answers = sum(learn for _, learn in segments) if last else 0  # a document is one segment
+        return Example(np.array(with_bos, dtype=np.int32), np.array(supervised, dtype=bool), answers=answers)
 
     def _end_turn(self, ids: list[int], *, is_last: bool) -> tuple[list[int], list[bool]]:
         """Supervise a turn up to and with its end token; drop what a template puts behind the last one.

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.dataset import Counts, Sequences
+from pitstop.trainers.data.counts import Counts, Tally
+from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.images.image_set import Images, ImageSet, Labels
 from pitstop.trainers.data.order import held_out
 
@@ -26,6 +27,7 @@ class ImageData(Sequences):
             bad_reasons=images.bad_reasons,
             tokens=count,
             supervised_tokens=count,
+            read=Tally(count, 0, images.bad),
         )
         self.fingerprint = images.fingerprint
         self._supervised = self._tokens = np.ones(count, dtype=np.int64)
@@ -59,6 +61,7 @@ class ImageData(Sequences):
             "bad": self.counts.bad,
             "classes": classes,
             "class_names": list(names),
+            "counts": self.counts.sums(),
         }
 
 

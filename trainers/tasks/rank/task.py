@@ -78,6 +78,8 @@ class RankTask(TextTask):
         read = self._read[spec]
         bad_rows.count += read.bad_rows.count
         bad_rows.reasons = (*bad_rows.reasons, *read.bad_rows.reasons)[:3]
+        for notice in read.bad_rows.notices:
+            bad_rows.notices.add(notice)
         return read.sequences
 
     def _training_rows(self, spec: str, sequences: UserHistories) -> Iterator[Record]:

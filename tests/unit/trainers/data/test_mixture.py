@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.counts import Counts
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import InMemory
 from pitstop.trainers.data.mixture import Mixture, describe_shares

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.dataset import Counts
+from pitstop.trainers.data.counts import Counts, Tally
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.tasks.sft import SftTask
 
@@ -53,6 +53,8 @@ def test_counts(task: SftTask, tmp_path: Path) -> None:
         bad_reasons=data.counts.bad_reasons,
         tokens=sum(lengths),
         supervised_tokens=sum(int(e.supervised.sum()) for e in data.examples),
+        read=Tally(used=2, left_out=1, malformed=2),
+        answers=Tally(used=2, left_out=1),
     )
     assert [reason.split(": ")[0] for reason in data.counts.bad_reasons] == [f"{first} line 2", f"{first} line 3"]
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.counts import Counts
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import InMemory
 from pitstop.trainers.data.mixture import Mixture

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.configs.schema import CheckpointSettings, Settings, TrainingSettings
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.counts import Counts
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.context import TrainingContext

@@ -41,7 +41,7 @@ def test_files_have_no_test_split_and_the_hub_may(task: _Letters, tmp_path: Path
 
 
 def test_each_record_has_its_examples_or_its_reason(task: _Letters) -> None:
-    results = task.examples_of([Record({"text": text}, "here") for text in ("ab", "")])
+    results = task.examples_of([Record({"text": text}, "here") for text in ("ab", "")], BadRows(False))
     assert isinstance(results[0], list) and results[0][0].input_ids.tolist() == [97, 98]
     assert isinstance(results[1], BadRecord) and str(results[1]) == "the text is empty"
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pitstop.configs.errors import DataError, SettingsError
+from pitstop.configs.notices import Notice
+from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.models.source import ModelSource, NoModel
 from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.tasks.text import TextTask
 from pitstop.trainers.training.inputs import Inputs, read_inputs, read_split
 from support.displays import Lines
 from support.fake_training import settings_with
@@ -57,6 +63,27 @@ def test_what_is_left_out_is_counted_with_its_reason(tiny: Path, display: Lines)
     assert (inputs.train.counts.records, inputs.train.counts.used) == (6, 4)
     assert display.warnings[0] == ("Training data: 1 of 6 records are longer than MAX_LENGTH = 128 tokens and were left out.")
     assert display.warnings[1].startswith("Training data: 1 malformed rows were left out, among them: ")
+
+
+def test_what_is_decided_while_data_is_read_is_told_and_recorded(
+    tiny: Path, display: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noting(self: SftTask, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
+        for record in records:
+            for number in range(11):
+                reason = "{count} [record has|records have] a field {subject} that is not used"
+                bad_rows.notices.add(Notice(reason, f'"x{number}"', place=record.place, loss=True))
+        bad_rows.notices.add(Notice("all is well"))
+        return TextTask.examples_of(self, records, bad_rows)
+
+    monkeypatch.setattr(SftTask, "examples_of", noting)
+    write_records(Path("train.jsonl"), 4)
+    inputs = _read(tiny, display)
+    assert display.warnings[0] == 'Training data: 4 records have a field "x0" that is not used, first train.jsonl line 1.'
+    assert display.warnings[10:] == ["Training data: and 1 more field."] and "Training data: all is well." in display.lines
+    counts = inputs.data_record()["counts"]
+    assert counts["records"] == counts["answers"] == {"read": 4, "used": 4, "left_out": 0, "malformed": 0}
+    assert len(counts["notices"]) == 12
 
 
 def test_a_bad_row_is_named_unless_it_may_be_skipped(tiny: Path, display: Lines) -> None:

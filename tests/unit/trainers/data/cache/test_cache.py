@@ -21,7 +21,7 @@ from pitstop.trainers.data.cache import entry, key
 from pitstop.trainers.data.cache.table import TableExamples, TableWriter
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.records import Record
+from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.sft import SftTask
 from pitstop.trainers.tasks.text import TextTask
@@ -112,7 +112,7 @@ def test_the_file_is_one_that_datasets_opens(file: Path, sft: SftTask, tmp_path:
     cache = RecordingCache(tmp_path / "cache")
     data = load(file, sft, cache)
     rows = datasets.Dataset.from_file(str(cache.entries()[0] / entry.EXAMPLES))
-    assert rows.column_names == ["input_ids", "supervised", "learnt", "reference", "group", "cut"]
+    assert rows.column_names == ["input_ids", "supervised", "learnt", "reference", "group", "cut", "answers", "opens"]
     assert rows[7]["input_ids"] == data.examples[7].input_ids.tolist() and len(rows) == 60
 
 
@@ -145,8 +145,8 @@ def test_tokenising_many_at_once_gives_what_one_after_the_other_does(sft: SftTas
     ]
     for chosen in (rows, [row for row in rows if "\ud800" not in repr(row) and "\\ud800" not in repr(row)]):
         records = [Record(row, str(number)) for number, row in enumerate(chosen)]
-        one_by_one = TextTask.examples_of(sft, records)
-        for alone, together in zip(one_by_one, sft.examples_of(records), strict=True):
+        one_by_one = TextTask.examples_of(sft, records, BadRows(False))
+        for alone, together in zip(one_by_one, sft.examples_of(records, BadRows(False)), strict=True):
             if isinstance(alone, list):
                 assert isinstance(together, list) and alone[0].input_ids.tolist() == together[0].input_ids.tolist()
                 assert alone[0].supervised.tolist() == together[0].supervised.tolist()
@@ -323,11 +323,11 @@ def test_of_two_that_start_together_one_tokenises_and_the_other_waits(
     calls, begun, go = [], threading.Event(), threading.Event()
     original = SftTask.examples_of
 
-    def slowly(self: SftTask, records: Any) -> Any:
+    def slowly(self: SftTask, *arguments: Any) -> Any:
         calls.append(1)
         begun.set()
         assert go.wait(30)
-        return original(self, records)
+        return original(self, *arguments)
 
     monkeypatch.setattr(SftTask, "examples_of", slowly)
     caches = [RecordingCache(tmp_path / "cache") for _ in range(2)]

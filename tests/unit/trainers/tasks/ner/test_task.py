@@ -275,7 +275,7 @@ def _tiny_example(number: int, group: str, reference: str = "") -> Example:
 
 
 def _dataset(examples: Sequence[Example]) -> Dataset:
-    from pitstop.trainers.data.dataset import Counts
+    from pitstop.trainers.data.counts import Counts
 
     counts = Counts(len(examples), len(examples), 0, 0, (), 3 * len(examples), len(examples))
     return Dataset(examples, max_length=8, packing=False, counts=counts)

@@ -1,0 +1,155 @@
+"""What became of what was read: records and answers that are used, left out and malformed, and each reason with its count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pitstop.configs.notices import Notice, Notices
+from pitstop.trainers.data.examples import Examples
+
+_LONGEST_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Records, or answers: all that were read are used, left out or malformed."""
+
+    used: int = 0
+    left_out: int = 0
+    malformed: int = 0
+
+    @property
+    def read(self) -> int:
+        """How many there were."""
+        return self.used + self.left_out + self.malformed
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.used + other.used, self.left_out + other.left_out, self.malformed + other.malformed)
+
+    def as_dict(self) -> dict[str, int]:
+        """``read`` and the three parts of it."""
+        return {"read": self.read, "used": self.used, "left_out": self.left_out, "malformed": self.malformed}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What was read and gave no example.
+
+    ``too_long`` are examples, ``records`` are left out and ``bad`` ones malformed, ``answers_left_out`` and ``answers_bad`` their answers and those of
+    records that are used. ``notices`` are the reasons, and whatever else was decided while the data was read.
+    """
+
+    too_long: int = 0
+    records: int = 0
+    bad: int = 0
+    bad_reasons: tuple[str, ...] = ()
+    answers_left_out: int = 0
+    answers_bad: int = 0
+    notices: tuple[Notice, ...] = ()
+
+
+_NOTHING = LeftOut()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The numbers of a data set.
+
+    In ``records``, ``used`` and ``too_long`` a record that gives several examples counts once for each; ``read`` has each record
+    once, and ``answers`` each answer.
+    """
+
+    records: int
+    used: int
+    too_long: int
+    bad: int
+    bad_reasons: tuple[str, ...]
+    tokens: int
+    supervised_tokens: int
+    cut: int = 0
+    read: Tally = Tally()
+    answers: Tally = Tally()
+    notices: tuple[Notice, ...] = ()
+
+    @classmethod
+    def of(cls, examples: Examples, left_out: LeftOut = _NOTHING) -> Counts:
+        """The counts of ``examples`` and of what was left out beside them."""
+        return cls(
+            records=len(examples) + left_out.too_long + left_out.bad,
+            used=len(examples),
+            too_long=left_out.too_long,
+            bad=left_out.bad,
+            bad_reasons=left_out.bad_reasons,
+            tokens=int(examples.lengths.sum()),
+            supervised_tokens=int(examples.learnt.sum()),
+            cut=int(examples.cut.sum()),
+            read=Tally(int(examples.opens.sum()), left_out.records, left_out.bad),
+            answers=Tally(int(examples.answers.sum()), left_out.answers_left_out, left_out.answers_bad),
+            notices=left_out.notices,
+        )
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any]) -> Counts:
+        """The counts that ``dataclasses.asdict`` gave. Raises ``TypeError``, ``KeyError`` or ``ValueError`` for other values."""
+        return cls(
+            **{
+                **values,
+                "bad_reasons": tuple(values["bad_reasons"]),
+                "read": Tally(**values["read"]),
+                "answers": Tally(**values["answers"]),
+                "notices": tuple(Notice(**notice) for notice in values["notices"]),
+            }
+        )
+
+    @classmethod
+    def together(cls, counts: Sequence[Counts]) -> Counts:
+        """The sums over several data sets, with the first few reasons."""
+        return cls(
+            records=sum(part.records for part in counts),
+            used=sum(part.used for part in counts),
+            too_long=sum(part.too_long for part in counts),
+            bad=sum(part.bad for part in counts),
+            bad_reasons=tuple(reason for part in counts for reason in part.bad_reasons)[:_LONGEST_REASONS],
+            tokens=sum(part.tokens for part in counts),
+            supervised_tokens=sum(part.supervised_tokens for part in counts),
+            cut=sum(part.cut for part in counts),
+            read=sum((part.read for part in counts), Tally()),
+            answers=sum((part.answers for part in counts), Tally()),
+            notices=tuple(Notices(notice for part in counts for notice in part.notices)),
+        )
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What was left out."""
+        return LeftOut(
+            self.too_long,
+            self.read.left_out,
+            self.bad,
+            self.bad_reasons,
+            self.answers.left_out,
+            self.answers.malformed,
+            self.notices,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a run records of them."""
+        values = {name: getattr(self, name) for name in ("records", "used", "too_long", "bad", "tokens", "supervised_tokens")}
+        values |= {"cut": self.cut} if self.cut else {}
+        return values | {"counts": self.sums()}
+
+    def sums(self) -> dict[str, Any]:
+        """The sums of records and answers, and the reasons."""
+        return {
+            "records": self.read.as_dict(),
+            **({"answers": self.answers.as_dict()} if self.answers.read else {}),
+            **({"malformed": [_parted(text) for text in self.bad_reasons]} if self.bad_reasons else {}),
+            **({"notices": [notice.as_dict() for notice in self.notices]} if self.notices else {}),
+        }
+
+
+def _parted(text: str) -> dict[str, str]:
+    """Place and reason of a malformed row: a path in a value of its own is left out where a run goes to other machines."""
+    place, _, reason = text.partition(": ")
+    return {"place": place, "reason": reason}
