@@ -93,4 +93,7 @@ def test_rank_in_env_is_not_taken_for_a_launchers(pitstop: Cli) -> None:
     Path(".env").write_text("RANK=3\n", encoding="utf-8")
     result = pitstop("config", "validate")
     assert (result.code, result.stdout) == (2, "")
-    assert result.stderr == "error: .env line 1: RANK is not a setting.\nhint: Did you mean LORA_RANK?\n"
+    assert (
+        result.stderr
+        == "error: .env line 1: RANK is not a setting.\nhint: Did you mean LORA_RANK? If it is another program's, set it in the environment instead of this file.\n"
+    )
