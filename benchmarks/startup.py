@@ -24,9 +24,10 @@ from benchmarks import machine
 from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.store.store import CheckpointFacts
+from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.leaves import leaves
 from pitstop.configs.load import settings_to_dict
-from pitstop.configs.schema import DataSettings, ModelSettings, Settings
+from pitstop.configs.schema import ModelSettings, Settings
 from pitstop.naming.names import run_name
 
 BASELINE = "import typer, rich"

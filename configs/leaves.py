@@ -9,8 +9,9 @@ from functools import cache, reduce
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pitstop.configs.schema import Limits, Settings
+from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import Secret
+from pitstop.configs.setting import Limits
 
 Kind = Literal["bool", "int", "float", "str", "list", "choice", "secret"]
 

@@ -7,33 +7,11 @@ Settings live in small groups; a group's attribute path is the YAML path (``lora
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Literal
 
+from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.secrets import Secret
-
-
-class Limits(TypedDict, total=False):
-    """What a value must keep: bounds of a number (``ge`` and ``le`` are inclusive), the least length of a text or a list."""
-
-    ge: float
-    gt: float
-    le: float
-    lt: float
-    min_length: int
-
-
-def setting(default: Any, help: str, *, flag: str, env: str = "", documented: bool = False, **limits: Unpack[Limits]) -> Any:
-    """Declare one setting.
-
-    ``flag`` is the long option, ``env`` the environment name: that of the flag (``LORA_RANK`` for ``--lora-rank``) unless given.
-    A name from the customer's documents (``documented=True``) is read bare and with the ``PITSTOP_`` prefix; any other only with
-    the prefix, so that an unrelated ``SEED`` or ``MODE`` in the environment stays none of our business.
-    """
-    env = env or flag.removeprefix("--").replace("-", "_").upper()
-    metadata = {"help": help, "env": env, "flag": flag, "documented": documented, "limits": limits}
-    if isinstance(default, list):
-        return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, metadata=metadata)
+from pitstop.configs.setting import setting
 
 
 @dataclass(frozen=True)
@@ -81,63 +59,6 @@ class ModelSettings:
         "Compute in float16 with loss scaling instead of bfloat16. GPUs older than Ampere do so by default.",
         flag="--use-fp16",
         documented=True,
-    )
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Training and evaluation records."""
-
-    train: list[str] = setting(
-        [],
-        "Training data: a JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id. For diffusion: CIFAR10, CIFAR100 or a folder of images. FILE:0.7 gives a data set a weight among several. Repeatable; comma-separated in the environment.",
-        env="DATASET_PATH",
-        flag="--dataset",
-        documented=True,
-    )
-    classes: list[str] = setting(
-        [], "Image classes to train on, by name or number. Default: all.", env="DATA_CLASSES", flag="--classes"
-    )
-    label: str | None = setting(
-        None, "Label of the data in lists. The number of chosen classes follows it, as in Trees (5).", flag="--data-label"
-    )
-    root: str = setting(
-        "data",
-        "Directory that is searched for CIFAR10, CIFAR100 and FashionMNIST before they are downloaded.",
-        flag="--data-root",
-        min_length=1,
-    )
-    eval: list[str] = setting([], "Evaluation data, in the same formats.", env="EVAL_DATASET_PATH", flag="--eval-dataset")
-    eval_fraction: float = setting(
-        0.0,
-        "Fraction of the training records held out for evaluation where there is no evaluation data.",
-        flag="--eval-fraction",
-        ge=0.0,
-        le=0.5,
-    )
-    max_length: int = setting(
-        2048,
-        "Maximum sequence length in tokens. Longer records are left out and counted, not truncated; task rank leaves out the oldest titles instead and counts them.",
-        flag="--max-length",
-        documented=True,
-        ge=8,
-        le=1_048_576,
-    )
-    packing: bool = setting(
-        True, "Pack several records into one sequence of max_length tokens. Attention does not cross records.", flag="--packing"
-    )
-    skip_bad_rows: bool = setting(
-        False, "Skip and count malformed rows instead of stopping at the first.", flag="--skip-bad-rows"
-    )
-    cache: bool = setting(
-        True, "Cache large tokenised data on disk: it takes little memory and is not tokenised again.", flag="--data-cache"
-    )
-    cache_gb: float = setting(
-        50.0,
-        "Maximum size of the cache of tokenised data in GB (10^9 bytes). The least recently used data is deleted first.",
-        flag="--data-cache-gb",
-        ge=0.0,
-        le=1_000_000.0,
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitstop.configs.schema import DataSettings, NerSettings, Settings, TrainingSettings
+from pitstop.configs.data_settings import DataSettings
+from pitstop.configs.schema import NerSettings, Settings, TrainingSettings
 from pitstop.trainers.data.records import BadRows, read_records
 from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.tasks.ner.task import NerTask

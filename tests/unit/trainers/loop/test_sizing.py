@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.configs.schema import DataSettings, ModelSettings, Settings, TrainingSettings
+from pitstop.configs.data_settings import DataSettings
+from pitstop.configs.schema import ModelSettings, Settings, TrainingSettings
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.sizing import Sizing, advice, smaller
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.errors import DataError, SettingsError
-from pitstop.configs.schema import DataSettings, EvaluationSettings, NerSettings, Settings
+from pitstop.configs.schema import EvaluationSettings, NerSettings, Settings
 from pitstop.examples.medical_ner.render import render
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example

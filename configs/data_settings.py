@@ -1,0 +1,64 @@
+"""The settings of data: which records, what is made of them, and how they are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pitstop.configs.setting import setting
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Training and evaluation records."""
+
+    train: list[str] = setting(
+        [],
+        "Training data: a JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id. For diffusion: CIFAR10, CIFAR100 or a folder of images. FILE:0.7 gives a data set a weight among several. Repeatable; comma-separated in the environment.",
+        env="DATASET_PATH",
+        flag="--dataset",
+        documented=True,
+    )
+    classes: list[str] = setting(
+        [], "Image classes to train on, by name or number. Default: all.", env="DATA_CLASSES", flag="--classes"
+    )
+    label: str | None = setting(
+        None, "Label of the data in lists. The number of chosen classes follows it, as in Trees (5).", flag="--data-label"
+    )
+    root: str = setting(
+        "data",
+        "Directory that is searched for CIFAR10, CIFAR100 and FashionMNIST before they are downloaded.",
+        flag="--data-root",
+        min_length=1,
+    )
+    eval: list[str] = setting([], "Evaluation data, in the same formats.", env="EVAL_DATASET_PATH", flag="--eval-dataset")
+    eval_fraction: float = setting(
+        0.0,
+        "Fraction of the training records held out for evaluation where there is no evaluation data.",
+        flag="--eval-fraction",
+        ge=0.0,
+        le=0.5,
+    )
+    max_length: int = setting(
+        2048,
+        "Maximum sequence length in tokens. Longer records are left out and counted, not truncated; task rank leaves out the oldest titles instead and counts them.",
+        flag="--max-length",
+        documented=True,
+        ge=8,
+        le=1_048_576,
+    )
+    packing: bool = setting(
+        True, "Pack several records into one sequence of max_length tokens. Attention does not cross records.", flag="--packing"
+    )
+    skip_bad_rows: bool = setting(
+        False, "Skip and count malformed rows instead of stopping at the first.", flag="--skip-bad-rows"
+    )
+    cache: bool = setting(
+        True, "Cache large tokenised data on disk: it takes little memory and is not tokenised again.", flag="--data-cache"
+    )
+    cache_gb: float = setting(
+        50.0,
+        "Maximum size of the cache of tokenised data in GB (10^9 bytes). The least recently used data is deleted first.",
+        flag="--data-cache-gb",
+        ge=0.0,
+        le=1_000_000.0,
+    )

@@ -1,0 +1,30 @@
+"""How one setting is declared: its default, flag, environment name, meaning and limits."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, TypedDict, Unpack
+
+
+class Limits(TypedDict, total=False):
+    """What a value must keep: bounds of a number (``ge`` and ``le`` are inclusive), the least length of a text or a list."""
+
+    ge: float
+    gt: float
+    le: float
+    lt: float
+    min_length: int
+
+
+def setting(default: Any, help: str, *, flag: str, env: str = "", documented: bool = False, **limits: Unpack[Limits]) -> Any:
+    """Declare one setting.
+
+    ``flag`` is the long option, ``env`` the environment name: that of the flag (``LORA_RANK`` for ``--lora-rank``) unless given.
+    A name from the customer's documents (``documented=True``) is read bare and with the ``PITSTOP_`` prefix; any other only with
+    the prefix, so that an unrelated ``SEED`` or ``MODE`` in the environment stays none of our business.
+    """
+    env = env or flag.removeprefix("--").replace("-", "_").upper()
+    metadata = {"help": help, "env": env, "flag": flag, "documented": documented, "limits": limits}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
