@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.schema import NerSettings, Settings, TrainingSettings
-from pitstop.trainers.data.records import BadRows, read_records
+from pitstop.trainers.data.files.places import read_records
+from pitstop.trainers.data.records import BadRows
 from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.tasks.ner.task import NerTask
 

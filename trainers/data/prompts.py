@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.records import SUFFIXES, BadRecord, BadRows, read_records
+from pitstop.trainers.data.files.places import SUFFIXES, read_records
+from pitstop.trainers.data.records import BadRecord, BadRows
 
 Encode = Callable[[str], list[int]]
 """A prompt as the token ids that generation starts from; raises ``BadRecord``."""

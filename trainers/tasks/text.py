@@ -15,16 +15,9 @@ from pitstop.trainers.data.cache.key import identify
 from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.files.places import ANNOTATED_SUFFIXES, EXAMPLE_SCHEME, read_records
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
-from pitstop.trainers.data.records import (
-    ANNOTATED_SUFFIXES,
-    EXAMPLE_SCHEME,
-    BadRecord,
-    BadRows,
-    Record,
-    UnknownFormat,
-    read_records,
-)
+from pitstop.trainers.data.records import BadRecord, BadRows, Record, UnknownFormat
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.base import Direction, Task
 

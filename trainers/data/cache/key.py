@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing.disk.storage import file_sha256
-from pitstop.trainers.data.records import EXAMPLE_SCHEME, load_hub, looks_like_hub_id
+from pitstop.trainers.data.files.hub import load_hub
+from pitstop.trainers.data.files.places import EXAMPLE_SCHEME, looks_like_hub_id
 
 SMALL_BYTES = 16_000_000
 """Files of at most so many bytes together are read into memory and tokenised at every start, which takes a second or two."""

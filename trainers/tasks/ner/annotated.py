@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.records import ANNOTATED_SUFFIXES, BadRows, Record, RecordFormat
+from pitstop.trainers.data.files.places import ANNOTATED_SUFFIXES
+from pitstop.trainers.data.records import BadRows, Record, RecordFormat
 from pitstop.trainers.tasks.ner import iob, pubtator
 from pitstop.trainers.tasks.ner.blocks import blocks
 

@@ -17,7 +17,8 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.key import identify
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.records import BadRecord, BadRows, NoData, Record, read_records
+from pitstop.trainers.data.files.places import read_records
+from pitstop.trainers.data.records import BadRecord, BadRows, NoData, Record
 from pitstop.trainers.data.row_json import parse_json
 from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.base import Direction

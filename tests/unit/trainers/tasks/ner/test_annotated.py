@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.records import ANNOTATED_SUFFIXES, BadRows, read_records
+from pitstop.trainers.data.files.places import ANNOTATED_SUFFIXES, read_records
+from pitstop.trainers.data.records import BadRows
 from pitstop.trainers.tasks.ner.annotated import ANNOTATED
 from pitstop.trainers.tasks.ner.iob import spans
 from pitstop.trainers.tasks.sft import SftTask

@@ -19,8 +19,9 @@ from pitstop.configs.schema import EvaluationSettings, NerSettings, Settings
 from pitstop.examples.medical_ner.render import render
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.files.places import read_records
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
-from pitstop.trainers.data.records import BadRecord, Record, read_records
+from pitstop.trainers.data.records import BadRecord, Record
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.ner import greedy

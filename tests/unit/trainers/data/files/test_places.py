@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data import records
-from pitstop.trainers.data.records import BadRows, read_records
+from pitstop.trainers.data.files import places
+from pitstop.trainers.data.files.places import read_records
+from pitstop.trainers.data.records import BadRows
 
 ROWS = [{"prompt": "Is it 007?", "completion": "- none"}, {"prompt": "Größe, “quoted”\nand a line", "completion": "1"}]
 
@@ -47,13 +47,6 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     return path
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
@@ -102,37 +95,6 @@ def test_a_broken_csv_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('prompt,completion\na,b\nc,"d"e\n')
     assert str(_error(path)).startswith(f"{path} line 3: not valid CSV")
-
-
-def test_an_empty_cell_of_a_table_is_a_missing_field(tmp_path: Path) -> None:
-    rows = [{"prompt": "p", "completion": "c", "input": None}, {"prompt": "p", "completion": "c", "input": "i"}]
-    assert [sorted(row) for row in _read(_write(tmp_path / "rows.parquet", rows))[0]] == [
-        ["completion", "prompt"],
-        ["completion", "input", "prompt"],
-    ]
-
-
-def test_a_hub_data_set_is_read_like_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def load(*arguments: Any, **named: Any) -> list[dict[str, Any]]:
-        asked.append((arguments, named))
-        return [{"text": "a", "messages": None}]
-
-    monkeypatch.setattr("datasets.load_dataset", load)
-    found = list(read_records("owner/name", BadRows(False), split="validation", token="secret"))
-    assert [(r.fields, r.place) for r in found] == [({"text": "a"}, "owner/name (validation) row 1")]
-    assert asked == [(("owner/name",), {"split": "validation", "token": "secret"})]
-
-
-def test_a_hub_data_set_that_cannot_be_had_is_named() -> None:
-    assert str(_error("owner/no-such-data")).startswith("Cannot read data set owner/no-such-data")
-
-
-def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "rows.parquet"
-    path.write_bytes(b"PAR1 not really")
-    assert str(path) in str(_error(path))
 
 
 def test_a_directory_is_read_file_by_file_in_the_order_of_names(tmp_path: Path) -> None:
@@ -258,28 +220,6 @@ def test_a_csv_header_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     assert str(_error(path, skip=True)) == f"{path} line 1: the names of the columns are not UTF-8 text."
 
 
-def _table(kind: str) -> Any:
-    import pyarrow as pa
-
-    if kind == "text":  # a file by another library, which does not look at its bytes
-        offsets, data = pa.py_buffer(struct.pack("<5i", 0, 1, 3, 4, 5)), pa.py_buffer(b"a\xff\xfebc")
-        return pa.table({"text": pa.Array.from_buffers(pa.string(), 4, [None, offsets, data])})
-    kinds = {"date": (pa.date32(), 2**30), "time": (pa.timestamp("us"), 2**62)}
-    arrow, far = kinds[kind]
-    return pa.table({"text": ["a", "x", "b", "c"], "when": pa.array([0, far, 1, 2], arrow)})
-
-
-@pytest.mark.parametrize("kind", ["text", "date", "time"])
-def test_a_cell_of_a_table_that_cannot_be_read_is_the_fault_of_its_row(tmp_path: Path, kind: str) -> None:
-    import pyarrow.parquet
-
-    path = tmp_path / "rows.parquet"
-    pyarrow.parquet.write_table(_table(kind), path)
-    assert str(_error(path)).startswith(f"{path} row 2: a cell that cannot be read: ")
-    rows, bad = _read(path, skip=True)
-    assert [row["text"] for row in rows] == ["a", "b", "c"] and bad.count == 1
-
-
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
 def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path, suffix: str) -> None:
     path = _write(tmp_path / f"rows{suffix}", ROWS)
@@ -344,7 +284,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["data/train.jsonl", "./owner/name", "train", "a/b/c", "/owner/name"])
 def test_these_are_files_not_hub_ids(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_read_hub", lambda *a: pytest.fail("went to the Hub"))
+    monkeypatch.setattr(places, "read_hub", lambda *a: pytest.fail("went to the Hub"))
     assert "No data at" in str(_error(spec))
 
 
