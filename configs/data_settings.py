@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pitstop.configs.setting import setting
+from pitstop.configs.setting import recorded, setting
 
 
 @dataclass(frozen=True)
@@ -61,4 +61,7 @@ class DataSettings:
         flag="--data-cache-gb",
         ge=0.0,
         le=1_000_000.0,
+    )
+    rendering: int = recorded(
+        2, "Version of how records become text and tokens; a run keeps the one that it was started with.", before=1, ge=1, le=2
     )

@@ -109,7 +109,7 @@ class _Walk:
                 )
             seen[key] = line
             path = f"{group}.{key}" if group else key
-            if path in by_path():
+            if path in by_path() and by_path()[path].is_set:
                 layer[path] = self._raw_value(path, value_node, line)
             elif path not in groups():
                 raise self._unknown(key, group, line, of_value=not isinstance(value_node, MappingNode))

@@ -22,7 +22,8 @@ class Leaf:
 
     ``path`` is the dotted YAML path, ``env`` the bare environment name, ``flag`` the long option ("" where the value
     must not stand on a command line), ``documented`` whether the bare environment name is read, ``kind`` and
-    ``optional`` the declared type, ``choices`` the allowed words of a choice, ``group`` the title of its group.
+    ``optional`` the declared type, ``choices`` the allowed words of a choice, ``group`` the title of its group, ``before`` what holds
+    where a run of an earlier version has nothing on record.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Leaf:
     help: str
     limits: Limits
     group: str
+    before: Any = None
 
     @property
     def name(self) -> str:
@@ -47,6 +49,11 @@ class Leaf:
         return reduce(getattr, self.path.split("."), settings)
 
     @property
+    def is_set(self) -> bool:
+        """Whether a user can set it; what nobody sets is recorded with the settings all the same."""
+        return bool(self.env)
+
+    @property
     def secret(self) -> bool:
         """Whether the value must never be shown or stored."""
         return self.kind == "secret"
@@ -55,7 +62,13 @@ class Leaf:
 @cache
 def leaves() -> tuple[Leaf, ...]:
     """Every setting, in the order of the schema."""
-    return tuple(_walk(Settings, "", "Settings"))
+    return tuple(leaf for leaf in _walk(Settings, "", "Settings") if leaf.is_set)
+
+
+@cache
+def recorded_leaves() -> tuple[Leaf, ...]:
+    """What a run has on record beside its settings, and nobody sets."""
+    return tuple(leaf for leaf in _walk(Settings, "", "Settings") if not leaf.is_set)
 
 
 ENABLED = Leaf(
@@ -76,8 +89,8 @@ ENABLED = Leaf(
 
 @cache
 def by_path() -> dict[str, Leaf]:
-    """Every setting and the alias by dotted path."""
-    return {leaf.path: leaf for leaf in (*leaves(), ENABLED)}
+    """Every setting, what is recorded beside them, and the alias by dotted path."""
+    return {leaf.path: leaf for leaf in (*leaves(), *recorded_leaves(), ENABLED)}
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import Any
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
-from pitstop.configs.leaves import ENABLED, by_path, children, groups, leaves, nearest_path
+from pitstop.configs.leaves import ENABLED, by_path, children, groups, leaves, nearest_path, recorded_leaves
 from pitstop.configs.rules import IMAGE_TASK, Draft, check_complete, resolve
 from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import mask
@@ -112,7 +112,7 @@ def load_recorded(
     """The settings of a run from its record. Only flags override them; the environment and ``.env`` give the access token alone.
 
     Args:
-        recorded: what ``settings_to_dict`` gave; what it lacks has its default.
+        recorded: what ``settings_to_dict`` gave; what it lacks has its default, or what held before it was recorded.
         place: what to call it in messages, such as ``run_003/config.json``.
         flags: dotted path → value of the flags that were given.
         env_file: the ``.env`` to read; None reads ``./.env`` if it exists.
@@ -124,14 +124,15 @@ def load_recorded(
     tokens = [
         {path: raw for path, raw in layer.items() if by_path()[path].secret} for layer in _environment_layers(env_file, environ)
     ]
-    draft = _resolved(_merge([dict(_flatten(recorded, Source("run", place))), *tokens, _flag_layer(flags or {})]))
+    earlier = {leaf.path: RawValue(leaf.before, DEFAULT) for leaf in recorded_leaves()}
+    draft = _resolved(_merge([earlier, dict(_flatten(recorded, Source("run", place))), *tokens, _flag_layer(flags or {})]))
     return Loaded(_build(Settings, draft.values), draft.sources)
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
-    """Settings as nested JSON-able values; secrets are left out, key and all."""
+    """Settings, and what is recorded beside them, as nested JSON-able values; secrets are left out, key and all."""
     nested: dict[str, Any] = {}
-    for leaf in leaves():
+    for leaf in (*leaves(), *recorded_leaves()):
         if not leaf.secret:
             group = nested
             for name in leaf.path.split(".")[:-1]:
@@ -152,7 +153,7 @@ def _flag_layer(flags: Mapping[str, Any]) -> Layer:
     layer: Layer = {}
     for path, value in flags.items():
         leaf = by_path().get(path)
-        if leaf is None:
+        if leaf is None or not leaf.is_set:
             raise _unknown(path, "flags")
         flag = leaf.flag.replace("--", "--no-", 1) if value is False else leaf.flag
         layer[path] = RawValue(value, Source("flag", flag or path))
@@ -206,7 +207,7 @@ def _parse(path: str, layer: Layer) -> Any:
 
 def _resolved(merged: Layer) -> Draft:
     draft = Draft(
-        {leaf.path: _parse(leaf.path, merged) for leaf in leaves()},
+        {leaf.path: _parse(leaf.path, merged) for leaf in (*leaves(), *recorded_leaves())},
         {leaf.path: merged[leaf.path].source if leaf.path in merged else DEFAULT for leaf in leaves()},
     )
     resolve(draft)

@@ -28,3 +28,12 @@ def setting(default: Any, help: str, *, flag: str, env: str = "", documented: bo
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def recorded(default: Any, help: str, *, before: Any, **limits: Unpack[Limits]) -> Any:
+    """Declare what a run has on record beside its settings and nobody sets: neither a flag, nor the environment, nor a file.
+
+    ``before`` is what holds for a run that has it not on record, since it was started by an earlier version.
+    """
+    metadata = {"help": help, "env": "", "flag": "", "documented": False, "limits": limits, "before": before}
+    return field(default=default, metadata=metadata)

@@ -199,7 +199,7 @@ def settings_digest(settings: Settings) -> str:
     """Eight hex digits that change with what is trained, and not with names, directories, accounts or retention."""
     values = settings_to_dict(settings)
     del values["naming"], values["hub"], values["training"]["checkpoint"]
-    for key in ("cache", "cache_gb"):  # where tokens lie changes none of them
+    for key in ("cache", "cache_gb", "rendering"):  # where tokens lie changes none of them, and nobody chooses how they are made
         del values["data"][key]
     return _short_hash(json.dumps(values, sort_keys=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
@@ -17,20 +18,12 @@ TEXTS = [
 ]
 
 
-def make_tiny_model(directory: Path, *, chat: bool = True, hidden: int = 64, seed: int = 0) -> Path:
-    """Save a two-layer Llama with random weights and a byte-level BPE tokenizer in ``directory``."""
+def make_tiny_model(directory: Path, *, chat: bool = True, hidden: int = 64, seed: int = 0, tokenizer: Any = None) -> Path:
+    """Save a two-layer Llama with random weights and ``tokenizer``, or a byte-level BPE tokenizer, in ``directory``."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = Tokenizer(models.BPE(unk_token=None))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|start|>", "<|end|>", "<pad>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet))
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<pad>")
-    fast.chat_template = CHAT_TEMPLATE if chat else None
+    fast = tokenizer or _byte_level(chat=chat)
     fast.save_pretrained(directory)
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -48,6 +41,21 @@ def make_tiny_model(directory: Path, *, chat: bool = True, hidden: int = 64, see
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(directory)
     return directory
+
+
+def _byte_level(*, chat: bool) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token=None))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|start|>", "<|end|>", "<pad>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<pad>")
+    fast.chat_template = CHAT_TEMPLATE if chat else None
+    return fast
 
 
 def write_records(path: Path, count: int, *, start: int = 0) -> Path:

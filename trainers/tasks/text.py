@@ -31,7 +31,7 @@ class TextTask(Task):
     @cached_property
     def chat(self) -> ChatRenderer:
         """Renders prompts and answers by the tokenizer's chat template."""
-        return ChatRenderer(self.tokenizer)
+        return ChatRenderer(self.tokenizer, version=self.settings.data.rendering)
 
     def load(self, sources: Sequence[DataSource], options: ReadOptions, cache: DataCache | None) -> Dataset:
         """Read, tokenise and pack; several data sets are a mixture."""

@@ -15,6 +15,7 @@ from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, RunError
+from pitstop.configs.leaves import by_path
 from pitstop.configs.load import Loaded
 from pitstop.trainers.loop.loop import ALL_DONE
 from pitstop.trainers.machine.processes import from_first
@@ -33,7 +34,8 @@ def start_again(request: ResumeRequest) -> Loaded:
     run, _ = locate(request.base_dir, request.run)
     start = start_settings(run)
     checkpoint = {**start["training"]["checkpoint"], "run_number": None, "resume_from_run": None}
-    start = {**start, "training": {**start["training"], "checkpoint": checkpoint}}
+    data = {**start.get("data", {}), "rendering": by_path()["data.rendering"].default}
+    start = {**start, "training": {**start["training"], "checkpoint": checkpoint}, "data": data}
     return settings_of(run, start, f"{run.label}/{layout.CONFIG}", request.flags, request.env_file)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.prompts import room_for_prompt, tokenised
 from pitstop.trainers.data.records import BadRecord
 from pitstop.trainers.machine.memory_pieces import Pieces
@@ -65,8 +64,9 @@ def _prompt_ids(opened: OpenModel, prompts: Sequence[str], options: Answering) -
 
 def follow_conversation(opened: OpenModel, turns: Sequence[Turn], options: Answering, show: Callable[[str], None]) -> Answer:
     """As ``follow``, for a conversation that ends with the user's turn. ``DataError`` where it does not fit or cannot be rendered."""
+    assert isinstance(opened.task, TextTask)
     try:
-        ids = ChatRenderer(opened.tokenizer).conversation_ids(turns)
+        ids = opened.task.chat.conversation_ids(turns)
     except BadRecord as error:
         raise DataError(f"{error}.", hint="Without --multi-turn each prompt stands by itself.") from error
     longest = room_for_prompt(opened.model, options.max_new_tokens)

@@ -255,3 +255,15 @@ def test_the_dictionary_has_every_setting_but_the_secrets() -> None:
         if value is not KeyError:
             found.add(path)
     assert paths - found == {"hub.token"}
+
+
+class TestWhatIsRecordedAndNotSet:
+    def test_a_new_run_has_the_present_rendering_and_one_without_a_record_the_first(self) -> None:
+        assert settings_to_dict(load_settings(environ={}).settings)["data"]["rendering"] == 2
+        assert load_recorded({}, environ={}).settings.data.rendering == 1
+        assert load_recorded({"data": {"rendering": 2}}, environ={}).settings.data.rendering == 2
+
+    def test_nobody_sets_it(self) -> None:
+        write("a.yaml", "data:\n  rendering: 1\n")
+        assert "rendering is not a setting" in refused(config_files=["a.yaml"], environ={}).message
+        assert "data.rendering is not a setting" in refused(flags={"data.rendering": 1}, environ={}).message

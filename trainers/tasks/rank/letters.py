@@ -42,16 +42,15 @@ def find_letters(chat: ChatRenderer, count: int) -> Letters:
     Raises ``ModelError`` where a letter is not one token of its own there.
     """
     question = prompt(["x"], ["y", "z"])
-    tokenizer, frame = chat.tokenizer, _frame(chat, question)
+    frame = _frame(chat, question)
     prefix = question.join(frame)
     tails = []
     for letter in ascii_uppercase[:count]:
         answer = chat.turn(question, letter)[1]
         place = answer.find(letter)
-        base, ids_with_letter = _ids(tokenizer, prefix), _ids(tokenizer, prefix + answer[: place + 1])
-        if place < 0 or ids_with_letter[: len(base)] != base or len(ids_with_letter) == len(base):
-            raise _no_letters(f"the letter {letter} melts into the prompt")
-        tails.append(ids_with_letter[len(base) :])
+        if place < 0:
+            raise _no_letters(f"the letter {letter} does not stand in an answer of it")
+        tails.append(chat.tokens.answer_ids(prefix, answer[: place + 1]))
     leads, ids = {tuple(tail[:-1]) for tail in tails}, tuple(tail[-1] for tail in tails)
     if len(leads) > 1 or len(set(ids)) < count:
         raise _no_letters("they are not one token each")

@@ -12,48 +12,31 @@ from pitstop.configs.errors import ModelError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.records import Record
 from pitstop.trainers.tasks.rank.task import RankTask
+from support.tokenizers_of_kinds import tokenizer_of
 
 
 def _record(history: Sequence[str], candidates: Sequence[str], answer: int) -> Record:
     return Record({"history": list(history), "candidates": list(candidates), "answer": answer}, "here")
 
 
-class Sentencepieces:
-    """Like Llama 2's: a word that begins a text gets a mark in front, and what follows a newline does not."""
-
-    chat_template = None
-    bos_token_id = None
-    eos_token_id, unk_token_id = 1, 0
-    added_tokens_decoder: dict[int, Any] = {}  # noqa: RUF012
-    all_special_ids = (0, 1)
-
-    def __init__(self, *, joins: bool = False) -> None:
-        self.joins = joins
-        self.known: dict[str, int] = {}
-
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        pieces = ["▁" + text[:1], *text[1:]] if text else []
-        if self.joins and pieces[-1] in ascii_uppercase and len(pieces) > 1:
-            pieces[-2:] = ["".join(pieces[-2:])]
-        return {"input_ids": [self.known.setdefault(piece, 2 + len(self.known)) for piece in pieces]}
-
-    def decode(self, ids: Sequence[int], **_: Any) -> str:
-        names = {number: piece for piece, number in self.known.items()}
-        return "".join(names.get(number, "") for number in ids).replace("▁", "")
-
-
 def test_letters_are_the_tokens_behind_the_prompt_and_not_bare_ones(rank_settings: Callable[..., Settings]) -> None:
-    tokenizer = Sentencepieces()
+    tokenizer = tokenizer_of("metaspace first")
     task = RankTask(tokenizer, rank_settings())
     (example,) = task.examples(_record(["One"], ["Two", "Three"], 1))
-    letter = int(example.input_ids[-2])
-    assert letter == tokenizer.known["B"] != tokenizer("B")["input_ids"][0]
-    assert example.input_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.convert_ids_to_tokens(example.input_ids[-2:].tolist()) == ["B", "</s>"]
+    assert tokenizer.tokenize("B")[0].startswith("▁")
 
 
-def test_letters_that_melt_into_the_prompt_are_refused(rank_settings: Callable[..., Settings]) -> None:
-    with pytest.raises(ModelError, match="melts into the prompt"):
-        RankTask(Sentencepieces(joins=True), rank_settings())
+def test_a_letter_that_would_melt_into_the_prompt_stands_behind_it_as_it_is(rank_settings: Callable[..., Settings]) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    characters = {character: number for number, character in enumerate(["<s>", "</s>", *map(chr, range(10, 127))])}
+    backend = Tokenizer(models.BPE({**characters, "\nB": len(characters)}, [("\n", "B")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    assert tokenizer.tokenize(":\nB") == [":", "\nB"]
+    (example,) = RankTask(tokenizer, rank_settings()).examples(_record(["One"], ["Two", "Three"], 1))
+    assert tokenizer.convert_ids_to_tokens(example.input_ids[-4:].tolist()) == [":", "\n", "B", "</s>"]
 
 
 def test_letters_that_are_one_token_are_refused(tokenizer: Any, rank_settings: Callable[..., Settings]) -> None:
@@ -63,8 +46,9 @@ def test_letters_that_are_one_token_are_refused(tokenizer: Any, rank_settings: C
         def __getattr__(self, name: str) -> Any:
             return getattr(tokenizer, name)
 
-        def __call__(self, text: str, **options: Any) -> Any:
-            return tokenizer("".join("a" if c in ascii_uppercase else c for c in text), **options)
+        def __call__(self, texts: str | list[str], **options: Any) -> Any:
+            lower = str.maketrans(ascii_uppercase, "a" * 26)
+            return tokenizer(texts.translate(lower) if isinstance(texts, str) else [t.translate(lower) for t in texts], **options)
 
     with pytest.raises(ModelError, match="not one token each"):
         RankTask(Lower(), rank_settings())

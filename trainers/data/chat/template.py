@@ -1,0 +1,70 @@
+"""A tokenizer's chat template: what it renders, and on which day."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from pitstop.trainers.data.records import BadRecord
+
+Message = Mapping[str, str]
+"""``role`` and ``content``."""
+
+_TODAY = "strftime_now"
+_DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z]")
+
+
+class ChatTemplate:
+    """Renders messages by the template of ``tokenizer``, which stays as it is.
+
+    A template that asks for the date is told ``day``, at midnight; without one it is told the time of the rendering, as
+    transformers does.
+    """
+
+    def __init__(self, tokenizer: Any, day: date | None = None) -> None:
+        self._tokenizer, self.day = tokenizer, day
+
+    @property
+    def asks_for_date(self) -> bool:
+        """Whether what it renders depends on the day."""
+        return _TODAY in (self.text or "")
+
+    @property
+    def text(self) -> str | None:
+        """The template itself: of several the one named ``default``. None where the tokenizer has none."""
+        return None if self._tokenizer.chat_template is None else str(self._tokenizer.get_chat_template())
+
+    def render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+        """The conversation as the template writes it. ``BadRecord`` for whatever a template, which is a program, stumbles over in it."""
+        from jinja2 import TemplateError
+
+        template = dated(self.text or "", self.day) if self.day is not None and self.asks_for_date else None
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+                )
+            )
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+            raise BadRecord(f"the chat template refuses it: {error}") from error
+
+
+def dated(template: str, day: date) -> str:
+    """``template`` with a macro in front that answers for ``strftime_now``, which says what day it is, at midnight of ``day``.
+
+    A macro, since transformers hands a template neither functions nor dates; it replaces the directives that the template names, or
+    any letter's where it names none. The line break behind it belongs to the tag (``trim_blocks``), so that the template begins a line.
+    """
+    midnight = datetime(day.year, day.month, day.day)
+    directives = dict.fromkeys(_DIRECTIVE.findall(template)) or [
+        f"%{letter}" for letter in "aAbBcdDeFgGhHIjmMnpPrRsStTuUVwWxXyYzZ"
+    ]
+    table = json.dumps({directive: midnight.strftime(directive) for directive in directives}, ensure_ascii=False)
+    return (
+        f"{{% macro {_TODAY}(format) %}}{{% for part in format.split('%%') %}}{{{{ '' if loop.first else '%' }}}}"
+        f"{{% set dated = namespace(text=part) %}}{{% for directive, value in {table}.items() %}}"
+        "{% set dated.text = dated.text.replace(directive, value) %}{% endfor %}{{ dated.text }}{% endfor %}{% endmacro %}\n"
+    ) + template
