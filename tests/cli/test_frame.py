@@ -20,63 +20,44 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "dataset
 WATCH = """
 import sys
 from pitstop.cli.main import main
-code = main({arguments!r})
-print("imported:", *sorted({heavy!r} & set(sys.modules)), file=sys.stderr)
-sys.exit(code)
+for arguments in {commands!r}:
+    code = main(arguments)
+    print("imported:", code, *sorted({heavy!r} & set(sys.modules)), file=sys.stderr)
 """
 
 
-def imported_by(*arguments: str) -> tuple[int, set[str]]:
-    done = subprocess.run(
-        [sys.executable, "-c", WATCH.format(arguments=list(arguments), heavy=HEAVY)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("imported:"), done.stderr
-    return done.returncode, set(last.split()[1:])
+def imported_by(*commands: list[str]) -> list[tuple[str, int, set[str]]]:
+    """The words of each command, its exit code, and what is imported after it."""
+    program = WATCH.format(commands=commands, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    lines = [line.split() for line in done.stderr.splitlines() if line.startswith("imported:")]
+    return [(" ".join(words), int(line[1]), set(line[2:])) for words, line in zip(commands, lines, strict=True)]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["--version"],
-        ["name"],
-        ["name", "--simple"],
-        ["list-runs"],
-        ["list-runs", "--json"],
-        ["config", "show"],
-        ["config", "validate"],
-        *([command, "--help"] for command in COMMANDS),
-    ],
-    ids=" ".join,
-)
-def test_leaves_torch_and_its_like_unimported(arguments: list[str]) -> None:
-    code, imported = imported_by(*arguments)
-    assert code == 0
-    assert imported == set()
+def test_leaves_torch_and_its_like_unimported() -> None:
+    """All in one process: what one command imported would still be there after the last."""
+    commands = [["--help"], ["--version"], ["name"], ["name", "--simple"], ["list-runs"], ["list-runs", "--json"]]
+    commands += [["config", "show"], ["config", "validate"], *([command, "--help"] for command in COMMANDS)]
+    assert imported_by(*commands) == [(" ".join(words), 0, set()) for words in commands]
 
 
 def test_show_of_a_run_that_is_absent_is_one_message_without_torch() -> None:
-    code, imported = imported_by("show", "99")
-    assert code == 2
-    assert imported == set()
+    assert imported_by(["show", "99"]) == [("show 99", 2, set())]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["verify"], ["prune", "--keep-last-n", "1"], ["delete", "1", "--yes"], ["show", "1"], ["compare", "1", "2", "--plot"]],
-    ids=lambda words: words[0],
-)
-def test_looking_after_runs_needs_no_torch(arguments: list[str]) -> None:
+def test_looking_after_runs_needs_no_torch() -> None:
     make_run(Path("checkpoints"))
     make_run(Path("checkpoints"), "another")
-    code, imported = imported_by(*arguments)
-    assert code == 0
-    assert imported <= {"pydantic"}  # Typer converts numbers by it
+    commands = [
+        ["verify"],
+        ["prune", "--keep-last-n", "1"],
+        ["show", "1"],
+        ["compare", "1", "2", "--plot"],
+        ["delete", "1", "--yes"],
+    ]
+    for words, code, imported in imported_by(*commands):
+        assert code == 0, words
+        assert imported <= {"pydantic"}, words  # Typer converts numbers by it
 
 
 def test_pitstop_alone_prints_help(pitstop: Cli) -> None:

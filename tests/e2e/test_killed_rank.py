@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from pitstop.checkpointing.store.store import CheckpointStore
+from support.elastic import forked_processes
 from support.fault_matrix import Matrix
-from support.forked import two_ranks
+from support.forked import Child, two_ranks
 from support.interruptions import LONGEST_SAVE, SAVING, Interruption
 from support.stores import leftovers
 from support.training import EXACT_FILES, arguments, assert_same_end, metadata
@@ -82,7 +83,6 @@ def test_a_rank_killed_during_a_save_leaves_valid_checkpoints_and_no_hang(
             assert_same_end(reference, run, (*EXACT_FILES, "rng_state_1.json"))
 
 
-@pytest.mark.by_turns("rank")
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("first_to_notice", ["the process", "the launcher"])
 def test_the_launcher_says_which_process_was_killed(
@@ -90,25 +90,27 @@ def test_the_launcher_says_which_process_was_killed(
 ) -> None:
     """The launcher ends the other process by SIGTERM, which that one may meet before it notices that it is alone."""
     words = arguments(trainings.model, trainings.home, tmp_path / "runs", **{**SETTINGS, "epochs": 500})
-    command = [sys.executable, "-m", "pitstop.cli", *map(str, words)]
-    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = tmp_path / "started"
+    launcher = Child(*words, prepare=forked_processes(started))
     try:
         deadline = time.monotonic() + 120
         while not (tmp_path / "runs/run_001/lora_weights/checkpoint-2").is_dir():
-            assert time.monotonic() < deadline and launcher.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.05)
-        by_rank = {process.environ().get("RANK"): process for process in psutil.Process(launcher.pid).children()}
+        by_rank = [psutil.Process(int(number)) for number in started.read_text().split()]
         if first_to_notice == "the launcher":
-            by_rank[str(1 - rank)].suspend()
-        by_rank[str(rank)].kill()
+            by_rank[1 - rank].suspend()
+        by_rank[rank].kill()
         if first_to_notice == "the launcher":
             time.sleep(1)
-            by_rank[str(1 - rank)].resume()
-        output, _ = launcher.communicate(timeout=SECONDS_TO_NOTICE)
+            by_rank[1 - rank].resume()
+        ended = launcher.wait(SECONDS_TO_NOTICE)
     finally:
-        for process in [*psutil.Process(launcher.pid).children(), launcher] if launcher.poll() is None else []:
-            process.kill()
-    assert launcher.returncode in (6, 128 + signal.SIGKILL), output
-    assert f"process {rank} of 2 (counted from 0) was ended by SIGKILL" in output
-    assert "SIGTERM" not in output, "that is how elastic ends the other one"
-    assert "Traceback" not in output
+        for number in started.read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(number), signal.SIGKILL)
+        launcher.end()
+    assert ended.code in (6, 128 + signal.SIGKILL), ended.output
+    assert f"process {rank} of 2 (counted from 0) was ended by SIGKILL" in ended.output
+    assert "SIGTERM" not in ended.output, "that is how elastic ends the other one"
+    assert "Traceback" not in ended.output

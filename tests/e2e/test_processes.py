@@ -1,26 +1,29 @@
 """Two processes under DistributedDataParallel (gloo on the CPU).
 
-Starting them as a person does takes twenty seconds of computing. Only what is about the start does it; the rest forks them.
+Starting them as a person does takes twelve seconds of computing, since three interpreters import torch. One start does it, with
+slow tests all of them; the rest forks them, or the launcher and what it starts.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from support.elastic import forked_processes
 from support.forked import kill_at_step, pitstop, two_ranks
 from support.tiny_model import write_data
 from support.training import EXACT_FILES, arguments, assert_same_end, checkpoints, metadata, rows
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("warm", "onednn")]
-TWO = {"num_processes": 2, "gradient_accumulation_steps": 2, "epochs": 16, "save_strategy": "steps", "save_steps": 3}
+TWO = {"num_processes": 2, "gradient_accumulation_steps": 2, "epochs": 8, "save_strategy": "steps", "save_steps": 3}
 
 
 def _start(*words: object, cwd: Path | None = None) -> subprocess.Popen[str]:
@@ -41,13 +44,13 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Launched:
-    """A training of two processes that was told to stop after its first checkpoint, and resumed; each exit code and output."""
+    """A training of two processes that was told to stop after its first checkpoint; exit code and output of that."""
 
     home: Path
     run: Path
-    stopped: tuple[int, str]
+    code: int
+    output: str
     checkpoints: list[str]
-    resumed: tuple[int, str]
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,15 @@ def launched(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Laun
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    stopped = _finish(process)
-    saved = checkpoints(run) if run.is_dir() else []
-    return Launched(home, run, stopped, saved, _finish(_start("resume", 1, "--base-dir", home / "runs", cwd=home)))
+    code, output = _finish(process)
+    return Launched(home, run, code, output, checkpoints(run) if run.is_dir() else [])
+
+
+@pytest.fixture
+def stopped(launched: Launched, tmp_path: Path) -> Launched:
+    """A copy to go on with."""
+    shutil.copytree(launched.home, tmp_path / "copy", symlinks=True)
+    return replace(launched, home=tmp_path / "copy", run=tmp_path / "copy/runs/run_001")
 
 
 def _torchrun(*words: object) -> subprocess.CompletedProcess[str]:
@@ -76,25 +85,37 @@ def _torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_processes_interrupted_and_resumed_end_where_those_that_torchrun_starts_do(
-    launched: Launched, tiny_model: Path, tmp_path: Path
-) -> None:
-    code, output = launched.stopped
-    assert code == 143, output
-    assert output.count("Run 1:") == 1, "one process speaks for all"
+def test_told_to_stop_both_save_and_one_speaks_for_them(launched: Launched) -> None:
+    assert launched.code == 143, launched.output
+    assert launched.output.count("Run 1:") == 1, "one process speaks for all"
     assert len(launched.checkpoints) >= 1
-    code, output = launched.resumed
-    assert code == 0, output
-    whole = _torchrun(*arguments(tiny_model, launched.home, tmp_path / "whole", **TWO))
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert metadata(tmp_path / "whole/run_001")["environment"]["world_size"] == 2
-    assert not (tmp_path / "whole/run_002").exists()
-    assert_same_end(tmp_path / "whole/run_001", launched.run, (*EXACT_FILES, "rng_state_1.json"))
 
 
 def test_a_file_of_the_current_directory_does_not_pass_for_a_library(launched: Launched) -> None:
-    assert "taken for the standard library" not in launched.stopped[1] + launched.resumed[1]
-    assert (launched.stopped[0], launched.resumed[0]) == (143, 0), launched
+    assert "taken for the standard library" not in launched.output and launched.code == 143, launched
+
+
+def test_two_processes_interrupted_and_resumed_end_where_the_uninterrupted_ones_do(
+    stopped: Launched, tiny_model: Path, tmp_path: Path
+) -> None:
+    resumed = pitstop("resume", 1, "--base-dir", stopped.home / "runs", prepare=forked_processes())
+    assert resumed.code == 0, resumed.output
+    whole = two_ranks(*arguments(tiny_model, stopped.home, tmp_path / "whole", **TWO))
+    assert [rank.code for rank in whole] == [0, 0], whole
+    assert_same_end(tmp_path / "whole/run_001", stopped.run, (*EXACT_FILES, "rng_state_1.json"))
+
+
+@pytest.mark.slow
+def test_resumed_by_a_person_they_end_where_those_that_torchrun_starts_do(
+    stopped: Launched, tiny_model: Path, tmp_path: Path
+) -> None:
+    code, output = _finish(_start("resume", 1, "--base-dir", stopped.home / "runs", cwd=stopped.home))
+    assert code == 0 and "taken for the standard library" not in output, output
+    whole = _torchrun(*arguments(tiny_model, stopped.home, tmp_path / "whole", **TWO))
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert metadata(tmp_path / "whole/run_001")["environment"]["world_size"] == 2
+    assert not (tmp_path / "whole/run_002").exists()
+    assert_same_end(tmp_path / "whole/run_001", stopped.run, (*EXACT_FILES, "rng_state_1.json"))
 
 
 def test_one_and_two_processes_follow_the_same_path_for_the_same_global_batch(
@@ -112,8 +133,10 @@ def test_one_and_two_processes_follow_the_same_path_for_the_same_global_batch(
 
 
 def test_a_wrong_path_under_two_processes_is_said_once_with_its_exit_code(tiny_model: Path, data: Path, tmp_path: Path) -> None:
-    code, output = _finish(_start(*arguments(tiny_model, data, tmp_path / "runs", dataset=data / "trian.jsonl", num_processes=2)))
-    assert code == 3, output
+    words = arguments(tiny_model, data, tmp_path / "runs", dataset=data / "trian.jsonl", num_processes=2)
+    ended = pitstop(*words, prepare=forked_processes())
+    output = ended.output
+    assert ended.code == 3, output
     assert output.count("error:") == 1, output
     assert "Did you mean" in output
     assert "Traceback" not in output

@@ -18,10 +18,13 @@ def crashing(at: int) -> HookedStorage:
 
 
 def crash_everywhere(
-    row: Row, prepare: Callable[[], object], body: Callable[[Storage], object], check: Callable[[int], object]
+    row: Row, prepare: Callable[[], object], body: Callable[[Storage], object], check: Callable[[int], object], *, every: int = 1
 ) -> int:
-    """Run ``body`` in a child that dies before its k-th operation, for every k, from a fresh start each time."""
-    for at in range(10_000):
+    """Run ``body`` in a child that dies before its k-th operation, for every k, from a fresh start each time.
+
+    With small counts for every ``every``-th k, where the operations are many of few kinds.
+    """
+    for at in range(0, 10_000, 1 if row.is_full else every):
         prepare()
         code = in_child(lambda at=at: body(crashing(at)))  # type: ignore[misc]
         with row.trial(f"operation {at}"):

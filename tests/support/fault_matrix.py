@@ -82,12 +82,12 @@ def _rows() -> list[Row]:
     """The matrix, in the order in which it is told."""
     recovered = "the step recovered is the last one acknowledged or the one after, and valid"
     return [
-        Row("SIGKILL at a random moment of a saving process", recovered, 80, 1_000),
+        Row("SIGKILL at a random moment of a saving process", recovered, 40, 1_000),
         Row("_exit before every single I/O operation of a save", recovered, 0, 0),
         Row(
             "power loss: unsynced writes dropped, reordered, torn",
             f"{recovered}; at least min(keep, acknowledged) valid checkpoints; the log has every row up to each of them",
-            2_000,
+            1_200,
             15_000,
         ),
         Row("mutants of the protocol", "each is caught by one of the checks of this table", 0, 0),
@@ -110,20 +110,20 @@ def _rows() -> list[Row]:
         Row(
             "crash during recovery or retention, again and again",
             "the next recovery finishes it; nothing that is kept is lost",
-            40,
+            20,
             500,
         ),
         Row(
             "resume at every step of a short run, one to three interruptions",
             "equal end checkpoints byte for byte, equal rows of metrics, equal batches",
-            14,
+            7,
             200,
         ),
-        Row("SIGTERM at a random phase", "exit 143, valid checkpoints, exact resume", 6, 100),
-        Row("SIGHUP at a random phase", "exit 129, valid checkpoints, exact resume", 6, 100),
-        Row("SIGUSR1 at a random phase", "exit 0, an extra valid checkpoint, exact resume from it", 6, 100),
-        Row("SIGINT at a random phase", "exit 130, valid checkpoints, exact resume", 6, 100),
-        Row("SIGINT twice at random phases", "exit 130, valid checkpoints, exact resume", 6, 100),
+        Row("SIGTERM at a random phase", "exit 143, valid checkpoints, exact resume", 3, 100),
+        Row("SIGHUP at a random phase", "exit 129, valid checkpoints, exact resume", 3, 100),
+        Row("SIGUSR1 at a random phase", "exit 0, an extra valid checkpoint, exact resume from it", 3, 100),
+        Row("SIGINT at a random phase", "exit 130, valid checkpoints, exact resume", 3, 100),
+        Row("SIGINT twice at random phases", "exit 130, valid checkpoints, exact resume", 3, 100),
         Row(
             "one of two gloo ranks killed during a save",
             "no hang, an error of ours, valid checkpoints only, exact resume",
@@ -135,7 +135,7 @@ def _rows() -> list[Row]:
         Row(
             "Hub: 429, 500, lost answers, cut lines, killed uploader, retention racing it",
             "training unaffected; the remote is the old or the new state",
-            16,
+            8,
             200,
         ),
         Row("a pulled run with one bad file", "rejected before anything parses it", 20, 50),

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -43,6 +43,13 @@ def onednn() -> Iterator[None]:
         yield
 
 
+def temporary_file(suffix: str) -> Path:
+    """An empty file. Its descriptor is closed: thousands of children would leave the process none below 1,024, where select() ends."""
+    descriptor, name = tempfile.mkstemp(suffix=suffix)
+    os.close(descriptor)
+    return Path(name)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a child ended: exit code (negative: the signal that killed it) and all it printed."""
@@ -61,7 +68,7 @@ class Child:
     """A forked child that runs ``pitstop ARGUMENTS``, after ``prepare()`` if given."""
 
     def __init__(self, *arguments: object, prepare: Callable[[], None] | None = None) -> None:
-        self._output = Path(tempfile.mkstemp(suffix=".out")[1])
+        self._output = temporary_file(".out")
         self._waited_for = False
         self.pid = os.fork()
         if self.pid == 0:
@@ -123,6 +130,9 @@ def two_ranks(
 
     def joining(rank: int) -> Callable[[], None]:
         def join() -> None:
+            from pitstop.trainers.machine import launch
+
+            launch.AFTER_THE_CAUSE_S = 0.0  # no launcher is here to report the first that ends
             group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in group.items()}, MASTER_ADDR="127.0.0.1")
             chosen = prepare[rank]
@@ -181,16 +191,22 @@ def _log_at_once() -> None:
 
 
 def _run(arguments: list[str], prepare: Callable[[], None] | None, output: Path) -> None:
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    # A parent in the background, or under nohup, may ignore them, and its children with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    run_and_leave(arguments, prepare)
+
+
+def run_and_leave(arguments: list[str], prepare: Callable[[], None] | None) -> NoReturn:
+    """In a child: be ``pitstop ARGUMENTS``, and end with its exit code."""
     code = 99
+    sys.argv = ["pitstop", *arguments]
     try:
-        descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False)
-        # A parent in the background, or under nohup, may ignore them, and its children with it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         compute_for_tests(onednn="plan" in arguments[:1] or "--dry-run" in arguments)  # they measure what the machine computes
         from pitstop.cli.boundary import after_output
         from pitstop.cli.main import main

@@ -6,13 +6,12 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from support.forked import compute_for_tests
+from support.forked import compute_for_tests, temporary_file
 
 
 class Died(Exception):
@@ -21,8 +20,7 @@ class Died(Exception):
 
 def in_child(work: Callable[[], Any]) -> Any:
     """What ``work()`` returns, as JSON gives it back. ``Died`` where a signal ended the child; an error in it fails the test."""
-    output = Path(tempfile.mkstemp(suffix=".out")[1])
-    result = Path(tempfile.mkstemp(suffix=".json")[1])
+    output, result = temporary_file(".out"), temporary_file(".json")
     pid = os.fork()
     if pid == 0:
         _work(work, output, result)

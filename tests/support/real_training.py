@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,20 +24,41 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
     return directory
 
 
+_WARM = (
+    "bitsandbytes",
+    "numpy.ctypeslib",
+    "peft.tuners.lora.bnb",
+    "peft.utils.transformers_weight_conversion",
+    "pydantic.type_adapter",  # by which Typer converts numbers
+    "pydantic.functional_validators",
+    "tensorboard.plugins.hparams.plugin_data_pb2",
+    "torch.distributed.elastic.multiprocessing.api",
+    "torch.utils.tensorboard",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+    "zoneinfo",
+    "pitstop.cli.commands.evaluate",
+    "pitstop.cli.commands.resume",
+    "pitstop.cli.commands.train",
+    "pitstop.cli.terminal.progress",
+    "pitstop.trainers.data.batch",
+    "pitstop.trainers.models.causal_lm",
+    "pitstop.trainers.models.loss",
+    "pitstop.trainers.tasks.diffusion.family",
+    "pitstop.trainers.tasks.sft",
+    "pitstop.trainers.training.worker",
+)
+"""What trainings import, at once or on the way: a forked child that has to spends a third of its time on it."""
+
+
 @pytest.fixture(scope="session")
 def warm() -> None:
     """Import what training imports, so that forked children have it."""
-    import bitsandbytes  # noqa: F401
-    import peft  # noqa: F401
-    import torch.utils.tensorboard  # noqa: F401
-    import transformers.models.auto.tokenization_auto
-    import transformers.models.llama.modeling_llama  # noqa: F401
+    for module in _WARM:
+        importlib.import_module(module)
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     get_checkpoint_conversion_mapping("llama")  # a table that takes a fifth of a second to build, and is kept
-
-    import pitstop.trainers.tasks.diffusion.family
-    import pitstop.trainers.training.worker  # noqa: F401
 
 
 @pytest.fixture(scope="session")

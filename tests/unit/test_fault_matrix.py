@@ -52,10 +52,15 @@ def summary(directory: Path, *options: str, **environment: str) -> str:
     """What pytest prints for two files with these tests."""
     for name in ("test_one.py", "test_other.py"):
         (directory / name).write_text(TESTS)
-    plugins = ["-p", "support.fault_matrix", "-p", "no:cacheprovider", "-o", "markers=fault_row(fault): a trial"]
+    plugins = ["-p", "xdist", "-p", "support.fault_matrix", "-p", "no:cacheprovider", "-o", "markers=fault_row(fault): a trial"]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pytest", "--color=no", "--rootdir", str(directory), *plugins, *options, str(directory)],
-        env={**_without_xdist(), "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+        env={
+            **_without_xdist(),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            **environment,
+        },
         cwd=directory,
         capture_output=True,
         text=True,

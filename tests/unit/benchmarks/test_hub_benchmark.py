@@ -69,6 +69,7 @@ def test_pitstop_is_called_with_flags_that_it_has(bench: Any) -> None:
         assert {word.replace("--no-", "--") for word in given} <= known
 
 
+@pytest.mark.slow  # `make bench` does it, and a training that pushes is tested in tests/hub
 def test_a_training_pushes_over_the_slow_line_and_is_measured(bench: Any, tiny_model: Path, tmp_path: Path) -> None:
     from benchmarks.hub.line import Line
     from benchmarks.vs_trl.workload import write_jsonl

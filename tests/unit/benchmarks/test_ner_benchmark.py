@@ -111,7 +111,7 @@ def test_directories_do_not_get_into_the_page(bench: Any) -> None:
 
 
 def test_a_training_that_fails_is_reported(bench: Any, tmp_path: Path) -> None:
-    job = bench.workload.Job(tmp_path / "no-model", "lora")
+    job = bench.workload.Job(tmp_path / "model", "no-method")
     line = json.dumps({"id": "1", "text": "Pain.", "entities": {"chemical": [], "disease": ["pain"]}})
     with pytest.raises(bench.trained.TrainingFailed, match="pitstop train exited with"):
         bench.trained.train(job, [line], tmp_path)
