@@ -32,7 +32,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("warm", "onednn")
-def test_four_steps_of_qlora_on_the_example_lower_the_validation_loss_by_more_than_a_quarter(smollm2: Path, tmp_path: Path) -> None:
+def test_four_steps_of_qlora_on_the_example_lower_the_validation_loss_by_a_quarter(smollm2: Path, tmp_path: Path) -> None:
     for name, count in (("train", 40), ("held_out", 4)):
         lines = (ROOT / "examples/medical_ner" / f"{name}.jsonl").read_text().splitlines()[:count]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
@@ -46,7 +46,7 @@ def test_four_steps_of_qlora_on_the_example_lower_the_validation_loss_by_more_th
         "max_length": 320,
         "batch_size": 1,
         "gradient_accumulation_steps": 1,
-        "warmup_ratio": 1,  # the first step moves little: its evaluation is nearly the one before training
+        "warmup_ratio": 0.75,  # the first step moves little: its evaluation is nearly the one before training
         "learning_rate": 1e-3,
         "no_save_base_model": True,
         "save_strategy": "no",
