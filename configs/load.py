@@ -15,6 +15,7 @@ from typing import Any
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
 from pitstop.configs.leaves import ENABLED, by_path, children, groups, leaves, nearest_path, recorded_leaves
+from pitstop.configs.notices import Notice
 from pitstop.configs.rules import IMAGE_TASK, Draft, check_complete, resolve
 from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import mask
@@ -57,6 +58,10 @@ class Loaded:
     settings: Settings
     sources: Mapping[str, Source]
     notes: list[str] = field(default_factory=list)
+
+    def notices(self) -> list[Notice]:
+        """``notes`` as what was decided on the user's behalf."""
+        return [Notice(note.removesuffix(".")) for note in self.notes]
 
 
 def load_settings(

@@ -6,9 +6,10 @@ passes over such a thing adds it to ``Notices`` in place of a line of its own.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 LONGEST_LIST = 10
@@ -46,8 +47,15 @@ class Notice:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Notice:
-        """The notice that ``as_dict`` wrote. Raises ``TypeError`` for other keys."""
-        return cls(**record)
+        """The notice that ``as_dict`` wrote. Raises ``TypeError`` for other keys and values."""
+        notice = cls(**record)
+        for field in fields(cls):
+            if type(getattr(notice, field.name)) is not type(getattr(_EMPTY, field.name)):
+                raise TypeError(f"{field.name} of a notice")
+        return notice
+
+
+_EMPTY = Notice("")
 
 
 class Notices:
@@ -74,6 +82,15 @@ class Notices:
     def count(self, reason: str) -> int:
         """How often there was ``reason``, with whatever subject."""
         return sum(notice.count for notice in self if notice.reason == reason)
+
+
+def recorded_texts(records: Any) -> list[str]:
+    """The lines of notices as ``as_dict`` wrote them; what is none, since others may have had the file, is left out."""
+    notices = []
+    for record in records if isinstance(records, list) else []:
+        with contextlib.suppress(TypeError):
+            notices.append(Notice.of(record))
+    return [str(notice) for notice in shortened(notices)]
 
 
 def shortened(notices: Iterable[Notice], limit: int = LONGEST_LIST) -> list[Notice]:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pitstop.checkpointing.disk.storage import open_regular_file
 from pitstop.configs.notices import Notice, Notices
@@ -112,6 +112,11 @@ class Reporter:
         """Tell and keep what was decided on the user's behalf; ``source`` (``Training data``) goes in front of the line."""
         self.notices.add(notice)
         (self.warn if notice.loss else self.line)(f"{source}: {notice}" if source else str(notice))
+
+    def record(self) -> list[dict[str, Any]]:
+        """The notices so far as metadata.json holds them, without secrets."""
+        records = [notice.as_dict() for notice in self.notices]
+        return [{key: mask(value) if isinstance(value, str) else value for key, value in record.items()} for record in records]
 
     def _write(self, text: str) -> None:
         stamped = f"{datetime.now().astimezone().isoformat(timespec='seconds')} {mask(text)}\n"

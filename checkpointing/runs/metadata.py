@@ -237,6 +237,7 @@ class RecordedResume(Document):
     environment = _object()
     environment_changes = _object()
     base_model = _part(RecordedBase)
+    notices = _list(fits=lambda value: all(isinstance(notice, dict) for notice in value))
 
 
 class Metadata(Document):
@@ -266,6 +267,8 @@ class Metadata(Document):
     trackers = _object()
     """What finds the trackers' runs again, by the tracker's name."""
     batch_size_changes = _list()
+    notices = _list(fits=lambda value: all(isinstance(notice, dict) for notice in value))
+    """What was decided on the user's behalf, as ``pitstop.configs.notices`` records it."""
     usage = _part(RecordedUsage)
 
     @classmethod

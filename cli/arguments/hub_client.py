@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 def hub_client(env_file: Path | None) -> HubClient:
     """The client with the token of the settings, else with the client's own login. ``SettingsError`` for a bad ``env_file``."""
     from pitstop.cli.arguments.foreign import pass_on
+    from pitstop.cli.terminal.output import tell
     from pitstop.configs.load import load_recorded
 
     token = load_recorded({}, env_file=env_file).settings.hub.token_value  # what else .env says is for new runs
-    pass_on(env_file)  # before the client's library reads the environment
+    tell(pass_on(env_file))  # before the client's library reads the environment
     from pitstop.checkpointing.hub.client import HubClient
 
     return HubClient(token)

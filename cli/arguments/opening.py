@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pitstop.cli.arguments.base_dir import base_directory
-from pitstop.cli.terminal.output import notice, warn
+from pitstop.cli.terminal.output import notice, tell
 from pitstop.configs.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     file = Path(env_file) if env_file else None
     base = base_directory(base_dir, file)
     locate(base, run)
-    pass_on(file)
-    for line in launch.prepare_environment():
-        warn(line)
+    tell([*pass_on(file), *launch.prepare_environment()])
     if "torch" not in sys.modules:
         notice("Loading libraries …")
     from pitstop.trainers.using import opened

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pitstop.cli.terminal import streams
-from pitstop.cli.terminal.output import print_json, warn
+from pitstop.cli.terminal.output import print_json
 from pitstop.cli.terminal.progress import make_display
 from pitstop.configs.errors import PitstopError
+from pitstop.configs.notices import Notice
 
 if TYPE_CHECKING:
     from pitstop.trainers.reporter import Display
@@ -25,8 +26,9 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings
 
 def start_or_join(
     processes: int,
-    training: Callable[[Display], Result],
+    training: Callable[[Display, Sequence[Notice]], Result],
     *,
+    early: Sequence[Notice] = (),
     json_output: bool,
     quiet: bool,
     arguments: Sequence[str] | None = None,
@@ -34,21 +36,21 @@ def start_or_join(
     """Run ``training`` and return the exit code; where there are to be several ``processes``, start them instead.
 
     A process that was started as one of several joins the others. ``arguments`` is the command line of the processes that
-    are started; this process's own unless given. ``training`` imports torch, which takes seconds.
+    are started; this process's own unless given. ``training``, which imports torch, is given what ``early`` and here was noticed.
     """
     from pitstop.trainers.machine import launch
 
     if not json_output:
         streams.let_display_go()
-    for line in launch.prepare_environment():
-        warn(line)
+    notices = [*early, *launch.prepare_environment()]
     if processes > 1 and not launch.is_worker():
+        launch.hand_down(notices)
         return launch.launch(processes, sys.argv[1:] if arguments is None else arguments)
     display = make_display(quiet=quiet, json_output=json_output)
     if launch.rank() == 0:
         display.line("Loading libraries …")
     with speaking_for_all():
-        result = training(display)
+        result = training(display, notices)
     if json_output and result.summary:
         print_json(result.summary)
     return result.exit_code

@@ -15,6 +15,7 @@ from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.reports.settings_view import loaded_rows, print_settings, sources_as_dict
 from pitstop.cli.terminal.output import notice, print_json, say
 from pitstop.configs.load import load_settings, settings_to_dict
+from pitstop.configs.secrets import mask
 from pitstop.configs.sources import unknown_names
 from pitstop.naming.names import hub_id, run_name
 
@@ -95,7 +96,7 @@ def validate(
 
 def _not_settings(env_file: Path | None) -> list[str]:
     names = unknown_names(env_file)
-    return [not_settings(names, env_file)] if names else []
+    return [mask(str(not_settings(names, env_file)))] if names else []
 
 
 _PLURAL = {

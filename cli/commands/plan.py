@@ -37,5 +37,4 @@ def plan(
     loaded = load_settings(
         flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, find_base_run=find_base_run
     )
-    pass_on(env_file)
-    return show_plan(loaded, all_settings=all_settings, json_output=json_output)
+    return show_plan(loaded, pass_on(env_file), all_settings=all_settings, json_output=json_output)

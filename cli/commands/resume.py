@@ -17,6 +17,7 @@ from pitstop.cli.arguments.processes import QuietOption, SummaryOption, start_or
 from pitstop.cli.commands.pull import pull_run
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import load_recorded
+from pitstop.configs.notices import Notice
 from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.training.request import ResumeRequest
 
@@ -160,15 +161,15 @@ def resume_run(request: ResumeRequest, *, json_output: bool, quiet: bool, argume
 
     directory, _ = locate(request.base_dir, request.run)
     directory.check_made_by_train("resume", f"start that program again with run_number={directory.number}")
-    pass_on(request.env_file)
+    early = pass_on(request.env_file)
 
-    def training(display: Display) -> Result:
+    def training(display: Display, notices: Sequence[Notice]) -> Result:
         from pitstop.trainers.training.worker import resume as resume_training
 
-        return resume_training(request, now=datetime.now().astimezone(), display=display)
+        return resume_training(request, now=datetime.now().astimezone(), display=display, notices=notices)
 
     processes = _processes(directory.config(), request)
-    return start_or_join(processes, training, json_output=json_output, quiet=quiet, arguments=arguments)
+    return start_or_join(processes, training, early=early, json_output=json_output, quiet=quiet, arguments=arguments)
 
 
 def newest_run(base_dir: str) -> str:

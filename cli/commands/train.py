@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.arguments.processes import QuietOption, SummaryOption, start_or_join
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import Loaded, load_settings
+from pitstop.configs.notices import Notice
 from pitstop.trainers.training.request import ResumeRequest
 
 if TYPE_CHECKING:
@@ -68,19 +70,19 @@ def train(
                 hint="Leave one of them out; pitstop show RUN tells how far a run got.",
             )
         return _resume(loaded, flags, config_files, env_file, json_output=json_output, quiet=quiet)
-    pass_on(env_file)
+    early = pass_on(env_file)
     _refuse_taken_number(loaded)
     if dry_run:
         from pitstop.cli.reports.plan import show_plan
 
-        return show_plan(loaded, all_settings=False, json_output=json_output)
+        return show_plan(loaded, early, all_settings=False, json_output=json_output)
 
-    def training(display: Display) -> Result:
+    def training(display: Display, notices: Sequence[Notice]) -> Result:
         from pitstop.trainers.training import worker
 
-        return worker.train(loaded, now=datetime.now().astimezone(), display=display)
+        return worker.train(loaded, now=datetime.now().astimezone(), display=display, notices=notices)
 
-    return start_or_join(loaded.settings.training.num_processes, training, json_output=json_output, quiet=quiet)
+    return start_or_join(loaded.settings.training.num_processes, training, early=early, json_output=json_output, quiet=quiet)
 
 
 def _refuse_taken_number(loaded: Loaded) -> None:

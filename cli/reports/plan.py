@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from pitstop.cli.reports.settings_view import loaded_rows, print_changed_setting
 from pitstop.cli.terminal.output import heading, notice, paint, print_facts, print_json, say, warn
 from pitstop.cli.terminal.progress import PlainDisplay
 from pitstop.configs.load import Loaded, settings_to_dict
+from pitstop.configs.notices import Notice
 from pitstop.configs.shown import human_duration, human_size
 from pitstop.naming.names import run_name
 
@@ -19,19 +20,19 @@ if TYPE_CHECKING:
     from pitstop.trainers.training.planning import Forecast
 
 
-def show_plan(loaded: Loaded, *, all_settings: bool, json_output: bool) -> int:
-    """Print what a training with these settings would do and need; returns the exit code. Raises ``PitstopError``."""
+def show_plan(loaded: Loaded, early: Sequence[Notice], *, all_settings: bool, json_output: bool) -> int:
+    """Print what a training with these settings would do and need; returns the exit code. ``early`` is what was noticed before. Raises ``PitstopError``."""
     from pitstop.trainers.machine.launch import prepare_environment
 
-    for line in prepare_environment():
-        warn(line)
+    environment = prepare_environment()
     notice("Loading libraries …")
     from pitstop.trainers.reporter import Reporter
     from pitstop.trainers.training.planning import forecast
 
-    for note in loaded.notes:
-        notice(note)
-    plan = forecast(loaded.settings, Reporter(PlainDisplay(sys.stderr)))
+    reporter = Reporter(PlainDisplay(sys.stderr))
+    for told in [*early, *environment, *loaded.notices()]:
+        reporter.notice(told)
+    plan = forecast(loaded.settings, reporter)
     name = run_name(loaded.settings, datetime.now().astimezone()).text
     pushing = push_plan(loaded.settings, name)
     if json_output:
@@ -40,6 +41,7 @@ def show_plan(loaded: Loaded, *, all_settings: bool, json_output: bool) -> int:
                 "name": name,
                 "plan": plan.to_dict(),
                 "hub": pushing,
+                "notices": reporter.record(),
                 "settings": settings_to_dict(loaded.settings),
                 "sources": sources_as_dict(loaded),
             }

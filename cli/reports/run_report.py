@@ -34,6 +34,7 @@ _METADATA_KEYS = (
     "environment",
     "data",
     "base_model",
+    "notices",
 )
 
 

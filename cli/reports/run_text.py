@@ -8,6 +8,7 @@ from typing import Any
 from pitstop.cli.reports.settings_view import print_changed_settings, print_settings, setting_text, stored_rows
 from pitstop.cli.terminal.output import Column, heading, paint, print_facts, say, table, warn
 from pitstop.cli.terminal.tables import print_table
+from pitstop.configs.notices import recorded_texts
 from pitstop.configs.shown import human_duration, human_size
 
 _NOTHING = "-"
@@ -18,6 +19,7 @@ def print_run(content: Mapping[str, Any], *, all_settings: bool) -> None:
     """Print ``content``, as ``report`` gives it, on stdout."""
     say(f"{paint(content['run'], 'bold')}  {content['name']}  {content['status']}")
     print_facts(_facts(content), width=12)
+    _print_notices(content["notices"])
     _print_checkpoints(content)
     _print_set_aside(content)
     _print_resumes(content)
@@ -103,6 +105,17 @@ def _hub_text(hub: Mapping[str, Any] | None) -> str:
     return ", ".join(parts if len(parts) > 1 else [*parts, hub["state"]])
 
 
+def _print_notices(notices: Any) -> None:
+    if notices:
+        heading("Decided when it started")
+        _say_notices(notices, indent=2)
+
+
+def _say_notices(notices: Any, *, indent: int) -> None:
+    for text in recorded_texts(notices):
+        say(f"{' ' * indent}{text}")
+
+
 def _print_checkpoints(content: Mapping[str, Any]) -> None:
     checkpoints = content["checkpoints"]
     heading("Checkpoints" if checkpoints else "No checkpoints yet")
@@ -158,6 +171,7 @@ def _print_resumes(content: Mapping[str, Any]) -> None:
         text = ", ".join(f"{path}: {setting_text(pair[0])} → {setting_text(pair[-1])}" for path, pair in changes.items())
         checkpoint = f"from {entry.get('checkpoint')} (step {entry.get('step')})"
         say(f"  {_time_text(entry.get('at'))}  {checkpoint}: {text or 'nothing changed'}")
+        _say_notices(entry.get("notices"), indent=4)
 
 
 def _print_contents(checkpoint: Mapping[str, Any]) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from pitstop.cli.terminal.streams import can_show
+from pitstop.configs.notices import Notice
+from pitstop.configs.secrets import mask
 from pitstop.configs.shown import finite, json_safe, printable
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36"}
@@ -85,6 +87,12 @@ def warn(text: str, hint: str | None = None) -> None:
     notice(f"{paint('warning:', 'yellow', 'bold', stream=sys.stderr)} {text}")
     if hint:
         notice(f"hint: {hint}")
+
+
+def tell(notices: Iterable[Notice]) -> None:
+    """Print what was decided on the user's behalf, on stderr: a loss as a warning."""
+    for told in notices:
+        (warn if told.loss else notice)(mask(str(told)))
 
 
 def heading(text: str) -> None:

@@ -86,7 +86,7 @@ def test_names_of_other_tools_in_env_are_told_in_one_line(pitstop: Cli) -> None:
     Path(".env").write_text("KAGGLE_KEY=k\nLORA_RANK=8\nDEBUG=1\nHF_HOME=/data\n", encoding="utf-8")
     result = pitstop("config", "validate", "--model-id", "some/model", "--dataset", "data.jsonl")
     assert result.code == 0
-    assert result.stderr == ".env: passed on, since they are not settings of Pitstop: KAGGLE_KEY, DEBUG\n"
+    assert result.stderr == ".env: passed on, since they are no settings of Pitstop: KAGGLE_KEY, DEBUG.\n"
 
 
 def test_rank_in_env_is_not_taken_for_a_launchers(pitstop: Cli) -> None:

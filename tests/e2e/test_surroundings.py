@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,10 @@ def test_a_training_is_the_one_of_its_settings_and_says_what_it_ignores(
     assert all(f"{name}={value}" in line for name, value in variables.items() if name != "MASTER_ADDR")
     assert rows(tmp_path / "run_001") == plain
     assert metadata(tmp_path / "run_001")["environment"]["world_size"] == 1
+    (notice,) = metadata(tmp_path / "run_001")["notices"]
+    assert notice["loss"] and all(
+        f"{name}={value}" in notice["subject"] for name, value in variables.items() if name != "MASTER_ADDR"
+    )
 
 
 def test_an_error_is_told_whatever_rank_says(tiny_model: Path, data: Path, tmp_path: Path) -> None:
@@ -83,6 +88,12 @@ def test_other_tools_names_in_env_are_passed_on_and_told_once(tiny_model: Path, 
     assert ended.code == 0, ended.output
     assert ended.output.count("KAGGLE_KEY, DEBUG") == 1
     assert seen.read_text() == "k1"
+    (notice,) = metadata(tmp_path / "run_001")["notices"]
+    assert (notice["subject"], notice["count"]) == ("KAGGLE_KEY, DEBUG", 2)
+    line = ".env: passed on, since they are no settings of Pitstop: KAGGLE_KEY, DEBUG."
+    assert line in pitstop("show", "1", "--base-dir", str(tmp_path)).output
+    planned = pitstop("plan", "--json", *arguments(tiny_model, data, tmp_path, **SHORT)[1:])
+    assert json.loads(planned.output[planned.output.index("{") :])["notices"] == [notice]
 
 
 def test_a_base_directory_that_is_a_dangling_link_is_told_before_training(tiny_model: Path, data: Path, tmp_path: Path) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
 from pitstop.configs.errors import EXIT_BUG, EXIT_SIGTERM, ResourceError, SettingsError
+from pitstop.configs.notices import Notice
 
 _FORWARDED = ("SIGTERM", "SIGINT", "SIGUSR1")
 _LOST_PEER = (
@@ -40,6 +42,8 @@ _CLAIMS = (
 """Where Accelerate looks for other processes."""
 _NOTHING = ("", "0", "1", "no", "false", "default")
 """What ``accelerate launch`` sets where nobody asked for anything."""
+_HANDED_DOWN = "_PITSTOP_NOTICES"
+"""What the process that starts others has noticed: they no longer see the variables that it took out."""
 
 
 Handler = Callable[[int, FrameType | None], None]
@@ -54,10 +58,10 @@ class Place(NamedTuple):
     local_rank: int
 
 
-def prepare_environment() -> list[str]:
+def prepare_environment() -> list[Notice]:
     """Set what must be set before torch is imported, and take out what would change a training behind its settings.
 
-    Returns a line for what of the environment is ignored, and why. What the user set stands otherwise.
+    Returns what of the environment is ignored, and why; nothing in processes that another speaks for. What the user set stands otherwise.
 
     GNU OpenMP's threads spin for milliseconds while they wait, which makes training some ten times slower as soon as
     another process wants the cores. Spinning for microseconds costs a tenth when none does.
@@ -66,8 +70,14 @@ def prepare_environment() -> list[str]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # At import it warns of an optional inference kernel that training never uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    ignored = [_forget_claims(), _forget_accelerate()]
-    return [line for line in ignored if line and rank() == 0]
+    earlier = [Notice.of(record) for record in json.loads(os.environ.pop(_HANDED_DOWN, "[]"))]
+    notices = [*earlier, *_forget_claims(), *_forget_accelerate()]
+    return notices if rank() == 0 else []
+
+
+def hand_down(notices: Iterable[Notice]) -> None:
+    """Let the processes that ``launch`` starts find ``notices`` in ``prepare_environment``."""
+    os.environ[_HANDED_DOWN] = json.dumps([notice.as_dict() for notice in notices])
 
 
 def is_worker() -> bool:
@@ -116,28 +126,33 @@ def _doubt() -> str | None:
     return None
 
 
-def _forget_claims() -> str | None:
+def _forget_claims() -> Iterator[Notice]:
     """Take the variables that claim other processes, and are no launcher's, out of the environment: libraries would believe them."""
     doubt = _doubt()
     if doubt is None:
-        return None
+        return
     claims = {name: os.environ.pop(name) for name in _CLAIMS if name in os.environ}
     if not claims:
-        return None
+        return
     shown = ", ".join(f"{name}={value}" for name, value in claims.items())
     adapter = " The rank of an adapter is LORA_RANK." if "RANK" in claims else ""
-    return (
-        f"{shown} in the environment {'is' if len(claims) == 1 else 'are'} ignored, since {doubt}: this is one process by itself. "
-        f"--num-processes or torchrun start several.{adapter}"
+    yield Notice(
+        f"{{subject}} in the environment [is|are] ignored, since {doubt}: this is one process by itself",
+        shown,
+        len(claims),
+        remedy=f"--num-processes or torchrun start several.{adapter}",
+        loss=True,
     )
 
 
-def _forget_accelerate() -> str | None:
+def _forget_accelerate() -> Iterator[Notice]:
     """Take out what Accelerate would compute by: it cuts gradients, or takes another engine, and no setting says so."""
     names = [name for name in os.environ if name.startswith("ACCELERATE_") or name == "FORK_LAUNCHED"]
     variables = {name: os.environ.pop(name) for name in names}
-    shown = ", ".join(f"{name}={value}" for name, value in variables.items() if value.lower() not in _NOTHING)
-    return f"ignored, since a training computes as its settings say: {shown}." if shown else None
+    asked = [f"{name}={value}" for name, value in variables.items() if value.lower() not in _NOTHING]
+    if asked:
+        reason = "{subject} in the environment [is|are] ignored, since a training computes as its settings say"
+        yield Notice(reason, ", ".join(asked), len(asked), loss=True)
 
 
 AFTER_THE_CAUSE_S = 3.0

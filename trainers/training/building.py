@@ -8,6 +8,7 @@ from typing import Any
 
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.state import state
+from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
 from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.loop.optim import build_optimizer, trainable
@@ -75,7 +76,8 @@ def build(
     family = family_of(settings)
     flash = _flash(settings, hardware, reporter)
     model = _load(settings, base, source, family, hardware, flash=flash)
-    objective = family.objective(model, tokenizer, settings, hardware.device, flash=flash, warn=reporter.warn)
+    otherwise = lambda text: reporter.notice(Notice(text.removesuffix("."), loss=True))  # noqa: E731
+    objective = family.objective(model, tokenizer, settings, hardware.device, flash=flash, warn=otherwise)
     trained = _trained(settings, model, source, family, tokenizer, hardware)
     prepare_for_training(trained.model, gradient_checkpointing=settings.model.gradient_checkpointing)
     optimizer = build_optimizer(trainable(trained.model), settings.training, hardware.device)
@@ -120,9 +122,8 @@ def _flash(settings: Settings, hardware: Hardware, reporter: Reporter) -> bool:
         return False
     if has_flash_attention(hardware.device):
         return True
-    reporter.warn(
-        "USE_FLASH_ATTENTION: FlashAttention 2 is not available here; PyTorch's scaled_dot_product_attention is used instead."
-    )
+    reason = "USE_FLASH_ATTENTION: FlashAttention 2 is not available here; PyTorch's scaled_dot_product_attention is used instead"
+    reporter.notice(Notice(reason, loss=True))
     return False
 
 

@@ -21,6 +21,7 @@ from pitstop.checkpointing.store.store import CheckpointInfo
 from pitstop.configs.errors import CheckpointError, ModelError
 from pitstop.configs.leaves import by_path
 from pitstop.configs.load import Loaded, load_recorded, settings_to_dict
+from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
 from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.machine.device import Precision
@@ -151,7 +152,8 @@ def find_base(chosen: ChosenCheckpoint, precision: Precision, reporter: Reporter
     try:
         return chosen.own_base()
     except (CheckpointError, ModelError) as error:
-        reporter.warn(f"{error.message.rstrip('.')}. The base is taken from its source, {model_id}.")
+        remedy = f"The base is taken from its source, {model_id}."
+        reporter.notice(Notice("{subject}", error.message.rstrip("."), remedy=remedy, loss=True))
     try:
         source = find_model(chosen.settings, chosen.known_base)
     except NoModel as error:

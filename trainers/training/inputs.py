@@ -11,7 +11,7 @@ from typing import Any
 
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.notices import shortened
+from pitstop.configs.notices import Notice, shortened
 from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
@@ -192,19 +192,20 @@ def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> D
 
 
 def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Reporter, task_unit: str) -> None:
-    counts = data.counts
-    if counts.too_long:
-        reporter.warn(
-            f"{name}: {counts.too_long:,} of {counts.records:,} records are longer than MAX_LENGTH = {settings.data.max_length} tokens and were left out."
-        )
-    if counts.cut:
-        reporter.warn(
-            f"{name}: the prompts of {counts.cut:,} of {counts.used:,} examples were cut from the left to fit MAX_LENGTH = {settings.data.max_length} tokens."
-        )
-    if counts.bad:
-        reporter.warn(
-            f"{name}: {counts.bad:,} malformed {'rows' if task_unit == 'tokens' else 'images'} were left out, among them: {'; '.join(counts.bad_reasons)}."
-        )
+    counts, longest = data.counts, f"MAX_LENGTH = {settings.data.max_length} tokens"
+    unit = "row" if task_unit == "tokens" else "image"
+    losses = (
+        Notice(f"{{count}} of {counts.records:,} records are longer than {longest} and were left out", count=counts.too_long),
+        Notice(f"the prompts of {{count}} of {counts.used:,} examples were cut from the left to fit {longest}", count=counts.cut),
+        Notice(
+            f"{{count}} malformed [{unit} was|{unit}s were] left out, among them: {{subject}}",
+            "; ".join(counts.bad_reasons),
+            counts.bad,
+        ),
+    )
+    for loss in losses:
+        if loss.count:
+            reporter.notice(replace(loss, loss=True), source=name)
     for notice in shortened(counts.notices):
         reporter.notice(notice, source=name)
 

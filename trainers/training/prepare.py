@@ -14,6 +14,7 @@ import torch
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.load import Loaded
+from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
 from pitstop.naming.names import run_name
 from pitstop.trainers.data.order import BatchShape
@@ -74,8 +75,8 @@ def prepare_new(
     """
     settings = loaded.settings
     hardware = open_hardware(settings, device)
-    for note in loaded.notes:
-        reporter.line(note)
+    for notice in loaded.notices():
+        reporter.notice(notice)
     pusher = start_pusher(settings, reporter, stack) if settings.hub.push and hardware.is_main else None
     tracking, inputs, samples = _read(settings, hardware, reporter, pusher)
     if hardware.is_main:
@@ -85,10 +86,12 @@ def prepare_new(
     _check_room(settings, built, hardware, reporter, samples)
     name = run_name(settings, now)
     for note in name.notes:
-        reporter.line(note)
+        reporter.notice(Notice(note.removesuffix(".")))
     run = None
     if hardware.is_main:
-        run = new_run.create(loaded, name.text, now, inputs, base, hardware.environment, metadata or {})
+        run = new_run.create(
+            loaded, name.text, now, inputs, base, hardware.environment, {"notices": reporter.record(), **(metadata or {})}
+        )
         stack.enter_context(run.lock())
         stack.enter_context(running(run, reporter))
         if base.stored:  # under the lock: whoever deletes runs must find this one in use

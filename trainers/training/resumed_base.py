@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, ModelError, PitstopError
+from pitstop.configs.notices import Notice
 from pitstop.trainers.data.records import NoData
 from pitstop.trainers.machine.hardware import Hardware
 from pitstop.trainers.models.base import BaseRecipe
@@ -56,7 +57,7 @@ def find_source(chosen: ChosenCheckpoint, request: ResumeRequest, reporter: Repo
         if path is None:
             raise
     model_id = str(chosen.settings.model.id)
-    reporter.line(f"{model_id} is not found from here: the run's own copy of it is used.")
+    reporter.notice(Notice("{subject} is not found from here: the run's own copy of it is used", model_id))
     return ModelSource(model_id, path, None, is_copy=True)
 
 
@@ -77,14 +78,17 @@ def place_base_again(
             return chosen.own_base()
         except CheckpointError as error:
             if settings.training.checkpoint.save_base_model and _had_copy(chosen.run):
-                reporter.warn(f"{error.message.rstrip('.')}. It is made again from {source.model_id}.")
+                remedy = f"It is made again from {source.model_id}."
+                reporter.notice(Notice("{subject}", error.message.rstrip("."), remedy=remedy, loss=True))
     if source.digest(recipe.as_dict()) != chosen.base_digest:
         if not request.allow_changed_base:
             raise ModelError(
                 f"The base model {source.model_id} is not the one that {chosen.run.label} was trained on (its files have changed).",
                 hint="Restore the files, or pass --allow-changed-base to train on the changed base.",
             )
-        reporter.warn("The base model has changed; the run goes on with the changed one and will not be exact.")
+        reporter.notice(
+            Notice("The base model has changed; the run goes on with the changed one and will not be exact", loss=True)
+        )
     base = place_base(settings, source, inputs.tokenizer, hardware, reporter)
     if base.stored and hardware.is_main:
         BaseModels(chosen.run.base_dir).relink(chosen.run.path, base.digest)

@@ -11,6 +11,7 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.store.portable_paths import portable_value
 from pitstop.configs.errors import CheckpointError, DataError
+from pitstop.configs.notices import Notice
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.engine import Engine
@@ -35,7 +36,7 @@ def check_data(chosen: ChosenCheckpoint, fingerprint: str, reporter: Reporter, *
             f"The training data of {chosen.run.label} has changed since {chosen.info.name} was saved.",
             hint="Restore it, or pass --allow-changed-data: the current epoch then starts again on the new data.",
         )
-    reporter.warn("The training data has changed: the current epoch starts again on the new data.")
+    reporter.notice(Notice("The training data has changed: the current epoch starts again on the new data", loss=True))
 
 
 def _data_changed(chosen: ChosenCheckpoint, fingerprint: str) -> bool:
@@ -143,5 +144,7 @@ def record(
     entry: dict[str, Any] = {"environment_changes": {name: list(pair) for name, pair in changed.items()}} if changed else {}
     if "model.id" in chosen.changes or base_digest != info.manifest.fingerprints.get("base"):
         entry["base_model"] = {"id": portable_value(source.model_id), "revision": source.revision, "digest": base_digest}
+    if notices := reporter.record():
+        entry["notices"] = notices
     run.record_resume(info, chosen.changes, environment=dict(environment), **entry)
     reporter.line(f"Resumed run {run.ref} ({run.name}) from {info.name}: step {info.step}, epoch {info.epoch:.2f}")

@@ -17,6 +17,7 @@ from pitstop.checkpointing.store.store import CheckpointInfo, DamagedError, Reco
 from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.configs.leaves import by_path
 from pitstop.configs.load import Loaded
+from pitstop.configs.notices import Notice
 from pitstop.trainers.loop.loop import ALL_DONE
 from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.reporter import Reporter
@@ -53,12 +54,13 @@ def open_run(request: ResumeRequest, reporter: Reporter) -> Iterator[ChosenCheck
     with run.lock():
         report = run.store.recover()
         for name, reason in report.quarantined:
-            reporter.warn(f"{name} is damaged and was set aside in {run.store.directory / layout.DAMAGED}: {reason}")
+            place = run.store.directory / layout.DAMAGED
+            reporter.notice(Notice(f"{{subject}} is damaged and was set aside in {place}", name, place=reason, loss=True))
         with_metadata(run, reporter)
         requested = request.checkpoint or in_reference
         info = _named(run, requested, report) if requested else _newest(run, report)
         if report.quarantined and not requested:
-            reporter.warn(f"Going on from {info.name}, the newest checkpoint that is whole.")
+            reporter.notice(Notice("Going on from {subject}, the newest checkpoint that is whole", info.name, loss=True))
         yield open_checkpoint(run, info, request.flags, request.env_file)
 
 

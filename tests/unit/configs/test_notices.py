@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from pitstop.configs.notices import Notice, Notices, shortened
+import pytest
+
+from pitstop.configs.notices import Notice, Notices, recorded_texts, shortened
 
 UNUSED = "{count} [record has|records have] a field {subject} that is not used"
 
@@ -41,3 +44,11 @@ def test_more_than_ten_subjects_of_a_reason_are_told_as_ten_and_a_number() -> No
     assert told[:10] == notices[:10] and told[11:] == [other]
     assert str(told[10]) == "and 14 more fields." and told[10].loss
     assert shortened(notices[:10]) == notices[:10] and str(shortened(notices[:11])[-1]) == "and 1 more field."
+
+
+@pytest.mark.parametrize(
+    "record", [3, [], {}, {"reason": 3}, {"reason": "a", "count": "many"}, {"reason": "a", "more": 1}], ids=str
+)
+def test_of_recorded_notices_those_that_are_none_are_not_told(record: Any) -> None:
+    assert recorded_texts([record, Notice("a {subject}", "b").as_dict()]) == ["a b."]
+    assert recorded_texts(record) == []

@@ -28,7 +28,7 @@ def rank(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_one_process_trains_and_prints_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
     result = SimpleNamespace(exit_code=143, summary={"step": 3})
-    assert start_or_join(1, lambda display: result, json_output=True, quiet=False) == 143
+    assert start_or_join(1, lambda display, notices: result, json_output=True, quiet=False) == 143
     captured = capsys.readouterr()
     assert captured.out == '{\n  "step": 3\n}\n' and captured.err == "Loading libraries …\n"
 
@@ -46,7 +46,7 @@ def test_several_processes_are_started_with_the_command_line(monkeypatch: pytest
 def test_a_process_that_was_started_joins(rank: Any, capsys: pytest.CaptureFixture[str]) -> None:
     rank(1)
     result = SimpleNamespace(exit_code=0, summary={})
-    assert start_or_join(2, lambda display: result, json_output=False, quiet=False) == 0
+    assert start_or_join(2, lambda display, notices: result, json_output=False, quiet=False) == 0
     assert capsys.readouterr().out == ""
 
 

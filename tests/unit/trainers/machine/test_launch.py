@@ -95,9 +95,28 @@ def test_what_is_no_launcher_is_told_once_and_forgotten(
 ) -> None:
     environment(variables)
     assert not launch.is_worker() and launch.rank() == 0
-    (line,) = launch.prepare_environment()
-    assert reason in line and all(f"{name}={value}" in line for name, value in variables.items() if not name.startswith("MASTER"))
+    (notice,) = launch.prepare_environment()
+    line = str(notice)
+    assert (
+        notice.loss
+        and reason in line
+        and all(f"{name}={value}" in line for name, value in variables.items() if not name.startswith("MASTER"))
+    )
     assert not [name for name in variables if name in os.environ and not name.startswith("MASTER")]
+    assert launch.prepare_environment() == []
+
+
+def test_processes_that_are_started_hear_what_the_one_that_starts_them_noticed(
+    environment: Callable[[dict[str, str]], None],
+) -> None:
+    environment({"PMI_SIZE": "2"})
+    notices = launch.prepare_environment()
+    launch.hand_down(notices)
+    environment({**LAUNCHER, "RANK": "0"})
+    assert len(notices) == 1 and launch.prepare_environment() == notices
+    assert launch.prepare_environment() == []
+    launch.hand_down(notices)
+    environment(LAUNCHER)
     assert launch.prepare_environment() == []
 
 

@@ -62,7 +62,7 @@ def test_what_is_left_out_is_counted_with_its_reason(tiny: Path, display: Lines)
     inputs = _read(tiny, display, data__skip_bad_rows=True)
     assert (inputs.train.counts.records, inputs.train.counts.used) == (6, 4)
     assert display.warnings[0] == ("Training data: 1 of 6 records are longer than MAX_LENGTH = 128 tokens and were left out.")
-    assert display.warnings[1].startswith("Training data: 1 malformed rows were left out, among them: ")
+    assert display.warnings[1].startswith("Training data: 1 malformed row was left out, among them: ")
 
 
 def test_what_is_decided_while_data_is_read_is_told_and_recorded(
