@@ -87,7 +87,7 @@ def test_a_broken_image_is_named_and_may_be_left_out(home: Path) -> None:
     words = image_arguments(home, home / "runs", max_steps=1)
     _refused(pitstop(*words), 3, str(broken), "--skip-bad-rows", base_dir=home / "runs")
     ended = pitstop(*words, "--skip-bad-rows")
-    assert ended.code == 0 and "1 malformed images were left out" in ended.output and str(broken) in ended.output, ended.output
+    assert ended.code == 0 and "1 malformed image was left out" in ended.output and str(broken) in ended.output, ended.output
     data = metadata(home / "runs/base_training/run_001")["data"]
     assert (data["records"], data["used"], data["bad"], data["classes"]["oak_tree"]) == (24, 23, 1, 3)
     ended = pitstop("resume", "base_training/1", "--base-dir", home / "runs", "--max-steps", 2)

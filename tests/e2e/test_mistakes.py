@@ -71,7 +71,7 @@ def test_wrong_json_on_line_seven_names_the_line(tiny_model: Path, data: Path, b
     _refused(pitstop(*arguments(tiny_model, data, base_dir)), 3, "train.jsonl line 7", "--skip-bad-rows", base_dir=base_dir)
     ended = pitstop(*arguments(tiny_model, data, base_dir, max_steps=1), "--skip-bad-rows")
     assert ended.code == 0, ended.output
-    assert "1 malformed rows were left out" in ended.output
+    assert "1 malformed row was left out" in ended.output
 
 
 def test_misspelt_key_in_the_env_file_suggests_the_name(tiny_model: Path, data: Path, base_dir: Path, tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ class Layout:
         """The files with the images of a split; the test half is also what validation reads."""
         return self.train if split == "train" else self.test
 
+    def published_files(self) -> frozenset[str]:
+        """All that the unpacked archive holds."""
+        return frozenset((self.names, "coarse_label_names.txt", "readme.html", *self.train, *self.test))
+
 
 CIFAR10 = Layout(
     title="CIFAR-10",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class ImageData(Sequences):
             tokens=count,
             supervised_tokens=count,
             read=Tally(count, 0, images.bad),
+            notices=images.notices,
         )
         self.fingerprint = images.fingerprint
         self._supervised = self._tokens = np.ones(count, dtype=np.int64)
@@ -80,4 +82,5 @@ def hold_out(data: ImageData, fraction: float, *, seed: int) -> tuple[ImageData,
                 hint="Give evaluation images with --eval-dataset, or leave the class out.",
             )
         is_held_out[members[held_out(len(members), fraction, seed=seed)]] = True
-    return ImageData(data.images.part(~is_held_out)), ImageData(data.images.part(is_held_out))
+    evaluation = replace(data.images.part(is_held_out), bad=0, bad_reasons=(), notices=())  # they are of the rest
+    return ImageData(data.images.part(~is_held_out)), ImageData(evaluation)

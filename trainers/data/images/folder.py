@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,88 +12,127 @@ import psutil
 from numpy.typing import NDArray
 
 from pitstop.configs.errors import DataError, ResourceError
+from pitstop.configs.notices import Notice
 from pitstop.configs.shown import human_size
 from pitstop.trainers.data.images.image_set import ImageSet
 from pitstop.trainers.data.images.picture import BadImage, brightest, depth_of, is_picture, read_picture
 from pitstop.trainers.data.records import BadRows, NoData
+from pitstop.trainers.data.unread import FILES, OTHER_SPLITS, first_of, unread
 
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("val", "validation", "valid", "test", "testing"),
-    "test": ("test", "testing"),
-}
-_LEVEL = {name for names in _SPLITS.values() for name in names}
+_NAMES = {"train": ("train", "training"), "validation": ("val", "validation", "valid"), "test": ("test", "testing")}
+_LEVEL = {name for names in _NAMES.values() for name in names}
 _LITTER = frozenset({"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
-_NAMED = 3
+_LEFT_BEHIND = "{count} [file|files] that systems left behind [is|are] not read: {subject}"
+_EMPTY = "{count} [folder holds no image and is no class|folders hold no image and are no classes]: {subject}"
 _FORM = "Wanted: a folder for each class, named after it, with its images (PNG, JPEG, WebP, BMP, GIF or PPM) in it."
 
 
-def read_folder(
-    directory: Path, *, split: str, size: int, skip_bad: bool = False, tell: Callable[[str], None] = lambda message: None
-) -> ImageSet:
+def read_folder(directory: Path, *, split: str, size: int, skip_bad: bool = False) -> ImageSet:
     """The images of a split, uint8 (n, 3, ``size``, ``size``), those of one class after those of another, each by path.
 
-    Classes are the folders of ``train`` (or of ``directory``, where there are no splits) with an image in them, sorted by name; what is
-    hidden and what systems leave behind (``__MACOSX``) is passed over. ``validation`` is read from ``val``, ``validation``, ``valid`` or,
-    where there is none, ``test``. ``tell`` is told of files that are no images and of folders without one.
+    Classes are the folders of ``train`` (or of ``directory``, where there are no splits) with an image in them, sorted by name. Hidden
+    files and folders are not looked at. ``validation`` is read from ``val``, ``validation``, ``valid`` or, where there is none,
+    ``test``. The notices of the set count what else a folder holds, file by file.
 
     Raises:
         NoData: there is no such split.
         ResourceError: more images than memory holds.
-        DataError: no class or no image there, a class that ``train`` does not have, or, unless ``skip_bad``, an image that cannot be
-            read.
+        DataError: no class or no image there, a class that ``train`` does not have, two folders for one split, or, unless
+            ``skip_bad``, an image that cannot be read.
     """
     root, names = _split_folder(directory, split)
-    files = [(path, label) for label, name in enumerate(names) for path in sorted(_images(root / name))]
+    contents = _Contents.of(root)
+    files = [(path, label) for label, name in enumerate(names) for path in contents.pictures.get(name, [])]
     if not files:
-        raise DataError(f"{root}: no image is in its folders{_listed(_not_read(root))}.", hint=_FORM)
+        raise DataError(f"{root}: no image is in its folders{_listed(contents.others)}.", hint=_FORM)
     _check_memory(root, len(files), size)
-    _tell_what_is_not_read(root, names, tell)
-    depth = _depth([path for path, _ in files], root, tell)
+    depth, shallow = _depth(directory, root, contents)
     bad = BadRows(skip=skip_bad)
     read = [(picture, label) for path, label in files if (picture := _read(path, size, depth, bad)) is not None]
     if not read:
         raise DataError(f"{root}: none of its {len(files):,} images can be read; the first: {bad.reasons[0]}.", hint=_FORM)
     images = np.stack([picture for picture, _ in read])
     labels = np.array([label for _, label in read], dtype=np.int64)
-    return ImageSet(images, labels, names, bad=bad.count, bad_reasons=bad.reasons)
+    notices = (*_beside(directory, root), *contents.notices(root, names), *shallow)
+    return ImageSet(images, labels, names, bad=bad.count, bad_reasons=bad.reasons, notices=notices)
 
 
-def _depth(paths: Sequence[Path], root: Path, tell: Callable[[str], None]) -> int:
-    """The bits of the values of images of 16 bits, which all of a data set have alike: one of them may just be dark."""
-    values = [value for path in paths if (value := brightest(path)) is not None]
-    depth = depth_of(max(values)) if values else 16
-    if depth < 16:
-        tell(
-            f"{root}: {len(values):,} images of 16 bits have no value above {max(values):,}; they are read as {depth}-bit images."
-        )
-    return depth
+@dataclass
+class _Contents:
+    """The files below a folder but hidden ones, sorted: ``pictures`` by the folder at the top, ``others`` and ``litter`` relative to it."""
+
+    pictures: dict[str, list[Path]] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    litter: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, root: Path) -> _Contents:
+        contents = cls()
+        for path in sorted(_files(root)):
+            relative = path.relative_to(root)
+            if _LITTER & set(relative.parts):
+                contents.litter.append(str(relative))
+            elif len(relative.parts) > 1 and path.is_file() and is_picture(path):
+                contents.pictures.setdefault(relative.parts[0], []).append(path)
+            else:
+                contents.others.append(str(relative))
+        return contents
+
+    def notices(self, root: Path, names: Sequence[str]) -> list[Notice]:
+        """What is not read of it."""
+        empty = [name for name in _folders(root) if name not in names and name not in self.pictures]
+        return [
+            *unread(FILES, root, self.others),
+            *unread(_LEFT_BEHIND, root, self.litter),
+            *unread(_EMPTY, root, empty),
+        ]
 
 
-def _tell_what_is_not_read(root: Path, names: Sequence[str], tell: Callable[[str], None]) -> None:
-    if skipped := _not_read(root):
-        tell(f"{root}: {len(skipped):,} {'file is' if len(skipped) == 1 else 'files are'} not read{_listed(skipped)}.")
-    if empty := [name for name in _folders(root) if name not in names and not _has_image(root / name)]:
-        what = "folder holds no image and is no class" if len(empty) == 1 else "folders hold no image and are no classes"
-        tell(f"{root}: {len(empty):,} {what}: {_first(empty)}.")
+def _files(folder: Path) -> Iterator[Path]:
+    """What lies below a folder and is no folder, but hidden; links are followed, but not in a circle. ``DataError`` for a folder that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise _cannot_read(Path(error.filename), error) from error
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_circle(Path(parent, name))]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
-def _not_read(root: Path) -> list[str]:
-    """The files of a split, but hidden ones and litter, that are no images or lie in no class."""
-    files = (path.relative_to(root) for path in sorted(root.rglob("*")) if path.is_file())
-    return [str(path) for path in files if not _passed_over(path) and (len(path.parts) == 1 or not is_picture(root / path))]
+def _is_circle(folder: Path) -> bool:
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _beside(directory: Path, root: Path) -> list[Notice]:
+    """What lies beside the folder of a split."""
+    if root == directory:
+        return []
+    paths = [path.relative_to(directory) for path in sorted(_files(directory)) if not path.is_relative_to(root)]
+    of_splits = [len(path.parts) > 1 and path.parts[0].lower() in _LEVEL for path in paths]
+    return [
+        *unread(OTHER_SPLITS, directory, [str(path) for path, of_split in zip(paths, of_splits, strict=True) if of_split]),
+        *unread(FILES, directory, [str(path) for path, of_split in zip(paths, of_splits, strict=True) if not of_split]),
+    ]
+
+
+def _depth(directory: Path, root: Path, contents: _Contents) -> tuple[int, list[Notice]]:
+    """The bits of the values of images of 16 bits, which all splits of a data set have alike: one image, or split, may just be dark."""
+    own = [value for paths in contents.pictures.values() for path in paths if (value := brightest(path)) is not None]
+    if not own:
+        return 16, []
+    highest = max(own)
+    if root != directory and depth_of(highest) < 16:
+        elsewhere = (path for path in _files(directory) if path.is_file() and is_picture(path) and not path.is_relative_to(root))
+        highest = max(highest, *(value for path in elsewhere if (value := brightest(path)) is not None), 0)
+    depth = depth_of(highest)
+    reason = (
+        f"{{count}} [image|images] of 16 bits [has|have] no value above {highest:,} and [is|are] read as {{subject}}-bit images"
+    )
+    return depth, [Notice(reason, str(depth), len(own), str(root))] if depth < 16 else []
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f": {_first(names)}" if names else ""
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
-
-
-def _passed_over(path: Path) -> bool:
-    return any(part.startswith(".") or part in _LITTER for part in path.parts)
+    return f": {first_of(names)}" if names else ""
 
 
 def _check_memory(root: Path, count: int, size: int) -> None:
@@ -115,19 +156,19 @@ def has_folder_split(directory: Path, split: str) -> bool:
 
 def _split_folder(directory: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     folders = _folders(directory)
-    tops = {name.lower(): name for name in folders if name.lower() in _LEVEL or _has_image(directory / name)}
-    train = next((tops[name] for name in _SPLITS["train"] if name in tops), None)
-    if train is None or not set(tops) <= _LEVEL:  # train may also be a class, beside bus and tram
+    tops = [name for name in folders if name.lower() in _LEVEL or _has_image(directory / name)]
+    train = _folder_of(directory, tops, "train") if all(name.lower() in _LEVEL for name in tops) else None
+    if train is None:  # train may also be a class, beside bus and tram
         if split != "train":
             raise NoData(
-                f"{directory}: no {split} split: it has no folders named train and {' or '.join(_SPLITS[split])}.",
+                f"{directory}: no {split} split: it has no folders named train and {' or '.join(_usual(split))}.",
                 hint="Put the folders of the classes into such folders, or name another data set.",
             )
         return directory, _classes(directory)
     names = _classes(directory / train)
-    split_name = next((tops[name] for name in _SPLITS[split] if name in tops), None)
+    split_name = _folder_of(directory, tops, split) or (_folder_of(directory, tops, "test") if split == "validation" else None)
     if split_name is None:
-        raise NoData(f"{directory}: no {split} split: of {' or '.join(_SPLITS[split])} there is no folder.", hint=_FORM)
+        raise NoData(f"{directory}: no {split} split: of {' or '.join(_usual(split))} there is no folder.", hint=_FORM)
     foreign = [
         name for name in _folders(directory / split_name) if name not in names and _has_image(directory / split_name / name)
     ]
@@ -137,6 +178,21 @@ def _split_folder(directory: Path, split: str) -> tuple[Path, tuple[str, ...]]:
             hint=f"The classes of train: {', '.join(names)}.",
         )
     return directory / split_name, names
+
+
+def _usual(split: str) -> tuple[str, ...]:
+    return _NAMES[split] if split != "validation" else (*_NAMES["validation"], *_NAMES["test"])
+
+
+def _folder_of(directory: Path, names: Sequence[str], split: str) -> str | None:
+    """The folder of a split; None where there is none. Raises ``DataError`` where there are two."""
+    fitting = [name for name in names if name.lower() in _NAMES[split]]
+    if len(fitting) > 1:
+        raise DataError(
+            f"{directory}: {' and '.join(fitting)} are both folders of the {split} split.",
+            hint="Put their images into one of them.",
+        )
+    return fitting[0] if fitting else None
 
 
 def _classes(directory: Path) -> tuple[str, ...]:
@@ -149,20 +205,20 @@ def _classes(directory: Path) -> tuple[str, ...]:
 
 def _folders(directory: Path) -> tuple[str, ...]:
     try:
-        return tuple(sorted(path.name for path in directory.iterdir() if path.is_dir() and not _passed_over(Path(path.name))))
+        paths = sorted(path for path in directory.iterdir() if path.is_dir())
     except OSError as error:
-        raise DataError(f"{directory}: cannot be read: {error.strerror or error}.", hint="Check its permissions.") from error
+        raise _cannot_read(directory, error) from error
+    return tuple(path.name for path in paths if not path.name.startswith(".") and path.name not in _LITTER)
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():  # a class of train may be missing elsewhere
-        for path in folder.rglob("*"):
-            if not _passed_over(path.relative_to(folder)) and path.is_file() and is_picture(path):
-                yield path
+def _cannot_read(directory: Path, error: OSError) -> DataError:
+    return DataError(f"{directory}: cannot be read: {error.strerror or error}.", hint="Check its permissions.")
 
 
 def _has_image(folder: Path) -> bool:
-    return next(_images(folder), None) is not None
+    return any(
+        path.is_file() and is_picture(path) for path in _files(folder) if not _LITTER & set(path.relative_to(folder).parts)
+    )
 
 
 def _read(path: Path, size: int, depth: int, bad: BadRows) -> NDArray[np.uint8] | None:

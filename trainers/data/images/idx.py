@@ -36,6 +36,12 @@ def has_idx_split(directory: Path, split: str) -> bool:
     return any(_find(directory, _HALVES[split], kind) is not None for kind in ("images", "labels"))
 
 
+def idx_names(directory: Path) -> frozenset[str]:
+    """The names of those files in a directory, of both halves."""
+    files = (_find(directory, half, kind) for half in set(_HALVES.values()) for kind in ("images", "labels"))
+    return frozenset(file.name for file in files if file is not None)
+
+
 def read_idx_directory(directory: Path, *, split: str) -> ImageSet:
     """``train-images-idx3-ubyte`` with ``train-labels-idx1-ubyte``, or for any other split than ``train`` those with ``t10k``.
 

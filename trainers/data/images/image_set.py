@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pitstop.configs.notices import Notice
 
 Images: TypeAlias = NDArray[np.uint8]
 """Pixels from 0 to 255, of shape (n, channels, height, width)."""
@@ -25,7 +27,7 @@ class ImageSet:
     ``images`` is uint8 of shape (n, channels, height, width), the first row on top. ``labels`` is int64 of shape (n,), an index into
     ``class_names`` in the data set's own numbering, which a choice of classes leaves as it is; ``chosen`` holds the ids, in ascending
     order, that such a choice left, and is None where there was none. ``bad`` counts images that could not be read and were left out,
-    ``bad_reasons`` are the first few of them.
+    ``bad_reasons`` are the first few of them; ``notices`` say what else was not read.
 
     Raises ``ValueError`` where shapes, types or labels do not fit together.
     """
@@ -36,6 +38,7 @@ class ImageSet:
     chosen: tuple[int, ...] | None = None
     bad: int = field(default=0, kw_only=True)
     bad_reasons: tuple[str, ...] = field(default=(), kw_only=True)
+    notices: tuple[Notice, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -56,9 +59,7 @@ class ImageSet:
         """The images where ``mask``, bool of shape (n,), is true, in their order. Raises ``ValueError`` for any other mask."""
         if mask.dtype != np.bool_ or mask.shape != self.labels.shape:
             raise ValueError(f"mask: wanted bool of shape {self.labels.shape}, not {mask.dtype} of shape {mask.shape}")
-        return ImageSet(
-            self.images[mask], self.labels[mask], self.class_names, self.chosen, bad=self.bad, bad_reasons=self.bad_reasons
-        )
+        return replace(self, images=self.images[mask], labels=self.labels[mask])
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,11 @@ from pitstop.configs.errors import DataError
 from pitstop.trainers.data.images import cifar
 from pitstop.trainers.data.images.fitting import fit
 from pitstop.trainers.data.images.folder import has_folder_split, read_folder
-from pitstop.trainers.data.images.idx import has_idx_files, has_idx_split, read_idx_directory
+from pitstop.trainers.data.images.idx import has_idx_files, has_idx_split, idx_names, read_idx_directory
 from pitstop.trainers.data.images.image_set import ImageSet
 from pitstop.trainers.data.images.named import NAMED_SETS, locate, named_set
 from pitstop.trainers.data.records import NoData
+from pitstop.trainers.data.unread import DIRECTORIES, FILES, unread
 
 SPLITS = ("train", "validation", "test")
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
@@ -38,7 +39,7 @@ def read_images(
     ``spec`` is a path or, where no such path exists, the name of a data set, which is looked for under ``data_root``, in the cache and
     among Debian's data sets and, for CIFAR, downloaded. ``split`` is ``train``, ``validation`` or ``test``; validation is the test half of
     archives and of folders that have nothing else. Images of archives and IDX files get a margin where they are a little smaller (see
-    ``fit``), those of folders are cropped and resized. ``tell`` is told of a download, and of what a folder holds and is not read.
+    ``fit``), those of folders are cropped and resized. ``tell`` is told of a download; the notices of the set say what else lies there.
 
     Raises:
         NoData: nothing is there, or it has no such split.
@@ -48,7 +49,7 @@ def read_images(
     """
     if split not in SPLITS:
         raise ValueError(f"split: one of {', '.join(SPLITS)}, not {split!r}")
-    read = _read(_path(spec, data_root, tell), split, size, skip_bad_rows, tell)
+    read = _read(_path(spec, data_root, tell), split, size, skip_bad_rows)
     return replace(read, images=fit(read.images, size, channels))
 
 
@@ -81,28 +82,35 @@ def _existing(spec: str) -> Path | None:
         return None
 
 
-def _read(path: Path, split: str, size: int, skip_bad: bool, tell: Callable[[str], None]) -> ImageSet:
+def _read(path: Path, split: str, size: int, skip_bad: bool) -> ImageSet:
     if path.is_dir():
-        return _read_directory(path, split, size, skip_bad, tell)
+        return _read_directory(path, split, size, skip_bad)
     if path.name.lower().endswith(_ARCHIVES):
         return cifar.read_cifar_archive(path, split=split)
     hint = f"For IDX files give their directory: {path.parent}." if "ubyte" in path.name else _KNOWN
     raise DataError(f"{path}: cannot tell what images these are.", hint=hint)
 
 
-def _read_directory(directory: Path, split: str, size: int, skip_bad: bool, tell: Callable[[str], None]) -> ImageSet:
+def _read_directory(directory: Path, split: str, size: int, skip_bad: bool) -> ImageSet:
     cifar_path = _cifar_inside(directory)
     if cifar_path is not None:
-        return _read(cifar_path, split, size, skip_bad, tell)
+        return _with_unread(_read(cifar_path, split, size, skip_bad), directory, {cifar_path.name})
     layout = cifar.layout_of(directory)
     if layout is not None:
-        return cifar.read_cifar_directory(directory, layout, split=split)
+        return _with_unread(cifar.read_cifar_directory(directory, layout, split=split), directory, layout.published_files())
     if has_idx_files(directory):
-        return read_idx_directory(directory, split=split)
+        return _with_unread(read_idx_directory(directory, split=split), directory, idx_names(directory))
     for python in (directory, *(directory / name for name in sorted(cifar.PYTHON_DIRECTORIES))):
         if python.name in cifar.PYTHON_DIRECTORIES and python.is_dir():
             raise cifar.python_version(python)
-    return read_folder(directory, split=split, size=size, skip_bad=skip_bad, tell=tell)
+    return read_folder(directory, split=split, size=size, skip_bad=skip_bad)
+
+
+def _with_unread(images: ImageSet, directory: Path, known: Container[str]) -> ImageSet:
+    """``images`` with a notice of what else lies in their directory; the data set's own files, of either half, are ``known``."""
+    others = [path for path in sorted(directory.iterdir()) if path.name not in known and not path.name.startswith(".")]
+    files, folders = ([path.name for path in others if path.is_dir() == is_folder] for is_folder in (False, True))
+    return replace(images, notices=(*images.notices, *unread(FILES, directory, files), *unread(DIRECTORIES, directory, folders)))
 
 
 def _cifar_inside(directory: Path) -> Path | None:

@@ -45,6 +45,7 @@ def test_pixels_and_labels_go_by_number() -> None:
 def test_the_record_has_the_counts_of_classes_that_are_there_and_all_names() -> None:
     data = _data([3, 1, 3], bad=1)
     wanted = {"records": 4, "used": 3, "bad": 1, "classes": {"birch": 1, "elm": 2}, "class_names": list(NAMES)}
+    wanted["counts"] = {"records": {"read": 4, "used": 3, "left_out": 0, "malformed": 1}}
     assert json.loads(json.dumps(data.described())) == wanted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -210,8 +211,8 @@ def test_more_images_than_memory_holds_are_refused_before_they_are_decoded(
 
 
 def read(directory: Path, split: str = "train", **how: Any) -> tuple[Any, list[str]]:
-    told: list[str] = []
-    return read_folder(directory, split=split, size=4, tell=told.append, **how), told
+    images = read_folder(directory, split=split, size=4, **how)
+    return images, [str(notice) for notice in images.notices]
 
 
 def test_what_is_not_read_is_counted_and_named(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_what_is_not_read_is_counted_and_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"no image")
     images, told = read(tmp_path)
     assert len(images) == 4
-    assert told == [f"{tmp_path}: 5 files are not read: cat/a.tiff, cat/notes.txt, dog/b.TIF …."]
+    assert told == [f"5 files are not read: cat/a.tiff, cat/notes.txt, dog/b.TIF …, first {tmp_path}/cat/a.tiff."]
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     with pytest.raises(DataError, match=r"no image is in its folders: cat/a.tiff, cat/notes.txt, dog/b.TIF …\."):
@@ -244,8 +245,10 @@ def test_litter_and_empty_folders_are_no_classes(tmp_path: Path) -> None:
     images, told = read(tmp_path)
     assert images.class_names == ("cat", "dog") and images.labels.tolist() == [0, 1]
     assert told == [
-        f"{tmp_path}: 1 file is not read: eel/eel.txt.",
-        f"{tmp_path}: 2 folders hold no image and are no classes: bird, eel.",
+        f"1 file is not read: eel/eel.txt: {tmp_path}/eel/eel.txt.",
+        "2 files that systems left behind are not read: __MACOSX/cat/000.png, cat/@eaDir/thumbnail.jpg, "
+        f"first {tmp_path}/__MACOSX/cat/000.png.",
+        f"2 folders hold no image and are no classes: bird, eel, first {tmp_path}/bird.",
     ]
 
 
@@ -295,7 +298,53 @@ def test_the_bits_of_the_values_of_16_bit_files_are_those_of_the_whole_set(
     images, told = read(tmp_path)
     assert [np.unique(image).tolist() for image in images.images] == [[value] for value in seen]
     assert told == (
-        [f"{tmp_path}: 2 images of 16 bits have no value above {2**bits - 1:,}; they are read as {bits}-bit images."]
+        [f"2 images of 16 bits have no value above {2**bits - 1:,} and are read as {bits}-bit images, first {tmp_path}."]
         if bits < 16
         else []
     )
+
+
+def test_a_dark_split_has_the_bits_of_the_set(tmp_path: Path) -> None:
+    """Two bits fewer would make its images four times as bright as those of the same scene that were trained on."""
+    save_16_bits(tmp_path / "train" / "cat" / "a.png", np.full((4, 4), 4095))
+    save_16_bits(tmp_path / "val" / "cat" / "a.png", np.full((4, 4), 160))
+    images, told = read(tmp_path, "validation")
+    assert np.unique(images.images).tolist() == [10] and "read as 12-bit images" in "".join(told)
+    assert np.unique(read(tmp_path)[0].images).tolist() == [255]
+
+
+@pytest.mark.parametrize(
+    ("folders", "split"),
+    [(("train", "Train"), "train"), (("train", "training"), "train"), (("train", "val", "Val"), "validation"),
+     (("train", "val", "valid"), "validation"), (("train", "test", "TESTING"), "validation")],
+)  # fmt: skip
+def test_two_folders_of_one_split_are_refused(tmp_path: Path, folders: tuple[str, ...], split: str) -> None:
+    write_folder(tmp_path, classes=("cat", "dog"), splits=dict.fromkeys(folders, 1))
+    with pytest.raises(DataError, match=f"{folders[-2]} and {folders[-1]} are both|{folders[-1]} and {folders[-2]} are both"):
+        read(tmp_path, split)
+
+
+def test_what_lies_beside_a_split_is_counted(tmp_path: Path) -> None:
+    write_folder(tmp_path, classes=("cat", "dog"), splits={"train": 2, "val": 1})
+    (tmp_path / "readme.txt").write_text("x")
+    told = read(tmp_path)[1]
+    assert told == [
+        f"2 files of other splits are not read: val/cat/000.png, val/dog/000.png, first {tmp_path}/val/cat/000.png.",
+        f"1 file is not read: readme.txt: {tmp_path}/readme.txt.",
+    ]
+
+
+def test_folders_that_are_links_are_read_and_circles_are_not(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", classes=("cat",), splits=1)
+    write_folder(tmp_path / "more", classes=("dog",), splits=1)
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "more" / "dog")
+    (tmp_path / "data" / "cat" / "more").symlink_to(tmp_path / "more" / "dog")
+    (tmp_path / "data" / "cat" / "round").symlink_to(tmp_path / "data")
+    assert read(tmp_path / "data")[0].labels.tolist() == [0, 0, 1]
+
+
+def test_what_is_no_file_is_counted_as_not_read(tmp_path: Path) -> None:
+    write_folder(tmp_path, classes=("cat",), splits=1)
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    (tmp_path / "cat" / "nowhere.png").symlink_to(tmp_path / "nowhere")
+    assert read(tmp_path)[1] == [f"2 files are not read: cat/nowhere.png, cat/pipe.png, first {tmp_path}/cat/nowhere.png."]
