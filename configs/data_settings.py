@@ -62,6 +62,12 @@ class DataSettings:
         ge=0.0,
         le=1_000_000.0,
     )
+    template_date: str | None = setting(
+        None,
+        "Day that a chat template which writes the date is told, as YYYY-MM-DD. Default: the day of the start. The run keeps it.",
+        flag="--template-date",
+        day=True,
+    )
     rendering: int = recorded(
         2, "Version of how records become text and tokens; a run keeps the one that it was started with.", before=1, ge=1, le=2
     )

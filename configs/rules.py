@@ -19,7 +19,7 @@ IMAGE_TASK = "diffusion"
 _TASK, _METHOD, _IN_4BIT = "training.task", "training.method", "quantization.load_in_4bit"
 _MODEL, _FROM_RUN, _FROM_SCRATCH = "model.id", "model.from_run", "model.from_scratch"
 _CONFIG, _TOKENIZER = "model.config", "model.tokenizer"
-_DATA, _EVAL_DATA = "data.train", "data.eval"
+_DATA, _EVAL_DATA, _TEMPLATE_DATE = "data.train", "data.eval", "data.template_date"
 _EPOCHS, _BASE_TRAINING_EPOCHS = "training.epochs", 3
 _PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
 _REPORT_TO = "tracking.report_to"
@@ -27,7 +27,7 @@ _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
 _CONDITIONAL = "diffusion.conditional_classes"
 
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS, _CONDITIONAL, "diffusion.flip", "diffusion.fid_images")
-_OF_TEXT = (_TOKENIZER, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
+_OF_TEXT = (_TOKENIZER, _TEMPLATE_DATE, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _IMAGE_DEFAULTS = {
     "training.batch_size": 64,
     "training.gradient_accumulation_steps": 1,

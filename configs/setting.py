@@ -7,13 +7,17 @@ from typing import Any, TypedDict, Unpack
 
 
 class Limits(TypedDict, total=False):
-    """What a value must keep: bounds of a number (``ge`` and ``le`` are inclusive), the least length of a text or a list."""
+    """What a value must keep: bounds of a number (``ge`` and ``le`` are inclusive), the least length of a text or a list.
+
+    ``day``: a text is a day, as ``2026-01-31``.
+    """
 
     ge: float
     gt: float
     le: float
     lt: float
     min_length: int
+    day: bool
 
 
 def setting(default: Any, help: str, *, flag: str, env: str = "", documented: bool = False, **limits: Unpack[Limits]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def describe(leaf: Leaf) -> str:
         "bool": "true or false",
         "int": "a whole number",
         "float": "a number",
-        "str": "text",
+        "str": "a day such as 2026-01-31" if leaf.limits.get("day") else "text",
         "list": "a list with at least one entry" if leaf.limits.get("min_length") else "a list",
         "choice": "one of " + ", ".join(leaf.choices),
         "secret": "a token of printable characters without spaces",
@@ -74,7 +75,16 @@ def _within(leaf: Leaf, value: Any) -> bool:
     if leaf.kind in ("int", "float"):
         is_high = value >= limits.get("ge", -math.inf) and value > limits.get("gt", -math.inf)
         return bool(is_high and value <= limits.get("le", math.inf) and value < limits.get("lt", math.inf))
+    if limits.get("day"):
+        return _is_day(value)
     return leaf.kind not in ("str", "list") or len(value) >= limits.get("min_length", 0)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _complaint(leaf: Leaf, raw: Any) -> str:

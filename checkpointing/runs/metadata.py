@@ -215,8 +215,12 @@ class RecordedSplit(Document):
 
 
 class RecordedData(RecordedSplit):
-    """The training data, and as ``eval`` the evaluation data; ``classes`` counts the images of each class by its name."""
+    """The training data, and as ``eval`` the evaluation data; ``classes`` counts the images of each class by its name.
 
+    ``template`` is the SHA-256 of the chat template that text was rendered by.
+    """
+
+    template = _text()
     eval = _part(RecordedSplit)
     class_names = _list(fits=lambda value: all(isinstance(item, str) for item in value))
     classes = _object()

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-COMPUTING = ("pitstop", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy")
+COMPUTING = ("pitstop", "torch", "transformers", "tokenizers", "jinja2", "peft", "accelerate", "bitsandbytes", "numpy")
 """The packages whose versions decide what a training computes."""
 
 _HOSTS = ("pytorch-lightning", "trl")

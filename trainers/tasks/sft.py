@@ -30,5 +30,5 @@ class SftTask(TextTask):
         return [example if isinstance(example, BadRecord) else [example] for example in encoded]
 
     def relevant_settings(self) -> Mapping[str, Any]:
-        """The rendering's version: how a record is rendered follows from its fields, the tokenizer and that."""
-        return {"rendering": self.settings.data.rendering}
+        """Those of the rendering: how a record is rendered follows from its fields, the tokenizer and these."""
+        return self.rendered_by()

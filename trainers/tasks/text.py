@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.load import settings_to_dict
+from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import identify
 from pitstop.trainers.data.chat.renderer import ChatRenderer
+from pitstop.trainers.data.chat.template import ChatTemplate
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.files.places import ANNOTATED_SUFFIXES, EXAMPLE_SCHEME, read_records
@@ -20,6 +24,13 @@ from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRecord, BadRows, Record, UnknownFormat
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.base import Direction, Task
+
+
+def on_day(settings: Settings, tokenizer: Any, day: date) -> Settings:
+    """``settings`` that name the day which the chat template is told: ``day`` unless they do, where the template writes the date."""
+    if settings.data.template_date is not None or tokenizer is None or not ChatTemplate(tokenizer).asks_for_date:
+        return settings
+    return replace(settings, data=replace(settings.data, template_date=day.isoformat()))
 
 
 class TextTask(Task):
@@ -31,7 +42,10 @@ class TextTask(Task):
     @cached_property
     def chat(self) -> ChatRenderer:
         """Renders prompts and answers by the tokenizer's chat template."""
-        return ChatRenderer(self.tokenizer, version=self.settings.data.rendering)
+        day = self.settings.data.template_date
+        return ChatRenderer(
+            self.tokenizer, version=self.settings.data.rendering, day=None if day is None else date.fromisoformat(day)
+        )
 
     def load(self, sources: Sequence[DataSource], options: ReadOptions, cache: DataCache | None) -> Dataset:
         """Read, tokenise and pack; several data sets are a mixture."""
@@ -73,7 +87,13 @@ class TextTask(Task):
         for name in ("train", "eval", "eval_fraction", "packing", "cache", "cache_gb"):
             settings["data"].pop(name, None)
         settings["training"] = {"seed": self.settings.training.seed}
+        settings["data"] |= self.rendered_by()
         return settings
+
+    def rendered_by(self) -> dict[str, Any]:
+        """What the rendering follows from besides record and tokenizer: its version, and the day where the chat template writes it."""
+        day = self.chat.template.day
+        return {"rendering": self.settings.data.rendering, "template_date": None if day is None else day.isoformat()}
 
     @abstractmethod
     def examples(self, record: Record) -> list[Example]:

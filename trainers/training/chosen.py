@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ class ChosenCheckpoint:
     def label(self) -> str:
         """``run_003@epoch_002``."""
         return f"{self.run.label}@{self.info.name}"
+
+    @property
+    def started_on(self) -> date:
+        """The day on which the run was started; where that is not on record, the day of the checkpoint."""
+        try:
+            return datetime.fromisoformat(self.run.metadata().created_at or "").date()
+        except ValueError:
+            return self.info.saved_at.date()
 
     @property
     def base_digest(self) -> str:

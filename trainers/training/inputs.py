@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pitstop.configs.datasets import parse_sources
-from pitstop.configs.errors import SettingsError
+from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.configs.notices import Notice, shortened
 from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
@@ -24,7 +24,7 @@ from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import family_of, make_task
-from pitstop.trainers.tasks.text import TextTask
+from pitstop.trainers.tasks.text import TextTask, on_day
 
 _LONGEST_TOKENISING = timedelta(days=2)
 
@@ -50,7 +50,13 @@ class Inputs:
 
     def data_record(self) -> dict[str, Any]:
         """What the run's metadata says about the data."""
-        return {**_record(self.train), **({"eval": _record(self.eval)} if self.eval is not None else {})}
+        template = {"template": self.template} if self.template is not None else {}
+        return {**_record(self.train), **template, **({"eval": _record(self.eval)} if self.eval is not None else {})}
+
+    @property
+    def template(self) -> str | None:
+        """SHA-256 of the chat template; None where there is none."""
+        return self.task.chat.template.digest if isinstance(self.task, TextTask) else None
 
 
 def _record(data: Sequences) -> dict[str, Any]:
@@ -70,21 +76,46 @@ def _sources(data: Sequences) -> dict[str, Any]:
     }
 
 
-def read_inputs(settings: Settings, reporter: Reporter, find: Callable[[], ModelSource] | None = None) -> Inputs:
+def read_inputs(
+    settings: Settings, reporter: Reporter, find: Callable[[], ModelSource] | None = None, *, day: date | None = None
+) -> Inputs:
     """Find the model and read the data, cheapest mistakes first.
 
-    ``find`` finds the model, where it is not looked for as the settings say. Raises ``ModelError``, ``DataError`` and
+    ``find`` finds the model, where it is not looked for as the settings say. ``day`` (today) is what a chat template that asks for
+    the date is told, where the settings do not say; those of the task do then. Raises ``ModelError``, ``DataError`` and
     ``SettingsError`` (a monitored metric that there will not be).
     """
     family = family_of(settings)
     with main_process_first():
         source = find() if find is not None else family.find(settings, None)
     tokenizer = family.tokenizer(source)
+    settings = on_day(settings, tokenizer, day or datetime.now().date())
     task = make_task(settings, tokenizer)
     task.say = reporter.line
+    _tell_template(task, reporter)
     train, evaluation = read_data(settings, task, reporter, packing=True, model=source.path)
     _check_monitor(settings, task, evaluation)
     return Inputs(source, tokenizer, task, train, evaluation)
+
+
+def _tell_template(task: Task, reporter: Reporter) -> None:
+    """Say what day the chat template is told. Raises ``ModelError`` for one that writes another text each time."""
+    if not isinstance(task, TextTask):
+        return
+    template, day = task.chat.template, task.settings.data.template_date
+    if template.draws is not None:
+        raise ModelError(
+            f"The chat template of the tokenizer draws at random ({template.draws}): no two starts would train on the same tokens.",
+            hint="Take that out of the model's chat_template.jinja.",
+        )
+    if template.asks_for_date:
+        told = Notice(
+            "The chat template writes the date and is told {subject}", str(day), remedy="--template-date sets another day."
+        )
+        reporter.notice(told)
+    elif day is not None:
+        unused = Notice("The chat template does not write the date: --template-date {subject} is not used", day, loss=True)
+        reporter.notice(unused)
 
 
 def read_data(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pitstop.checkpointing.runs.base_runs import FROM
 from pitstop.checkpointing.runs.create import create_run
@@ -15,6 +18,8 @@ from pitstop.checkpointing.store.file_sets import group_of
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.load import Loaded, settings_to_dict
 from pitstop.configs.paths import obstacle
+from pitstop.configs.sources import Source
+from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.inputs import Inputs
 
@@ -31,6 +36,20 @@ def check_writable(base_dir: Path) -> None:
             f"OUTPUT_DIR = {base_dir} cannot be written: {in_the_way or error.strerror or error}.",
             hint="Give another directory with --base-dir" + ("." if in_the_way else ", or change the permissions of this one."),
         ) from error
+
+
+def day_of_start(now: datetime, device: torch.device) -> date:
+    """The day of the first process on every one, should midnight come between them."""
+    return date.fromisoformat(from_first(lambda: now.date().isoformat().encode(), device).decode())
+
+
+def dated(loaded: Loaded, inputs: Inputs) -> Loaded:
+    """With the day that the chat template was told when ``inputs`` were read, which the run keeps."""
+    day, source = inputs.task.settings.data.template_date, Source("default", "day of the start")
+    if day == loaded.settings.data.template_date:
+        return loaded
+    settings = replace(loaded.settings, data=replace(loaded.settings.data, template_date=day))
+    return replace(loaded, settings=settings, sources={**loaded.sources, "data.template_date": source})
 
 
 def create(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,15 @@ def prepare_new(
     for notice in loaded.notices():
         reporter.notice(notice)
     pusher = start_pusher(settings, reporter, stack) if settings.hub.push and hardware.is_main else None
-    tracking, inputs, samples = _read(settings, hardware, reporter, pusher)
+    tracking, inputs, samples = _read(settings, hardware, reporter, pusher, day=new_run.day_of_start(now, device))
+    loaded = new_run.dated(loaded, inputs)
     if hardware.is_main:
         new_run.check_writable(Path(settings.training.checkpoint.base_dir))
     base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
     built, inputs = _build(settings, base, inputs, hardware, reporter)
     _check_room(settings, built, hardware, reporter, samples)
     name = run_name(settings, now)
+    settings = loaded.settings
     for note in name.notes:
         reporter.notice(Notice(note.removesuffix(".")))
     run = None
@@ -113,10 +115,10 @@ def prepare_resumed(request: ResumeRequest, device: torch.device, reporter: Repo
     pusher = start_pusher(settings, reporter, stack, request.flags) if pushed and hardware.is_main else None
     with resumed_base.naming_new_places():
         find = lambda: resumed_base.find_source(chosen, request, reporter)  # noqa: E731
-        tracking, inputs, samples = _read(settings, hardware, reporter, pusher, find)
+        tracking, inputs, samples = _read(settings, hardware, reporter, pusher, find, day=chosen.started_on)
     base = resumed_base.place_base_again(chosen, request, inputs, hardware, reporter)
     built, inputs = _build(settings, base, inputs, hardware, reporter)
-    resumed_progress.check_data(chosen, inputs.train.fingerprint, reporter, allow_changed=request.allow_changed_data)
+    resumed_progress.check_data(chosen, inputs, hardware.environment, reporter, allow_changed=request.allow_changed_data)
     restore_rng = resumed_progress.restore(built.engine, chosen)
     progress = resumed_progress.progress_of(chosen, inputs.train)
     shape = BatchShape.of(settings.training, hardware.processes)
@@ -141,11 +143,13 @@ def _read(
     reporter: Reporter,
     pusher: Pusher | None,
     find: Callable[[], ModelSource] | None = None,
+    *,
+    day: date,
 ) -> tuple[Tracking, Inputs, SamplePrompts | None]:
     """What costs nothing but reading: are the trackers there, model and data, the sample prompts, the Hub's account."""
     tracking = Tracking(settings, reporter, is_main=hardware.is_main)
     tracking.check()
-    inputs = read_inputs(settings, reporter, find)
+    inputs = read_inputs(settings, reporter, find, day=day)
     samples = read_samples(settings, inputs.task)
     if pusher is not None:
         pusher.check_account()

@@ -26,17 +26,44 @@ from pitstop.trainers.training.inputs import Inputs
 from pitstop.trainers.training.resuming import ENDED, finished
 from pitstop.trainers.training.samples import samples_log
 
+_DATE = "data.template_date"
+_TOKENISING = ("transformers", "tokenizers", "jinja2")
 
-def check_data(chosen: ChosenCheckpoint, fingerprint: str, reporter: Reporter, *, allow_changed: bool) -> None:
-    """Raises ``DataError`` where the data is not what the checkpoint was trained on, unless the user allowed that."""
-    if not _data_changed(chosen, fingerprint):
+
+def check_data(
+    chosen: ChosenCheckpoint, inputs: Inputs, environment: Mapping[str, Any], reporter: Reporter, *, allow_changed: bool
+) -> None:
+    """Raises ``DataError`` where the data is not what the checkpoint was trained on, unless the user allowed that.
+
+    It names what else than records makes tokens and is not what it was.
+    """
+    if not _data_changed(chosen, inputs.train.fingerprint):
         return
+    if not allow_changed and (causes := _causes(chosen, inputs, environment)):
+        raise DataError(
+            f"The training data of {chosen.run.label} has other tokens than when {chosen.info.name} was saved. "
+            f"What makes tokens of it has changed: {', '.join(causes)}.",
+            hint="Put that back, or pass --allow-changed-data: the current epoch then starts again on the new tokens.",
+        )
     if not allow_changed:
         raise DataError(
             f"The training data of {chosen.run.label} has changed since {chosen.info.name} was saved.",
             hint="Restore it, or pass --allow-changed-data: the current epoch then starts again on the new data.",
         )
     reporter.notice(Notice("The training data has changed: the current epoch starts again on the new data", loss=True))
+
+
+def _causes(chosen: ChosenCheckpoint, inputs: Inputs, environment: Mapping[str, Any]) -> list[str]:
+    """What else than its records the tokens of data follow from and is not what it was, in words."""
+    if inputs.train.fingerprint == chosen.info.manifest.fingerprints.get("data"):
+        return []  # only the order changed
+    causes = [f"{_DATE} {old} → {new}" for old, new in [chosen.changes.get(_DATE, ("", ""))] if old != new]
+    recorded = chosen.run.metadata().data.template
+    if recorded is not None and recorded != inputs.template:
+        causes.append("the tokenizer's chat template")
+    changed = differences(chosen.trainer_state["environment"], environment)
+    libraries = {name: pair for name, pair in changed.items() if name in _TOKENISING}
+    return [*causes, in_one_line(libraries)] if libraries else causes
 
 
 def _data_changed(chosen: ChosenCheckpoint, fingerprint: str) -> bool:

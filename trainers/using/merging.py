@@ -22,11 +22,11 @@ from pitstop.trainers.models.adapter import add_adapter, bare_model
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.foreign_code import forget_code
 from pitstop.trainers.models.generation import answering_mode
-from pitstop.trainers.tasks.registry import family_of, make_task
+from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.tasks.text import TextTask
 from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.chosen import ChosenCheckpoint
-from pitstop.trainers.using.opened import for_inference
+from pitstop.trainers.using.opened import for_inference, task_of
 
 PROBE = "The patient was given aspirin for a headache, and metformin for type 2 diabetes. Which drugs are these, and why?"
 """The text on which the merged model is compared with the base and its adapter."""
@@ -46,7 +46,7 @@ class Difference:
 
 def probe_ids(chosen: ChosenCheckpoint, tokenizer: Any) -> list[int]:
     """``PROBE`` as the checkpoint's task renders a prompt."""
-    task = make_task(chosen.settings, tokenizer)
+    task = task_of(chosen, tokenizer)
     assert isinstance(task, TextTask)
     return task.prompt_ids(PROBE)
 

@@ -28,6 +28,7 @@ from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import family_of, make_task
+from pitstop.trainers.tasks.text import on_day
 from pitstop.trainers.training.building import BaseOnDisk, build
 from pitstop.trainers.training.chosen import ChosenCheckpoint, find_base, open_checkpoint
 
@@ -76,7 +77,7 @@ class OpenModel:
         self, chosen: ChosenCheckpoint, engine: Engine, hardware: Hardware, base: BaseOnDisk, tokenizer: Any, *, packing: bool
     ) -> None:
         self.engine, self.hardware, self.base, self.tokenizer, self.packing = engine, hardware, base, tokenizer, packing
-        self._adapters = {chosen.label: _Adapter("default", chosen, make_task(chosen.settings, tokenizer))}
+        self._adapters = {chosen.label: _Adapter("default", chosen, task_of(chosen, tokenizer))}
         self._current: str | None = chosen.label
         self._latest = chosen.label
 
@@ -133,7 +134,7 @@ class OpenModel:
             raise
         if self.hardware.precision.mixed != "no":
             share_inputs_under_autocast(self.model)
-        self._adapters[label] = _Adapter(name, chosen, make_task(chosen.settings, self.tokenizer))
+        self._adapters[label] = _Adapter(name, chosen, task_of(chosen, self.tokenizer))
         return label
 
     def use(self, label: str) -> None:
@@ -171,6 +172,11 @@ class OpenModel:
         """The model as it answers now, in the precision of training."""
         with self.in_use() as model, self.engine.accelerator.autocast():
             yield model
+
+
+def task_of(chosen: ChosenCheckpoint, tokenizer: Any) -> Task:
+    """The task as the run has it: a chat template that writes the date is told the day that training told it."""
+    return make_task(on_day(chosen.settings, tokenizer, chosen.started_on), tokenizer)
 
 
 def _targets(chosen: ChosenCheckpoint) -> list[str]:

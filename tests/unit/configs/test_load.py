@@ -267,3 +267,11 @@ class TestWhatIsRecordedAndNotSet:
         write("a.yaml", "data:\n  rendering: 1\n")
         assert "rendering is not a setting" in refused(config_files=["a.yaml"], environ={}).message
         assert "data.rendering is not a setting" in refused(flags={"data.rendering": 1}, environ={}).message
+
+
+def test_the_day_that_templates_are_told_is_a_day() -> None:
+    assert load_settings(flags={"data.template_date": "2026-01-05"}, environ={}).settings.data.template_date == "2026-01-05"
+    for text in ("yesterday", "20260105", "2026-02-30"):
+        assert f"'{text}' is not a day such as 2026-01-31" in refused(flags={"data.template_date": text}, environ={}).message
+    images = refused(flags={"data.template_date": "2026-01-05", "training.task": "diffusion"}, environ={})
+    assert "--template-date) is for text" in images.message

@@ -23,7 +23,7 @@ class ChatRenderer:
 
     A tokenizer without a template has prompt and completion one after the other. Whatever cannot be rendered raises ``BadRecord``.
     ``version`` is the rendering's: 1 tokenises each segment by itself, as runs of earlier versions do. ``day`` is what a template that
-    asks for the date is told.
+    asks for the date is told, by default today.
     """
 
     def __init__(self, tokenizer: Any, *, version: int = 2, day: date | None = None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from functools import cached_property
 from typing import Any
 
 from pitstop.trainers.data.records import BadRecord
@@ -14,23 +16,39 @@ Message = Mapping[str, str]
 """``role`` and ``content``."""
 
 _TODAY = "strftime_now"
+_DRAWN = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 _DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z]")
 
 
 class ChatTemplate:
     """Renders messages by the template of ``tokenizer``, which stays as it is.
 
-    A template that asks for the date is told ``day``, at midnight; without one it is told the time of the rendering, as
-    transformers does.
+    A template that asks for the date is told ``day``, at midnight; by default the day on which it was first asked for here.
     """
 
     def __init__(self, tokenizer: Any, day: date | None = None) -> None:
-        self._tokenizer, self.day = tokenizer, day
+        self._tokenizer, self._day = tokenizer, day
 
     @property
     def asks_for_date(self) -> bool:
         """Whether what it renders depends on the day."""
         return _TODAY in (self.text or "")
+
+    @cached_property
+    def day(self) -> date | None:
+        """What day the template is told; None where it does not ask."""
+        return (self._day or datetime.now().date()) if self.asks_for_date else None
+
+    @property
+    def draws(self) -> str | None:
+        """What the template draws at random with, so that it writes another text each time; None where it does not."""
+        match = _DRAWN.search(self.text or "")
+        return match[0].strip("| (") if match else None
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the template; None where there is none."""
+        return None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
     def text(self) -> str | None:
@@ -41,7 +59,7 @@ class ChatTemplate:
         """The conversation as the template writes it. ``BadRecord`` for whatever a template, which is a program, stumbles over in it."""
         from jinja2 import TemplateError
 
-        template = dated(self.text or "", self.day) if self.day is not None and self.asks_for_date else None
+        template = dated(self.text or "", self.day) if self.day is not None else None
         try:
             return str(
                 self._tokenizer.apply_chat_template(

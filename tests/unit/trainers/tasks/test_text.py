@@ -54,7 +54,8 @@ def test_a_file_of_another_task_is_said_to_be_one(task: _Letters, tmp_path: Path
     assert ("--task ner" in str(caught.value.hint)) == hinted
 
 
-def test_where_a_run_stores_its_files_is_no_part_of_the_key(task: _Letters) -> None:
+def test_where_a_run_stores_its_files_is_no_part_of_the_key(tokenizer: Any) -> None:
+    task = _Letters(tokenizer, Settings())
     relevant: Any = task.relevant_settings()
     assert not {"hub", "naming", "model", "lora", "quantization"} & relevant.keys()
     assert relevant["training"] == {"seed": task.settings.training.seed} and "train" not in relevant["data"]

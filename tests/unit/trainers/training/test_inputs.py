@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pitstop.configs.errors import DataError, SettingsError
+from pitstop.configs.errors import DataError, ModelError, SettingsError
 from pitstop.configs.notices import Notice
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
@@ -148,3 +150,45 @@ def test_a_run_without_evaluation_data_has_no_validation_split(tiny: Path, displ
     inputs = _read(tiny, display)
     with pytest.raises(SettingsError, match="no evaluation data"):
         read_split(inputs.task.settings, inputs.task, Reporter(display), packing=True, model=tiny, split="validation")
+
+
+DATED = "{{ strftime_now('%d %B %Y') }}\n"
+
+
+def _retemplated(tiny: Path, change: Callable[[str], str]) -> Path:
+    """The tiny model with another chat template."""
+    shutil.copytree(tiny, "other")
+    path = Path("other/chat_template.jinja")
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return Path("other")
+
+
+def test_a_template_that_writes_the_date_is_told_the_day_and_that_is_said(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 6)
+    model = _retemplated(tiny, lambda template: DATED + template)
+    settings = settings_with(model__id=str(model), data__train=["train.jsonl"], data__max_length=128)
+    inputs = read_inputs(settings, Reporter(display), day=date(2026, 1, 5))
+    assert inputs.task.settings.data.template_date == "2026-01-05"
+    assert "05 January 2026" in inputs.tokenizer.decode(inputs.train.examples[0].input_ids)
+    assert display.lines == ["The chat template writes the date and is told 2026-01-05. --template-date sets another day."]
+    again = read_inputs(inputs.task.settings, Reporter(display), day=date(2026, 1, 6))
+    assert again.train.fingerprint == inputs.train.fingerprint
+    assert inputs.task.relevant_settings() == {"rendering": 2, "template_date": "2026-01-05"}
+    assert len(str(inputs.data_record()["template"])) == 64
+
+
+def test_a_template_that_does_not_write_it_leaves_the_day_unset_and_says_that_one_is_not_used(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 6)
+    inputs = _read(tiny, display)
+    assert inputs.task.settings.data.template_date is None
+    assert inputs.task.relevant_settings() == {"rendering": 2, "template_date": None}
+    assert not display.warnings
+    _read(tiny, display, data__template_date="2026-01-05")
+    assert display.warnings == ["The chat template does not write the date: --template-date 2026-01-05 is not used."]
+
+
+def test_a_template_that_draws_at_random_is_refused(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 6)
+    model = _retemplated(tiny, lambda template: template + "{{ ['a', 'b'] | random }}")
+    with pytest.raises(ModelError, match=r"draws at random \(random\)"):
+        _read(model, display)

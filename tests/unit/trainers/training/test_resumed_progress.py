@@ -79,11 +79,42 @@ def test_changed_data_after_a_whole_epoch_begin_with_the_next() -> None:
     assert (progress.epoch, progress.position) == (1, 0)
 
 
+def _inputs(template: str | None = None) -> Any:
+    return SimpleNamespace(train=dataset(), template=template)
+
+
+@pytest.mark.parametrize(
+    ("changes", "template", "transformers", "told"),
+    [
+        ({}, None, "5.3", "The training data of run_003 has changed since epoch_001 was saved"),
+        (
+            {"data.template_date": ("2026-01-05", "2026-02-05")},
+            None,
+            "5.3",
+            "changed: data.template_date 2026-01-05 → 2026-02-05.",
+        ),
+        ({}, "b" * 64, "5.3", "changed: the tokenizer's chat template."),
+        ({}, "a" * 64, "5.4", "What makes tokens of it has changed: transformers 5.3 → 5.4."),
+    ],
+)
+def test_a_refusal_names_what_else_than_the_data_makes_other_tokens(
+    changes: dict[str, Any], template: str | None, transformers: str, told: str
+) -> None:
+    chosen, data = _chosen(_progress(), data="other", changes=changes), {"template": "a" * 64} if template else {}
+    chosen.run.metadata = lambda: Metadata({"data": data})
+    chosen.trainer_state["environment"] = {"versions": {"transformers": "5.3", "torch": "2.9"}, "threads": 1}
+    environment = {"versions": {"transformers": transformers, "torch": "2.10"}, "threads": 2}
+    with pytest.raises(DataError) as caught:
+        check_data(chosen, _inputs(template), environment, Reporter(Lines()), allow_changed=False)
+    assert told in caught.value.message
+    assert "--allow-changed-data" in str(caught.value.hint)
+
+
 def test_another_seed_is_another_order_of_the_data() -> None:
     chosen, display = _chosen(_progress(), changes={"training.seed": (1, 2)}), Lines()
     with pytest.raises(DataError, match="The training data of run_003 has changed since epoch_001 was saved"):
-        check_data(chosen, dataset().fingerprint, Reporter(display), allow_changed=False)
-    check_data(chosen, dataset().fingerprint, Reporter(display), allow_changed=True)
+        check_data(chosen, _inputs(), {"versions": {"transformers": "5.4"}}, Reporter(display), allow_changed=False)
+    check_data(chosen, _inputs(), {}, Reporter(display), allow_changed=True)
     assert display.warnings == ["The training data has changed: the current epoch starts again on the new data."]
 
 
