@@ -13,7 +13,7 @@ class DataSettings:
 
     train: list[str] = setting(
         [],
-        "Training data: a JSONL, JSON, CSV or Parquet file, a directory of them, or a Hub data set id. For diffusion: CIFAR10, CIFAR100 or a folder of images. FILE:0.7 gives a data set a weight among several. Repeatable; comma-separated in the environment.",
+        "Training data: a JSONL, JSON, CSV, TSV, Parquet, Arrow or text file, a directory or pattern of them, or a Hub data set id. For diffusion: CIFAR10, CIFAR100 or a folder of images. FILE:0.7 gives a data set a weight among several. Repeatable; comma-separated in the environment.",
         env="DATASET_PATH",
         flag="--dataset",
         documented=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pitstop.configs.errors import SettingsError
 
-DATA_SUFFIX = re.compile(r"(?:\.(?:jsonl?|ndjson|csv|tsv|txt|parquet|arrow|gz|bz2|xz|zst))+$", re.IGNORECASE)
+DATA_SUFFIX = re.compile(r"(?:\.(?:jsonl?|ndjson|csv|tsv|txt|parquet|arrow|feather|gz|bz2|xz|zst))+$", re.IGNORECASE)
 """Endings that tell a format and are no part of a data set's name."""
 
 _WEIGHT = re.compile(r":([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,2})?|[+-]?(?:nan|inf))$", re.IGNORECASE)

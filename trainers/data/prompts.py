@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.files.places import SUFFIXES, read_records
+from pitstop.trainers.data.files.packed import form_suffix
+from pitstop.trainers.data.files.places import USUAL, read_records
 from pitstop.trainers.data.records import BadRecord, BadRows
 
 Encode = Callable[[str], list[int]]
@@ -17,10 +18,10 @@ Encode = Callable[[str], list[int]]
 def read_prompts(path: Path, field: str = "prompt") -> list[str]:
     """The prompts of ``path`` in order (or texts, by another ``field``); of a text file each line that is not blank is one.
 
-    Files that end in .jsonl, .json, .csv or .parquet hold records with ``field``. Raises ``DataError`` for a file that is
+    Files of records (JSONL, CSV, Parquet …, but ``.txt``) hold it under ``field``. Raises ``DataError`` for a file that is
     missing, unreadable or empty, and names the line of a record without one.
     """
-    prompts = _records(path, field) if path.suffix.lower() in SUFFIXES else _lines(path, field)
+    prompts = _records(path, field) if form_suffix(path.name) in USUAL.keys() - {".txt"} else _lines(path, field)
     if not prompts:
         raise DataError(f"{path}: there is no {field} in it.", hint=f"Give a {field} a line, or JSONL records with '{field}'.")
     return prompts

@@ -74,6 +74,10 @@ class RecordFormat:
 
     read: Callable[[Path, str, BadRows], Iterator[Record]]
     recognises: Callable[[Path], bool] = lambda path: True
+    packed: bool = False
+    """Whether ``read`` unpacks a compressed file (``.jsonl.gz``)."""
+    alone: bool = False
+    """Whether a directory's files of this form are read only where it has no other."""
 
 
 Formats = Mapping[str, RecordFormat]

@@ -19,7 +19,7 @@ from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.chat.template import ChatTemplate
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.files.places import ANNOTATED_SUFFIXES, EXAMPLE_SCHEME, read_records
+from pitstop.trainers.data.files.places import ANNOTATED_SUFFIXES, EXAMPLE_SCHEME, hub_place, read_records
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRecord, BadRows, Record, UnknownFormat
 from pitstop.trainers.data.splits import hold_out
@@ -60,7 +60,7 @@ class TextTask(Task):
         """Files have none, unless the task makes one of them."""
         specs = [source.spec for source in sources]
         return self.splits_itself() or not any(
-            spec.startswith(EXAMPLE_SCHEME) or Path(spec).expanduser().exists() for spec in specs
+            spec.startswith(EXAMPLE_SCHEME) or Path(spec).expanduser().exists() or hub_place(spec) is None for spec in specs
         )
 
     def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:

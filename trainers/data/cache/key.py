@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.checkpointing.disk.storage import file_sha256
+from pitstop.configs.errors import DataError
 from pitstop.trainers.data.files.hub import load_hub
-from pitstop.trainers.data.files.places import EXAMPLE_SCHEME, looks_like_hub_id
+from pitstop.trainers.data.files.packed import is_packed
+from pitstop.trainers.data.files.places import EXAMPLE_SCHEME, files_of, hub_place
+from pitstop.trainers.data.files.saved import is_saved
 
 SMALL_BYTES = 16_000_000
 """Files of at most so many bytes together are read into memory and tokenised at every start, which takes a second or two."""
@@ -26,8 +29,8 @@ def is_large(specs: Sequence[str]) -> bool:
     for spec in specs:
         if spec.startswith(EXAMPLE_SCHEME):
             continue
-        files = _files(Path(spec).expanduser())
-        if files is None:
+        files = _all_files(spec)
+        if files is None or any(is_packed(file) for file in files):
             return True  # the Hub, or not there, which reading it will tell
         total += sum(file.stat().st_size for file in files)
     return total > SMALL_BYTES
@@ -36,31 +39,35 @@ def is_large(specs: Sequence[str]) -> bool:
 def identify(spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
     """What changes with the content of a ``--dataset`` value; ``digest`` gives the SHA-256 of a file.
 
-    Raises ``DataError`` for a Hub data set that cannot be loaded. None where nothing identifies it.
+    Raises ``DataError`` for a Hub data set that cannot be loaded, and a directory without data. None where nothing identifies it.
     """
     if spec.startswith(EXAMPLE_SCHEME):
         return spec
-    path = Path(spec).expanduser()
-    files = _files(path)
-    if files is None and not looks_like_hub_id(spec):
-        return None
-    if files is None:
-        fingerprint = getattr(load_hub(spec, split, token), "_fingerprint", None)
+    listing = files_of(spec, split=split)
+    place = hub_place(spec) if listing is None else None
+    if place is not None:
+        fingerprint = getattr(load_hub(place, split, token), "_fingerprint", None)
         return f"hub {fingerprint}" if fingerprint else None
-    described = [[file.suffix, digest(file)] for file in files]  # the ending decides how a file is read
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+    if listing is None:
+        return None
+    # The endings decide how a file is read; what is not read is told again out of the cache.
+    described = [[[*file.suffixes[-2:]], digest(file)] for file in listing.files]
+    return hashlib.sha256(json.dumps([described, [notice.as_dict() for notice in listing.notices]]).encode()).hexdigest()
 
 
-def _files(path: Path) -> list[Path] | None:
-    """The files that are read for a path, in order; None where it is none. An unreadable directory has none."""
+def _all_files(spec: str) -> list[Path] | None:
+    """The files that may be read for a value, of any split and by any task; None where it names none. An unreadable directory has none."""
+    path = Path(spec).expanduser()
     if path.is_file():
         return [path]
-    if not path.is_dir():
-        return None
     try:
-        return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))  # tasks know more endings than one
-    except OSError:  # which reading it will tell
+        if path.is_dir():
+            below = path.rglob("*.arrow") if is_saved(path) else path.iterdir()
+            return sorted(file for file in below if file.is_file() and not file.name.startswith("."))
+        listing = files_of(spec)
+    except (DataError, OSError):  # which reading it will tell
         return []
+    return None if listing is None else list(listing.files)
 
 
 def tokenizer_key(tokenizer: Any, model: Path) -> dict[str, Any]:

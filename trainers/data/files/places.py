@@ -1,28 +1,41 @@
-"""Records from what ``--dataset`` names: a file, a directory, shipped data, the Hub."""
+"""Records from what ``--dataset`` names: a file, a directory, a pattern, shipped data, the Hub."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.files.hub import read_hub
-from pitstop.trainers.data.files.tables import read_parquet
-from pitstop.trainers.data.files.text import read_csv, read_json, read_jsonl
+from pitstop.trainers.data.files.hub import HubPlace, read_hub
+from pitstop.trainers.data.files.listing import Listing, by_pattern, format_of, in_directory, is_pattern
+from pitstop.trainers.data.files.packed import PACKED, form_suffix
+from pitstop.trainers.data.files.saved import is_saved, saved_files
+from pitstop.trainers.data.files.tables import read_arrow, read_parquet
+from pitstop.trainers.data.files.text import read_csv, read_document, read_json, read_jsonl, read_tsv
 from pitstop.trainers.data.records import NO_MORE, BadRows, Formats, NoData, Record, RecordFormat, UnknownFormat
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 ANNOTATED_SUFFIXES = (".pubtator", ".conll", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".tsv", ".txt")
 """Endings of texts with marked entities, whose formats a task adds."""
 EXAMPLE_SCHEME = "example:"
 
-_USUAL = {
-    ".jsonl": RecordFormat(read_jsonl),
-    ".json": RecordFormat(read_json),
-    ".csv": RecordFormat(read_csv),
+USUAL: Formats = {
+    ".jsonl": RecordFormat(read_jsonl, packed=True),
+    ".ndjson": RecordFormat(read_jsonl, packed=True),
+    ".json": RecordFormat(read_json, packed=True),
+    ".csv": RecordFormat(read_csv, packed=True),
+    ".tsv": RecordFormat(read_tsv, packed=True),
     ".parquet": RecordFormat(read_parquet),
+    ".arrow": RecordFormat(read_arrow),
+    ".feather": RecordFormat(read_arrow),
+    ".txt": RecordFormat(read_document, packed=True, alone=True),
 }
+"""The formats that every task reads, by ending."""
+_FETCHED = {
+    "http": "curl -LO {spec}", "https": "curl -LO {spec}", "s3": "aws s3 cp {spec} .", "gs": "gcloud storage cp {spec} .",
+}  # fmt: skip
+_PAGE = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(?:datasets/)?([\w.-]+/[\w.-]+)")
 
 
 def read_records(
@@ -30,33 +43,60 @@ def read_records(
 ) -> Iterator[Record]:
     """Yield the records of one ``--dataset`` value.
 
-    ``spec`` is a file, a directory of files, ``example:NAME`` for data that Pitstop ships, or a Hub data set id. ``extra_formats`` are
-    formats that a task reads beside the usual ones, by ending. Raises ``NoData`` for what cannot be found, ``DataError`` for what
-    cannot be read.
+    ``spec`` is a file, a directory of files or one that ``save_to_disk`` wrote, a pattern of paths, ``example:NAME`` for data that Pitstop
+    ships, or a Hub data set. ``extra_formats`` are formats that a task reads beside the usual ones, by ending. What is not read goes
+    to the notices of ``bad_rows``. Raises ``NoData`` for what cannot be found, ``DataError`` for what cannot be read.
     """
-    formats = {**_USUAL, **extra_formats}
+    formats = {**USUAL, **extra_formats}
     if spec.startswith(EXAMPLE_SCHEME):
         with resources.as_file(resources.files("pitstop.examples") / spec.removeprefix(EXAMPLE_SCHEME)) as path:
             if not path.is_file():
                 raise DataError(f"There is no shipped example {spec!r}.", hint="Shipped: example:medical_ner/train.jsonl.")
             yield from _read_file(path, spec, bad_rows, formats)
         return
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        yield from _read_directory(path, bad_rows, formats)
-    elif path.is_file():
-        yield from _read_file(path, str(path), bad_rows, formats)
-    elif looks_like_hub_id(spec):
-        yield from read_hub(spec, split, token, bad_rows)
+    listing = files_of(spec, split=split, formats=formats)
+    if listing is not None:
+        for notice in listing.notices:
+            bad_rows.notices.add(notice)
+        for file in listing.files:
+            yield from _read_file(file, str(file), bad_rows, formats)
+    elif (place := hub_place(spec)) is not None:
+        yield from read_hub(place, split, token, bad_rows)
     else:
-        raise NoData(f"No data at {spec}: no such file or directory.", hint=_similar_files(path, tuple(formats)))
+        raise _nowhere(spec, formats)
 
 
-def looks_like_hub_id(spec: str) -> bool:
-    """Whether what is no path may be a data set on the Hub: ``owner/name``."""
-    parts = spec.split("/")
-    is_file = spec.lower().endswith((*SUFFIXES, *ANNOTATED_SUFFIXES))
-    return len(parts) == 2 and all(parts) and not spec.startswith((".", "~", "/")) and not is_file
+def files_of(spec: str, *, split: str = "train", formats: Formats = USUAL) -> Listing | None:
+    """The files of one ``--dataset`` value; None where it names none. Raises ``DataError`` for a directory without a file to read."""
+    path = Path(spec).expanduser()
+    try:
+        if path.is_dir():
+            return saved_files(path, split) if is_saved(path) else in_directory(path, formats, split)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    if path.is_file():
+        return Listing((path,))
+    if is_pattern(spec) and hub_place(spec) is None:
+        return by_pattern(spec, formats, split)
+    return None
+
+
+def hub_place(spec: str) -> HubPlace | None:
+    """The data set on the Hub that what is no path may name; None where it looks like a path."""
+    is_file = form_suffix(spec) in (*USUAL, *ANNOTATED_SUFFIXES)
+    if spec.startswith((".", "~", "/")) or "://" in spec or is_file:
+        return None
+    return HubPlace.of(spec)
+
+
+def _nowhere(spec: str, formats: Formats) -> DataError:
+    scheme, parted, _ = spec.partition("://")
+    if page := _PAGE.match(spec):
+        return DataError(f"{spec} is no data set that can be read.", hint=f"Did you mean --dataset {page[1]}?")
+    if parted and scheme.lower() in _FETCHED:
+        hint = f"Fetch it first: {_FETCHED[scheme.lower()].format(spec=spec)}"
+        return DataError(f"{spec}: Pitstop reads local files and Hub data sets.", hint=hint)
+    return NoData(f"No data at {spec}: no such file or directory.", hint=_similar_files(Path(spec).expanduser(), tuple(formats)))
 
 
 def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
@@ -65,7 +105,7 @@ def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
     parent = path.parent
     if not parent.is_dir():
         return f"The directory {parent} does not exist either. Check the path (relative paths start at {Path.cwd()})."
-    names = sorted(p.name for p in parent.iterdir() if p.suffix.lower() in suffixes)
+    names = sorted(p.name for p in parent.iterdir() if form_suffix(p.name) in suffixes)
     close = difflib.get_close_matches(path.name, names, n=1)
     if close:
         return f"Did you mean {parent / close[0]}?"
@@ -73,22 +113,14 @@ def _similar_files(path: Path, suffixes: tuple[str, ...]) -> str:
     return f"In {parent.resolve()} there are: {listing}."
 
 
-def _read_directory(directory: Path, bad_rows: BadRows, formats: Formats) -> Iterator[Record]:
-    known = [(path, formats[ending]) for path in sorted(directory.iterdir()) if (ending := path.suffix.lower()) in formats]
-    files = [path for path, format_ in known if path.is_file() and format_.recognises(path)]
-    if not files:
-        raise DataError(f"No data files in {directory}.", hint=f"Wanted: files ending in {', '.join(formats)}.")
-    for file in files:
-        yield from _read_file(file, str(file), bad_rows, formats)
-
-
 def _read_file(path: Path, name: str, bad_rows: BadRows, formats: Formats) -> Iterator[Record]:
-    ending = path.suffix.lower()
-    if ending not in formats:
+    format_ = format_of(path, formats)
+    if format_ is None:
+        packed = f" Texts among them also with {', '.join(PACKED)}."
         raise UnknownFormat(
-            f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(formats)}."
+            f"{name}: cannot tell the format from the ending {path.suffix!r}.", hint=f"Known: {', '.join(formats)}.{packed}"
         )
     try:
-        yield from formats[ending].read(path, name, bad_rows)
+        yield from format_.read(path, name, bad_rows)
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}.") from error

@@ -7,6 +7,7 @@ since replaced with its old time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,26 @@ def read_parquet(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     yield from records_of(batches(), name, bad_rows, lambda number: f"{name} row {number}")
 
 
+def read_arrow(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    """Yield the rows of an Arrow file, in its stream or file form (Feather). Raises ``DataError`` where it is damaged."""
+
+    def batches() -> Iterator[pyarrow.RecordBatch]:
+        from pyarrow import ipc
+
+        with path.open("rb") as raw:
+            start = raw.read(6)
+            raw.seek(0)
+            if start.startswith(b"FEA1"):
+                raise ValueError("Feather of version 1, which is not read; pyarrow.feather.write_feather writes version 2")
+            if start != b"ARROW1":
+                yield from ipc.open_stream(raw)
+                return
+            reader = ipc.open_file(raw)
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+    yield from records_of(batches(), name, bad_rows, lambda number: f"{name} row {number}")
+
+
 def records_of(batches: Iterator[Any], name: str, bad_rows: BadRows, place_of: Callable[[int], str]) -> Iterator[Record]:
     """The records of record batches or tables of one schema; ``place_of`` names a row by its number, from 1.
 
@@ -47,7 +68,7 @@ def records_of(batches: Iterator[Any], name: str, bad_rows: BadRows, place_of: C
     number, decode = 0, None
     while (batch := _next(batches, name, number)) is not None:
         decode = decode or _row_decoder(batch.schema, name)
-        for row in _rows(batch, decode):
+        for row in chain.from_iterable(_rows(batch.slice(start, _BATCH), decode) for start in range(0, batch.num_rows, _BATCH)):
             number += 1
             if isinstance(row, Exception):
                 bad_rows.report(place_of(number), f"a cell that cannot be read: {first_line(row)}")

@@ -13,23 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.configs.errors import DataError
+from pitstop.trainers.data.files.packed import lines_of
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.data.row_json import check_depth, is_unicode, parse_json, row_texts
 
 
 def read_jsonl(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     """Yield the object of each line."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            # an error at the end is in this line, not in the next
+    for number, line in enumerate(lines_of(path, name), start=1):
+        if line.strip():  # an error at the end is in this line, not in the next
             yield from _parsed(line.rstrip(), f"{name} line {number}", bad_rows)
 
 
 def read_json(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     """Yield the objects of a list, or of the list under ``data``. Raises ``DataError`` where there is none."""
-    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    text = "".join(lines_of(path, name))
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -83,36 +81,55 @@ def _as_record(fields: Any, place: str, bad_rows: BadRows) -> Iterator[Record]:
         bad_rows.report(place, f"wanted a JSON object with named fields, found {type(fields).__name__}")
 
 
-def read_csv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
-    """Yield each row by the names of the header. Raises ``DataError`` for a header that cannot be read and a quote without end."""
+def read_csv(path: Path, name: str, bad_rows: BadRows, delimiter: str = ",") -> Iterator[Record]:
+    """Yield each row by the names of the header. Raises ``DataError`` for a header that cannot be used and a quote without end."""
     csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        rows = csv.DictReader(lines, strict=True)
+    rows = csv.DictReader(lines_of(path, name, newline=""), strict=True, delimiter=delimiter)
+    _check_header(rows, name)
+    while True:
+        start = rows.reader.line_num + 1
         try:
-            names = "".join(rows.fieldnames or ())
+            fields = next(rows, None)
         except csv.Error as error:
-            raise DataError(f"{name} line {rows.reader.line_num}: not valid CSV: {error}.") from error
-        if not is_unicode(names):
-            raise DataError(f"{name} line 1: the names of the columns are not UTF-8 text.", hint="Convert the file to UTF-8.")
-        while True:
-            start = rows.reader.line_num + 1
-            try:
-                fields = next(rows, None)
-            except csv.Error as error:
-                if "unexpected end" in str(error):  # the rest of the file, and not a row, is lost with it
-                    raise DataError(
-                        f"{name} line {start}: not valid CSV: its quote is not closed before the file ends."
-                    ) from error
-                line = rows.reader.line_num
-                where = f" in the row that begins in line {start}" if start < line else ""
-                bad_rows.report(f"{name} line {line}", f"not valid CSV: {error}{where}")
-                continue
-            if fields is None:
-                return
-            place = f"{name} line {rows.reader.line_num}"
-            if None in fields or None in fields.values():
-                bad_rows.report(place, f"not as many cells as the header's {len(rows.fieldnames or ())}")
-            elif not is_unicode("".join(fields.values())):
-                bad_rows.report(place, "not UTF-8 text")
-            else:
-                yield Record(dict(fields), place)
+            if "unexpected end" in str(error):  # the rest of the file, and not a row, is lost with it
+                raise DataError(f"{name} line {start}: not valid CSV: its quote is not closed before the file ends.") from error
+            line = rows.reader.line_num
+            where = f" in the row that begins in line {start}" if start < line else ""
+            bad_rows.report(f"{name} line {line}", f"not valid CSV: {error}{where}")
+            continue
+        if fields is None:
+            return
+        place = f"{name} line {rows.reader.line_num}"
+        if None in fields or None in fields.values():
+            bad_rows.report(place, f"not as many cells as the header's {len(rows.fieldnames or ())}")
+        elif not is_unicode("".join(fields.values())):
+            bad_rows.report(place, "not UTF-8 text")
+        else:
+            yield Record(dict(fields), place)
+
+
+def _check_header(rows: csv.DictReader[str], name: str) -> None:
+    try:
+        columns = list(rows.fieldnames or ())
+    except csv.Error as error:
+        raise DataError(f"{name} line {rows.reader.line_num}: not valid CSV: {error}.") from error
+    if not is_unicode("".join(columns)):
+        raise DataError(f"{name} line 1: the names of the columns are not UTF-8 text.", hint="Convert the file to UTF-8.")
+    if twice := sorted({column for column in columns if columns.count(column) > 1}):  # the first would be lost
+        raise DataError(f"{name} line 1: two columns have the name {twice[0]!r}.", hint="Rename one of them.")
+
+
+def read_tsv(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    """See ``read_csv``; cells are parted by tabs."""
+    return read_csv(path, name, bad_rows, "\t")
+
+
+def read_document(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
+    """Yield the whole file as one ``text``."""
+    text = "".join(lines_of(path, name))
+    if not is_unicode(text):
+        bad_rows.report(name, "not UTF-8 text")
+    elif not text.strip():
+        bad_rows.report(name, "an empty document")
+    else:
+        yield Record({"text": text}, name)

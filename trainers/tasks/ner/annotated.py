@@ -6,10 +6,12 @@ block by block, a block being the lines between two blank ones: an article of a 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pitstop.configs.errors import DataError
+from pitstop.trainers.data.files.packed import form_suffix, lines_of
 from pitstop.trainers.data.files.places import ANNOTATED_SUFFIXES
 from pitstop.trainers.data.records import BadRows, Record, RecordFormat
 from pitstop.trainers.tasks.ner import iob, pubtator
@@ -27,16 +29,17 @@ def _read(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
             f"{name}: neither PubTator nor IOB text.",
             hint="PubTator starts with 'PMID|t|title'; IOB lines end in a tag such as O or B-Disease.",
         )
-    yield from reader.read_blocks(blocks(path), name, bad_rows)
+    yield from reader.read_blocks(blocks(path, name), name, bad_rows)
 
 
 def _reader_of(path: Path) -> pubtator.PubtatorReader | iob.IobReader | None:
-    if path.suffix.lower() in _PUBTATOR_ENDINGS:
+    suffix = form_suffix(path.name)
+    if suffix in _PUBTATOR_ENDINGS:
         return pubtator.PubtatorReader()
-    if path.suffix.lower() not in _TOLD_BY_CONTENT:
+    if suffix not in _TOLD_BY_CONTENT:
         return iob.IobReader()
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for _, line in zip(range(_LOOKED_AT), file, strict=False):
+    with contextlib.closing(lines_of(path, str(path))) as lines:
+        for _, line in zip(range(_LOOKED_AT), lines, strict=False):
             if pubtator.begins(line):
                 return pubtator.PubtatorReader()
             if iob.begins(line):
@@ -48,10 +51,10 @@ def _reader_of(path: Path) -> pubtator.PubtatorReader | iob.IobReader | None:
 
 def _recognised(path: Path) -> bool:
     try:
-        return path.suffix.lower() != ".txt" or _reader_of(path) is not None
-    except OSError:
+        return form_suffix(path.name) != ".txt" or _reader_of(path) is not None
+    except (OSError, DataError):
         return True  # the reader says what is wrong with it
 
 
-ANNOTATED = dict.fromkeys(ANNOTATED_SUFFIXES, RecordFormat(_read, _recognised))
+ANNOTATED = dict.fromkeys(ANNOTATED_SUFFIXES, RecordFormat(_read, _recognised, packed=True))
 """The formats by ending, for ``read_records``. In a directory a ``.txt`` file that is neither (a licence, say) is passed over."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pitstop.trainers.data.files.packed import lines_of
 from pitstop.trainers.data.row_json import is_unicode
 
 
@@ -32,16 +33,15 @@ def number_of(error: ValueError, lines: Lines) -> int:
     return error.number if isinstance(error, BadLine) else lines[0].number
 
 
-def blocks(path: Path) -> Iterator[Lines]:
-    """Yield the blocks of a file. Bytes that are not UTF-8 stay as half surrogates, which ``checked`` finds."""
+def blocks(path: Path, name: str) -> Iterator[Lines]:
+    """Yield the blocks of a file, which messages call ``name``. Bytes that are not UTF-8 stay as half surrogates, which ``checked`` finds."""
     block: list[Line] = []
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                block.append(Line(number, line.rstrip("\n")))
-            elif block:
-                yield block
-                block = []
+    for number, line in enumerate(lines_of(path, name), start=1):
+        if line.strip():
+            block.append(Line(number, line.rstrip("\n")))
+        elif block:
+            yield block
+            block = []
     if block:
         yield block
 

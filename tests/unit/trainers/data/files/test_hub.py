@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pitstop.configs.errors import DataError
+from pitstop.trainers.data.files.hub import HubPlace
 from pitstop.trainers.data.files.places import read_records
 from pitstop.trainers.data.records import BadRows
 
@@ -32,3 +33,23 @@ def test_a_hub_data_set_is_read_like_a_table(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_hub_data_set_that_cannot_be_had_is_named() -> None:
     with pytest.raises(DataError, match="Cannot read data set owner/no-such-data"):
         list(read_records("owner/no-such-data", BadRows(False)))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("owner/name", HubPlace("owner/name")),
+        ("hub:owner/name", HubPlace("owner/name")),
+        ("owner/na.me@v1.0", HubPlace("owner/na.me", "v1.0")),
+        ("owner/name:en", HubPlace("owner/name", None, "en")),
+        ("hub:owner/name@refs/pr/3:en:train[:10%]", HubPlace("owner/name", "refs/pr/3", "en", "train[:10%]")),
+        ("owner/name::validation", HubPlace("owner/name", None, None, "validation")),
+        ("owner/name:a:b:c", None),
+        ("name", None),
+        ("a/b/c", None),
+        ("owner/name@", None),
+    ],
+)
+def test_a_place_on_the_hub_is_read_as_it_is_written(text: str, place: HubPlace | None) -> None:
+    assert HubPlace.of(text) == place
+    assert place is None or HubPlace.of(str(place)) == place

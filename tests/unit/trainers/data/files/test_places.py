@@ -106,8 +106,8 @@ def test_a_directory_is_read_file_by_file_in_the_order_of_names(tmp_path: Path) 
 
 
 def test_a_directory_without_data(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no data")
-    assert str(_error(tmp_path)) == f"No data files in {tmp_path}."
+    (tmp_path / "notes.md").write_text("no data")
+    assert str(_error(tmp_path)) == f"No data files in {tmp_path}. There are: notes.md."
 
 
 def test_shipped_data_is_read_by_name() -> None:
@@ -288,8 +288,38 @@ def test_these_are_files_not_hub_ids(spec: str, monkeypatch: pytest.MonkeyPatch)
     assert "No data at" in str(_error(spec))
 
 
-@pytest.mark.parametrize("name", ["rows.txt", "rows", "rows.jsonl.gz"])
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "rows.gz", "rows.jsonl.lz4", "rows.parquet.gz"])
 def test_a_file_of_an_unknown_format_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("x")
     error = _error(tmp_path / name)
     assert "cannot tell the format" in str(error) and ".parquet" in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message", "hint"),
+    [
+        ("https://a.org/x.jsonl", "Pitstop reads local files and Hub data sets", "curl -LO https://a.org/x.jsonl"),
+        ("s3://bucket/x.jsonl", "Pitstop reads local files and Hub data sets", "aws s3 cp s3://bucket/x.jsonl ."),
+        ("gs://bucket/x.jsonl", "Pitstop reads local files and Hub data sets", "gcloud storage cp gs://bucket/x.jsonl ."),
+        ("https://huggingface.co/datasets/owner/name/tree/main", "is no data set", "Did you mean --dataset owner/name?"),
+        ("hf://datasets/owner/name/a.jsonl", "is no data set", "Did you mean --dataset owner/name?"),
+    ],
+)
+def test_places_on_the_net_are_told_how_to_be_had(spec: str, message: str, hint: str) -> None:
+    error = _error(spec)
+    assert message in str(error) and hint in str(error.hint)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_text("text,text\na,b\n".replace(",", "\t" if suffix == ".tsv" else ","))
+    assert str(_error(path)) == f"{path} line 1: two columns have the name 'text'."
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "an empty document"), (b" \n", "an empty document"), (b"\xff", "not UTF-8 text")]
+)
+def test_a_document_without_text_is_bad(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    assert str(_error(tmp_path / "a.txt")) == f"{tmp_path}/a.txt: {reason}"

@@ -158,17 +158,14 @@ def test_a_page_that_is_not_what_its_checksum_says_is_damage(tmp_path: Path) -> 
 
 
 def test_a_large_row_group_is_not_held_whole(tmp_path: Path) -> None:
-    import psutil
-
     text = [os.urandom(20_000).hex() for _ in range(3_000)]
     path = _written(tmp_path / "rows.parquet", {"text": text}, use_dictionary=False, compression="none")
     del text
-    process = psutil.Process()
-    before, peak = process.memory_info().rss, 0
+    before, peak = pa.total_allocated_bytes(), 0
     for record in read_records(str(path), BadRows(False)):
         del record
-        peak = max(peak, process.memory_info().rss)
-    assert path.stat().st_size > 110e6 and peak - before < 60e6
+        peak = max(peak, pa.total_allocated_bytes())
+    assert path.stat().st_size > 110e6 and peak - before < 80e6
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -196,3 +193,25 @@ def test_a_cell_of_a_table_that_cannot_be_read_is_the_fault_of_its_row(tmp_path:
     assert str(_error(path)).startswith(f"{path} row 2: a cell that cannot be read: ")
     rows, bad = _read(path, skip=True)
     assert [row["text"] for row in rows] == ["a", "b", "c"] and bad.count == 1
+
+
+@pytest.mark.parametrize("form", ["stream", "file", "feather"])
+def test_arrow_files_of_either_form_are_read_like_parquet(tmp_path: Path, form: str) -> None:
+    from pyarrow import feather, ipc
+
+    columns = {"text": TEXT, **COLUMNS}
+    table, path = pa.table(columns), tmp_path / ("rows.feather" if form == "feather" else "rows.arrow")
+    if form == "feather":
+        feather.write_feather(table, path, compression="zstd")
+    else:
+        with (ipc.new_stream if form == "stream" else ipc.new_file)(path, table.schema) as writer:
+            writer.write_table(table)
+    rows, bad = _read(path)
+    assert rows == _read(_written(tmp_path / "rows.parquet", columns))[0] and bad.count == 0
+    path.write_bytes(path.read_bytes()[:-300])
+    assert str(_error(path)).startswith(f"{path}: damaged")
+
+
+def test_feather_of_its_first_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.feather").write_bytes(b"FEA1" + bytes(100))
+    assert "version 2" in str(_error(tmp_path / "rows.feather"))

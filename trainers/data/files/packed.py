@@ -1,0 +1,72 @@
+"""Texts as lines, compressed or not; a damaged or cut stream is told with the line behind which it stops."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from pitstop.configs.errors import DataError, first_line
+
+
+def _open_zst(path: Path) -> Any:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
+
+
+_OPENED: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.GzipFile,
+    ".zst": _open_zst,
+    ".xz": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
+}
+PACKED = tuple(_OPENED)
+"""Endings of compressed files, behind the ending of their form: ``.jsonl.gz``."""
+
+
+def form_suffix(name: str) -> str:
+    """The ending that tells a file's form, in small letters: ``.jsonl`` of ``a.JSONL`` and of ``a.jsonl.gz``."""
+    path = Path(name)
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix in _OPENED else suffix
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed, by its name."""
+    return path.suffix.lower() in _OPENED
+
+
+@contextlib.contextmanager
+def opened(path: Path, *, newline: str | None = None) -> Iterator[TextIO]:
+    """The text of a file. Bytes that are not UTF-8 stay as half surrogates; a byte order mark is no part of it."""
+    with contextlib.ExitStack() as stack:
+        binary = stack.enter_context(_OPENED.get(path.suffix.lower(), lambda plain: plain.open("rb"))(path))
+        yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline))
+
+
+def lines_of(path: Path, name: str, *, newline: str | None = None) -> Iterator[str]:
+    """Yield the lines of a file with their ends. Raises ``DataError`` where its compressed stream is damaged or cut, and ``OSError``."""
+    number = 0
+    with opened(path, newline=newline) as lines:
+        while (line := _next(lines, name, number)) is not None:
+            number += 1
+            yield line
+
+
+def _next(lines: TextIO, name: str, number: int) -> str | None:
+    try:
+        return next(lines, None)
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decompressor's
+            raise
+        place = f" behind line {number}" if number else ""
+        raise DataError(
+            f"{name}: damaged or cut off{place}: {first_line(error)}", hint="Fetch or compress the file again."
+        ) from error
