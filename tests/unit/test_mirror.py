@@ -11,8 +11,6 @@ ABOUT_MORE_THAN_A_MODULE = {
     "checkpointing/state/test_hostile_state.py": "files that lie, read by state, codec and weights",
     "naming/test_name_properties.py": "what holds of any name, tried with random settings",
     "trainers/data/images/test_presets.py": "the presets of the image sets",
-    "trainers/tasks/diffusion/test_lora.py": "adapters of a network of this task",
-    "trainers/tasks/diffusion/test_ranks_and_cost.py": "ranks by resolution, and what they cost",
 }
 
 
