@@ -13,9 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.errors import DataError, SettingsError
-from pitstop.configs.schema import EvaluationSettings, NerSettings, Settings
 from pitstop.examples.medical_ner.render import render
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
@@ -24,41 +22,15 @@ from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRecord, Record
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.loop.scoring import Scoring
-from pitstop.trainers.tasks.ner import greedy
 from pitstop.trainers.tasks.ner import task as ner_task
 from pitstop.trainers.tasks.ner.scores import parse_items
 from pitstop.trainers.tasks.ner.task import NerTask
 from pitstop.trainers.tasks.ner.wording import prompt
 from pitstop.trainers.tasks.sft import SftTask
+from support.ner_records import ASPIRIN, examples_of, ner_settings, on_processor, write_rows
 
 ROOT = Path(__file__).resolve().parents[5]
 CORPUS = Path(os.environ.get("BC5CDR_DIR", ROOT.parent / "shared" / "data" / "bc5cdr"))
-ASPIRIN = {"id": "1", "text": "Aspirin eased her pain.", "entities": {"chemical": ["Aspirin"], "disease": ["pain"]}}
-
-
-def _settings(train: Sequence[str | Path] = (), **groups: Any) -> Settings:
-    kinds = {"data": DataSettings, "evaluation": EvaluationSettings, "ner": NerSettings}
-    groups["data"] = {"train": [str(spec) for spec in train], **groups.get("data", {})}
-    return Settings(**{name: kinds[name](**values) for name, values in groups.items()})
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture
-def make_task(tokenizer: Any, tmp_path: Path) -> Callable[..., NerTask]:
-    """A task whose training data are the given records, in a file."""
-
-    def make(*rows: dict[str, Any], **groups: Any) -> NerTask:
-        return NerTask(tokenizer, _settings([_write(tmp_path / "train.jsonl", rows)], **groups))
-
-    return make
-
-
-def _examples(task: NerTask, fields: dict[str, Any]) -> list[Example]:
-    return task.examples(Record(fields, "here"))
 
 
 def _texts(task: NerTask, example: Example) -> tuple[str, str]:
@@ -76,7 +48,7 @@ def _load(task: NerTask, *specs: Path, **options: Any) -> Dataset:
 
 def test_a_record_asks_once_for_each_type(make_task: Callable[..., NerTask]) -> None:
     task = make_task(ASPIRIN)
-    chemical, disease = _examples(task, ASPIRIN)
+    chemical, disease = examples_of(task, ASPIRIN)
     question, answer = _texts(task, chemical)
     assert question == f"<|start|>user\n{prompt(ASPIRIN['text'], 'chemical')}<|end|>\n<|start|>assistant\n"
     assert answer == "- Aspirin<|end|>"
@@ -87,7 +59,7 @@ def test_a_record_asks_once_for_each_type(make_task: Callable[..., NerTask]) -> 
 
 def test_the_shipped_records_give_the_tokens_of_the_shipped_pairs(tokenizer: Any) -> None:
     spec = "example:medical_ner/records_train.jsonl"
-    ours = load_dataset([spec], NerTask(tokenizer, _settings([spec])), ReadOptions(max_length=2048, packing=True))
+    ours = load_dataset([spec], NerTask(tokenizer, ner_settings([spec])), ReadOptions(max_length=2048, packing=True))
     pairs = load_dataset(["example:medical_ner/train.jsonl"], SftTask(tokenizer), ReadOptions(max_length=2048, packing=True))
     assert ours.fingerprint == pairs.fingerprint
 
@@ -95,13 +67,13 @@ def test_the_shipped_records_give_the_tokens_of_the_shipped_pairs(tokenizer: Any
 def test_what_the_text_does_not_name_is_answered_with_none(make_task: Callable[..., NerTask]) -> None:
     task = make_task(ASPIRIN)
     for entities in ({"chemical": [], "disease": []}, {}, {"chemical": None}):
-        assert [_texts(task, e)[1] for e in _examples(task, {"text": "x", "entities": entities})] == ["- none<|end|>"] * 2
+        assert [_texts(task, e)[1] for e in examples_of(task, {"text": "x", "entities": entities})] == ["- none<|end|>"] * 2
 
 
 def test_entities_are_named_in_their_order_and_once(make_task: Callable[..., NerTask]) -> None:
     task = make_task({"text": "t", "entities": {"d": []}})
     items = ["Pain", "fever", "pain", "back  pain", "PAIN"]
-    (example,) = _examples(task, {"text": "t", "entities": {"D": items}})
+    (example,) = examples_of(task, {"text": "t", "entities": {"D": items}})
     assert _texts(task, example)[1] == "- Pain\n- fever\n- back pain<|end|>"
 
 
@@ -109,14 +81,14 @@ def test_spellings_of_one_type_are_one_type(make_task: Callable[..., NerTask]) -
     record = {"text": "t", "entities": {"Cell-Line": ["HeLa"], "cell line": ["CHO"]}}
     task = make_task(record)
     assert task.entity_types() == ("cell_line",)
-    assert _texts(task, _examples(task, record)[0])[1] == "- HeLa\n- CHO<|end|>"
+    assert _texts(task, examples_of(task, record)[0])[1] == "- HeLa\n- CHO<|end|>"
 
 
 def test_types_are_those_of_all_the_training_data_and_evaluation_asks_for_the_same(tokenizer: Any, tmp_path: Path) -> None:
-    one = _write(tmp_path / "a.jsonl", [{"text": "t", "entities": {"gene": ["g"]}}])
+    one = write_rows(tmp_path / "a.jsonl", [{"text": "t", "entities": {"gene": ["g"]}}])
     (tmp_path / "b.pubtator").write_text("1|t|Pain.\n1\t0\t4\tPain\tDisease\n")
-    held_out = _write(tmp_path / "c.jsonl", [{"text": "t", "entities": {"species": ["mouse"], "gene": ["h"]}}])
-    task = NerTask(tokenizer, _settings([one, tmp_path / "b.pubtator"]))
+    held_out = write_rows(tmp_path / "c.jsonl", [{"text": "t", "entities": {"species": ["mouse"], "gene": ["h"]}}])
+    task = NerTask(tokenizer, ner_settings([one, tmp_path / "b.pubtator"]))
     train = _load(task, one, tmp_path / "b.pubtator")
     evaluation = _load(task, held_out, split="validation")
     asked = [[json.loads(e.reference)["type"] for e in data.examples] for data in (train, evaluation)]
@@ -125,18 +97,18 @@ def test_types_are_those_of_all_the_training_data_and_evaluation_asks_for_the_sa
 
 def test_named_types_are_asked_for_in_their_order_and_no_others(make_task: Callable[..., NerTask]) -> None:
     task = make_task(ASPIRIN, ner={"entity_types": ["Disease", "chemical", "disease"]})
-    assert [json.loads(e.reference)["type"] for e in _examples(task, ASPIRIN)] == ["disease", "chemical"]
+    assert [json.loads(e.reference)["type"] for e in examples_of(task, ASPIRIN)] == ["disease", "chemical"]
     only = make_task(ASPIRIN, ner={"entity_types": ["chemical"]})
-    assert len(_examples(only, ASPIRIN)) == 1
-    assert _examples(only, {"prompt": "q", "completion": "- pain", "entity_type": "disease"}) == []
+    assert len(examples_of(only, ASPIRIN)) == 1
+    assert examples_of(only, {"prompt": "q", "completion": "- pain", "entity_type": "disease"}) == []
 
 
 def test_named_types_need_no_training_data(tokenizer: Any, tmp_path: Path) -> None:
-    elsewhere = _write(tmp_path / "test.jsonl", [ASPIRIN])
-    task = NerTask(tokenizer, _settings(["/gone.jsonl"], ner={"entity_types": ["disease"]}))
+    elsewhere = write_rows(tmp_path / "test.jsonl", [ASPIRIN])
+    task = NerTask(tokenizer, ner_settings(["/gone.jsonl"], ner={"entity_types": ["disease"]}))
     assert len(_load(task, elsewhere).examples) == 1
     with pytest.raises(DataError, match="The entity types to ask for are those of the training data") as caught:
-        _load(NerTask(tokenizer, _settings(["/gone.jsonl"])), elsewhere)
+        _load(NerTask(tokenizer, ner_settings(["/gone.jsonl"])), elsewhere)
     assert "--ner-entity-types" in str(caught.value.hint)
 
 
@@ -162,12 +134,12 @@ def test_a_named_type_that_the_training_data_does_not_have_is_refused(
 )
 def test_settings_that_ask_for_nothing_are_refused(tokenizer: Any, group: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        NerTask(tokenizer, _settings(ner=group))
+        NerTask(tokenizer, ner_settings(ner=group))
 
 
 def test_a_question_of_ones_own(make_task: Callable[..., NerTask]) -> None:
     task = make_task(ASPIRIN, ner={"prompt": "{text}\n{type}?"})
-    assert task.tokenizer.decode(_examples(task, ASPIRIN)[1].prompt).startswith(
+    assert task.tokenizer.decode(examples_of(task, ASPIRIN)[1].prompt).startswith(
         "<|start|>user\nAspirin eased her pain.\ndisease?<"
     )
 
@@ -175,19 +147,19 @@ def test_a_question_of_ones_own(make_task: Callable[..., NerTask]) -> None:
 def test_ready_pairs_are_taken_as_they_are(make_task: Callable[..., NerTask]) -> None:
     pair = {"prompt": "Name the drugs: A.", "completion": "These:\n* Aspirin.", "entity_type": "Chemical"}
     task = make_task(pair, {"prompt": "q", "completion": "- None"})
-    (example,) = _examples(task, pair)
+    (example,) = examples_of(task, pair)
     assert _texts(task, example) == (
         "<|start|>user\nName the drugs: A.<|end|>\n<|start|>assistant\n",
         "These:\n* Aspirin.<|end|>",
     )
     assert json.loads(example.reference) == {"type": "chemical", "items": ["Aspirin"]}
-    assert json.loads(_examples(task, {"prompt": "q", "completion": "- None"})[0].reference) == {"type": "entity", "items": []}
+    assert json.loads(examples_of(task, {"prompt": "q", "completion": "- None"})[0].reference) == {"type": "entity", "items": []}
 
 
 def test_csv_holds_entities_as_json(make_task: Callable[..., NerTask]) -> None:
     task = make_task(ASPIRIN)
-    assert [e.reference for e in _examples(task, {**ASPIRIN, "entities": json.dumps(ASPIRIN["entities"])})] == [
-        e.reference for e in _examples(task, ASPIRIN)
+    assert [e.reference for e in examples_of(task, {**ASPIRIN, "entities": json.dumps(ASPIRIN["entities"])})] == [
+        e.reference for e in examples_of(task, ASPIRIN)
     ]
 
 
@@ -217,7 +189,7 @@ def test_csv_holds_entities_as_json(make_task: Callable[..., NerTask]) -> None:
 )
 def test_what_cannot_be_used_says_why(make_task: Callable[..., NerTask], fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRecord, match=reason):
-        _examples(make_task({"text": "t", "entities": {"d": []}}), fields)
+        examples_of(make_task({"text": "t", "entities": {"d": []}}), fields)
 
 
 def test_bad_rows_are_named_or_counted(make_task: Callable[..., NerTask]) -> None:
@@ -255,7 +227,7 @@ def test_bad_rows_are_named_or_counted(make_task: Callable[..., NerTask]) -> Non
 def test_the_article_of_a_record(make_task: Callable[..., NerTask], fields: dict[str, Any], group: str) -> None:
     record = {"prompt": "q", "completion": "- none"} | fields if "entity_type" in fields else {**ASPIRIN, "id": None, **fields}
     task = make_task(ASPIRIN)
-    found = {example.group for example in _examples(task, record)}
+    found = {example.group for example in examples_of(task, record)}
     assert found == {group}
 
 
@@ -337,78 +309,6 @@ def test_the_metrics_promised_are_the_metrics_given(
 # Generation -------------------------------------------------------------------------------------------------------
 
 
-def _scoring(model: Any, tokenizer: Any, **changes: Any) -> Scoring:
-    import contextlib
-
-    import torch
-
-    options = {"batch_size": 2, "max_new_tokens": 6, **changes}
-    return Scoring(model, tokenizer, torch.device("cpu"), contextlib.nullcontext, **options)
-
-
-def _one_by_one(model: Any, ids: list[int], count: int, ends: set[int]) -> list[int]:
-    """Greedy generation by its definition: no batch, no cache, no padding."""
-    import torch
-
-    new: list[int] = []
-    with torch.no_grad():
-        while len(new) < count and not (new and new[-1] in ends):
-            row = torch.tensor([ids + new])
-            new.append(int(model(row, doc_lengths=(row.shape[1],)).logits[0, -1].argmax()))
-    return new
-
-
-def test_batched_answers_are_those_of_generation_by_definition_on_any_number_of_processes(
-    make_task: Callable[..., NerTask], load_tiny: Callable[..., Any]
-) -> None:
-    task, model = make_task(ASPIRIN), load_tiny().eval()
-    texts = ["Aspirin.", "Metformin is used to treat diabetes.", "Pain and fever, " * 4, "x"]
-    examples = [e for text in texts for e in _examples(task, {**ASPIRIN, "text": text})][:7]
-    end = int(examples[0].input_ids[-1])
-    expected = [
-        task.tokenizer.decode(_one_by_one(model, e.prompt.tolist(), 6, {end}), skip_special_tokens=True) for e in examples
-    ]
-    assert len(set(expected)) > 1, "the answers must differ for their order to matter"
-    assert greedy.greedy_answers(examples, _scoring(model, task.tokenizer)) == expected
-
-    parts: list[bytes] = []
-    with pytest.raises(KeyError):  # alone it has only its share
-        greedy.greedy_answers(examples, _scoring(model, task.tokenizer, rank=1, world_size=2, gather=_keep(parts)))
-    both = _scoring(model, task.tokenizer, rank=0, world_size=2, gather=lambda data: parts + _keep(parts)(data))
-    assert greedy.greedy_answers(examples, both) == expected
-    shares = [{index for index, _ in json.loads(part)} for part in parts]
-    assert len(shares) == 2 and not shares[0] & shares[1], "no answer is generated twice"
-
-
-def test_a_batch_size_that_did_not_fit_is_not_tried_again_with_the_next_batch(
-    make_task: Callable[..., NerTask], load_tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pitstop.trainers.models import generation
-
-    task, model, sizes = make_task(ASPIRIN), load_tiny().eval(), list[int]()
-    examples = _examples(task, ASPIRIN) * 4
-    wanted = greedy.greedy_answers(examples, _scoring(model, task.tokenizer, batch_size=4))
-    real = generation.answer_batch
-
-    def answer_batch(model: Any, tokenizer: Any, prompts: dict[int, Any], **options: Any) -> Any:
-        sizes.append(len(prompts))
-        if len(prompts) > 2:
-            raise MemoryError
-        return real(model, tokenizer, prompts, **options)
-
-    monkeypatch.setattr(generation, "answer_batch", answer_batch)
-    assert greedy.greedy_answers(examples, _scoring(model, task.tokenizer, batch_size=4)) == wanted
-    assert sizes == [4, 2, 2, 2, 2]
-
-
-def _keep(parts: list[bytes]) -> Callable[[bytes], list[bytes]]:
-    def gather(data: bytes) -> list[bytes]:
-        parts.append(data)
-        return [data]
-
-    return gather
-
-
 def test_a_signal_is_looked_for_between_batches(make_task: Callable[..., NerTask], load_tiny: Callable[..., Any]) -> None:
     from pitstop.trainers.loop.scoring import Interrupted
 
@@ -420,7 +320,7 @@ def test_a_signal_is_looked_for_between_batches(make_task: Callable[..., NerTask
         return len(asked) == 2
 
     with pytest.raises(Interrupted):
-        task.score(_dataset_of(_examples(task, ASPIRIN)), _scoring(model, task.tokenizer, batch_size=1, give_up=give_up))
+        task.score(_dataset_of(examples_of(task, ASPIRIN)), on_processor(model, task.tokenizer, batch_size=1, give_up=give_up))
     assert len(asked) == 2
 
 
@@ -438,7 +338,7 @@ def test_scoring_leaves_model_and_generators_as_they_were(
     task, model = make_task(ASPIRIN), load_tiny()
     model.train()
     before = (torch.get_rng_state(), model.config._attn_implementation, {n: p.clone() for n, p in model.named_parameters()})
-    task.score(_dataset_of(_examples(task, ASPIRIN)), _scoring(model, task.tokenizer))
+    task.score(_dataset_of(examples_of(task, ASPIRIN)), on_processor(model, task.tokenizer))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert model.config._attn_implementation == before[1]
     assert all(module.training for module in model.modules())
