@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pitstop.trainers.machine.device import processor_computes_bfloat16
-from support.forked import Child, kill_at_step, pitstop
+from support.forked import Child, computes_bfloat16, kill_at_step, pitstop
 from support.training import arguments, checkpoints, metadata, rows
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -48,7 +47,7 @@ def test_training_lowers_the_loss(tiny_model: Path, data: Path, base_dir: Path) 
     ended = pitstop(*arguments(tiny_model, data, base_dir, epochs=10, learning_rate=3e-2, lora_dropout=0.0, lora_rank=16))
     assert ended.code == 0, ended.output
     losses = [row["val_loss"] for row in rows(base_dir / "run_001") if "val_loss" in row]
-    fall = 0.1 if processor_computes_bfloat16() else 0.2  # the frozen random head leaves the adapter little to work with
+    fall = 0.1 if computes_bfloat16() else 0.2  # the frozen random head leaves the adapter little to work with
     assert min(losses) < losses[0] - fall
 
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from pitstop.trainers.machine.device import processor_computes_bfloat16
-from support.forked import Child, Ended
+from support.forked import Child, Ended, computes_bfloat16
 from support.forked import pitstop as forked
 from support.terminal import Terminal
 from support.tiny_model import write_data
@@ -362,7 +361,7 @@ def test_a_merged_model_loads_plainly_and_answers_as_base_and_adapter(
     out = tmp_path / "out"
     found = pitstop("export", reference, "--format", "merged", "--output", out, "--max-shard-size", "100KB", "--json").json()
     # Where base and adapter compute in bfloat16 too, a tie may fall otherwise.
-    apart, alike = (0.05, 0.9) if processor_computes_bfloat16() else (0.02, 1.0)
+    apart, alike = (0.05, 0.9) if computes_bfloat16() else (0.02, 1.0)
     assert found["difference"]["largest"] < apart * max(1.0, found["difference"]["largest_logit"])
     assert found["difference"]["same_choice"] >= alike and found["difference"]["tokens"] > 50
     assert len(list(out.glob("*.safetensors"))) == 3

@@ -175,12 +175,26 @@ def kill_at_step(step: int, number: signal.Signals = signal.SIGKILL, *, saved: b
 
 
 def compute_for_tests(*, onednn: bool = False) -> None:
-    """In a child: one thread, and no oneDNN, which compiles code for every new shape and takes longer for it than for a tiny model's step."""
+    """In a child: one thread, and no oneDNN, which compiles code for every new shape and takes longer for it than for a tiny model's step.
+
+    Without it, sums in bfloat16 are slow: they are made in float32, as on a processor that lacks the instructions.
+    """
     import torch
 
     torch.set_num_threads(1)
     torch.backends.mkldnn.set_flags(_onednn or onednn)
+    if not (_onednn or onednn):
+        from pitstop.trainers.machine import device
+
+        device.processor_computes_bfloat16 = lambda: False
     _log_at_once()
+
+
+def computes_bfloat16() -> bool:
+    """Whether the children of this test do."""
+    from pitstop.trainers.machine.device import processor_computes_bfloat16
+
+    return _onednn and processor_computes_bfloat16()
 
 
 def _log_at_once() -> None:
