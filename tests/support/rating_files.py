@@ -1,9 +1,16 @@
-"""A small data set of ratings in the format of MovieLens 100K, made on the spot."""
+"""Small data sets of ratings, made on the spot, and what is read of them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from pitstop.trainers.data.records import BadRows
+from pitstop.trainers.tasks.rank.ratings import Ratings
+from pitstop.trainers.tasks.rank.reading import read_ratings
+
+AMAZON = {"reviewerID": "A1", "asin": "B7", "overall": 5.0, "unixReviewTime": 1400000000, "reviewText": "Good."}
+YELP = {"review_id": "r", "user_id": "U", "business_id": "b", "stars": 4.0, "date": "2019-05-01 12:00:00", "text": "Nice"}
 DAY = 86_400
 
 
@@ -25,3 +32,26 @@ def write_movielens(directory: Path, *, users: int = 30, items: int = 24, length
 def item_line(number: int, title: str) -> str:
     """A line of ``u.item``: number, title, dates, address and nineteen genres."""
     return f"{number}|{title}|01-Jan-1995||http://example.org/{number}|{'|'.join(['0'] * 18 + ['1'])}\n"
+
+
+def rating_rows(ratings: Ratings) -> list[tuple[str, str, float]]:
+    """User, item and time of each rating."""
+    users, items = list(ratings.users), list(ratings.items)
+    return [(users[u], items[i], float(t)) for u, i, t in zip(*ratings.columns(), strict=True)]
+
+
+def read_place(place: Path) -> Ratings:
+    """The ratings of a place without a bad row."""
+    return read_ratings(str(place), BadRows(skip=False))
+
+
+def json_lines(*rows: object) -> str:
+    """A line of JSON for each row."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write_two_ratings(directory: Path) -> Path:
+    """MovieLens 100K with two ratings, in ``directory``, which is returned."""
+    (directory / "u.data").write_text("196\t242\t3\t881250949\n186\t302\t3\t891717742\n")
+    (directory / "u.item").write_bytes((item_line(242, "Kolya (1996)") + item_line(302, "Misérables, Les")).encode("latin-1"))
+    return directory
