@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 from support.image_training import write_image_data
 from support.own_process import in_child
@@ -26,27 +27,41 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
 
 _WARM = (
     "bitsandbytes",
+    "encodings.utf_8_sig",
     "numpy.ctypeslib",
+    "numpy.ma",
     "peft.tuners.lora.bnb",
     "peft.utils.transformers_weight_conversion",
-    "pydantic.type_adapter",  # by which Typer converts numbers
-    "pydantic.functional_validators",
-    "tensorboard.plugins.hparams.plugin_data_pb2",
+    "tensorboard.plugins.hparams.metadata",
     "torch.distributed.elastic.multiprocessing.api",
+    "torch.profiler._cupti_monitor",
     "torch.utils.tensorboard",
+    "transformers.integrations.bitsandbytes",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
     "zoneinfo",
     "pitstop.cli.commands.evaluate",
+    "pitstop.cli.commands.export",
+    "pitstop.cli.commands.generate",
     "pitstop.cli.commands.resume",
     "pitstop.cli.commands.train",
+    "pitstop.cli.generation.entities",
+    "pitstop.cli.generation.images",
     "pitstop.cli.terminal.progress",
     "pitstop.trainers.data.batch",
+    "pitstop.trainers.data.images.named",
+    "pitstop.trainers.data.images.reading",
     "pitstop.trainers.models.causal_lm",
     "pitstop.trainers.models.loss",
     "pitstop.trainers.tasks.diffusion.family",
+    "pitstop.trainers.tasks.diffusion.task",
+    "pitstop.trainers.tasks.ner.task",
+    "pitstop.trainers.tasks.rank.task",
     "pitstop.trainers.tasks.sft",
     "pitstop.trainers.training.worker",
+    "pitstop.trainers.using.answering",
+    "pitstop.trainers.using.evaluating",
+    "pitstop.trainers.using.exporting",
 )
 """What trainings import, at once or on the way: a forked child that has to spends a third of its time on it."""
 
@@ -59,6 +74,13 @@ def warm() -> None:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     get_checkpoint_conversion_mapping("llama")  # a table that takes a fifth of a second to build, and is kept
+    app = typer.Typer()
+    app.command()(_count)
+    app(["3"], standalone_mode=False)  # Typer converts numbers by pydantic, which looks for plugins in all that is installed
+
+
+def _count(number: int) -> None:
+    """A command with a number."""
 
 
 @pytest.fixture(scope="session")
