@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.forked import Child, computes_bfloat16, kill_at_step, pitstop
+from support.forked import Child, kill_at_step, pitstop
 from support.training import arguments, checkpoints, metadata, rows
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -47,8 +47,7 @@ def test_training_lowers_the_loss(tiny_model: Path, data: Path, base_dir: Path) 
     ended = pitstop(*arguments(tiny_model, data, base_dir, epochs=10, learning_rate=3e-2, lora_dropout=0.0, lora_rank=16))
     assert ended.code == 0, ended.output
     losses = [row["val_loss"] for row in rows(base_dir / "run_001") if "val_loss" in row]
-    fall = 0.1 if computes_bfloat16() else 0.2  # the frozen random head leaves the adapter little to work with
-    assert min(losses) < losses[0] - fall
+    assert min(losses) < losses[0] - 0.1  # the frozen random head leaves the adapter little to work with
 
 
 def test_base_model_is_saved_once_for_two_runs(tiny_model: Path, data: Path, base_dir: Path) -> None:
