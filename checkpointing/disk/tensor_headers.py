@@ -24,6 +24,9 @@ MAX_HEADER_BYTES = 16 * 1024 * 1024
 
 DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 """Bytes of one number of each type that a checkpoint may hold, in safetensors' words."""
+ALL_DTYPES = DTYPES | {"U16": 2, "U32": 4, "U64": 8, "C64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
+"""And of those that other people's files hold beside these."""
+
 _MOST_DIMENSIONS = 16
 
 
@@ -37,13 +40,16 @@ class TensorEntry:
     end: int
 
 
-def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Every tensor of a safetensors file; ``CheckpointError`` unless they fill the file exactly, without gap or overlap."""
+def read_header(path: Path, dtypes: Mapping[str, int] = DTYPES) -> dict[str, TensorEntry]:
+    """Every tensor of a safetensors file; ``CheckpointError`` unless they fill the file exactly, without gap or overlap.
+
+    ``dtypes`` are the types that it may hold.
+    """
     try:
         with os.fdopen(open_regular_file(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = _header_length(file.read(8), size)
-            return _entries(parse_json(file.read(length)), 8 + length, size)
+            return _entries(parse_json(file.read(length)), 8 + length, size, dtypes)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -71,13 +77,13 @@ def _header_length(first: bytes, size: int) -> int:
     return int(length)
 
 
-def _entries(header: Any, start: int, size: int) -> dict[str, TensorEntry]:
+def _entries(header: Any, start: int, size: int, dtypes: Mapping[str, int]) -> dict[str, TensorEntry]:
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, Mapping) or not all(isinstance(value, str) for value in notes.values()):
         raise ValueError("its __metadata__ is not text by name")
-    entries = {name: _entry(name, value, start) for name, value in header.items()}
+    entries = {name: _entry(name, value, start, dtypes) for name, value in header.items()}
     at = start
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != at:
@@ -88,15 +94,15 @@ def _entries(header: Any, start: int, size: int) -> dict[str, TensorEntry]:
     return entries
 
 
-def _entry(name: str, value: Any, start: int) -> TensorEntry:
+def _entry(name: str, value: Any, start: int, dtypes: Mapping[str, int]) -> TensorEntry:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name[:200]} has no type, shape and offsets, or more than those")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in dtypes:
         raise ValueError(f"{name[:200]} has a type that no checkpoint holds")
     if not _naturals(shape) or len(shape) > _MOST_DIMENSIONS:
         raise ValueError(f"{name[:200]} has no proper shape")
-    if not _naturals(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype]:
+    if not _naturals(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtypes[dtype]:
         raise ValueError(f"{name[:200]} does not have the bytes that its shape needs")
     return TensorEntry(dtype, tuple(shape), start + offsets[0], start + offsets[1])
 

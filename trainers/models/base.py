@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.machine.device import Precision
 from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models import attention
+from pitstop.trainers.models.fit import Fit, reason
 from pitstop.trainers.models.foreign_code import check_stored, forget_code, needs_code
 
 
@@ -68,7 +70,8 @@ def load_base(
 
     ``stored`` says that ``path`` already holds the weights in the recipe's form (a 4-bit copy is then read as it is);
     without ``frozen`` all parameters are to be trained.
-    Raises ``ModelError`` for what transformers cannot load and for 4-bit weights on a device without kernels.
+    Raises ``ModelError`` for what transformers cannot load, for weights that are not all there or have other shapes, and for 4-bit
+    weights on a device without kernels.
     """
     if recipe.quantised and device.type == "mps":
         raise ModelError("4-bit bases need CUDA or a CPU; Apple's MPS has no kernels for them.", hint="Train with --method lora.")
@@ -76,16 +79,18 @@ def load_base(
         check_stored(path)
     with quiet_libraries():
         try:
-            model = _pretrained(path, recipe, device, stored=stored, flash=flash)
+            model, loading_info = _pretrained(path, recipe, device, stored=stored, flash=flash)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             if "trust_remote_code" in str(error):
                 raise needs_code(path, "auto_map in config.json") from error
             raise ModelError(
-                f"Cannot load the base model in {path}: {first_line(error)}",
+                f"Cannot load the base model in {path}: {reason(error)}",
                 hint="Check that the directory is complete and the architecture known to transformers.",
             ) from error
+    Fit.of(loading_info).check(path, model)
+    untie(model)
     _keep_trainable_kernels(model)
     _compute_in(model, recipe)
     if frozen:
@@ -95,13 +100,14 @@ def load_base(
     return loaded
 
 
-def _pretrained(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool) -> Any:
+def _pretrained(path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool) -> tuple[Any, dict[str, Any]]:
+    """The model, and what was missing, beside it or of another shape: transformers puts random numbers into what it lacks."""
     from transformers import AutoModelForCausalLM
 
     attention.register()
     # A stored 4-bit copy names its own quantisation, which an explicit None would switch off.
     quantise = {"quantization_config": recipe.quantization_config()} if recipe.quantised and not stored else {}
-    load = functools.partial(
+    load: Callable[..., tuple[Any, dict[str, Any]]] = functools.partial(
         AutoModelForCausalLM.from_pretrained,
         path,
         **quantise,
@@ -110,6 +116,8 @@ def _pretrained(path: Path, recipe: BaseRecipe, device: torch.device, *, stored:
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # what does not fit is refused by name; otherwise the error would name nothing
+        output_loading_info=True,
     )
     try:
         return load(attn_implementation="flash_attention_2" if flash else attention.IMPLEMENTATION)
@@ -117,6 +125,18 @@ def _pretrained(path: Path, recipe: BaseRecipe, device: torch.device, *, stored:
         if error.args != (attention.IMPLEMENTATION,):
             raise
         return load()  # older architectures (GPT-J, Falcon) choose among attention classes of their own
+
+
+def untie(base: Any) -> None:
+    """Have the config say so where the output layer has a weight of its own: from the file, or because an adapter gave it one.
+
+    Tied again they would be when the model is saved and loaded.
+    """
+    ends = (base.get_output_embeddings(), base.get_input_embeddings())
+    weights = {getattr(end, "weight", None) for end in ends}
+    config = base.config.get_text_config()
+    if None not in weights and len(weights) > 1 and getattr(config, "tie_word_embeddings", False):
+        config.tie_word_embeddings = base.config.tie_word_embeddings = False
 
 
 def _keep_trainable_kernels(model: nn.Module) -> None:

@@ -20,6 +20,7 @@ from pitstop.trainers.models import attention
 from pitstop.trainers.models.adapter import AdapterForm
 from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, save_base
 from pitstop.trainers.models.cost import Cost, of_causal_lm
+from pitstop.trainers.models.fit import SAME_MODEL, Tell, check_weights
 from pitstop.trainers.models.foreign_code import check_stored, forget_code
 from pitstop.trainers.models.loss import TokenObjective, takes_logits_to_keep
 from pitstop.trainers.models.scratch import read_model_config
@@ -38,6 +39,14 @@ class CausalLM:
         """The tokenizer that lies beside the model."""
         return load_tokenizer(source.path)
 
+    def check(self, source: ModelSource, tell: Tell) -> nn.Module:
+        """By headers; those of a run's own copy, which is verified and may be in 4 bits, are left to loading."""
+        model = self.without_weights(source)
+        if source.config is None and not source.is_copy:
+            with as_evaluated(source.path) as directory:
+                check_weights(directory, model, source.model_id, tell)
+        return model
+
     def load(self, path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool) -> nn.Module:
         """Load by ``from_pretrained``; of a checkpoint that another run starts from the average, if it has one."""
         if stored and not frozen:
@@ -49,7 +58,7 @@ class CausalLM:
         return model
 
     def initialise(self, source: ModelSource, seed: int, device: torch.device, *, flash: bool) -> nn.Module:
-        """Build by ``from_config``. ``ModelError`` for a configuration that does not fit the tokenizer or builds no model."""
+        """Build by ``from_config``. ``ModelError`` for a configuration that builds no model."""
         assert source.config is not None
         config = read_model_config(source.config)
         attention.register()
@@ -57,12 +66,6 @@ class CausalLM:
         model = _from_config(
             config, source.config, attn_implementation="flash_attention_2" if flash else attention.IMPLEMENTATION
         )
-        tokens, rows = len(self.tokenizer(source)), model.get_input_embeddings().num_embeddings
-        if tokens > rows:
-            raise ModelError(
-                f"{source.config}: vocab_size is {rows:,}, the tokenizer has {tokens:,} tokens.",
-                hint=f"Set vocab_size to {tokens} or more.",
-            )
         return model.to(device)
 
     def without_weights(self, source: ModelSource) -> nn.Module:
@@ -76,7 +79,10 @@ class CausalLM:
         from transformers import AutoConfig
 
         with quiet_libraries(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            try:
+                config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ModelError(f"{path} has no usable config.json: {first_line(error)}", hint=SAME_MODEL) from error
             return _from_config(config, path)
 
     def adapter_form(self, model: nn.Module, settings: Settings) -> AdapterForm:

@@ -162,14 +162,18 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
+    from pitstop.trainers.models.fit import Fit
+
     with _quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
             gguf_file=gguf.name,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.bfloat16,
             trust_remote_code=False,
+            output_loading_info=True,
         )
+        Fit.of(loading_info).check(gguf, model)
         model.config.rms_norm_eps = 1e-5  # the file holds its nearest float32
         model.config._name_or_path = DEMO_MODEL_ID
         model.save_pretrained(target)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pitstop.trainers.models.adapter import AdapterForm
     from pitstop.trainers.models.base import BaseRecipe
     from pitstop.trainers.models.cost import Cost
+    from pitstop.trainers.models.fit import Tell
     from pitstop.trainers.models.objective import Objective
     from pitstop.trainers.models.source import KnownBase, ModelSource
 
@@ -32,6 +33,12 @@ class Family(Protocol):
 
     def tokenizer(self, source: ModelSource) -> Any:
         """What turns records into numbers: a tokenizer, or what images have to be like."""
+
+    def check(self, source: ModelSource, tell: Tell) -> nn.Module:
+        """The model on the device ``meta``, once the headers of the files have shown that the weights are those of its architecture.
+
+        ``tell`` hears of what is not used. Raises ``ModelError`` for what ``load`` would refuse.
+        """
 
     def load(self, path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool) -> nn.Module:
         """The model whose files lie in ``path``, which is a directory that Pitstop wrote (``stored``) or one of other people.

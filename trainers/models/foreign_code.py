@@ -29,7 +29,7 @@ def check_source(directory: Path) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     _check_references(directory)
-    config = _object(directory / "config.json")
+    config = json_object(directory / "config.json")
     if "auto_map" in config and config.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise needs_code(directory, f"its architecture, {str(config.get('model_type'))[:80]}, comes as Python code")
 
@@ -46,7 +46,7 @@ def check_stored(directory: Path) -> None:
         for key, _ in pairs(_content(path)) if path.name != "tokenizer.json" else ():
             if key in CODE_KEYS:
                 raise ModelError(f"{path} refers to code ({key}), which no saved base model does.", hint=advice)
-    quantisation = _object(directory / "config.json").get("quantization_config")
+    quantisation = json_object(directory / "config.json").get("quantization_config")
     if quantisation is not None and (not isinstance(quantisation, dict) or quantisation.get("quant_method") != "bitsandbytes"):
         raise ModelError(f"{directory / 'config.json'} names a quantisation that Pitstop does not write.", hint=advice)
 
@@ -71,20 +71,25 @@ def needs_code(path: Path, reason: str) -> ModelError:
     )
 
 
-def _check_references(directory: Path) -> None:
+def refuse_adapter(directory: Path) -> None:
+    """Raises ``ModelError`` for an adapter, alone or beside a base: transformers would load it together with its base."""
     if (directory / layout.ADAPTER_CONFIG).exists():
         raise ModelError(
             f"{directory} holds an adapter ({layout.ADAPTER_CONFIG}), not a base model alone.",
             hint="Give the base that the adapter was trained on, or merge the two and give the merged model.",
         )
+
+
+def _check_references(directory: Path) -> None:
+    refuse_adapter(directory)
     for name in _SETTINGS_FILES:
-        for key, value in pairs(_object(directory / name)):
+        for key, value in pairs(json_object(directory / name)):
             if key.endswith("_implementation") and names_a_kernel(value):
                 raise needs_code(directory / name, f"{key} names a kernel on the Hub")
             if key == "transformers_weights" and not _plain_weights(value):
                 raise ModelError(f"{directory / name}: {key} does not name safetensors of this directory.")
     for path in sorted(directory.glob("*.safetensors.index.json")):
-        shards = _object(path).get("weight_map")
+        shards = json_object(path).get("weight_map")
         if not isinstance(shards, dict) or not all(_plain_weights(name) for name in shards.values()):
             raise ModelError(
                 f"{path} does not name safetensors of this directory alone.", hint="Pitstop reads no pickled weights."
@@ -95,7 +100,8 @@ def _plain_weights(name: Any) -> bool:
     return isinstance(name, str) and name.endswith((".safetensors", ".safetensors.index.json")) and not set(name) & set("/\\\0")
 
 
-def _object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model's directory, empty where there is no file. ``ModelError`` for anything else."""
     content = _content(path) if path.exists() else {}
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not what transformers writes: a JSON object is expected.")

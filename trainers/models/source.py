@@ -11,11 +11,12 @@ from typing import Any
 
 from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.checkpointing.runs.base_runs import BaseCheckpoint, find_base_checkpoint
+from pitstop.checkpointing.store.model_files import pairs
 from pitstop.configs.errors import CheckpointError, ModelError, RunError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.machine.launch import rank
 from pitstop.trainers.models.demo_model import DEMO_MODEL_ID, demo_model_path
-from pitstop.trainers.models.foreign_code import check_source, check_stored
+from pitstop.trainers.models.foreign_code import check_source, check_stored, json_object, refuse_adapter
 from pitstop.trainers.models.scratch import config_digest
 
 WEIGHTS = "*.safetensors"
@@ -24,6 +25,10 @@ HUB_PATTERNS = [WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt"]
 
 class NoModel(ModelError):
     """There is no base model at the place that was given."""
+
+
+class QuantisedModel(ModelError):
+    """The weights are stored quantised, by whatever library."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def find_model(settings: Settings, recorded: KnownBase | None = None) -> ModelSo
 
     Of a ``recorded`` base the recorded commit is taken unless the settings name one, and for one that was a directory the Hub is
     not asked: there a model of its name would be another one. Raises ``NoModel`` for a path or id that does not exist or cannot
-    be reached, ``ModelError`` for a model that needs a token, has no safetensors weights, or needs code of its own.
+    be reached, ``ModelError`` for a model that needs a token, has no safetensors weights, is stored quantised, or needs code of its own.
     """
     model_id = settings.model.id
     assert model_id is not None, "settings are loaded with require_model_and_data"
@@ -138,6 +143,7 @@ def _looks_like_hub_id(model_id: str) -> bool:
 
 
 def _checked(source: ModelSource) -> ModelSource:
+    refuse_adapter(source.path)
     if not (source.path / "config.json").is_file():
         raise ModelError(
             f"{source.path} is not a model directory: it has no config.json.", hint="Give the directory that holds config.json."
@@ -148,7 +154,22 @@ def _checked(source: ModelSource) -> ModelSource:
             hint="Pitstop reads no pickled weights (.bin, .pt). Convert them with transformers' save_pretrained, or take a revision that has safetensors.",
         )
     check_source(source.path)
+    _refuse_quantised(source)
     return source
+
+
+def _refuse_quantised(source: ModelSource) -> None:
+    """What config.json says of a quantisation would win over method and settings without a word."""
+    quantisation = next(
+        (value for key, value in pairs(json_object(source.path / "config.json")) if key == "quantization_config" and value), None
+    )
+    if quantisation is None:
+        return
+    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+    raise QuantisedModel(
+        f"{source.model_id} is stored quantised ({str(method or 'quantization_config in config.json')[:80]}).",
+        hint="Give the model that it was made from: --method qlora quantises that to 4 bits as the settings say, once for all runs.",
+    )
 
 
 def _download(model_id: str, settings: Settings, revision: str | None, patterns: Sequence[str] = HUB_PATTERNS) -> Path:

@@ -30,6 +30,7 @@ from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.setting_changes import Changes, changes_between, is_fixed, refuse_fixed
 
@@ -172,6 +173,7 @@ def find_base(chosen: ChosenCheckpoint, precision: Precision, reporter: Reporter
             f"The base model {model_id} is not the one that {chosen.label} was trained on (its files have changed).",
             hint="Restore its files, or the run's own copy of it.",
         )
+    family_of(chosen.settings).check(source, reporter.notice)
     return BaseOnDisk(source.path, stored=False, digest=chosen.base_digest)
 
 

@@ -20,6 +20,7 @@ from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.machine.processes import main_process_first
+from pitstop.trainers.models.limits import Limits
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
@@ -38,6 +39,7 @@ class Inputs:
     task: Task
     train: Sequences
     eval: Sequences | None
+    limits: Limits | None = None  # of a model of text
 
     def evaluates(self, settings: Settings) -> bool:
         """Whether the checkpoints are judged by evaluations, and not by the training loss."""
@@ -89,13 +91,21 @@ def read_inputs(
     with main_process_first():
         source = find() if find is not None else family.find(settings, None)
     tokenizer = family.tokenizer(source)
+    model = family.check(source, reporter.notice)
     settings = on_day(settings, tokenizer, day or datetime.now().date())
     task = make_task(settings, tokenizer)
     task.say = reporter.line
     _tell_template(task, reporter)
+    limits = Limits.of(model, tokenizer, source) if isinstance(task, TextTask) else None
+    if limits is not None:
+        limits.check_tokenizer(reporter.notice)
     train, evaluation = read_data(settings, task, reporter, packing=True, model=source.path)
     _check_monitor(settings, task, evaluation)
-    return Inputs(source, tokenizer, task, train, evaluation)
+    if limits is not None:
+        limits.check_data(train, "the training data", settings.data.max_length, reporter.notice)
+        if evaluation is not None:
+            limits.check_data(evaluation, "the evaluation data", settings.data.max_length, reporter.notice)
+    return Inputs(source, tokenizer, task, train, evaluation, limits)
 
 
 def _tell_template(task: Task, reporter: Reporter) -> None:

@@ -151,6 +151,9 @@ def _read(
     tracking.check()
     inputs = read_inputs(settings, reporter, find, day=day)
     samples = read_samples(settings, inputs.task)
+    if samples is not None and inputs.limits is not None:
+        for number, ids in enumerate(samples.ids, start=1):
+            inputs.limits.check_ids(ids, f"prompt {number} of SAMPLE_PROMPTS")
     if pusher is not None:
         pusher.check_account()
     return tracking, inputs, samples

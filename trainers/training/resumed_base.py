@@ -12,7 +12,7 @@ from pitstop.configs.notices import Notice
 from pitstop.trainers.data.records import NoData
 from pitstop.trainers.machine.hardware import Hardware
 from pitstop.trainers.models.base import BaseRecipe
-from pitstop.trainers.models.source import ModelSource, NoModel
+from pitstop.trainers.models.source import ModelSource, NoModel, QuantisedModel
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.building import BaseOnDisk, place_base
@@ -47,9 +47,10 @@ def find_source(chosen: ChosenCheckpoint, request: ResumeRequest, reporter: Repo
         return source
     try:
         return family_of(chosen.settings).find(chosen.settings, None if request.allow_changed_base else chosen.known_base)
-    except NoModel:
+    except (NoModel, QuantisedModel) as error:
         if "model.id" in chosen.changes:
             raise
+        reason = "is not found from here" if isinstance(error, NoModel) else "is stored quantised"
         try:
             path = chosen.own_base().path
         except PitstopError:
@@ -57,7 +58,7 @@ def find_source(chosen: ChosenCheckpoint, request: ResumeRequest, reporter: Repo
         if path is None:
             raise
     model_id = str(chosen.settings.model.id)
-    reporter.notice(Notice("{subject} is not found from here: the run's own copy of it is used", model_id))
+    reporter.notice(Notice(f"{{subject}} {reason}: the run's own copy of it is used", model_id))
     return ModelSource(model_id, path, None, is_copy=True)
 
 

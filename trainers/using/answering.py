@@ -41,6 +41,7 @@ def answer_ids(
     opened: OpenModel, ids: Sequence[Sequence[int]], options: Answering, tell: Callable[[int], None] = lambda count: None
 ) -> list[Answer]:
     """As ``answer``, for prompts that are token ids already."""
+    _check_tokens(opened, ids)
     answers: dict[int, Answer] = {}
     pieces = Pieces(options.batch_size, "Ask for fewer new tokens with --max-new-tokens, or give a shorter prompt.")
     decoding: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "sampling": options.sampling}
@@ -78,12 +79,18 @@ def follow_conversation(opened: OpenModel, turns: Sequence[Turn], options: Answe
 
 
 def _follow(opened: OpenModel, ids: Sequence[int], options: Answering, show: Callable[[str], None], number: int) -> Answer:
+    _check_tokens(opened, [ids])
     text = GrowingText(opened.tokenizer, show)
     decoding: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "sampling": options.sampling}
     with opened.ready() as model:
         answers: Mapping[int, Answer] = answer_batch(model, opened.tokenizer, {number: ids}, watch=text.extend, **decoding)
     text.finish(answers[number].text)
     return answers[number]
+
+
+def _check_tokens(opened: OpenModel, prompts: Sequence[Sequence[int]]) -> None:
+    for number, ids in enumerate(prompts, start=1):
+        opened.limits.check_ids(ids, f"prompt {number}")
 
 
 class GrowingText:

@@ -47,6 +47,8 @@ def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Rep
     settings = opened.chosen.settings
     model_facts: dict[str, Any] = {"packing": opened.packing, "model": opened.base.path}
     data = read_split(settings, opened.task, reporter, split=request.split, specs=request.specs, **model_facts)
+    if not settings.training.makes_images:
+        opened.limits.check_data(data, "the data", settings.data.max_length, reporter.notice)
     return data if request.limit is None or request.limit >= data.counts.used else data.first(request.limit)
 
 

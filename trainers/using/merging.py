@@ -19,7 +19,8 @@ from pitstop.configs.errors import CheckpointError, ModelError, first_line
 from pitstop.trainers.machine.device import Precision, choose_precision
 from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models.adapter import add_adapter, bare_model
-from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.base import BaseRecipe, untie
+from pitstop.trainers.models.fit import Fit
 from pitstop.trainers.models.foreign_code import forget_code
 from pitstop.trainers.models.generation import answering_mode
 from pitstop.trainers.tasks.registry import family_of
@@ -88,7 +89,7 @@ def merge(adapted: Any) -> nn.Module:
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(MERGED)
     _forget_quantisation(base)
-    _untie(base)
+    untie(base)
     return base
 
 
@@ -146,16 +147,6 @@ def _quantises(conversion: Any) -> bool:
     return any(hasattr(operation, "hf_quantizer") for operation in getattr(conversion, "operations", None) or ())
 
 
-def _untie(base: Any) -> None:
-    """An adapter on an output layer that shares its weight with the embeddings has given it a weight of its own."""
-    output, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
-    config = base.config.get_text_config()
-    if output is None or not getattr(config, "tie_word_embeddings", False):
-        return
-    if output.weight.data_ptr() != embeddings.weight.data_ptr():
-        config.tie_word_embeddings = base.config.tie_word_embeddings = False
-
-
 def save(merged: Any, directory: Path, max_shard_size: str) -> None:
     """Write safetensors of at most ``max_shard_size`` with config.json and generation_config.json."""
     for item in (merged.config, getattr(merged, "generation_config", None)):
@@ -183,11 +174,18 @@ def compare_saved(directory: Path, ids: Sequence[int], expected: torch.Tensor, p
     gc.collect()  # the model that was merged
     with quiet_libraries():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=precision.compute, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            model, loading_info = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=precision.compute,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"The merged model does not load again: {first_line(error)}") from error
+    Fit.of(loading_info).check(directory, model)
     saved = logits(model, ids, precision)
     if not bool(torch.isfinite(saved).all()):
         raise CheckpointError("The merged model gives logits with NaN or infinity.", hint="Export another checkpoint of the run.")

@@ -7,6 +7,7 @@ training is the model itself. Where an average of the weights was kept it is wha
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from pitstop.trainers.machine.device import choose_device
 from pitstop.trainers.machine.hardware import Hardware, open_hardware
 from pitstop.trainers.machine.launch import is_worker
 from pitstop.trainers.models.adapter import add_another, share_inputs_under_autocast
+from pitstop.trainers.models.limits import Limits
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
@@ -85,6 +87,12 @@ class OpenModel:
     def model(self) -> Any:
         """The ``PeftModel``, or of a base training the model itself."""
         return self.engine.model
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """What the base, a model of text, can take."""
+        source = ModelSource(str(self.chosen.settings.model.id), self.base.path, None)
+        return Limits.of(self.engine.trained.bare, self.tokenizer, source)
 
     @property
     def chosen(self) -> ChosenCheckpoint:

@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from pitstop.checkpointing.disk.storage import read_regular_file
-from pitstop.checkpointing.disk.tensor_headers import read_header
+from pitstop.checkpointing.disk.tensor_headers import TensorEntry, read_header
 from pitstop.checkpointing.state import state
 from pitstop.checkpointing.store import file_sets
 from pitstop.checkpointing.store.model_files import MAX_BYTES
@@ -25,6 +25,7 @@ from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.models.adapter import AdapterForm, bare_model
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.cost import Cost
+from pitstop.trainers.models.fit import Fit, Tell
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
 from pitstop.trainers.models.trained import check_size, evaluated_files
 from pitstop.trainers.tasks.diffusion.config import SIZES, DiffiTConfig, named_size
@@ -32,6 +33,8 @@ from pitstop.trainers.tasks.diffusion.model import DiffiT
 from pitstop.trainers.tasks.diffusion.objective import DenoisingObjective
 
 _HINT = f"Sizes that come with Pitstop: {', '.join(SIZES)}; or copy the config.json of a base training and change it."
+
+_SAFETENSORS = "Take weights that are safetensors."
 
 LORA_TARGETS = ("q_space", "k_space", "v_space", "q_time", "k_time", "v_time", "attention.out", "mlp.fc1", "mlp.fc2")
 """The linear layers of a block, by the ends of their paths."""
@@ -51,6 +54,24 @@ class DiffiTFamily:
     def tokenizer(self, source: ModelSource) -> DiffiTConfig:
         """What images have to be like is what the configuration says."""
         return read_config(source)
+
+    def check(self, source: ModelSource, tell: Tell) -> nn.Module:
+        """Names and shapes of all tensors; nothing may be there beside them."""
+        del tell
+        model = self.without_weights(source)
+        if source.config is not None or source.is_copy:
+            return model
+        files = evaluated_files(source.path)
+        entries = _entries([files[name] for name in file_sets.Form(full_model=True).weights(files)])
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        fit = Fit.of_shapes({name: entry.shape for name, entry in entries.items()}, expected)
+        fit.check(source.path, model)
+        if fit.unexpected:
+            raise ModelError(
+                f"The weights in {source.path} have tensors that its {file_sets.MODEL_CONFIG} does not describe: {fit.unexpected[0]}.",
+                hint="Take both from the same model.",
+            )
+        return model
 
     def load(self, path: Path, recipe: BaseRecipe, device: torch.device, *, stored: bool, flash: bool, frozen: bool) -> nn.Module:
         """Read config.json and the safetensors; of a checkpoint that another run starts from the average, if it has one."""
@@ -190,17 +211,24 @@ def _from_scratch(settings: Settings) -> ModelSource:
 def _weights(path: Path, files: Sequence[Path], config: DiffiTConfig) -> dict[str, torch.Tensor]:
     """The tensors of safetensors files, after a look at how many numbers they are. ``ModelError`` where ``config`` describes others."""
     try:
-        # Resolved: in the Hub's cache every file is a link.
-        entries = [entry for file in files for entry in read_header(file.resolve()).values()]
-        numbers = sum(math.prod(entry.shape) for entry in entries)
+        numbers = sum(math.prod(entry.shape) for entry in _entries(files).values())
         if numbers == config.parameters:
             return {name: tensor for file in files for name, tensor in state.read_tensors(file.resolve()).items()}
     except CheckpointError as error:
-        raise ModelError(error.message, hint="Take weights that are safetensors.") from error
+        raise ModelError(error.message, hint=_SAFETENSORS) from error
     raise ModelError(
         f"{path}: its weights are {numbers:,} numbers, its {file_sets.MODEL_CONFIG} describes {config.parameters:,}.",
         hint="Take both from the same model.",
     )
+
+
+def _entries(files: Sequence[Path]) -> dict[str, TensorEntry]:
+    """The tensors in safetensors files by name. ``ModelError`` for a file that is none, or not whole."""
+    try:
+        # Resolved: in the Hub's cache every file is a link.
+        return {name: entry for file in files for name, entry in read_header(file.resolve()).items()}
+    except CheckpointError as error:
+        raise ModelError(error.message, hint=_SAFETENSORS) from error
 
 
 def _on_meta(config: DiffiTConfig) -> DiffiT:

@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 
+from pitstop.checkpointing.disk import layout
+from pitstop.checkpointing.disk.tensor_headers import read_header
+from pitstop.checkpointing.state import state
 from pitstop.configs.errors import ModelError
 from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.fit import Fit
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.tasks.diffusion.family import DiffiTFamily, read_config
 from pitstop.trainers.tasks.diffusion.sampling import Sampler
@@ -39,4 +43,14 @@ def _with_adapter(model: Any, directory: Path) -> Any:
     if not (directory / "adapter_config.json").is_file():
         raise ModelError(f"{directory} holds no adapter.", hint="Give the directory with adapter_config.json.")
     with quiet_libraries():
-        return PeftModel.from_pretrained(model, str(directory), local_files_only=True)
+        adapted = PeftModel.from_pretrained(model, str(directory), local_files_only=True)
+    # PEFT only warns of what the file lacks, and goes on with what it has drawn.
+    expected = {name: tuple(tensor.shape) for name, tensor in state.adapter_tensors(adapted).items()}
+    stored = {name: entry.shape for name, entry in read_header((directory / layout.ADAPTER_WEIGHTS).resolve()).items()}
+    fit = Fit.of_shapes(stored, expected)
+    if fit.missing or fit.mismatched or fit.unexpected:
+        name = [*fit.missing, *(name for name, _, _ in fit.mismatched), *fit.unexpected][0]
+        raise ModelError(
+            f"The adapter in {directory} does not fit the network: {name}.", hint="Take the network that it was trained on."
+        )
+    return adapted

@@ -138,6 +138,15 @@ def test_weights_that_are_not_what_the_configuration_says_are_refused(saved: Pat
         _load(saved, stored=True, frozen=True)
 
 
+@pytest.mark.parametrize("damage", [_renamed, _turned, _one_short, _truncated, _garbage, _missing])
+def test_plan_refuses_them_by_their_headers(saved: Path, damage: Callable[[Path], None]) -> None:
+    source = ModelSource("small", saved, None)
+    assert {parameter.device.type for parameter in FAMILY.check(source, pytest.fail).parameters()} == {"meta"}
+    damage(saved)
+    with pytest.raises(ModelError):
+        FAMILY.check(source, pytest.fail)
+
+
 @pytest.mark.parametrize("damage", [_one_short, _truncated, _garbage, _missing])
 def test_in_a_checkpoint_of_a_base_training_that_is_damage(saved: Path, damage: Callable[[Path], None]) -> None:
     damage(saved)

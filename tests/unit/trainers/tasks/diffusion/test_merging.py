@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from pitstop.configs.errors import CheckpointError, ModelError
@@ -94,6 +95,17 @@ def test_a_sampler_makes_images_with_the_network_and_its_adapter(tmp_path: Path)
     assert images.shape == (2, 3, 8, 8) and images.dtype == np.uint8
     assert not np.array_equal(images, base.made(2, seed=0))
     assert not any(parameter.requires_grad for each in (base, both) for parameter in each.model.parameters())
+
+
+@pytest.mark.parametrize("change", [lambda t: dict(list(t.items())[1:]), lambda t: {f"module.{name}": t[name] for name in t}])
+def test_an_adapter_that_lacks_a_tensor_is_refused(tmp_path: Path, change: Any) -> None:
+    """PEFT would go on with the numbers that it has drawn, and warn."""
+    _adapted().save_pretrained(tmp_path / "adapter")
+    FAMILY.save(small_network(1), None, tmp_path / "base")
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file)
+    with pytest.raises(ModelError, match="does not fit the network"):
+        load_sampler(tmp_path / "base", adapter=tmp_path / "adapter")
 
 
 def test_a_directory_without_a_network_or_an_adapter_is_refused(tmp_path: Path) -> None:
