@@ -50,6 +50,9 @@ class RecordEncoder(Protocol):
     def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
         """The examples of each record, or the reason why it has none; what else is decided about records goes to ``bad_rows``."""
 
+    def conclude(self, bad_rows: BadRows) -> None:
+        """Add to ``bad_rows`` what is known behind the last record of a data set."""
+
     def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
         """What changes with the data that ``records`` reads; ``digest`` gives the SHA-256 of a file. None where nothing tells."""
 
@@ -124,10 +127,10 @@ class _InOrder(BadRows):
         super().__init__(skip)
         self._first = first
 
-    def report(self, place: str, reason: str) -> None:
+    def report(self, place: str, reason: str, hint: str = "") -> None:
         """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
         self._first()
-        super().report(place, reason)
+        super().report(place, reason, hint)
 
 
 class _Refused(Exception):
@@ -155,7 +158,7 @@ def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[
         waiting.clear()
         for record, examples in zip(records, task.examples_of(records, bad_rows), strict=True):
             if isinstance(examples, BadRecord):
-                BadRows.report(bad_rows, record.place, str(examples))
+                BadRows.report(bad_rows, record.place, str(examples), examples.hint)
                 bad_rows.answers += examples.answers
                 continue
             fitting = [example for example in examples if len(example) <= options.max_length]
@@ -178,6 +181,7 @@ def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[
         tokenise()  # a record before the place that cannot be read may be the first that is wrong
         raise
     tokenise()
+    task.conclude(bad_rows)
     return LeftOut(
         too_long,
         left_out,

@@ -17,11 +17,11 @@ class NoData(DataError):
 
 
 class BadRecord(ValueError):
-    """A record that the task cannot use; the message is the reason. ``answers`` of it would have been learnt."""
+    """A record that the task cannot use; the message is the reason, ``hint`` what to do next. ``answers`` of it would have been learnt."""
 
-    def __init__(self, reason: str, answers: int = 0) -> None:
+    def __init__(self, reason: str, answers: int = 0, *, hint: str = "") -> None:
         super().__init__(reason)
-        self.answers = answers
+        self.answers, self.hint = answers, hint
 
 
 class UnknownFormat(DataError):
@@ -30,10 +30,14 @@ class UnknownFormat(DataError):
 
 @dataclass(frozen=True)
 class Record:
-    """One row: its fields, and where it stands (``file.jsonl line 7``)."""
+    """One row: its fields, and where it stands (``file.jsonl line 7``).
+
+    ``fills_nulls``: it is from a table of structs, in which a key that other rows have is null where a row lacks it.
+    """
 
     fields: dict[str, Any]
     place: str
+    fills_nulls: bool = False
 
 
 @dataclass
@@ -51,12 +55,12 @@ class BadRows:
     answers_left_out: int = 0
     notices: Notices = field(default_factory=Notices, compare=False)
 
-    def report(self, place: str, reason: str) -> None:
-        """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
+    def report(self, place: str, reason: str, hint: str = "") -> None:
+        """Note a bad row. Raises ``DataError`` with ``hint`` unless bad rows are to be skipped."""
         if not self.skip:
             raise DataError(
                 f"{place}: {reason}",
-                hint="Correct the row, or pass --skip-bad-rows to leave such rows out and count them.",
+                hint=hint or "Correct the row, or pass --skip-bad-rows to leave such rows out and count them.",
             )
         self.count += 1
         if len(self.reasons) < 3:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
+from pitstop.trainers.data.shapes.control_tokens import ControlTokens
+from pitstop.trainers.data.shapes.normal_form import NormalForm, ShapeOptions
 from pitstop.trainers.tasks.text import TextTask
+
+UNSTABLE = "{count} [answer is|answers are] not learnt, since the chat template renders earlier answers differently"
 
 
 class SftTask(TextTask):
@@ -19,16 +26,60 @@ class SftTask(TextTask):
     def __init__(self, tokenizer: Any, settings: Settings | None = None) -> None:
         super().__init__(tokenizer, settings or Settings())
 
+    @cached_property
+    def normal_form(self) -> NormalForm:
+        """Reads records of any shape."""
+        template = None if self.tokenizer.chat_template is None else str(self.tokenizer.get_chat_template())
+        end_token = lambda: str(self.tokenizer.decode([self.chat.end_id]))  # noqa: E731
+        return NormalForm(ShapeOptions(), template, control=ControlTokens.of(self.tokenizer), end_token=end_token)
+
     def examples(self, record: Record) -> list[Example]:
         """One example a record. Raises ``BadRecord``."""
-        return [self.chat.encode(record.fields)]
+        example = self.examples_of([record], BadRows(skip=True))[0]
+        if isinstance(example, BadRecord):
+            raise example
+        return example
 
     def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
-        """``examples`` of each record, or the error it raised, with one call of the tokenizer for all."""
-        del bad_rows
-        encoded = self.chat.encode_all([record.fields for record in records])
-        return [example if isinstance(example, BadRecord) else [example] for example in encoded]
+        """The example of each record, or the error it raised, with one call of the tokenizer for all.
+
+        A run of the first rendering reads records as it did when it began.
+        """
+        if self.settings.data.rendering == 1:
+            first = self.chat.encode_all([record.fields for record in records])
+            return [example if isinstance(example, BadRecord) else [example] for example in first]
+        forms = [self._form(record, bad_rows) for record in records]
+        encoded = iter(self.chat.encode_all([form for form in forms if not isinstance(form, BadRecord)]))
+        results: list[list[Example] | BadRecord] = []
+        for record, form in zip(records, forms, strict=True):
+            example = form if isinstance(form, BadRecord) else next(encoded)
+            answers = _answers(form)
+            if isinstance(example, BadRecord):
+                example.answers = example.answers or answers
+                results.append(example)
+                continue
+            if example.answers < answers:
+                bad_rows.leave_out_answers(Notice(UNSTABLE, count=answers - example.answers, place=record.place, loss=True))
+            results.append([example])
+        return results
+
+    def _form(self, record: Record, bad_rows: BadRows) -> Form | BadRecord:
+        try:
+            return self.normal_form.read(record, bad_rows)
+        except BadRecord as error:
+            return error
+
+    def conclude(self, bad_rows: BadRows) -> None:
+        """Shapes and fields of the data set."""
+        self.normal_form.conclude(bad_rows)
 
     def relevant_settings(self) -> Mapping[str, Any]:
         """Those of the rendering: how a record is rendered follows from its fields, the tokenizer and these."""
         return self.rendered_by()
+
+
+def _answers(form: Form | BadRecord) -> int:
+    """How many answers of a record are to be learnt."""
+    if isinstance(form, Conversation):
+        return sum(form.learnt)
+    return 0 if isinstance(form, Document | BadRecord) else 1

@@ -113,6 +113,10 @@ class TextTask(Task):
                 results.append(error)
         return results
 
+    def conclude(self, bad_rows: BadRows) -> None:
+        """Add to ``bad_rows`` what is known behind the last record of a data set; nothing by default."""
+        del bad_rows
+
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids that ``prompt`` has in front of an answer: what generation starts from."""
         return self.chat.prompt_ids(prompt)

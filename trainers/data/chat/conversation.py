@@ -40,6 +40,10 @@ class Document:
     text: str
 
 
+Form = Conversation | TextPair | Document
+"""The normal form of a record."""
+
+
 @dataclass(frozen=True)
 class Stretch:
     """A piece of a rendered example, all of which is learnt, or nothing."""

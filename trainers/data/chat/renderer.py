@@ -5,13 +5,14 @@ Every task of text renders through it, and so does generation: a prompt's tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from typing import Any
 
-from pitstop.trainers.data.chat.conversation import RenderedExample, Stretch
+from pitstop.trainers.data.chat.conversation import Form, RenderedExample, Stretch
 from pitstop.trainers.data.chat.first_version import Fields, FirstTokens, Segment, segments_of
+from pitstop.trainers.data.chat.segments import segments_of_form
 from pitstop.trainers.data.chat.template import ChatTemplate, Message
 from pitstop.trainers.data.chat.tokens import Tokens, special_tokens
 from pitstop.trainers.data.example import Example
@@ -19,7 +20,7 @@ from pitstop.trainers.data.records import BadRecord
 
 
 class ChatRenderer:
-    """Turns the fields of a record, or the messages of a conversation, into token ids by the tokenizer's chat template.
+    """Turns the fields of a record or its normal form, or the messages of a conversation, into token ids by the tokenizer's chat template.
 
     A tokenizer without a template has prompt and completion one after the other. Whatever cannot be rendered raises ``BadRecord``.
     ``version`` is the rendering's: 1 tokenises each segment by itself, as runs of earlier versions do. ``day`` is what a template that
@@ -33,14 +34,14 @@ class ChatRenderer:
         self._first = FirstTokens(tokenizer) if version == 1 else None
         self._ends = tuple(special_tokens(tokenizer).values())
 
-    def encode(self, fields: Fields) -> Example:
+    def encode(self, fields: Fields | Form) -> Example:
         """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""
         example = self.encode_all([fields])[0]
         if isinstance(example, BadRecord):
             raise example
         return example
 
-    def encode_all(self, records: Sequence[Fields]) -> list[Example | BadRecord]:
+    def encode_all(self, records: Sequence[Fields | Form]) -> list[Example | BadRecord]:
         """The example of each record, or why it has none, with a few calls of the tokenizer for all."""
         rendered = [self._segments(fields) for fields in records]
         segments = [item for item in rendered if not isinstance(item, BadRecord)]
@@ -76,9 +77,11 @@ class ChatRenderer:
         """The token that training puts behind an assistant's last turn: the template's, or the end of sequence."""
         return int(self.encode({"prompt": "x", "completion": "x"}).input_ids[-1])
 
-    def _segments(self, fields: Fields) -> list[Segment] | BadRecord:
+    def _segments(self, fields: Fields | Form) -> list[Segment] | BadRecord:
         try:
-            return segments_of(fields, self.template)
+            if isinstance(fields, Mapping):
+                return segments_of(fields, self.template)
+            return segments_of_form(fields, self.template)
         except BadRecord as error:
             return error
 

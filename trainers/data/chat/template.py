@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from pitstop.trainers.data.records import BadRecord
 
-Message = Mapping[str, str]
-"""``role`` and ``content``."""
+Message = Mapping[str, Any]
+"""``role`` and ``content``, and what else a template may write of it."""
 
 _TODAY = "strftime_now"
 _DRAWN = re.compile(r"\|\s*random\b|\blipsum\s*\(")
@@ -55,7 +56,15 @@ class ChatTemplate:
         """The template itself: of several the one named ``default``. None where the tokenizer has none."""
         return None if self._tokenizer.chat_template is None else str(self._tokenizer.get_chat_template())
 
-    def render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        generation_prompt: bool,
+        tools: Sequence[Any] = (),
+        documents: Sequence[Any] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
         """The conversation as the template writes it. ``BadRecord`` for whatever a template, which is a program, stumbles over in it."""
         from jinja2 import TemplateError
 
@@ -63,7 +72,13 @@ class ChatTemplate:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+                    list(messages),
+                    tools=list(tools) or None,
+                    documents=list(documents) or None,
+                    chat_template=template,
+                    tokenize=False,
+                    add_generation_prompt=generation_prompt,
+                    **options,
                 )
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:

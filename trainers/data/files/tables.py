@@ -73,7 +73,7 @@ def records_of(batches: Iterator[Any], name: str, bad_rows: BadRows, place_of: C
             if isinstance(row, Exception):
                 bad_rows.report(place_of(number), f"a cell that cannot be read: {first_line(row)}")
             else:
-                yield Record({key: value for key, value in row.items() if value is not None}, place_of(number))
+                yield Record({key: value for key, value in row.items() if value is not None}, place_of(number), fills_nulls=True)
 
 
 def _next(batches: Iterator[Any], name: str, number: int) -> Any:

@@ -1,0 +1,94 @@
+"""The task sft learns the same of a conversation in whatever shape it comes, and counts what it does not learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.records import BadRecord, BadRows, Record
+from pitstop.trainers.tasks.sft import SftTask
+
+Q1, A1 = {"role": "user", "content": "Q1"}, {"role": "assistant", "content": "A1"}
+Q2, A2 = {"role": "user", "content": "Q2"}, {"role": "assistant", "content": "A2"}
+CALLS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}"
+    "{{ c.function.arguments | tojson }}{% endfor %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+FORGETFUL = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content if loop.last or m.role == 'user' else m.content[:1] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture
+def task(tokenizer: Any) -> SftTask:
+    """The task with a template that writes calls."""
+    tokenizer.chat_template = CALLS
+    return SftTask(tokenizer)
+
+
+def _tokens(task: SftTask, **fields: Any) -> tuple[list[int], list[bool]]:
+    (example,) = task.examples(Record(fields, "here"))
+    return example.input_ids.tolist(), example.supervised.tolist()
+
+
+def test_a_conversation_has_the_same_tokens_in_any_shape(task: SftTask) -> None:
+    tokens = _tokens(task, messages=[Q1, A1])
+    for fields in (
+        {"conversations": [{"from": "human", "value": "Q1"}, {"from": "gpt", "value": "A1"}]},
+        {"messages": ["Q1", "A1"]},
+        {"prompt": [Q1], "completion": [A1]},
+        {"question": "Q1", "answer": "A1"},
+        {"messages": [Q1, {"role": "assistant", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "1"}]}]},
+    ):
+        assert _tokens(task, **fields) == tokens
+
+
+def test_calls_of_other_dialects_are_the_calls_of_chat_apis(task: SftTask) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    loop = [Q1, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "3"}, A2]
+    foreign = [
+        {"from": "human", "value": "Q1"},
+        {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+        {"from": "observation", "value": 3},
+        {"from": "gpt", "value": "A2"},
+    ]
+    ids, learnt = _tokens(task, messages=loop)
+    assert _tokens(task, conversations=foreign) == (ids, learnt)
+    text = task.tokenizer.decode([token for token, learn in zip(ids, learnt, strict=True) if learn])
+    assert text == 'add{"a": 1}<|end|>A2<|end|>'
+
+
+def test_answers_that_are_not_learnt_are_left_out_of_the_sum(task: SftTask) -> None:
+    rows = BadRows(skip=True)
+    records = [
+        Record({"messages": [Q1, {**A1, "weight": 0}, Q2, A2]}, "a line 1"),
+        Record({"messages": [Q1, A1, Q2, {"role": "critic", "content": "x"}]}, "a line 2"),
+        Record({"text": "all"}, "a line 3"),
+    ]
+    first, second, third = task.examples_of(records, rows)
+    assert isinstance(first, list) and first[0].answers == 1 and rows.answers_left_out == 1
+    assert isinstance(second, BadRecord) and second.answers == 1
+    assert isinstance(third, list) and third[0].answers == 0
+
+
+def test_answers_that_the_template_rewrites_are_counted(tokenizer: Any) -> None:
+    tokenizer.chat_template = FORGETFUL
+    rows = BadRows(skip=True)
+    SftTask(tokenizer).examples_of([Record({"messages": [Q1, A1, Q2, A2]}, "a line 1")], rows)
+    assert [str(notice) for notice in rows.notices] == [
+        "1 answer is not learnt, since the chat template renders earlier answers differently: a line 1."
+    ]
+    assert rows.answers_left_out == 1
+
+
+def test_a_run_of_the_first_rendering_reads_records_as_it_did(tokenizer: Any) -> None:
+    settings = Settings()
+    first = SftTask(tokenizer, replace(settings, data=replace(settings.data, rendering=1)))
+    weighted = {"messages": [Q1, {**A1, "weight": 0}, Q2, A2]}
+    assert sum(_tokens(first, **weighted)[1]) > sum(_tokens(SftTask(tokenizer), **weighted)[1])
+    with pytest.raises(BadRecord, match="none of the known record shapes"):
+        first.examples(Record({"question": "q", "answer": "a"}, "here"))

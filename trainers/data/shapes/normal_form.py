@@ -1,0 +1,381 @@
+"""From the fields of a record to its normal form, with an account of all that is not used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pitstop.configs.notices import Notice
+from pitstop.trainers.data.chat.conversation import Conversation, Document, Form, Message, TextPair
+from pitstop.trainers.data.records import BadRecord, BadRows, Record
+from pitstop.trainers.data.shapes.control_tokens import ControlTokens
+from pitstop.trainers.data.shapes.messages import (
+    UNANSWERED,
+    MessageReader,
+    Told,
+    learnt_answers,
+    tell_calls,
+)
+from pitstop.trainers.data.shapes.paths import ColumnMapping, FieldPath, Fields, PromptTemplate, is_absent
+from pitstop.trainers.data.shapes.recognition import MESSAGE_FIELDS, Shape, recognise, with_question
+from pitstop.trainers.data.shapes.roles import ASSISTANT, DEVELOPER, SYSTEM, USER, known_roles
+from pitstop.trainers.data.shapes.tools import from_json_text, tools_of, without_nulls
+
+UNUSED = "{count} [record has|records have] a field {subject} that is not used"
+NO_SUCH_FIELD = "no record has a field {subject}, which a setting names"
+OWN_SYSTEM = "{count} [record keeps its|records keep their] own system message"
+CONTROL = "{count} [record holds|records hold] control tokens in a message"
+END_TOKEN = "{count} [answer ends|answers end] in the template's end token, which is there once more and is taken off"
+NULLS = "{count} [record has|records have] null keys in tools or calls, which are left out"
+SHAPES = {"messages": "messages", "lists": "question and answer", "pair": "question and answer", "text": "text"}
+
+_SYSTEM_FIELDS = ("system", "system_prompt")
+_TOOL_FIELDS = ("tools", "functions")
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_CONTEXT_FIELDS = ("input", "context")
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_MOST_NAMES = 200
+
+
+@dataclass(frozen=True)
+class ShapeOptions:
+    """The settings of shapes; see ``configs.data_settings``."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    shape: str = "auto"
+    roles: Mapping[str, str] = field(default_factory=dict)
+    prompt_template: str | None = None
+    system_prompt: str | None = None
+    learn: str = "all"
+
+
+class NormalForm:
+    """Reads records. ``template`` is the source of the chat template, None where the tokenizer has none.
+
+    ``control`` finds special tokens, ``end_token`` gives the one that the template puts behind an answer. What there is to tell goes to
+    the ``BadRows`` of the data set, some of it when ``conclude`` is called behind the last record.
+    """
+
+    def __init__(
+        self,
+        options: ShapeOptions,
+        template: str | None,
+        *,
+        control: ControlTokens | None = None,
+        end_token: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._options, self._template = options, template
+        self._control, self._end_token = control or ControlTokens(()), end_token
+        self._reader = MessageReader(known_roles(template or "", options.roles), template or "")
+        self._begin()
+
+    def _begin(self) -> None:
+        self._columns = ColumnMapping(self._options.columns)
+        self._question = PromptTemplate(self._options.prompt_template) if self._options.prompt_template else None
+        self._names: dict[str, None] = {}
+        self._unused: dict[str, Notice] = {}
+        self._shapes: dict[str, int] = {}
+        self._with_own_system, self._conversations = 0, 0
+        self._pairs, self._joints_without_space = 0, 0
+
+    def read(self, record: Record, bad_rows: BadRows) -> Form:
+        """The normal form of a record. Raises ``BadRecord`` with the reason that there is none."""
+        told = Told()
+        self._names.update(dict.fromkeys(record.fields))
+        try:
+            form = self._form(record, told)
+        except BadRecord as error:
+            error.answers = _answers_in(record.fields)
+            raise
+        for notice in told.unlearnt:
+            bad_rows.leave_out_answers(replace(notice, place=record.place, loss=True))
+        for notice in told.notices:
+            bad_rows.notices.add(replace(notice, place=record.place + notice.place))
+        for name in dict.fromkeys(told.unused):
+            self._count_unused(name, record.place)
+        return form
+
+    def conclude(self, bad_rows: BadRows) -> None:
+        """Tell what is known behind the last record of a data set; the next record begins another."""
+        if len(self._shapes) > 1:
+            parts = ", ".join(f"{count:,} {name}" for name, count in self._shapes.items())
+            bad_rows.notices.add(Notice(f"The records are {parts}", count=sum(self._shapes.values())))
+        for notice in self._unused.values():
+            bad_rows.notices.add(notice)
+        if self._with_own_system:
+            remedy = f"The system prompt of the settings is in the other {self._conversations - self._with_own_system:,}."
+            bad_rows.notices.add(Notice(OWN_SYSTEM, count=self._with_own_system, remedy=remedy))
+        if self._joints_without_space * 2 > self._pairs:
+            bad_rows.notices.add(
+                Notice(
+                    f"In {{count}} of {self._pairs:,} records the answer follows its question without a space or line break",
+                    count=self._joints_without_space,
+                    loss=True,
+                )
+            )
+        seen = self._columns.seen | (self._question.seen if self._question else set())
+        for name in (*self._columns.fields, *(self._question.fields if self._question else ())):
+            if name not in seen and self._names:
+                there = f"There are: {', '.join(list(self._names)[:20])}."
+                bad_rows.notices.add(Notice(NO_SUCH_FIELD, f"'{name}'", remedy=there, loss=True))
+        self._begin()
+
+    def _count_unused(self, name: str, place: str) -> None:
+        earlier = self._unused.get(name)
+        if earlier is not None:
+            self._unused[name] = replace(earlier, count=earlier.count + 1)
+        elif len(self._unused) < _MOST_NAMES:
+            self._unused[name] = Notice(UNUSED, f'"{name}"', place=place, loss=True)
+        else:
+            self._count_unused(next(reversed(self._unused)), place)
+
+    # Fields --------------------------------------------------------------------------------------------------------------
+
+    def _form(self, record: Record, told: Told) -> Form:
+        fields, used = dict(record.fields), set[str]()
+        if self._options.columns:
+            fields, overridden = self._columns.apply(record.fields)
+            told.unused += overridden
+        for name in _MEDIA:
+            if name in fields and fields[name] not in (None, "", []):
+                raise BadRecord(
+                    f"it has a field '{name}', and Pitstop trains on text", hint="--skip-bad-rows leaves such records out."
+                )
+        shape = self._shape(record.fields, fields, used)
+        form = self._built(shape, fields, used, record, told)
+        told.unused += [name for name, value in fields.items() if name not in used and not is_absent(value)]
+        word = SHAPES[shape.kind]
+        self._shapes[word] = self._shapes.get(word, 0) + 1
+        return form
+
+    def _shape(self, original: Fields, fields: dict[str, Any], used: set[str]) -> Shape:
+        """The shape, where a template makes the question with that question put into ``fields``."""
+        if self._question is not None:
+            both = {**original, **fields}
+            text = self._question.question(both)
+            used.update(self._question.names_in(both))
+            shape = with_question(fields, "prompt")
+            fields["prompt"] = text
+            used.add("prompt")
+        else:
+            try:
+                shape = recognise(fields, self._options.shape)
+            except BadRecord as error:
+                missing = self._columns.missing_in(original)
+                more = f"; --column names {', '.join(map(repr, missing))}, which it does not have" if missing else ""
+                raise BadRecord(f"{error}{more}", hint=error.hint) from None
+        used.update(shape.fields)
+        return shape
+
+    def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, told: Told) -> Form:
+        if shape.kind == "text":
+            return Document(_text(fields, "text"))
+        system = _first_of(fields, _SYSTEM_FIELDS, used)
+        tools = _first_of(fields, _TOOL_FIELDS, used)
+        documents, kwargs = _first_of(fields, ("documents",), used), _first_of(fields, ("chat_template_kwargs",), used)
+        extras = {"system": system, "tools": tools, "documents": documents, "chat_template_kwargs": kwargs}
+        if shape.kind == "pair" and self._template is None:
+            return self._text_pair(shape, fields, used, [name for name, value in extras.items() if not is_absent(value)])
+        if self._template is None:
+            raise BadRecord("the model's tokenizer has no chat template; give prompt and completion instead")
+        if record.fills_nulls:
+            fields, tools = _without_filled_nulls(fields, tools, told)
+        messages, weights = self._messages(shape, fields, used, told)
+        messages, weights = self._with_system(messages, weights, system)
+        tell_calls(messages, told)
+        return self._conversation(messages, weights, told, tools=tools, documents=documents, options=kwargs)
+
+    def _text_pair(self, shape: Shape, fields: Fields, used: set[str], extras: Sequence[str]) -> TextPair:
+        """Question and answer as they stand; an instruction has its frame. Raises ``BadRecord`` where more is to be said."""
+        extras = [*extras, *(name for name in ("history", *_THOUGHT_FIELDS) if not is_absent(fields.get(name)))]
+        extras += ["--system-prompt"] if self._options.system_prompt else []
+        if extras:
+            raise BadRecord(f"the model's tokenizer has no chat template, and '{extras[0]}' needs one")
+        question, answer = shape.fields
+        prompt, completion = _text(fields, question), _text(fields, answer)
+        if not completion.strip():
+            raise BadRecord("the completion is empty")
+        context = self._context(shape, fields, used)
+        if question == "instruction":
+            shown = f"\n\n### Input:\n{context}" if context else ""
+            return TextPair(f"### Instruction:\n{prompt}{shown}\n\n### Response:\n", completion)
+        prompt = "\n\n".join(text for text in (prompt, context) if text)
+        self._pairs += 1
+        self._joints_without_space += bool(prompt) and not (prompt[-1].isspace() or completion[0].isspace())
+        return TextPair(prompt, completion)
+
+    def _context(self, shape: Shape, fields: Fields, used: set[str]) -> str:
+        """What stands behind an instruction or a question."""
+        if shape.fields[0] not in ("instruction", "question"):
+            return ""
+        names = [name for name in _CONTEXT_FIELDS if not is_absent(fields.get(name))]
+        if len(names) > 1:
+            raise BadRecord("has both 'input' and 'context'", hint="Leave one out: --column context=")
+        used.update(names)
+        return _text(fields, names[0]) if names else ""
+
+    # Messages ------------------------------------------------------------------------------------------------------------
+
+    def _messages(self, shape: Shape, fields: Fields, used: set[str], told: Told) -> tuple[list[Message], list[bool | None]]:
+        """The messages of a record, and which of them may be learnt."""
+        if shape.kind == "messages":
+            return self._reader.read(fields[shape.fields[0]], shape.fields[0], told)
+        if shape.kind == "lists":
+            return self._joined_lists(shape, fields, told)
+        question, answer = shape.fields
+        prompt = "\n\n".join(text for text in (_text(fields, question), self._context(shape, fields, used)) if text)
+        history = self._history(fields, used)
+        completion = _text(fields, answer)
+        if not history and not completion.strip():
+            raise BadRecord("the completion is empty")
+        last: dict[str, Any] = {"role": ASSISTANT, "content": completion}
+        if thought := _first_of(fields, _THOUGHT_FIELDS, used):
+            last["reasoning_content"] = (
+                thought if isinstance(thought, str) else _text({"reasoning_content": thought}, "reasoning_content")
+            )
+        messages = [*history, {"role": USER, "content": prompt}, last]
+        return messages, [True] * len(messages)
+
+    def _history(self, fields: Fields, used: set[str]) -> list[Message]:
+        used.add("history")
+        exchanges = [] if is_absent(fields.get("history")) else from_json_text(fields["history"], "history")
+        messages: list[Message] = []
+        for exchange in exchanges if isinstance(exchanges, list) else [None]:
+            if not isinstance(exchange, list) or len(exchange) != 2 or not all(isinstance(text, str) for text in exchange):
+                raise BadRecord("'history' is not a list of [question, answer]")
+            messages += [{"role": USER, "content": exchange[0]}, {"role": ASSISTANT, "content": exchange[1]}]
+        return messages
+
+    def _joined_lists(self, shape: Shape, fields: Fields, told: Told) -> tuple[list[Message], list[bool | None]]:
+        for name, another in (shape.fields, shape.fields[::-1]):
+            if isinstance(fields[another], str):
+                raise BadRecord(f"'{name}' is a list of messages and '{another}' is text", hint="Give both in one form.")
+        prompt, _ = self._reader.read(fields[shape.fields[0]], shape.fields[0], told)
+        completion, weights = self._reader.read(fields[shape.fields[1]], shape.fields[1], told)
+        if prompt[-1]["role"] == ASSISTANT:
+            raise BadRecord("the prompt ends with an answer")
+        return [*prompt, *completion], [None] * len(prompt) + weights
+
+    def _with_system(
+        self, messages: list[Message], weights: list[bool | None], system: Any
+    ) -> tuple[list[Message], list[bool | None]]:
+        """The messages with the record's ``system`` in front, or that of the settings."""
+        own = [message.get("content", "") for message in messages if message["role"] in (SYSTEM, DEVELOPER)]
+        text = system if is_absent(system) or isinstance(system, str) else _text({"system": system}, "system")
+        if not is_absent(text) and own and any(content.strip() != text.strip() for content in own):
+            raise BadRecord(
+                "has a system message and a field 'system' that says something else", hint="Leave one out: --column system="
+            )
+        self._conversations += 1
+        if is_absent(text) and not own:
+            text = self._options.system_prompt
+        elif self._options.system_prompt:
+            self._with_own_system += 1
+        if is_absent(text) or own:
+            return messages, weights
+        return [{"role": SYSTEM, "content": text}, *messages], [None, *weights]
+
+    def _conversation(
+        self, messages: list[Message], weights: list[bool | None], told: Told, *, tools: Any, documents: Any, options: Any
+    ) -> Conversation:
+        last = max((number for number, message in enumerate(messages) if message["role"] == ASSISTANT), default=-1)
+        if last < 0:
+            raise BadRecord("no answer to learn")
+        if last + 1 < len(messages):
+            told.notices.append(Notice(UNANSWERED, loss=True))
+        learnt = learnt_answers(messages[: last + 1], weights[: last + 1], told, only_last=self._options.learn == "last")
+        if not any(learnt):
+            raise BadRecord("no answer to learn")
+        last = max(number for number, learn in enumerate(learnt) if learn)
+        return Conversation(
+            self._without_end_tokens(messages[: last + 1], told),
+            learnt[: last + 1],
+            [] if is_absent(tools) else tools_of(tools),
+            [] if is_absent(documents) else _listed(documents, "documents"),
+            {} if is_absent(options) else _object(options, "chat_template_kwargs"),
+        )
+
+    def _without_end_tokens(self, messages: Sequence[Message], told: Told) -> list[Message]:
+        """Answers without the end token that the template writes anyway; other special tokens are told."""
+        result = list(messages)
+        control = None
+        for number, message in enumerate(messages):
+            text = message.get("content", "")
+            token = self._control.first_in(text)
+            if token is not None and message["role"] == ASSISTANT and text.rstrip().endswith(end := self._end_token()):
+                text = text.rstrip().removesuffix(end)
+                told.notices.append(Notice(END_TOKEN))
+                result[number] = {**message, "content": text}
+                token = self._control.first_in(text)
+            control = control or token
+        if control is not None:
+            told.notices.append(Notice(CONTROL, place=f": {control!r}", loss=True))
+        return result
+
+
+def group_of(fields: Fields, path: FieldPath) -> str:
+    """What records are held out together by: the value of a field as text; empty where there is none."""
+    value = path.value_in(fields)
+    if is_absent(value):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _first_of(fields: Fields, names: Sequence[str], used: set[str]) -> Any:
+    """The value of the one of ``names`` that the record has. Raises ``BadRecord`` for two with different values."""
+    present = [name for name in names if not is_absent(fields.get(name))]
+    if any(fields[name] != fields[present[0]] for name in present):
+        named = " and ".join(f"'{name}'" for name in present)
+        raise BadRecord(f"has {named}, which say different things", hint=f"Leave one out: --column {present[-1]}=")
+    used.update(present)
+    return fields[present[0]] if present else None
+
+
+def _text(fields: Fields, name: str) -> str:
+    value = fields[name]
+    if not isinstance(value, str):
+        raise BadRecord(f"'{name}' is not text but {type(value).__name__}")
+    return value
+
+
+def _listed(value: Any, name: str) -> list[Any]:
+    parsed = from_json_text(value, name)
+    if not isinstance(parsed, list):
+        raise BadRecord(f"'{name}' is not a list")
+    return parsed
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    parsed = from_json_text(value, name)
+    if not isinstance(parsed, Mapping):
+        raise BadRecord(f"'{name}' is not an object")
+    return parsed
+
+
+def _without_filled_nulls(fields: Fields, tools: Any, told: Told) -> tuple[Fields, Any]:
+    """The lists of messages and the tools of a row of a table without the keys that are null; of tools and calls that is told."""
+    cleaned = {
+        name: without_nulls(value) if name in (*MESSAGE_FIELDS, "prompt", "completion") else value
+        for name, value in fields.items()
+    }
+    pairs = [(tools, without_nulls(tools)), *zip(_calls(fields), _calls(cleaned), strict=False)]
+    if any(before != after for before, after in pairs):
+        told.notices.append(Notice(NULLS, remedy="A null that was meant cannot be told apart; give tools as JSON text."))
+    return cleaned, without_nulls(tools)
+
+
+def _calls(fields: Fields) -> list[Any]:
+    lists = [fields[name] for name in (*MESSAGE_FIELDS, "prompt", "completion") if isinstance(fields.get(name), list)]
+    return [message.get("tool_calls") for messages in lists for message in messages if isinstance(message, Mapping)]
+
+
+def _answers_in(fields: Fields) -> int:
+    """How many answers a malformed record has, as far as that can be told."""
+    for name in MESSAGE_FIELDS:
+        if isinstance(fields.get(name), list):
+            roles = known_roles("", {})
+            named = [message.get("role", message.get("from")) for message in fields[name] if isinstance(message, Mapping)]
+            return sum(isinstance(role, str) and roles.get(role.casefold()) in (ASSISTANT, "function_call") for role in named)
+    return int(any(isinstance(fields.get(name), str | list) for name in ("completion", "response", "output", "answer")))
