@@ -16,6 +16,9 @@ STAMP  := $(VENV)/.installed
 PACKAGES := cli trainers checkpointing naming configs examples
 PIP_FLAGS := --disable-pip-version-check --no-input -qq
 
+# The dozens of processes that tests and benchmarks start would compile all sources each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow faults lint docs bench clean
 

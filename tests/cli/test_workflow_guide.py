@@ -17,7 +17,7 @@ from support.guides import Command, commands, compare, follow
 from support.image_files import write_cifar
 
 STEPS_AN_EPOCH = 2  # of the base, and of the trees; the animals have more
-_BATCH = 16
+_BATCH = 8
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,7 +35,7 @@ def _classes(preset: str) -> list[int]:
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with archives in ``data``, and a ``.env`` with a tiny network that goes by the name of the default one."""
     monkeypatch.chdir(tmp_path)
-    labels = 4 * _classes("trees") + _classes("animals")
+    labels = 2 * _classes("trees") + _classes("animals")
     write_cifar(Path("data"), cifar.CIFAR10, archive=True, train=STEPS_AN_EPOCH * _BATCH, test=10)
     write_cifar(Path("data"), cifar.CIFAR100, archive=True, train=len(labels), test=len(labels), classes=labels)
     network = {"model_type": "diffit", "widths": [8, 8, 8], "blocks": 1, "heads": 2, "time_width": 8}

@@ -32,8 +32,8 @@ def _rows(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("warm", "onednn")
-def test_four_steps_of_qlora_on_the_example_lower_the_validation_loss_by_a_quarter(smollm2: Path, tmp_path: Path) -> None:
-    for name, count in (("train", 40), ("held_out", 4)):
+def test_three_steps_of_qlora_on_the_example_lower_the_validation_loss_by_a_quarter(smollm2: Path, tmp_path: Path) -> None:
+    for name, count in (("train", 40), ("held_out", 2)):
         lines = (ROOT / "examples/medical_ner" / f"{name}.jsonl").read_text().splitlines()[:count]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     settings = {
@@ -41,12 +41,12 @@ def test_four_steps_of_qlora_on_the_example_lower_the_validation_loss_by_a_quart
         "dataset": tmp_path / "train.jsonl",
         "eval_dataset": tmp_path / "held_out.jsonl",
         "base_dir": tmp_path / "runs",
-        "max_steps": 4,
+        "max_steps": 3,
         "eval_steps": 1,
         "max_length": 320,
         "batch_size": 1,
         "gradient_accumulation_steps": 1,
-        "warmup_ratio": 0.75,  # the first step moves little: its evaluation is nearly the one before training
+        "warmup_ratio": 0.9,  # the first step moves little: its evaluation is nearly the one before training
         "learning_rate": 1e-3,
         "no_save_base_model": True,
         "save_strategy": "no",
@@ -54,7 +54,7 @@ def test_four_steps_of_qlora_on_the_example_lower_the_validation_loss_by_a_quart
     ended = pitstop(*train_with(settings))
     assert ended.code == 0, ended.output
     losses = [row["val_loss"] for row in _rows(tmp_path / "runs/run_001") if "val_loss" in row]
-    assert len(losses) == 4 and losses[-1] < losses[0] * 3 / 4, losses
+    assert len(losses) == 3 and losses[-1] < losses[0] * 3 / 4, losses
 
 
 @pytest.mark.slow

@@ -276,11 +276,11 @@ def odd_metadata(draw: st.DrawFn) -> dict[str, Any]:
     return changes
 
 
-def test_no_metadata_gives_a_traceback(base: Path, pitstop: Cli) -> None:
+def test_no_metadata_gives_a_traceback(base: Path, pitstop: Cli, request: pytest.FixtureRequest) -> None:
     path = base / "run_001/metadata.json"
     sound = json.loads(path.read_text())
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150 if request.config.getoption("--full-faults") else 50, deadline=None)
     @given(odd_metadata())
     def look(changes: dict[str, Any]) -> None:
         path.write_text(json.dumps({**sound, **changes}))

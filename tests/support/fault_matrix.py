@@ -127,7 +127,7 @@ def _rows() -> list[Row]:
         Row(
             "one of two gloo ranks killed during a save",
             "no hang, an error of ours, valid checkpoints only, exact resume",
-            4,
+            2,
             100,
         ),
         Row("16 processes allocate runs", "numbers and names unique and without a gap", 160, 1_600),
