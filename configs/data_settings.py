@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pitstop.configs.setting import recorded, setting
 
@@ -37,6 +38,35 @@ class DataSettings:
         flag="--eval-fraction",
         ge=0.0,
         le=0.5,
+    )
+    columns: list[str] = setting(
+        [],
+        "Read a field of the records by another name, as NAME=FIELD, where FIELD is a name, a.b or a[0]; NAME= leaves NAME out. Repeatable; in YAML a mapping.",
+        flag="--column",
+    )
+    shape: Literal["auto", "messages", "prompt", "text", "preference"] = setting(
+        "auto", "Shape of the records, where they can be read in several ways.", env="DATA_SHAPE", flag="--shape"
+    )
+    roles: list[str] = setting(
+        [],
+        "Read messages of a role as those of another, as FROM=TO, such as critic=assistant. Repeatable; in YAML a mapping.",
+        env="DATA_ROLE",
+        flag="--role",
+    )
+    prompt_template: str | None = setting(
+        None,
+        "Question of each record, with {field}, or {field?} where it may be absent; {{ and }} are braces. @FILE reads it from a file.",
+        flag="--prompt-template",
+    )
+    system_prompt: str | None = setting(
+        None, "System message of conversations that have none. @FILE reads it from a file.", flag="--system-prompt"
+    )
+    learn: Literal["all", "last"] = setting("all", "Answers of a conversation that are learnt.", env="DATA_LEARN", flag="--learn")
+    group_by: str | None = setting(
+        None, "Field of records: those with the same value are held out together by eval_fraction.", flag="--group-by"
+    )
+    max_records: int | None = setting(
+        None, "Maximum number of records read from each data set, from the first on. Default: all.", flag="--max-records", ge=1
     )
     max_length: int = setting(
         2048,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path, children, groups, nearest, nearest_path
+from pitstop.configs.paths import PAIRS
 from pitstop.configs.secrets import mask, remember
 from pitstop.configs.sources import Kind, Layer, RawValue, Source, read_text
 
@@ -137,7 +138,7 @@ class _Walk:
 
     def _value(self, path: str, node: Node) -> str | list[str] | None:
         """Scalars stay text: ``strategy: no`` is the word, not YAML's false, and ``custom_id: 007`` keeps its zeros."""
-        from yaml import ScalarNode, SequenceNode
+        from yaml import MappingNode, ScalarNode, SequenceNode
 
         line = node.start_mark.line + 1
         if isinstance(node, ScalarNode):
@@ -146,6 +147,8 @@ class _Walk:
             return None if node.tag == _NULL else str(node.value)
         if isinstance(node, SequenceNode) and all(isinstance(item, ScalarNode) and item.tag in _SCALARS for item in node.value):
             return [str(item.value) for item in node.value]
+        if path in PAIRS and isinstance(node, MappingNode):
+            return [f"{self._key(key)}={self._value(path, value) or ''}" for key, value in node.value]
         raise SettingsError(f"{self._at(line)}: {path} must be a value or a list of values.")
 
     def _unknown(self, key: str, group: str, line: int, *, of_value: bool) -> SettingsError:

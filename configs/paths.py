@@ -18,6 +18,12 @@ PATHS = (
 )
 """Dotted paths of the settings that may hold a place on this machine."""
 
+VERBATIM = ("data.prompt_template", "data.system_prompt")
+"""Settings whose white space counts, and which ``@FILE`` reads from a file."""
+
+PAIRS = ("data.columns", "data.roles")
+"""Lists of ``NAME=VALUE``, which YAML may write as a mapping."""
+
 
 def cache_directory() -> Path:
     """``$XDG_CACHE_HOME/pitstop``, or ``~/.cache/pitstop``; the directory may not exist yet.

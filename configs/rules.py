@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.leaves import nearest
+from pitstop.configs.leaves import by_path, nearest
+from pitstop.configs.paths import VERBATIM
+from pitstop.configs.record_fields import check_path, parse_columns, parse_roles, split_template
 from pitstop.configs.schema import TRACKERS
 from pitstop.configs.secrets import mask
 from pitstop.configs.sources import DEFAULT, Source
@@ -27,6 +30,10 @@ _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
 _CONDITIONAL = "diffusion.conditional_classes"
 
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS, _CONDITIONAL, "diffusion.flip", "diffusion.fid_images")
+_OF_RECORDS = tuple(
+    f"data.{name}" for name in ("columns", "shape", "roles", *(path.partition(".")[2] for path in VERBATIM), "learn", "group_by")
+)
+_MAX_RECORDS = "data.max_records"
 _OF_TEXT = (_TOKENIZER, _TEMPLATE_DATE, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _IMAGE_DEFAULTS = {
     "training.batch_size": 64,
@@ -84,6 +91,7 @@ def resolve(draft: Draft) -> None:
     _check_push_base(draft)
     draft.values[_REPORT_TO] = _trackers(draft.values[_REPORT_TO], draft.sources[_REPORT_TO])
     _check_data(draft)
+    _resolve_records(draft)
 
 
 def check_complete(draft: Draft) -> None:
@@ -238,6 +246,32 @@ def _check_push_base(draft: Draft) -> None:
             f"{draft.place(_PUSH_BASE)} pushes the run's copy of the base, and {draft.place(_SAVE_BASE)} says that there is none.",
             hint="Leave one of the two out.",
         )
+
+
+def _resolve_records(draft: Draft) -> None:
+    """Read texts that are given as ``@FILE``, and check what settings say of the fields of records."""
+    task = draft.values[_TASK]
+    for path in (*(_OF_RECORDS if task != "sft" else ()), *((_MAX_RECORDS,) if task not in ("sft", "ner") else ())):
+        if draft.values[path] != by_path()[path].default:
+            raise SettingsError(f"{draft.place(path)} is not for the task {task}.", hint="Leave it out.")
+    for path in VERBATIM:
+        text = draft.values[path]
+        if text and text.startswith("@") and draft.sources[path].kind != "run":
+            draft.values[path] = _text_of_file(text[1:], draft.place(path))
+    parse_columns(draft.values["data.columns"], draft.place("data.columns"))
+    parse_roles(draft.values["data.roles"], draft.place("data.roles"))
+    if draft.values["data.prompt_template"]:
+        split_template(draft.values["data.prompt_template"], draft.place("data.prompt_template"))
+    if draft.values["data.group_by"]:
+        check_path(draft.values["data.group_by"], draft.place("data.group_by"))
+
+
+def _text_of_file(name: str, place: str) -> str:
+    try:
+        return Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError, RuntimeError) as error:  # not there, not UTF-8, no such user
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or str(error)
+        raise SettingsError(f"{place}: the file {name} cannot be read: {reason}.", hint="Check the path behind the @.") from error
 
 
 def _trackers(entries: Sequence[str], source: Source) -> list[str]:

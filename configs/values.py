@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.configs.leaves import Leaf
-from pitstop.configs.paths import PATHS
+from pitstop.configs.paths import PATHS, VERBATIM
 from pitstop.configs.secrets import Secret
 
 _TRUE = {"true", "yes", "on", "1", "y", "t"}
@@ -134,7 +134,7 @@ def _str(leaf: Leaf, raw: Any) -> str:
         raise InvalidValue(_complaint(leaf, raw))
     if "\0" in raw:
         raise InvalidValue(_complaint(leaf, raw.replace("\0", "\\0")))
-    text = raw.strip()
+    text = raw if leaf.path in VERBATIM else raw.strip()
     if leaf.path in PATHS and (text == "~" or text.startswith("~/")):  # no shell expands it in a file or in --base-dir=~/runs
         return str(Path.home()) + text[1:]
     return text

@@ -28,13 +28,17 @@ FORMAT = "4"
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """The longest example in tokens, whether examples share sequences, whether bad rows are skipped, which split, the Hub's token."""
+    """The longest example in tokens, whether examples share sequences, whether bad rows are skipped, which split, the Hub's token.
+
+    ``max_records`` are read of each data set, from the first on; None reads all.
+    """
 
     max_length: int
     packing: bool
     skip_bad_rows: bool = False
     split: str = "train"
     token: str | None = None
+    max_records: int | None = None
 
 
 class RecordEncoder(Protocol):
@@ -116,6 +120,7 @@ def _key(spec: str, task: RecordEncoder, options: ReadOptions, cache: DataCache)
         "settings": task.relevant_settings(),
         "max_length": options.max_length,
         "skip_bad_rows": options.skip_bad_rows,
+        "max_records": options.max_records,
         **cache.tokenizer_key,
     }
 
@@ -126,9 +131,11 @@ class _InOrder(BadRows):
     def __init__(self, skip: bool, first: Callable[[], None]) -> None:
         super().__init__(skip)
         self._first = first
+        self.unreadable = 0
 
     def report(self, place: str, reason: str, hint: str = "") -> None:
         """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
+        self.unreadable += 1
         self._first()
         super().report(place, reason, hint)
 
@@ -173,8 +180,10 @@ def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[
 
     bad_rows = _InOrder(options.skip_bad_rows, tokenise)
     try:
-        for record in task.records(spec, bad_rows, split=options.split, token=options.token):
+        for number, record in enumerate(task.records(spec, bad_rows, split=options.split, token=options.token), start=1):
             waiting.append(record)
+            if options.max_records is not None and number + bad_rows.unreadable >= options.max_records:
+                break
             if len(waiting) >= _BATCH:
                 tokenise()
     except DataError:

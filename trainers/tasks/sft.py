@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
+from pitstop.configs.datasets import DataSource
+from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
-from pitstop.trainers.data.shapes.normal_form import NormalForm, ShapeOptions
+from pitstop.trainers.data.shapes.normal_form import NO_SUCH_FIELD, NormalForm, ShapeOptions
 from pitstop.trainers.tasks.text import TextTask
 
 UNSTABLE = "{count} [answer is|answers are] not learnt, since the chat template renders earlier answers differently"
@@ -27,11 +33,37 @@ class SftTask(TextTask):
         super().__init__(tokenizer, settings or Settings())
 
     @cached_property
+    def _shape_options(self) -> ShapeOptions:
+        options = ShapeOptions.of(self.settings.data)
+        if self.settings.data.rendering == 1 and options != ShapeOptions():
+            raise SettingsError(
+                "The run reads records as earlier versions did, without settings of their fields.",
+                hint="Leave --column and the like out, or start a new run with 'pitstop train'.",
+            )
+        return options
+
+    def load(self, sources: Sequence[DataSource], options: ReadOptions, cache: DataCache | None) -> Dataset:
+        """See ``TextTask``. Raises ``DataError`` also where a setting names a field that no record of any data set has."""
+        dataset = super().load(sources, options, cache)
+        missing = [
+            {
+                (notice.reason.partition(":")[0], notice.subject): notice
+                for notice in part.counts.notices
+                if NO_SUCH_FIELD in notice.reason
+            }
+            for part in dataset.parts
+        ]
+        for setting, notice in missing[0].items():
+            if all(setting in others for others in missing):
+                raise DataError(str(notice))
+        return dataset
+
+    @cached_property
     def normal_form(self) -> NormalForm:
         """Reads records of any shape."""
         template = None if self.tokenizer.chat_template is None else str(self.tokenizer.get_chat_template())
         end_token = lambda: str(self.tokenizer.decode([self.chat.end_id]))  # noqa: E731
-        return NormalForm(ShapeOptions(), template, control=ControlTokens.of(self.tokenizer), end_token=end_token)
+        return NormalForm(self._shape_options, template, control=ControlTokens.of(self.tokenizer), end_token=end_token)
 
     def examples(self, record: Record) -> list[Example]:
         """One example a record. Raises ``BadRecord``."""
@@ -45,7 +77,7 @@ class SftTask(TextTask):
 
         A run of the first rendering reads records as it did when it began.
         """
-        if self.settings.data.rendering == 1:
+        if self.settings.data.rendering == 1 and self._shape_options == ShapeOptions():
             first = self.chat.encode_all([record.fields for record in records])
             return [example if isinstance(example, BadRecord) else [example] for example in first]
         forms = [self._form(record, bad_rows) for record in records]
@@ -60,7 +92,8 @@ class SftTask(TextTask):
                 continue
             if example.answers < answers:
                 bad_rows.leave_out_answers(Notice(UNSTABLE, count=answers - example.answers, place=record.place, loss=True))
-            results.append([example])
+            group = self.normal_form.group(record)
+            results.append([replace(example, group=group) if group else example])
         return results
 
     def _form(self, record: Record, bad_rows: BadRows) -> Form | BadRecord:
@@ -75,7 +108,7 @@ class SftTask(TextTask):
 
     def relevant_settings(self) -> Mapping[str, Any]:
         """Those of the rendering: how a record is rendered follows from its fields, the tokenizer and these."""
-        return self.rendered_by()
+        return {**self.rendered_by(), "shapes": asdict(self._shape_options)}
 
 
 def _answers(form: Form | BadRecord) -> int:

@@ -211,6 +211,7 @@ class DataReader:
             data.skip_bad_rows,
             split,
             hub.token_value,
+            data.max_records,
         )
 
     def evaluation(self) -> Sequences:

@@ -186,3 +186,11 @@ def test_what_the_documents_change_can_be_changed() -> None:
     flags = {"training.learning_rate": 5e-5, "training.epochs": 5, "training.batch_size": 2}
     training = load_settings(config_files=["beauty"], flags=flags, environ={}).settings.training
     assert (training.learning_rate, training.epochs, training.batch_size) == (5e-5, 5, 2)
+
+
+def test_columns_and_roles_may_be_mappings() -> None:
+    text = "data: {columns: {prompt: question, completion: 'answers.text[0]', system: }, roles: {critic: assistant}}"
+    Path("conf.yaml").write_text(text)
+    data = load_settings(config_files=["conf.yaml"], environ={}).settings.data
+    assert data.columns == ["prompt=question", "completion=answers.text[0]", "system="] and data.roles == ["critic=assistant"]
+    assert "data.train must be a value or a list" in refused("data: {train: {a: b}}").message

@@ -309,3 +309,51 @@ def test_images_are_looked_for_from_the_directory_that_a_run_was_started_in() ->
 def test_a_base_keeps_what_it_is_told_of_classes() -> None:
     assert "from scratch" in _refused(based=True, diffusion__conditional_classes=3).message
     assert _load(diffusion__conditional_classes=3).settings.diffusion.conditional_classes == 3
+
+
+# Records ------------------------------------------------------------------------------------------------------------------
+
+SFT = {"training__task": "sft", "model__id": "m", "data__train": ["a.jsonl"]}
+
+
+def test_settings_of_fields_are_checked_before_a_record_is_read() -> None:
+    for path, value in (
+        ("columns", ["prompt"]),
+        ("columns", ["prompt=a..b"]),
+        ("roles", ["critic="]),
+        ("prompt_template", "no field"),
+        ("group_by", "a["),
+    ):
+        assert _refused(**SFT, **{f"data__{path}": value}).message.startswith(f"data.{path} (")
+
+
+def test_texts_come_from_files_with_their_white_space() -> None:
+    Path("question.txt").write_text("{q}\nAnswer:\n")
+    data = _load(**SFT, data__prompt_template="@question.txt", data__system_prompt=" Be brief. ").settings.data
+    assert (data.prompt_template, data.system_prompt) == ("{q}\nAnswer:\n", " Be brief. ")
+    assert _refused(**SFT, data__system_prompt="@missing.txt").message.endswith(
+        "the file missing.txt cannot be read: No such file or directory."
+    )
+    Path("latin.txt").write_bytes(b"\xe9")
+    assert "it is not UTF-8 text" in _refused(**SFT, data__system_prompt="@latin.txt").message
+
+
+def test_a_recorded_text_that_begins_with_an_at_sign_is_no_file() -> None:
+    Path("handle.txt").write_text("@home")
+    settings = _load(**SFT, data__system_prompt="@handle.txt").settings
+    assert settings.data.system_prompt == "@home"
+    assert load_recorded(settings_to_dict(settings), "config.json").settings.data.system_prompt == "@home"
+
+
+def test_settings_of_records_are_for_the_task_that_reads_them() -> None:
+    for task, path, value in (
+        ("ner", "columns", ["prompt=q"]),
+        ("rank", "learn", "last"),
+        ("rank", "max_records", 3),
+        ("diffusion", "shape", "text"),
+    ):
+        flags = {**SFT, "training__task": task, f"data__{path}": value}
+        if task == "diffusion":
+            flags |= {"data__train": ["CIFAR10"], "model__id": ...}
+        assert f"is not for the task {task}" in _refused(**flags).message
+    assert _load(**{**SFT, "training__task": "ner"}, data__max_records=3).settings.data.max_records == 3

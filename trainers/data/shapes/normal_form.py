@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.notices import Notice
+from pitstop.configs.record_fields import parse_columns, parse_roles
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form, Message, TextPair
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
@@ -24,7 +26,7 @@ from pitstop.trainers.data.shapes.roles import ASSISTANT, DEVELOPER, SYSTEM, USE
 from pitstop.trainers.data.shapes.tools import from_json_text, tools_of, without_nulls
 
 UNUSED = "{count} [record has|records have] a field {subject} that is not used"
-NO_SUCH_FIELD = "no record has a field {subject}, which a setting names"
+NO_SUCH_FIELD = ": no record has a field {subject}; there are: "
 OWN_SYSTEM = "{count} [record keeps its|records keep their] own system message"
 CONTROL = "{count} [record holds|records hold] control tokens in a message"
 END_TOKEN = "{count} [answer ends|answers end] in the template's end token, which is there once more and is taken off"
@@ -49,6 +51,20 @@ class ShapeOptions:
     prompt_template: str | None = None
     system_prompt: str | None = None
     learn: str = "all"
+    group_by: str | None = None
+
+    @classmethod
+    def of(cls, data: DataSettings) -> ShapeOptions:
+        """Those of the settings. Raises ``SettingsError``."""
+        return cls(
+            parse_columns(data.columns),
+            data.shape,
+            parse_roles(data.roles),
+            data.prompt_template,
+            data.system_prompt,
+            data.learn,
+            data.group_by,
+        )
 
 
 class NormalForm:
@@ -73,6 +89,8 @@ class NormalForm:
 
     def _begin(self) -> None:
         self._columns = ColumnMapping(self._options.columns)
+        self._group = FieldPath(self._options.group_by) if self._options.group_by else None
+        self._has_groups = False
         self._question = PromptTemplate(self._options.prompt_template) if self._options.prompt_template else None
         self._names: dict[str, None] = {}
         self._unused: dict[str, Notice] = {}
@@ -83,7 +101,8 @@ class NormalForm:
     def read(self, record: Record, bad_rows: BadRows) -> Form:
         """The normal form of a record. Raises ``BadRecord`` with the reason that there is none."""
         told = Told()
-        self._names.update(dict.fromkeys(record.fields))
+        if record.fields.keys() - self._names.keys():
+            self._names.update(dict.fromkeys(record.fields))
         try:
             form = self._form(record, told)
         except BadRecord as error:
@@ -115,12 +134,24 @@ class NormalForm:
                     loss=True,
                 )
             )
-        seen = self._columns.seen | (self._question.seen if self._question else set())
-        for name in (*self._columns.fields, *(self._question.fields if self._question else ())):
-            if name not in seen and self._names:
-                there = f"There are: {', '.join(list(self._names)[:20])}."
-                bad_rows.notices.add(Notice(NO_SUCH_FIELD, f"'{name}'", remedy=there, loss=True))
+        there = ", ".join(list(self._names)[:20])
+        for setting, name in self._missing_fields() if there else ():
+            bad_rows.notices.add(Notice(f"{setting}{NO_SUCH_FIELD}{there}", f"'{name}'", loss=True))
         self._begin()
+
+    def _missing_fields(self) -> list[tuple[str, str]]:
+        """The fields that settings name and no record had, each behind the setting."""
+        named = [("--column", name) for name in self._columns.fields if name not in self._columns.seen]
+        if self._question is not None:
+            named += [("--prompt-template", name) for name in self._question.fields if name not in self._question.seen]
+        if self._group is not None and not self._has_groups:
+            named.append(("--group-by", self._group.text))
+        return named
+
+    def group(self, record: Record) -> str:
+        """What the record is held out together by: the value of the field of ``--group-by``; empty where there is none."""
+        value = None if self._group is None else self._group.value_in(record.fields)
+        return "" if is_absent(value) else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
     def _count_unused(self, name: str, place: str) -> None:
         earlier = self._unused.get(name)
@@ -145,6 +176,9 @@ class NormalForm:
                 )
         shape = self._shape(record.fields, fields, used)
         form = self._built(shape, fields, used, record, told)
+        if self._group is not None and (name := self._group.name_in(record.fields)) in record.fields:
+            self._has_groups = True
+            used.add(name)
         told.unused += [name for name, value in fields.items() if name not in used and not is_absent(value)]
         word = SHAPES[shape.kind]
         self._shapes[word] = self._shapes.get(word, 0) + 1
@@ -313,14 +347,6 @@ class NormalForm:
         if control is not None:
             told.notices.append(Notice(CONTROL, place=f": {control!r}", loss=True))
         return result
-
-
-def group_of(fields: Fields, path: FieldPath) -> str:
-    """What records are held out together by: the value of a field as text; empty where there is none."""
-    value = path.value_in(fields)
-    if is_absent(value):
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def _first_of(fields: Fields, names: Sequence[str], used: set[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,14 @@ def test_nothing_left_to_train_on(task: SftTask, tmp_path: Path, rows: list[Any]
     with pytest.raises(DataError) as caught:
         load_dataset([path], task, ReadOptions(max_length=64, packing=True, skip_bad_rows=True))
     assert message.replace("{path}", path) in str(caught.value)
+
+
+def test_the_first_records_of_each_data_set_are_read_malformed_ones_included(task: SftTask, tmp_path: Path) -> None:
+    paths = [
+        _write(tmp_path / f"{name}.jsonl", _pair("- a"), "{", _pair("- b"), {"prompt": "p", "completion": ""}, _pair("- c"))
+        for name in "ab"
+    ]
+    options = ReadOptions(max_length=64, packing=True, skip_bad_rows=True)
+    for limit, used, malformed in ((1, 1, 0), (3, 2, 1), (4, 2, 2), (5, 3, 2), (9, 3, 2)):
+        counts = load_dataset(paths, task, replace(options, max_records=limit)).counts
+        assert counts.read == Tally(2 * used, 0, 2 * malformed)

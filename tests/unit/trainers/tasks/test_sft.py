@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pitstop.configs.datasets import DataSource
+from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.tasks.sft import SftTask
 
@@ -92,3 +97,49 @@ def test_a_run_of_the_first_rendering_reads_records_as_it_did(tokenizer: Any) ->
     assert sum(_tokens(first, **weighted)[1]) > sum(_tokens(SftTask(tokenizer), **weighted)[1])
     with pytest.raises(BadRecord, match="none of the known record shapes"):
         first.examples(Record({"question": "q", "answer": "a"}, "here"))
+
+
+# Settings -----------------------------------------------------------------------------------------------------------------
+
+
+def _with(tokenizer: Any, **data: Any) -> SftTask:
+    settings = Settings()
+    return SftTask(tokenizer, replace(settings, data=replace(settings.data, **data)))
+
+
+def test_the_settings_of_shapes_are_followed_and_are_part_of_the_key(tokenizer: Any) -> None:
+    mapped = _with(tokenizer, columns=["prompt=q", "completion=a"], system_prompt="S")
+    plain = SftTask(tokenizer)
+    system = {"role": "system", "content": "S"}
+    assert _tokens(mapped, q="Q1", a="A1") == _tokens(plain, messages=[system, Q1, A1])
+    assert _tokens(_with(tokenizer, learn="last"), messages=[Q1, A1, Q2, A2]) == _tokens(
+        plain, messages=[Q1, {**A1, "weight": 0}, Q2, A2]
+    )
+    assert _tokens(_with(tokenizer, roles=["critic=assistant"]), messages=[Q1, {**A1, "role": "critic"}]) == _tokens(
+        plain, messages=[Q1, A1]
+    )
+    assert mapped.relevant_settings() != plain.relevant_settings()
+
+
+def test_records_of_one_value_are_one_group(tokenizer: Any) -> None:
+    task = _with(tokenizer, group_by="doc")
+    records = [Record({"prompt": "Q1", "completion": "A1", "doc": doc}, "here") for doc in (1, "1", None)]
+    groups = [examples[0].group for examples in task.examples_of(records, BadRows(False)) if isinstance(examples, list)]
+    assert groups == ["1", "1", ""]
+
+
+def test_a_field_that_no_data_set_has_stops(tokenizer: Any, tmp_path: Path) -> None:
+    for name, fields in (("a", {"prompt": "Q", "completion": "A"}), ("b", {"prompt": "Q", "completion": "A", "persona": "S"})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(fields) + "\n")
+    task = _with(tokenizer, columns=["system=persona"])
+    options = ReadOptions(max_length=256, packing=True)
+    sources = [DataSource(str(tmp_path / f"{name}.jsonl")) for name in "ab"]
+    with pytest.raises(DataError, match=r"--column: no record has a field 'persona'; there are: prompt, completion\."):
+        task.load(sources[:1], options, None)
+    told = [str(notice) for notice in task.load(sources, options, None).counts.notices]
+    assert told == ["--column: no record has a field 'persona'; there are: prompt, completion."]
+
+
+def test_a_run_of_the_first_rendering_takes_no_settings_of_fields(tokenizer: Any) -> None:
+    with pytest.raises(SettingsError, match="as earlier versions did"):
+        _tokens(_with(tokenizer, rendering=1, columns=["prompt=q"]), q="Q1", completion="A1")

@@ -10,9 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pitstop.trainers.data.chat.conversation import Conversation, Document, TextPair
-from pitstop.trainers.data.records import BadRecord
-from pitstop.trainers.data.shapes.normal_form import group_of
-from pitstop.trainers.data.shapes.paths import FieldPath
+from pitstop.trainers.data.records import BadRecord, Record
 from support.forms import TEMPLATE, Shapes
 
 S = {"role": "system", "content": "S"}
@@ -256,7 +254,7 @@ def test_columns_go_by_names_and_paths_and_win_over_a_field_of_the_name() -> Non
 def test_a_column_that_no_record_has_is_told_with_those_there_are() -> None:
     shapes = Shapes(columns={"system": "persona"})
     shapes.read(prompt="Q1", completion="A1", id=3)
-    assert shapes.told()[-1] == "no record has a field 'persona', which a setting names. There are: prompt, completion, id."
+    assert shapes.told()[-1] == "--column: no record has a field 'persona'; there are: prompt, completion, id."
 
 
 def test_a_prompt_template_makes_the_question() -> None:
@@ -278,8 +276,14 @@ def test_a_shape_that_is_set_decides() -> None:
 
 
 def test_records_are_grouped_by_the_value_of_a_field() -> None:
-    assert group_of({"doc": {"id": 7}}, FieldPath("doc.id")) == "7" == group_of({"doc.id": "7"}, FieldPath("doc.id"))
-    assert group_of({"doc": None}, FieldPath("doc")) == ""
+    reader = Shapes(group_by="doc.id").reader
+    groups = [reader.group(Record(fields, "here")) for fields in ({"doc": {"id": 7}}, {"doc.id": "7"}, {"doc": None}, {})]
+    assert groups == ["7", "7", "", ""]
+    shapes = Shapes(group_by="doc")
+    shapes.read(prompt="Q1", completion="A1", doc="d")
+    assert shapes.told() == []
+    shapes.read(prompt="Q1", completion="A1")
+    assert shapes.told() == ["--group-by: no record has a field 'doc'; there are: prompt, completion."]
 
 
 # Control tokens ----------------------------------------------------------------------------------------------------------------
