@@ -8,7 +8,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -51,7 +51,7 @@ def opened(path: Path, *, newline: str | None = None) -> Iterator[TextIO]:
         yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline))
 
 
-def lines_of(path: Path, name: str, *, newline: str | None = None) -> Iterator[str]:
+def lines_of(path: Path, name: str, *, newline: str | None = None) -> Generator[str]:
     """Yield the lines of a file with their ends. Raises ``DataError`` where its compressed stream is damaged or cut, and ``OSError``."""
     number = 0
     with opened(path, newline=newline) as lines:
