@@ -21,6 +21,11 @@ def _open_zst(path: Path) -> Any:
     return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
 
 
+def _open(path: Path) -> Any:
+    unpack = _OPENED.get(path.suffix.lower())
+    return path.open("rb") if unpack is None else unpack(path)
+
+
 _OPENED: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.GzipFile,
     ".zst": _open_zst,
@@ -47,7 +52,7 @@ def is_packed(path: Path) -> bool:
 def opened(path: Path, *, newline: str | None = None) -> Iterator[TextIO]:
     """The text of a file. Bytes that are not UTF-8 stay as half surrogates; a byte order mark is no part of it."""
     with contextlib.ExitStack() as stack:
-        binary = stack.enter_context(_OPENED.get(path.suffix.lower(), lambda plain: plain.open("rb"))(path))
+        binary = stack.enter_context(_open(path))
         yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline))
 
 
