@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pitstop.checkpointing.store import file_sets
-from pitstop.configs.errors import ModelError, first_line
+from pitstop.configs.errors import CheckpointError, ModelError, first_line
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.machine.libraries import quiet_libraries
@@ -20,7 +20,7 @@ from pitstop.trainers.models import attention
 from pitstop.trainers.models.adapter import AdapterForm
 from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, save_base
 from pitstop.trainers.models.cost import Cost, of_causal_lm
-from pitstop.trainers.models.fit import SAME_MODEL, Tell, check_weights
+from pitstop.trainers.models.fit import SAME_MODEL, Tell, UnfitWeights, check_weights
 from pitstop.trainers.models.foreign_code import check_stored, forget_code
 from pitstop.trainers.models.loss import TokenObjective, takes_logits_to_keep
 from pitstop.trainers.models.scratch import read_model_config
@@ -51,8 +51,13 @@ class CausalLM:
         """Load by ``from_pretrained``; of a checkpoint that another run starts from the average, if it has one."""
         if stored and not frozen:
             check_size(path, self._on_meta(path))
-        with contextlib.nullcontext(path) if stored else as_evaluated(path) as directory:
-            model = load_base(directory, recipe, device, stored=stored, flash=flash, frozen=frozen)
+        try:
+            with contextlib.nullcontext(path) if stored else as_evaluated(path) as directory:
+                model = load_base(directory, recipe, device, stored=stored, flash=flash, frozen=frozen)
+        except UnfitWeights as error:
+            if not stored or frozen:
+                raise
+            raise CheckpointError(error.message, hint="Go on from another checkpoint of the run with --checkpoint.") from error
         if not frozen and getattr(model, "hf_quantizer", None) is not None:
             raise ModelError(f"{path} is quantised, so not all of its weights can be trained.", hint="Train with --method lora.")
         return model

@@ -46,6 +46,10 @@ SAME_MODEL = "Take config.json and weights from the same model, and copy or down
 """What to do where the two are not of one model."""
 
 
+class UnfitWeights(ModelError):
+    """Weights that are not all that the architecture has, in its shapes."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """What of a model's tensors the weights lack, have in another shape (name, stored, expected), and have beside them; sorted."""
@@ -70,7 +74,7 @@ class Fit:
         return cls(tuple(sorted(missing)), shapes, tuple(sorted(unexpected)))
 
     def check(self, path: Path, model: nn.Module) -> None:
-        """Raises ``ModelError`` unless the weights in ``path`` are all that ``model`` has, in its shapes."""
+        """Raises ``UnfitWeights`` unless the weights in ``path`` are all that ``model`` has, in its shapes."""
         problems = []
         if self.missing:
             total = len(model.state_dict())
@@ -82,7 +86,7 @@ class Fit:
             problems.append(f"{count} ({_some(shapes, len(self.mismatched))})")
         if problems:
             name = type(model).__name__
-            raise ModelError(
+            raise UnfitWeights(
                 f"The weights in {path} are not those of a {name}, which config.json names: {'; '.join(problems)}.",
                 hint=self._remedy(model),
             )

@@ -16,6 +16,7 @@ from torch import nn
 from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.configs.notices import Notice
 from pitstop.trainers.data.dataset import Dataset, Sequences
+from pitstop.trainers.data.example import Example
 from pitstop.trainers.models.fit import Tell
 from pitstop.trainers.models.source import ModelSource
 
@@ -47,7 +48,8 @@ class Limits:
         positions = positions if isinstance(positions, int) and positions > 0 else None
         rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
         learnt = positions is not None and any(size == positions for size in _tables(model))
-        tokens = max(len(tokenizer), *(number + 1 for number in tokenizer.added_tokens_decoder), 0)  # there may be gaps
+        added = getattr(tokenizer, "added_tokens_decoder", {})  # by number: there may be gaps
+        tokens = max([len(tokenizer), *(number + 1 for number in added)])
         return cls(source, tokenizer, rows, tokens, positions, learnt)
 
     def check_tokenizer(self, tell: Tell) -> None:
@@ -90,6 +92,18 @@ class Limits:
             f"has {long:,} longer {'record' if long == 1 else 'records'}, up to {int(lengths.max()):,} tokens.",
             hint=f"Give --max-length {self.positions}: longer records are then left out, and counted.",
         )
+
+    def check_answers(self, examples: Sequence[Example], max_new_tokens: int) -> None:
+        """Raises ``SettingsError`` where an answer to the prompt of one of ``examples`` could go beyond the last position."""
+        longest = max((len(example.prompt) for example in examples), default=0)
+        if self.learnt and self.positions is not None and longest + max_new_tokens > self.positions and examples:
+            raise SettingsError(
+                f"EVAL_MAX_NEW_TOKENS = {max_new_tokens:,} and a prompt of the evaluation data of {longest:,} tokens are more than the "
+                f"{self.positions:,} positions that {self.source.model_id} has learnt.",
+                hint=f"Give --eval-max-new-tokens {self.positions - longest}."
+                if longest < self.positions
+                else "Give a smaller --max-length, so that longer records are left out.",
+            )
 
     def check_ids(self, ids: Sequence[int] | np.ndarray, place: str) -> None:
         """Raises ``ModelError`` where one of ``ids`` has no row; ``place`` says whose they are."""

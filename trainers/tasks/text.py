@@ -118,6 +118,11 @@ class TextTask(Task):
         """Add to ``bad_rows`` what is known behind the last record of a data set; nothing by default."""
         del bad_rows
 
+    def answered(self, evaluation: Dataset) -> Sequence[Example]:
+        """The examples that ``score`` generates answers to; none where it scores otherwise."""
+        del evaluation
+        return ()
+
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids that ``prompt`` has in front of an answer: what generation starts from."""
         return self.chat.prompt_ids(prompt)

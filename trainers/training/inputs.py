@@ -16,7 +16,7 @@ from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import is_large, tokenizer_key
-from pitstop.trainers.data.dataset import Sequences
+from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.machine.processes import main_process_first
@@ -102,10 +102,16 @@ def read_inputs(
     train, evaluation = read_data(settings, task, reporter, packing=True, model=source.path)
     _check_monitor(settings, task, evaluation)
     if limits is not None:
-        limits.check_data(train, "the training data", settings.data.max_length, reporter.notice)
-        if evaluation is not None:
-            limits.check_data(evaluation, "the evaluation data", settings.data.max_length, reporter.notice)
+        _check_limits(limits, task, train, evaluation, reporter)
     return Inputs(source, tokenizer, task, train, evaluation, limits)
+
+
+def _check_limits(limits: Limits, task: Task, train: Sequences, evaluation: Sequences | None, reporter: Reporter) -> None:
+    settings = task.settings
+    limits.check_data(train, "the training data", settings.data.max_length, reporter.notice)
+    if isinstance(task, TextTask) and isinstance(evaluation, Dataset):
+        limits.check_data(evaluation, "the evaluation data", settings.data.max_length, reporter.notice)
+        limits.check_answers(task.answered(evaluation), settings.evaluation.max_new_tokens)
 
 
 def _tell_template(task: Task, reporter: Reporter) -> None:

@@ -158,6 +158,10 @@ class NerTask(TextTask):
 
     # Scores ------------------------------------------------------------------------------------------------------
 
+    def answered(self, evaluation: Dataset) -> Sequence[Example]:
+        """As many as the settings say."""
+        return evaluation.examples[: self.settings.evaluation.score_examples]
+
     def metrics(self, evaluation: Sequences) -> Mapping[str, Direction]:
         """Precision, recall, F1 and exact match over all answers, and the first three for each entity type."""
         assert isinstance(evaluation, Dataset)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pitstop.configs.errors import ModelError
+from pitstop.configs.errors import CheckpointError, ModelError
 from pitstop.configs.notices import Notice
 from pitstop.trainers.models.base import BaseRecipe, load_base
 from pitstop.trainers.models.causal_lm import CausalLM
@@ -105,6 +105,13 @@ def test_a_stored_base_that_lacks_a_tensor_is_refused(model: Path, tmp_path: Pat
     parts = recipe.quantised and lost == MLP
     with pytest.raises(ModelError, match="not all there" if parts else re.escape(lost)):
         load_base(tmp_path / "stored", recipe, CPU, stored=True, flash=False)
+
+
+def test_a_checkpoint_of_all_weights_that_lacks_a_tensor_is_damaged(model: Path) -> None:
+    """As many numbers as its config.json describes, under another name."""
+    change_tensors(model, lambda t: {("another.weight" if name == MLP else name): tensor for name, tensor in t.items()})
+    with pytest.raises(CheckpointError, match="up_proj"):
+        CausalLM().load(model, PLAIN, CPU, stored=True, flash=False, frozen=False)
 
 
 def test_what_has_no_place_is_told_once_with_its_number_and_first_names(model: Path) -> None:

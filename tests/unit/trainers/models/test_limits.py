@@ -59,6 +59,18 @@ def test_where_positions_are_computed_long_records_are_told(model_type: str, tok
     assert notice.count == 2 and "40 tokens, 32 were trained" in str(notice)
 
 
+def test_answers_that_would_go_beyond_learnt_positions_are_refused_before_training(tokenizer: Any) -> None:
+    limits = Limits.of(architecture("gpt2"), tokenizer, SOURCE)
+    ids, supervised = np.full(20, 5, dtype=np.int32), np.arange(20) >= 12
+    prompts = [Example(ids, supervised)]
+    limits.check_answers(prompts, 20)
+    limits.check_answers([], 100)
+    with pytest.raises(SettingsError, match=r"EVAL_MAX_NEW_TOKENS = 21 and a prompt .* 12 tokens .* 32 positions") as refused:
+        limits.check_answers(prompts, 21)
+    assert refused.value.hint == "Give --eval-max-new-tokens 20."
+    Limits.of(architecture("llama"), tokenizer, SOURCE).check_answers(prompts, 100)
+
+
 def test_a_token_that_has_no_row_is_refused_where_it_is_used(tokenizer: Any) -> None:
     """Gemma 3's small models come with one token for pictures that their embeddings lack: no text has it."""
     tokenizer.add_tokens(["<image_soft_token>"])
