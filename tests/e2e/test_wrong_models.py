@@ -190,7 +190,7 @@ def without_headers() -> None:
     causal_lm.check_weights = lambda *arguments: None  # type: ignore[assignment]
 
 
-def test_what_is_not_used_is_told_by_plan_and_train(home: Path, tmp_path: Path) -> None:
+def test_what_is_not_used_is_told_by_whatever_reads_the_model(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "good", tmp_path / "model")
     (tmp_path / "data").symlink_to(home / "data")
 
@@ -204,9 +204,12 @@ def test_what_is_not_used_is_told_by_plan_and_train(home: Path, tmp_path: Path) 
     for command in ("plan", "train"):
         ended = call(command, tmp_path, tmp_path)
         assert ended.code == 0 and ended.output.count(words) == 1 and "value_head.weight" in ended.output, ended.output
+    assert pitstop(*train(tmp_path, tmp_path / "runs"), "--no-save-base-model").code == 0
+    ended = call("generate", tmp_path, tmp_path)
+    assert ended.code == 0 and ended.output.count(words) == 1, ended.output
 
 
-def test_sample_prompts_and_prompts_with_a_token_that_has_no_row_are_refused(home: Path, tmp_path: Path) -> None:
+def test_prompts_and_records_with_a_token_that_has_no_row_are_refused(home: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(home / "data")
     shutil.copytree(home / "good", tmp_path / "model")
     path = tmp_path / "model/tokenizer.json"
@@ -223,3 +226,7 @@ def test_sample_prompts_and_prompts_with_a_token_that_has_no_row_are_refused(hom
     assert metadata(tmp_path / "runs/run_001")["status"] == "completed"
     ended = pitstop("generate", 1, "--base-dir", tmp_path / "runs", "--prompt", "an <image>", "--max-new-tokens", 2)
     assert ended.code == 3 and "320 rows: '<image>', which occurs in prompt 1" in ended.output, ended.output
+    records = tmp_path / "pictures.jsonl"
+    records.write_text(json.dumps({"prompt": "What is it?", "completion": "<image>"}) + "\n")
+    ended = pitstop("evaluate", 1, "--base-dir", tmp_path / "runs", "--dataset", records)
+    assert ended.code == 3 and "320 rows: '<image>', which occurs in the data" in ended.output, ended.output

