@@ -31,12 +31,10 @@ FORMAT_VERSION = 1
 MAX_BYTES = 64 * 1024 * 1024
 """A file longer than this counts as unreadable."""
 
-CREATED, RUNNING, COMPLETED, STOPPED = "created", "running", "completed", "stopped"
-INTERRUPTED, FAILED = "interrupted", "failed"
-"""What ``status`` says. A run that has stopped did so by itself, early."""
+INTERRUPTED = "interrupted"
 
 T = TypeVar("T")
-Part = TypeVar("Part", bound="Recorded")
+Part = TypeVar("Part", bound="Document")
 
 
 class Key(Generic[T]):
@@ -51,16 +49,16 @@ class Key(Generic[T]):
         self.read, self.missing, self.name = read, missing, name
         self.fits = fits or (lambda value: read(value) is not None)
 
-    def __set_name__(self, owner: type[Recorded], name: str) -> None:
+    def __set_name__(self, owner: type[Document], name: str) -> None:
         self.name = self.name or name
 
-    def __get__(self, document: Recorded, owner: type[Recorded]) -> T:
+    def __get__(self, document: Document, owner: type[Document]) -> T:
         value = self.read(document.content.get(self.name))
         return self.missing if value is None else value
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Document:
     """A JSON object, with its keys as attributes."""
 
     content: Mapping[str, Any] = field(default_factory=dict)
@@ -98,7 +96,7 @@ def _list(fits: Callable[[list[Any]], bool] = lambda value: True) -> Key[Sequenc
     return Key(lambda value: value if isinstance(value, list) and fits(value) else None, ())
 
 
-def _is_whole(kind: type[Recorded], value: Any) -> bool:
+def _is_whole(kind: type[Document], value: Any) -> bool:
     return isinstance(value, dict) and not kind(value).misfits()
 
 
@@ -121,7 +119,7 @@ def _parts(kind: type[Part]) -> Key[tuple[Part, ...]]:
     return Key(read, (), fits=lambda value: isinstance(value, list) and all(_is_whole(kind, entry) for entry in value))
 
 
-class RecordedProgress(Recorded):
+class RecordedProgress(Document):
     """How far the training is, and how far it is to go; epochs are passes over the data."""
 
     step = _integer()
@@ -130,14 +128,14 @@ class RecordedProgress(Recorded):
     total_epochs = _number()
 
 
-class RecordedUsage(Recorded):
+class RecordedUsage(Document):
     """What training took on this machine, over all processes that saved a checkpoint or came to an end: seconds and bytes."""
 
     training_s = _amount()
     peak_memory_bytes = _amount()
 
 
-class RecordedCheckpoint(Recorded):
+class RecordedCheckpoint(Document):
     """A checkpoint that the run has: ``path`` from the base directory, ``saved_at`` in ISO 8601, ``size`` in bytes."""
 
     name = _text()
@@ -176,7 +174,7 @@ class RecordedBest(RecordedCheckpoint):
         return cls({**place, "metric": metric, "mode": mode, "value": checkpoint.metrics[metric]})
 
 
-class RecordedOrigin(Recorded):
+class RecordedOrigin(Document):
     """The run and checkpoint of a base training that a run stands on."""
 
     run = _text()
@@ -185,7 +183,7 @@ class RecordedOrigin(Recorded):
     step = _integer()
 
 
-class RecordedBase(Recorded):
+class RecordedBase(Document):
     """The base model: where it came from, its digest, and whether the run has a copy of it.
 
     ``frozen``, ``names`` and ``aliases`` are those of a program's own model, as ``CheckpointManager.save_base_model`` saved it.
@@ -201,14 +199,14 @@ class RecordedBase(Recorded):
     aliases = _object()
 
 
-class RecordedEnvironment(Recorded):
+class RecordedEnvironment(Document):
     """The machine of a training: ``versions`` of the libraries by name, and the ``precision`` that it computed in."""
 
     versions = _object()
     precision = _text()
 
 
-class RecordedSplit(Recorded):
+class RecordedSplit(Document):
     """Data that was trained or evaluated on: ``used`` examples of it, with so many ``tokens`` where it is text."""
 
     fingerprint = _text()
@@ -228,7 +226,7 @@ class RecordedData(RecordedSplit):
     classes = _object()
 
 
-class RecordedResume(Recorded):
+class RecordedResume(Document):
     """When the run was resumed and from which checkpoint.
 
     ``changes`` and ``environment_changes`` are {setting: [old, new]}; what the lists hold is not looked at. ``base_model`` is there
@@ -246,7 +244,7 @@ class RecordedResume(Recorded):
     notices = _list(fits=lambda value: all(isinstance(notice, dict) for notice in value))
 
 
-class Metadata(Recorded):
+class Metadata(Document):
     """The whole of metadata.json. Times are ISO 8601 with an offset."""
 
     format_version = _integer()
@@ -290,7 +288,7 @@ class Metadata(Recorded):
             "method": at(config, "training.method"),
             "model": at(config, "model.id"),
             "dataset": _dataset_label(at(config, "data.train"), at(config, "data.label"), at(config, "data.classes")),
-            "status": CREATED,
+            "status": "created",
             "created_at": created,
             "updated_at": created,
             "progress": {
@@ -308,11 +306,6 @@ class Metadata(Recorded):
             "base_model": {},
             "resumes": [],
         })  # fmt: skip
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the run has trained all that it was to train."""
-        return self.status in (COMPLETED, STOPPED)
 
     def changed(self, changes: Mapping[str, Any]) -> Metadata:
         """With other values under top-level keys; new keys come last."""

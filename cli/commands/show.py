@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,7 +36,7 @@ def show(
       pitstop show 3@best
       pitstop show smollm2135-train-r16-a32-e5-20260101-120000 --json
     """
-    base = base_directory(base_dir, env_file)
+    base = base_directory(base_dir, Path(env_file) if env_file else None)
     directory, checkpoint = locate(base, run)
     content = report(directory, verify=bool(verify), checkpoint=checkpoint)
     if json_output:

@@ -146,7 +146,8 @@ def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> Non
     if is_terminal():
         draw_table(heading, cells)
         return
-    say("\n".join(plain_lines([[column.title for column in heading], *cells], [column.align for column in heading])))
+    for line in plain_lines([[column.title for column in heading], *cells], [column.align for column in heading]):
+        say(line)
 
 
 def print_facts(facts: Iterable[tuple[str, str]], width: int) -> None:

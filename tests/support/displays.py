@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pitstop.trainers.reporter import Display
+from pitstop.trainers.reporter import NoDisplay
 
 
-class Lines(Display):
+class Lines(NoDisplay):
     """A display that keeps what it is told."""
 
     def __init__(self) -> None:

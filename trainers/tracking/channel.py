@@ -95,8 +95,7 @@ class Channel:
                 self._opened = True
                 self._changed.notify_all()
             self._deliver_all()
-            if self._status:
-                self._try(partial(self.tracker.finish, self._status))
+            self._finish()
         except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for the tracker to open
             self._failure = error
         finally:
@@ -150,3 +149,7 @@ class Channel:
                 self._changed.wait(_FIRST_PAUSE_S)
             else:
                 self._changed.wait_for(lambda: self._closing, seconds)
+
+    def _finish(self) -> None:
+        if self._status:
+            self._try(partial(self.tracker.finish, self._status))

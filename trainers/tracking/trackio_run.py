@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pitstop.checkpointing.runs.metadata import COMPLETED
-from pitstop.trainers.tracking.tracker import RunTracker, change_lines
+from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker, change_lines
 
 
 class TrackioRun(RunTracker):
