@@ -23,7 +23,8 @@ class ControlTokens:
 
     def first_in(self, text: str) -> str | None:
         """The first of them in ``text``; None where there is none."""
-        if not any(start in text for start in self._starts):
-            return None
-        match = self._pattern.search(text)
-        return match[0] if match else None
+        for start in self._starts:
+            if start in text:
+                match = self._pattern.search(text)
+                return match[0] if match else None
+        return None

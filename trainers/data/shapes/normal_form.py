@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from pitstop.trainers.data.shapes.messages import (
     tell_calls,
 )
 from pitstop.trainers.data.shapes.paths import ColumnMapping, FieldPath, Fields, PromptTemplate, is_absent
-from pitstop.trainers.data.shapes.recognition import MESSAGE_FIELDS, Shape, recognise, with_question
+from pitstop.trainers.data.shapes.recognition import MESSAGE_FIELDS, Kind, Shape, recognise, with_question
 from pitstop.trainers.data.shapes.roles import ASSISTANT, DEVELOPER, SYSTEM, USER, known_roles
 from pitstop.trainers.data.shapes.tools import from_json_text, tools_of, without_nulls
 
@@ -38,7 +38,9 @@ _TOOL_FIELDS = ("tools", "functions")
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _CONTEXT_FIELDS = ("input", "context")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_EXTRAS = frozenset((*_SYSTEM_FIELDS, *_TOOL_FIELDS, *_MEDIA, "documents", "chat_template_kwargs"))
 _MOST_NAMES = 200
+_PLAIN_PAIR: dict[str, None] = {"prompt": None, "completion": None}
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class NormalForm:
         self._options, self._template = options, template
         self._control, self._end_token = control or ControlTokens(()), end_token
         self._reader = MessageReader(known_roles(template or "", options.roles), template or "")
+        self._is_plain = replace(options, learn="all", roles={}) in (ShapeOptions(), ShapeOptions(shape="prompt"))
         self._begin()
 
     def _begin(self) -> None:
@@ -100,8 +103,10 @@ class NormalForm:
 
     def read(self, record: Record, bad_rows: BadRows) -> Form:
         """The normal form of a record. Raises ``BadRecord`` with the reason that there is none."""
+        if self._is_plain and (pair := self._plain_pair(record.fields)) is not None:
+            return pair
         told = Told()
-        if record.fields.keys() - self._names.keys():
+        if not record.fields.keys() <= self._names.keys():
             self._names.update(dict.fromkeys(record.fields))
         try:
             form = self._form(record, told)
@@ -115,6 +120,24 @@ class NormalForm:
         for name in dict.fromkeys(told.unused):
             self._count_unused(name, record.place)
         return form
+
+    def _plain_pair(self, fields: Fields) -> Form | None:
+        """The commonest record in a third of the time: a question and its answer of which there is nothing to tell."""
+        if fields.keys() != _PLAIN_PAIR.keys():
+            return None
+        prompt, completion = fields["prompt"], fields["completion"]
+        if not isinstance(prompt, str) or not isinstance(completion, str) or not prompt or not completion.strip():
+            return None
+        if self._template is not None and (self._control.first_in(prompt) or self._control.first_in(completion)):
+            return None
+        self._names |= _PLAIN_PAIR
+        self._count_shape("pair")
+        if self._template is None:
+            return self._counted_pair(prompt, completion)
+        self._conversations += 1
+        return Conversation(
+            [{"role": USER, "content": prompt}, {"role": ASSISTANT, "content": completion}], [False, True], [], [], {}
+        )
 
     def conclude(self, bad_rows: BadRows) -> None:
         """Tell what is known behind the last record of a data set; the next record begins another."""
@@ -169,7 +192,7 @@ class NormalForm:
         if self._options.columns:
             fields, overridden = self._columns.apply(record.fields)
             told.unused += overridden
-        for name in _MEDIA:
+        for name in () if _EXTRAS.isdisjoint(fields) else _MEDIA:
             if name in fields and fields[name] not in (None, "", []):
                 raise BadRecord(
                     f"it has a field '{name}', and Pitstop trains on text", hint="--skip-bad-rows leaves such records out."
@@ -180,9 +203,12 @@ class NormalForm:
             self._has_groups = True
             used.add(name)
         told.unused += [name for name, value in fields.items() if name not in used and not is_absent(value)]
-        word = SHAPES[shape.kind]
-        self._shapes[word] = self._shapes.get(word, 0) + 1
+        self._count_shape(shape.kind)
         return form
+
+    def _count_shape(self, kind: Kind) -> None:
+        word = SHAPES[kind]
+        self._shapes[word] = self._shapes.get(word, 0) + 1
 
     def _shape(self, original: Fields, fields: dict[str, Any], used: set[str]) -> Shape:
         """The shape, where a template makes the question with that question put into ``fields``."""
@@ -206,24 +232,21 @@ class NormalForm:
     def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, told: Told) -> Form:
         if shape.kind == "text":
             return Document(_text(fields, "text"))
-        system = _first_of(fields, _SYSTEM_FIELDS, used)
-        tools = _first_of(fields, _TOOL_FIELDS, used)
-        documents, kwargs = _first_of(fields, ("documents",), used), _first_of(fields, ("chat_template_kwargs",), used)
-        extras = {"system": system, "tools": tools, "documents": documents, "chat_template_kwargs": kwargs}
+        extras = {} if _EXTRAS.isdisjoint(fields) else _extras(fields, used)
         if shape.kind == "pair" and self._template is None:
-            return self._text_pair(shape, fields, used, [name for name, value in extras.items() if not is_absent(value)])
+            return self._text_pair(shape, fields, used, extras)
         if self._template is None:
             raise BadRecord("the model's tokenizer has no chat template; give prompt and completion instead")
         if record.fills_nulls:
-            fields, tools = _without_filled_nulls(fields, tools, told)
+            fields, extras = _without_filled_nulls(fields, extras, told)
         messages, weights = self._messages(shape, fields, used, told)
-        messages, weights = self._with_system(messages, weights, system)
+        messages, weights = self._with_system(messages, weights, extras.get("system"))
         tell_calls(messages, told)
-        return self._conversation(messages, weights, told, tools=tools, documents=documents, options=kwargs)
+        return self._conversation(messages, weights, extras, told)
 
-    def _text_pair(self, shape: Shape, fields: Fields, used: set[str], extras: Sequence[str]) -> TextPair:
+    def _text_pair(self, shape: Shape, fields: Fields, used: set[str], fields_for_templates: Iterable[str]) -> TextPair:
         """Question and answer as they stand; an instruction has its frame. Raises ``BadRecord`` where more is to be said."""
-        extras = [*extras, *(name for name in ("history", *_THOUGHT_FIELDS) if not is_absent(fields.get(name)))]
+        extras = [*fields_for_templates, *(name for name in ("history", *_THOUGHT_FIELDS) if not is_absent(fields.get(name)))]
         extras += ["--system-prompt"] if self._options.system_prompt else []
         if extras:
             raise BadRecord(f"the model's tokenizer has no chat template, and '{extras[0]}' needs one")
@@ -235,7 +258,9 @@ class NormalForm:
         if question == "instruction":
             shown = f"\n\n### Input:\n{context}" if context else ""
             return TextPair(f"### Instruction:\n{prompt}{shown}\n\n### Response:\n", completion)
-        prompt = "\n\n".join(text for text in (prompt, context) if text)
+        return self._counted_pair("\n\n".join(text for text in (prompt, context) if text), completion)
+
+    def _counted_pair(self, prompt: str, completion: str) -> TextPair:
         self._pairs += 1
         self._joints_without_space += bool(prompt) and not (prompt[-1].isspace() or completion[0].isspace())
         return TextPair(prompt, completion)
@@ -312,7 +337,7 @@ class NormalForm:
         return [{"role": SYSTEM, "content": text}, *messages], [None, *weights]
 
     def _conversation(
-        self, messages: list[Message], weights: list[bool | None], told: Told, *, tools: Any, documents: Any, options: Any
+        self, messages: list[Message], weights: list[bool | None], extras: Mapping[str, Any], told: Told
     ) -> Conversation:
         last = max((number for number, message in enumerate(messages) if message["role"] == ASSISTANT), default=-1)
         if last < 0:
@@ -326,9 +351,9 @@ class NormalForm:
         return Conversation(
             self._without_end_tokens(messages[: last + 1], told),
             learnt[: last + 1],
-            [] if is_absent(tools) else tools_of(tools),
-            [] if is_absent(documents) else _listed(documents, "documents"),
-            {} if is_absent(options) else _object(options, "chat_template_kwargs"),
+            tools_of(extras["tools"]) if "tools" in extras else [],
+            _listed(extras["documents"], "documents") if "documents" in extras else [],
+            _object(extras["chat_template_kwargs"], "chat_template_kwargs") if "chat_template_kwargs" in extras else {},
         )
 
     def _without_end_tokens(self, messages: Sequence[Message], told: Told) -> list[Message]:
@@ -351,12 +376,14 @@ class NormalForm:
 
 def _first_of(fields: Fields, names: Sequence[str], used: set[str]) -> Any:
     """The value of the one of ``names`` that the record has. Raises ``BadRecord`` for two with different values."""
-    present = [name for name in names if not is_absent(fields.get(name))]
+    present = [name for name in names if name in fields and not is_absent(fields[name])]
+    if not present:
+        return None
     if any(fields[name] != fields[present[0]] for name in present):
         named = " and ".join(f"'{name}'" for name in present)
         raise BadRecord(f"has {named}, which say different things", hint=f"Leave one out: --column {present[-1]}=")
     used.update(present)
-    return fields[present[0]] if present else None
+    return fields[present[0]]
 
 
 def _text(fields: Fields, name: str) -> str:
@@ -380,16 +407,29 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
     return parsed
 
 
-def _without_filled_nulls(fields: Fields, tools: Any, told: Told) -> tuple[Fields, Any]:
+def _extras(fields: Fields, used: set[str]) -> dict[str, Any]:
+    """What a record has beside its messages for the chat template."""
+    named = {
+        "system": _SYSTEM_FIELDS,
+        "tools": _TOOL_FIELDS,
+        "documents": ("documents",),
+        "chat_template_kwargs": ("chat_template_kwargs",),
+    }
+    extras = {name: _first_of(fields, names, used) for name, names in named.items()}
+    return {name: value for name, value in extras.items() if value not in (None, [], {}, "[]", "{}")}
+
+
+def _without_filled_nulls(fields: Fields, extras: Mapping[str, Any], told: Told) -> tuple[Fields, dict[str, Any]]:
     """The lists of messages and the tools of a row of a table without the keys that are null; of tools and calls that is told."""
     cleaned = {
         name: without_nulls(value) if name in (*MESSAGE_FIELDS, "prompt", "completion") else value
         for name, value in fields.items()
     }
+    tools = extras.get("tools")
     pairs = [(tools, without_nulls(tools)), *zip(_calls(fields), _calls(cleaned), strict=False)]
     if any(before != after for before, after in pairs):
         told.notices.append(Notice(NULLS, remedy="A null that was meant cannot be told apart; give tools as JSON text."))
-    return cleaned, without_nulls(tools)
+    return cleaned, {**extras, "tools": without_nulls(tools)} if tools else dict(extras)
 
 
 def _calls(fields: Fields) -> list[Any]:

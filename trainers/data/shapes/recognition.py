@@ -77,11 +77,12 @@ def _readings(present: Fields) -> list[Shape]:
 
 
 def _pairs(present: Fields) -> list[Shape]:
-    pairs = [(question, answer) for question, answers in ANSWERS_OF.items() for answer in answers]
     return [
         Shape("lists" if _is_list(present[question]) or _is_list(present[answer]) else "pair", (question, answer))
-        for question, answer in pairs
-        if question in present and answer in present
+        for question, answers in ANSWERS_OF.items()
+        if question in present
+        for answer in answers
+        if answer in present
     ]
 
 

@@ -107,6 +107,21 @@ def test_several_shapes_in_one_data_set_are_told() -> None:
     assert shapes.told() == []  # the next data set has one shape
 
 
+@given(
+    prompt=st.text(max_size=4), completion=st.text(max_size=4) | st.just("A<|end|>"), template=st.sampled_from([TEMPLATE, None])
+)
+def test_a_plain_pair_is_read_as_one_with_fields_that_are_absent(prompt: str, completion: str, template: str | None) -> None:
+    results = []
+    for absent in ({}, {"input": None}):
+        shapes = Shapes(template)
+        try:
+            form: Any = shapes.read(prompt=prompt, completion=completion, **absent)
+        except BadRecord as error:
+            form = str(error)
+        results.append((form, shapes.told(), shapes.rows.answers_left_out))
+    assert results[0] == results[1]
+
+
 # Answers that are not learnt -----------------------------------------------------------------------------------------------
 
 
@@ -169,7 +184,7 @@ def test_messages_behind_the_last_answer_are_taken_off_and_told() -> None:
         ({"prompt": "p", "completion": "c", "history": ["Q1", "A1"]}, "'history' is not a list of [question, answer]"),
         ({"messages": [Q1, A1], "tools": "add"}, "'tools' is text and not valid JSON"),
         ({"messages": [Q1, A1], "chat_template_kwargs": [1]}, "'chat_template_kwargs' is not an object"),
-        ({"messages": [Q1, A1], "documents": {}}, "'documents' is not a list"),
+        ({"messages": [Q1, A1], "documents": {"a": 1}}, "'documents' is not a list"),
     ],
 )
 def test_a_record_that_cannot_be_used_has_its_reason(fields: dict[str, Any], reason: str) -> None:
