@@ -144,12 +144,5 @@ class Counts:
         return {
             "records": self.read.as_dict(),
             **({"answers": self.answers.as_dict()} if self.answers.read else {}),
-            **({"malformed": [_parted(text) for text in self.bad_reasons]} if self.bad_reasons else {}),
             **({"notices": [notice.as_dict() for notice in self.notices]} if self.notices else {}),
         }
-
-
-def _parted(text: str) -> dict[str, str]:
-    """Place and reason of a malformed row: a path in a value of its own is left out where a run goes to other machines."""
-    place, _, reason = text.partition(": ")
-    return {"place": place, "reason": reason}

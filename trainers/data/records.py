@@ -40,12 +40,16 @@ class Record:
     fills_nulls: bool = False
 
 
+_MOST_REASONS = 100
+
+
 @dataclass
 class BadRows:
-    """What to do with malformed rows: stop at the first, or count them and keep the first few reasons.
+    """What to do with malformed rows: stop at the first, or count them and keep their reasons; ``reasons`` are the first few.
 
-    ``notices`` takes what else is decided while data is read: a file that is not read, a field that is not used. ``answers`` are
-    those of malformed rows as far as they are known, ``answers_left_out`` those of all others that are not learnt.
+    ``notices`` takes these and what else is decided while data is read: a file that is not read, a field that is not used. ``answers``
+    are those of malformed rows as far as they are known, ``answers_left_out`` those of all others that are not learnt. ``unit`` is what
+    a row is called.
     """
 
     skip: bool
@@ -54,6 +58,8 @@ class BadRows:
     answers: int = 0
     answers_left_out: int = 0
     notices: Notices = field(default_factory=Notices, compare=False)
+    unit: str = "row"
+    _kinds: set[str] = field(default_factory=set, compare=False)
 
     def report(self, place: str, reason: str, hint: str = "") -> None:
         """Note a bad row. Raises ``DataError`` with ``hint`` unless bad rows are to be skipped."""
@@ -65,6 +71,11 @@ class BadRows:
         self.count += 1
         if len(self.reasons) < 3:
             self.reasons += (f"{place}: {reason}",)
+        if len(self._kinds) < _MOST_REASONS:
+            self._kinds.add(reason)
+        subject = reason if reason in self._kinds else "for other reasons"
+        text = f"{{count}} malformed [{self.unit} was|{self.unit}s were] left out: {{subject}}"
+        self.notices.add(Notice(text, subject, place=place, remedy=hint, loss=True))
 
     def leave_out_answers(self, reason: Notice) -> None:
         """Note answers that are not learnt, as many as ``reason`` counts."""

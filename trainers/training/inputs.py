@@ -206,7 +206,7 @@ class DataReader:
     def load(self, specs: Sequence[str], split: str, name: str) -> Sequences:
         """Read, and say what was left out."""
         dataset = self.task.load(parse_sources(specs), self._options(split), self.cache)
-        _report_losses(dataset, name, self.settings, self.reporter, self.task.unit)
+        _report_losses(dataset, name, self.settings, self.reporter)
         return dataset
 
     def _options(self, split: str) -> ReadOptions:
@@ -239,17 +239,11 @@ def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> D
     )
 
 
-def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Reporter, task_unit: str) -> None:
+def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Reporter) -> None:
     counts, longest = data.counts, f"MAX_LENGTH = {settings.data.max_length} tokens"
-    unit = "row" if task_unit == "tokens" else "image"
     losses = (
         Notice(f"{{count}} of {counts.records:,} records are longer than {longest} and were left out", count=counts.too_long),
         Notice(f"the prompts of {{count}} of {counts.used:,} examples were cut from the left to fit {longest}", count=counts.cut),
-        Notice(
-            f"{{count}} malformed [{unit} was|{unit}s were] left out, among them: {{subject}}",
-            "; ".join(counts.bad_reasons),
-            counts.bad,
-        ),
     )
     for loss in losses:
         if loss.count:

@@ -47,13 +47,13 @@ def read_folder(directory: Path, *, split: str, size: int, skip_bad: bool = Fals
         raise DataError(f"{root}: no image is in its folders{_listed(contents.others)}.", hint=_FORM)
     _check_memory(root, len(files), size)
     depth, shallow = _depth(directory, root, contents)
-    bad = BadRows(skip=skip_bad)
+    bad = BadRows(skip=skip_bad, unit="image")
     read = [(picture, label) for path, label in files if (picture := _read(path, size, depth, bad)) is not None]
     if not read:
         raise DataError(f"{root}: none of its {len(files):,} images can be read; the first: {bad.reasons[0]}.", hint=_FORM)
     images = np.stack([picture for picture, _ in read])
     labels = np.array([label for _, label in read], dtype=np.int64)
-    notices = (*_beside(directory, root), *contents.notices(root, names), *shallow)
+    notices = (*_beside(directory, root), *contents.notices(root, names), *shallow, *bad.notices)
     return ImageSet(images, labels, names, bad=bad.count, bad_reasons=bad.reasons, notices=notices)
 
 

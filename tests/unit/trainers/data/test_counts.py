@@ -122,6 +122,5 @@ def test_a_run_records_the_sums_and_the_reasons() -> None:
     assert recorded == {
         "records": {"read": 4, "used": 1, "left_out": 1, "malformed": 2},
         "answers": {"read": 8, "used": 1, "left_out": 3, "malformed": 4},
-        "malformed": [{"place": "a line 2", "reason": "why"}],
         "notices": [{"reason": UNUSED.reason, "subject": '"x"', "count": 2, "place": "a line 1", "loss": True}],
     }

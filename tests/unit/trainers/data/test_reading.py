@@ -56,7 +56,12 @@ def test_counts(task: SftTask, tmp_path: Path) -> None:
         supervised_tokens=sum(int(e.supervised.sum()) for e in data.examples),
         read=Tally(used=2, left_out=1, malformed=2),
         answers=Tally(used=2, left_out=1),
+        notices=data.counts.notices,
     )
+    assert [(notice.count, notice.place, notice.remedy) for notice in data.counts.notices] == [
+        (1, f"{first} line 2", ""),
+        (1, f"{first} line 3", "Name it, for example --column text=x."),
+    ]
     assert [reason.split(": ")[0] for reason in data.counts.bad_reasons] == [f"{first} line 2", f"{first} line 3"]
 
 
