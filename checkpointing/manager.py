@@ -22,7 +22,7 @@ from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import create, retention
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.listing import list_all_runs, unfinished_run
-from pitstop.checkpointing.runs.metadata import RecordedCheckpoint, plain_number
+from pitstop.checkpointing.runs.metadata import COMPLETED, FAILED, INTERRUPTED, RUNNING, STOPPED, RecordedCheckpoint, plain_number
 from pitstop.checkpointing.runs.run_directory import MetadataChanges, RunDirectory
 from pitstop.checkpointing.state import training_state, versions, weights
 from pitstop.checkpointing.state.training_state import Optimizers, Parts, Saved, Schedulers
@@ -32,7 +32,7 @@ from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 __all__ = ["CheckpointManager", "list_all_runs", "unfinished_run"]
 
-FINISHED = ("completed", "failed", "stopped", "interrupted")
+FINISHED = (COMPLETED, FAILED, STOPPED, INTERRUPTED)
 
 
 class CheckpointManager:
@@ -75,6 +75,7 @@ class CheckpointManager:
         self._release = weakref.finalize(self, self._stack.close)
         self._owned = False
         self._taken_up: CheckpointInfo | None = None
+        self._unrecorded: CheckpointInfo | None = None  # the start of a new line that is not on record as a resume yet
         self._has_logged = False
         existing = base / group / layout.run_directory_name(run_number) if run_number is not None else None
         if existing is not None and existing.is_dir():
@@ -174,7 +175,7 @@ class CheckpointManager:
         location = bases.link_into(self.run_dir, digest)
         described = {"saved": True, "digest": digest, "frozen": base.frozen_digest()}
         described |= {"names": dict(base.names), "aliases": dict(base.aliases)}
-        self.run.update_metadata({"base_model": described, "status": "running"})
+        self.run.update_metadata({"base_model": described, "status": RUNNING})
         return location
 
     @property
@@ -268,7 +269,7 @@ class CheckpointManager:
     def _facts(self, info: CheckpointInfo, model: torch.nn.Module) -> MetadataChanges:
         metadata = self.run.metadata()
         progress = {**metadata.progress.content, "step": info.step, "epoch": info.epoch}
-        facts: MetadataChanges = {"status": "running", "progress": progress}
+        facts: MetadataChanges = {"status": RUNNING, "progress": progress}
         if weights.is_peft(model):
             facts["method"] = metadata.method or "lora"
             facts["lora_config"] = metadata.lora_config or inspection.read_object(info, layout.ADAPTER_CONFIG)
@@ -279,17 +280,20 @@ class CheckpointManager:
 
         A resume takes the rows after its checkpoint away again. ``ResourceError`` where the disk refuses.
         """
-        self._own()
-        self._start_new_line()
-        self._has_logged = True
         row = {"step": step, **({} if epoch is None else {"epoch": epoch}), **manager_values.numbers(metrics)}
-        with storage.saving(self._log.path):
-            self._log.append(row)
+        self._own()
+        try:
+            self._start_new_line()
+        finally:
+            if self._taken_up is None:  # otherwise it would stand among the rows that are to be set aside
+                self._has_logged = True
+                with storage.saving(self._log.path):
+                    self._log.append(row)
 
     def note_progress(self, **values: Any) -> None:
         """Put how far the training is to go on record: ``total_steps`` and ``total_epochs``, for ``pitstop list-runs``."""
         self._own()
-        self.run.update_metadata({"progress": {**self.run.metadata().progress.content, **values}, "status": "running"})
+        self.run.update_metadata({"progress": {**self.run.metadata().progress.content, **values}, "status": RUNNING})
 
     # Loading
 
@@ -437,13 +441,15 @@ class CheckpointManager:
         Checkpoints and rows go in one moment: a process that dies before it leaves the run as it was, and one that dies after it
         leaves a run whose newest checkpoint is the one that was resumed from.
         """
-        if self._taken_up is None:
-            return
-        info = self._taken_up
-        self.run.store.supersede(info.step)
-        self._cut_log(info.step)
-        self.run.record_resume(info, {}, environment=versions.describe())
-        self._taken_up = None
+        if (info := self._taken_up) is not None:
+            of_the_step = [checkpoint for checkpoint in self.run.store.list() if checkpoint.step == info.step]
+            has_later_twin = any(checkpoint.order > info.order for checkpoint in of_the_step)
+            self.run.store.supersede(info.step, and_at_it=info.name if has_later_twin else None)
+            self._cut_log(info.step)
+            self._taken_up, self._unrecorded = None, info
+        if self._unrecorded is not None:
+            self.run.record_resume(self._unrecorded, {}, environment=versions.describe())
+            self._unrecorded = None
 
     # Keeping order
 
@@ -501,7 +507,7 @@ class CheckpointManager:
         self.run.store.recover()
         self.run.sync_checkpoints()
 
-    def finish(self, status: str = "completed", *, reason: str | None = None) -> None:
+    def finish(self, status: str = COMPLETED, *, reason: str | None = None) -> None:
         """Put on record how the training ended (``completed``, ``failed``, ``stopped`` or ``interrupted``) and give the run up."""
         if status not in FINISHED:
             raise SettingsError(f"status is '{status}'; a run ends as one of {', '.join(FINISHED)}")
@@ -526,9 +532,9 @@ class CheckpointManager:
             self.close()
             return
         if issubclass(kind, Exception):
-            self.finish("failed", reason=f"{kind.__name__}: {error}"[:500])
+            self.finish(FAILED, reason=f"{kind.__name__}: {error}"[:500])
         else:
-            self.finish("interrupted")
+            self.finish(INTERRUPTED)
 
     def __repr__(self) -> str:
         return f"CheckpointManager({str(self.run.path)!r})"

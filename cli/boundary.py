@@ -69,9 +69,10 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
     """Print ``error`` for a person on stderr and return the exit code it stands for."""
     if isinstance(error, PitstopError):
         return _tell(error.message, error.hint, error.exit_code)
-    if _is_usage_error(error):
+    # Typer carries its own copy of click from 0.26 on, and the base of its errors has no public name in all versions.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         return _usage(error)
-    if _is_abort(error):
+    if type(error).__name__ == "Abort" and isinstance(error, RuntimeError):
         return _tell("interrupted", None, EXIT_SIGINT)
     if is_out_of_memory(error):
         return _tell(f"out of memory: {first_line(error)}", _MEMORY_HINT, EXIT_RESOURCES)
@@ -90,11 +91,6 @@ def _tell(message: str, hint: str | None, code: int = EXIT_BUG) -> int:
     return code
 
 
-def _is_usage_error(error: BaseException) -> bool:
-    # Typer carries its own copy of click from 0.26 on, and the base of its errors has no public name in all versions.
-    return hasattr(error, "format_message") and hasattr(error, "exit_code")
-
-
 def _usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -102,10 +98,6 @@ def _usage(error: Any) -> int:
         return EXIT_USAGE
     path = context.command_path if context is not None else "pitstop"
     return _tell(error.format_message(), f"{path} --help lists what it takes", EXIT_USAGE)
-
-
-def _is_abort(error: BaseException) -> bool:
-    return type(error).__name__ == "Abort" and isinstance(error, RuntimeError)
 
 
 def _bug(error: BaseException, arguments: Sequence[str]) -> int:

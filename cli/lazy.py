@@ -11,6 +11,7 @@ import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
@@ -34,7 +35,7 @@ class QuickOption(TyperOption):
 
     Typer builds a pydantic adapter for every option of a command, given or not: 85 ms for importing pydantic, which
     ``list-runs`` has no other use for, and some more for each option. An option that was not given and has no default
-    stays None, and a string stays a string.
+    stays None, and a string stays a string or becomes a path.
     """
 
     def display_type_rich(self, ctx: Any) -> str | None:
@@ -45,14 +46,12 @@ class QuickOption(TyperOption):
 
     def process_value(self, ctx: Any, value: Any) -> Any:
         """Return ``value`` as it is where that is the whole conversion, else what Typer makes of it."""
-        if not self._needs_conversion(value):
-            return self.callback(ctx, self, value) if self.callback is not None else value
-        return super().process_value(ctx, value)
-
-    def _needs_conversion(self, value: Any) -> bool:
-        if self.required or self.nargs != 1:
-            return True
-        return value is not None and not (_annotation(self) is str and isinstance(value, str))
+        kind = _annotation(self) if isinstance(value, str) else None
+        if self.required or self.nargs != 1 or (value is not None and kind not in (str, Path)):
+            return super().process_value(ctx, value)
+        if kind is Path:
+            value = Path(value)
+        return self.callback(ctx, self, value) if self.callback is not None else value
 
 
 class QuickArgument(TyperArgument):

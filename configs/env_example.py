@@ -62,11 +62,9 @@ def value_in_file(leaf: Leaf) -> str:
         return "none"
     if isinstance(leaf.default, bool):
         return str(leaf.default).lower()
-    return ",".join(leaf.default) if isinstance(leaf.default, list) else _plain(str(leaf.default))
-
-
-def _plain(text: str) -> str:
-    """Quote what the shell would read as more than one word; '5e-05' stays the number that people write."""
+    if isinstance(leaf.default, list):
+        return ",".join(leaf.default)
+    text = str(leaf.default)  # quoted where the shell would read more than one word; people write 5e-5, not 5e-05
     return f'"{text}"' if " " in text else text.replace("e-0", "e-")
 
 
@@ -78,14 +76,10 @@ def _body() -> Iterator[str]:
             yield ""
             yield f"# --- {group}: {_group_meaning(leaf)}"
         yield ""
-        yield from textwrap.wrap(_comment(leaf), _WIDTH, initial_indent="# ", subsequent_indent="# ")
+        takes = "" if leaf.kind in ("str", "secret", "list") else f" Takes {describe(leaf)}."
+        comment = f"{leaf.help}{takes}{' Not set by default.' if leaf.path in _EXAMPLES else ''}"
+        yield from textwrap.wrap(comment, _WIDTH, initial_indent="# ", subsequent_indent="# ")
         yield f"# {name_in_file(leaf)}={value_in_file(leaf)}"
-
-
-def _comment(leaf: Leaf) -> str:
-    takes = "" if leaf.kind in ("str", "secret", "list") else f" Takes {describe(leaf)}."
-    example = " Not set by default." if leaf.path in _EXAMPLES else ""
-    return f"{leaf.help}{takes}{example}"
 
 
 def _group_meaning(leaf: Leaf) -> str:

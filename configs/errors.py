@@ -29,6 +29,11 @@ class PitstopError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def with_hint(self) -> str:
+        """Message and hint in one line, for a list of problems."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
 
 class SettingsError(PitstopError):
     """A setting, flag or command line that cannot be used."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pitstop.configs.env_file import read_text
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path, children, groups, nearest, nearest_path
 from pitstop.configs.paths import PAIRS
 from pitstop.configs.secrets import mask, remember
-from pitstop.configs.sources import Kind, Layer, RawValue, Source, read_text
+from pitstop.configs.sources import Kind, Layer, RawValue, Source
 
 if TYPE_CHECKING:
     from yaml import MappingNode, Node
@@ -111,7 +112,10 @@ class _Walk:
             seen[key] = line
             path = f"{group}.{key}" if group else key
             if path in by_path() and by_path()[path].is_set:
-                layer[path] = self._raw_value(path, value_node, line)
+                raw = self._value(path, value_node)
+                if by_path()[path].secret and isinstance(raw, str):
+                    remember(raw.strip())
+                layer[path] = RawValue(raw, Source(self.kind, self._at(line)))
             elif path not in groups():
                 raise self._unknown(key, group, line, of_value=not isinstance(value_node, MappingNode))
             elif isinstance(value_node, MappingNode):
@@ -129,12 +133,6 @@ class _Walk:
         if not isinstance(node, ScalarNode):
             raise SettingsError(f"{self._at(node.start_mark.line + 1)}: a key must be a word.")
         return str(node.value)
-
-    def _raw_value(self, path: str, node: Node, line: int) -> RawValue:
-        raw = self._value(path, node)
-        if by_path()[path].secret and isinstance(raw, str):
-            remember(raw.strip())
-        return RawValue(raw, Source(self.kind, self._at(line)))
 
     def _value(self, path: str, node: Node) -> str | list[str] | None:
         """Scalars stay text: ``strategy: no`` is the word, not YAML's false, and ``custom_id: 007`` keeps its zeros."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, reduce
 from types import NoneType, UnionType
@@ -91,6 +91,18 @@ ENABLED = Leaf(
 def by_path() -> dict[str, Leaf]:
     """Every setting, what is recorded beside them, and the alias by dotted path."""
     return {leaf.path: leaf for leaf in (*leaves(), *recorded_leaves(), ENABLED)}
+
+
+def values_in(nested: Mapping[str, Any], refusal: Callable[[str], Exception], group: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested settings by dotted path. Raises what ``refusal`` makes of a path that is no setting or, of a group, no mapping."""
+    for key, value in nested.items():
+        path = f"{group}.{key}" if group else key
+        if path in by_path():
+            yield path, value
+        elif path in groups() and path and isinstance(value, Mapping):
+            yield from values_in(value, refusal, path)
+        else:
+            raise refusal(path)
 
 
 @cache

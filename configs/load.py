@@ -7,19 +7,20 @@ settings and flags only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pitstop.configs.env_file import default_env_file
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
-from pitstop.configs.leaves import ENABLED, by_path, children, groups, leaves, nearest_path, recorded_leaves
+from pitstop.configs.leaves import ENABLED, by_path, children, groups, leaves, nearest_path, recorded_leaves, values_in
 from pitstop.configs.notices import Notice
 from pitstop.configs.rules import IMAGE_TASK, Draft, check_complete, resolve
 from pitstop.configs.schema import Settings
 from pitstop.configs.secrets import mask
-from pitstop.configs.sources import DEFAULT, Layer, RawValue, Source, default_env_file, read_env_file, read_environment
+from pitstop.configs.sources import DEFAULT, Layer, RawValue, Source, read_env_file, read_environment
 from pitstop.configs.values import InvalidValue, parse
 
 DEMO = "demo"
@@ -97,7 +98,8 @@ def load_settings(
     if find_base_run is not None:
         merged = _stand_on_base_run(merged, find_base_run)
     notes: list[str] = []
-    if _is_for_demo(merged):
+    # Nothing says what to train, and the task is one that the demo's model and data are for.
+    if _parse(_TASK, merged) != IMAGE_TASK and not any(_parse(path, merged) for path in _NO_DEMO):
         merged = {**read_preset(DEMO), **{path: raw for path, raw in merged.items() if path not in (_MODEL, _DATA)}}
         notes.append(_DEMO_NOTE)
     draft = _resolved(merged)
@@ -130,7 +132,9 @@ def load_recorded(
         {path: raw for path, raw in layer.items() if by_path()[path].secret} for layer in _environment_layers(env_file, environ)
     ]
     earlier = {leaf.path: RawValue(leaf.before, DEFAULT) for leaf in recorded_leaves()}
-    draft = _resolved(_merge([earlier, dict(_flatten(recorded, Source("run", place))), *tokens, _flag_layer(flags or {})]))
+    source = Source("run", place)
+    layer = {path: RawValue(value, source) for path, value in values_in(recorded, lambda path: _unknown(path, place))}
+    draft = _resolved(_merge([earlier, layer, *tokens, _flag_layer(flags or {})]))
     return Loaded(_build(Settings, draft.values), draft.sources)
 
 
@@ -163,17 +167,6 @@ def _flag_layer(flags: Mapping[str, Any]) -> Layer:
         flag = leaf.flag.replace("--", "--no-", 1) if value is False else leaf.flag
         layer[path] = RawValue(value, Source("flag", flag or path))
     return layer
-
-
-def _flatten(nested: Mapping[str, Any], source: Source, group: str = "") -> Iterator[tuple[str, RawValue]]:
-    for key, value in nested.items():
-        path = f"{group}.{key}" if group else key
-        if path in by_path():
-            yield path, RawValue(value, source)
-        elif path in groups() and isinstance(value, Mapping):
-            yield from _flatten(value, source, path)
-        else:
-            raise _unknown(path, source.place)
 
 
 def _unknown(path: str, place: str) -> SettingsError:
@@ -217,11 +210,6 @@ def _resolved(merged: Layer) -> Draft:
     )
     resolve(draft)
     return draft
-
-
-def _is_for_demo(merged: Layer) -> bool:
-    """Whether nothing says what to train, and the task is one that the demo's model and data are for."""
-    return _parse(_TASK, merged) != IMAGE_TASK and not any(_parse(path, merged) for path in _NO_DEMO)
 
 
 def _stand_on_base_run(merged: Layer, find: FindBaseRun) -> Layer:

@@ -83,7 +83,10 @@ def resolve(draft: Draft) -> None:
     """
     _refuse_other_tasks(draft)
     if draft.of_images:
-        _resolve_images(draft)
+        _resolve_image_method(draft)
+        for path, value in _IMAGE_DEFAULTS.items():
+            draft.put_default(path, value)
+        _resolve_stage_ranks(draft)
     _resolve_method(draft)
     if draft.values[_METHOD] == "full":
         draft.put_default(_EPOCHS, _BASE_TRAINING_EPOCHS, Source("default", "default of method full"))
@@ -131,13 +134,6 @@ def _refuse_other_tasks(draft: Draft) -> None:
                 f"{draft.place(path)} is for {'text' if draft.of_images else 'images'}, and the task is {draft.values[_TASK]}.",
                 hint="Leave it out." if draft.of_images else "Add --task diffusion, or leave it out.",
             )
-
-
-def _resolve_images(draft: Draft) -> None:
-    _resolve_image_method(draft)
-    for path, value in _IMAGE_DEFAULTS.items():
-        draft.put_default(path, value)
-    _resolve_stage_ranks(draft)
 
 
 def _resolve_image_method(draft: Draft) -> None:

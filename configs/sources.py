@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pitstop.configs.env_file import assignments, default_env_file
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import Leaf, by_env, nearest
 from pitstop.configs.secrets import mask, remember
@@ -94,7 +95,7 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> Layer:
     """
     layer: Layer = {}
     names = {name: leaf for leaf in by_env().values() for name in accepted_names(leaf)}
-    for entry in _assignments(path, environ):
+    for entry in assignments(path, environ):
         place = f"{path} line {entry.line}"
         leaf = names.get(entry.name)
         if leaf is None:
@@ -110,7 +111,7 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> Layer:
 def unknown_names(env_file: Path | None = None) -> list[str]:
     """Names in the ``.env`` that are neither settings nor well-known variables of other tools. ``SettingsError`` as ``apply_foreign``."""
     path = env_file or default_env_file()
-    names = [entry.name for entry in _assignments(path, os.environ)] if path else []
+    names = [entry.name for entry in assignments(path, os.environ)] if path else []
     return [name for name in names if name not in _ours() and not is_foreign(name)]
 
 
@@ -126,7 +127,7 @@ def apply_foreign(env_file: Path | None = None) -> list[str]:
     if path is None:
         return []
     applied = []
-    for entry in _assignments(path, os.environ):
+    for entry in assignments(path, os.environ):
         if entry.name not in _ours() and entry.name not in os.environ:
             _check_foreign(entry.name, f"{path} line {entry.line}")
             os.environ[entry.name] = entry.value
@@ -139,75 +140,10 @@ def _ours() -> frozenset[str]:
     return frozenset(name for leaf in by_env().values() for name in accepted_names(leaf))
 
 
-def default_env_file() -> Path | None:
-    """``.env`` of the working directory, if there is one."""
-    path = Path(".env")
-    return path if path.is_file() else None
-
-
 def accepted_names(leaf: Leaf) -> tuple[str, ...]:
     """Environment names of a setting, strongest first."""
     prefixed = PREFIX + leaf.env
     return (prefixed, leaf.env) if leaf.documented else (prefixed,)
-
-
-class _Assignment(NamedTuple):
-    name: str
-    value: str
-    line: int
-
-
-def _assignments(path: Path, environ: Mapping[str, str]) -> Iterator[_Assignment]:
-    from dotenv.variables import parse_variables
-
-    seen: dict[str, tuple[int, str]] = {}
-    for name, value, line in _bindings(path):
-        if name in seen:
-            raise SettingsError(
-                f"{path} line {line}: {mask(name)} stands there already on line {seen[name][0]}.",
-                hint="Delete one of the two lines.",
-            )
-        variables = {**{key: text for key, (_, text) in seen.items()}, **environ}
-        filled = "".join(atom.resolve(variables) for atom in parse_variables(value))
-        seen[name] = (line, filled)
-        yield _Assignment(name, filled, line)
-
-
-def _bindings(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Name, raw value and line (from 1) of every assignment in the file."""
-    from io import StringIO
-
-    from dotenv.parser import parse_stream
-
-    for binding in parse_stream(StringIO(read_text(path))):
-        # A statement begins with the blank lines before it, and its number is that of the first of them.
-        text = binding.original.string
-        line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-        if binding.error or (binding.key and binding.value is None) or "\0" in text:
-            # The line may be a token that was pasted alone: nothing of it is shown.
-            raise SettingsError(
-                f"{path} line {line} is not NAME=value.", hint="Write NAME=value, or start the line with # to make it a comment."
-            )
-        if binding.key is not None and binding.value is not None:
-            yield binding.key, binding.value, line
-
-
-def read_text(path: Path) -> str:
-    """The text of a settings file.
-
-    Raises:
-        SettingsError: it is missing, unreadable, a directory, or not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise SettingsError(
-            f"There is no file {path}.", hint="Check the path; it is relative to the current directory."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8 text (byte {error.start}).", hint="Save it as UTF-8.") from None
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _noted(leaf: Leaf, value: str) -> str:

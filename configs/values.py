@@ -112,10 +112,6 @@ def _int(leaf: Leaf, raw: Any) -> int:
     return int(number)
 
 
-def _float(leaf: Leaf, raw: Any) -> float:
-    return float(_number(leaf, raw, float))
-
-
 def _number(leaf: Leaf, raw: Any, first: Callable[[Any], float]) -> float:
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
         raise InvalidValue(_complaint(leaf, raw))
@@ -172,7 +168,7 @@ def _secret(leaf: Leaf, raw: Any) -> Secret:
 _CONVERT: dict[str, Callable[[Leaf, Any], Any]] = {
     "bool": _bool,
     "int": _int,
-    "float": _float,
+    "float": lambda leaf, raw: float(_number(leaf, raw, float)),
     "str": _str,
     "list": _list,
     "choice": _choice,

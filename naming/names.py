@@ -231,13 +231,14 @@ def _render(inputs: NameInputs, start: datetime) -> str:
 
 
 def _values(inputs: NameInputs, stamp: str) -> dict[str, str]:
+    mantissa, exponent = f"{inputs.learning_rate:.6e}".split("e")
     return {
         "model": inputs.model,
         "task": inputs.task,
         "rank": str(inputs.rank),
         "alpha": str(inputs.alpha),
         "epochs": str(inputs.epochs),
-        "lr": _scientific(inputs.learning_rate),
+        "lr": f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}",  # 5e-5: dots and signs as short as they can be
         "method": inputs.method,
         "experiment": inputs.experiment or "",
         "prefix": "",
@@ -268,12 +269,6 @@ def _fill(template: str, values: Mapping[str, str], setting: str) -> str:
             hint = (f"Did you mean {{{match}}}? " if match else "") + f"Fields: {fields}."
             raise SettingsError(f"{setting} '{template}': there is no field {{{field}}}.", hint=hint)
     return _FIELD.sub(lambda match: values[match[1]], template)
-
-
-def _scientific(value: float) -> str:
-    """``5e-5``: dots and signs as short as they can be."""
-    mantissa, exponent = f"{value:.6e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _short_hash(text: str) -> str:

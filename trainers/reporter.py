@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pitstop.checkpointing.disk.storage import open_regular_file
 from pitstop.configs.notices import Notice, Notices
@@ -32,8 +32,8 @@ class StepFigures:
     logged: bool
 
 
-class Display(Protocol):
-    """Draws training on a terminal or as plain lines; the command line brings one."""
+class Display:
+    """Shows nothing, for every process but the first, which speaks for all; the command line brings those that draw training."""
 
     def line(self, text: str) -> None:
         """Show a line that stays."""
@@ -52,28 +52,6 @@ class Display(Protocol):
 
     def close(self) -> None:
         """Nothing more comes."""
-
-
-class NoDisplay:
-    """A display that shows nothing: for every process but the first, which speaks for all."""
-
-    def line(self, text: str) -> None:
-        """Show nothing."""
-
-    def warn(self, text: str) -> None:
-        """Show nothing."""
-
-    def start(self, *, step: int, total_steps: int) -> None:
-        """Show nothing."""
-
-    def status(self, text: str) -> None:
-        """Show nothing."""
-
-    def step(self, figures: StepFigures) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Nothing was opened."""
 
 
 class Reporter:

@@ -94,7 +94,7 @@ class DistributedCheckpointCallback(Checkpoint):
         """Keep the epoch's metrics: what is monitored has been logged by now."""
         self._ended = trainer.current_epoch + 1
         self._metrics = numbers(trainer.callback_metrics)
-        self.manager.log_metrics(trainer.global_step, self._metrics, self._ended)
+        self._saver.log_metrics(trainer.global_step, self._metrics, self._ended)
         if self.manager.monitor not in self._metrics:
             log.warning(
                 "epoch %d logged no %s; there are: %s", self._ended, self.manager.monitor, ", ".join(self._metrics) or "none"

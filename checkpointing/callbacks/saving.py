@@ -25,6 +25,17 @@ class CallbackSaver:
             raise SettingsError(f"keep_last_n is {keep_last_n!r}; at least one checkpoint is always kept", hint="None keeps all")
         self.manager, self.keep_last_n = manager, keep_last_n
         self._misses = 0
+        self._refuses = False  # the disk, the rows of the log
+
+    def log_metrics(self, step: int, metrics: Mapping[str, Any], epoch: float | None) -> None:
+        """Add a row to the log; a disk that does not take it is told once, and does not end the training."""
+        try:
+            self.manager.log_metrics(step, metrics, epoch)
+            self._refuses = False
+        except ResourceError as error:
+            if not self._refuses:
+                log.warning("%s Training goes on.", error.message)
+            self._refuses = True
 
     def save(self, write: Callable[[], Path], name: str, *, final: bool = False) -> bool:
         """Call ``write``, which commits ``name``; whether it did. ``ResourceError`` at the third miss in a row or a final one."""

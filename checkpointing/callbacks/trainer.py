@@ -25,6 +25,7 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import TEMPORARY_PREFIX
 from pitstop.checkpointing.manager import CheckpointManager
 from pitstop.checkpointing.state import training_state, weights
+from pitstop.checkpointing.store import file_sets
 from pitstop.configs.errors import CheckpointError, RunError, SettingsError
 
 _STATE = "trainer_state"
@@ -154,7 +155,7 @@ class PitstopCallback(TrainerCallback):
         if "loss" in values:
             self._metrics["train_loss"] = values["loss"]
         values.pop("epoch", None)
-        self.manager.log_metrics(state.global_step, values, state.epoch)
+        self._saver.log_metrics(state.global_step, values, state.epoch)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **objects: Any) -> None:
         """Keep the metrics of this step for its checkpoint."""
@@ -245,7 +246,7 @@ class _ResumeDirectory:
         self.remove = weakref.finalize(self, shutil.rmtree, str(self.path), ignore_errors=True)
 
     def fill(self, saved: training_state.Saved, content: Mapping[str, Any]) -> None:
-        for name in (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG, weights.MODEL, weights.MODEL_CONFIG):
+        for name in (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG, file_sets.WEIGHTS, file_sets.MODEL_CONFIG):
             if name in saved.info.manifest.files:
                 try:
                     (self.path / name).hardlink_to(saved.info.path / name)

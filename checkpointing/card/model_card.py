@@ -133,20 +133,15 @@ def _checkpoints(facts: CardFacts) -> list[str]:
         return []
     entries = sorted(facts.checkpoints.values(), key=lambda entry: entry.step)
     listed = [*(entry for entry in entries[:-MOST_ROWS] if entry.directory == facts.best), *entries[-MOST_ROWS:]]
-    metrics = _metrics(facts, listed)
+    monitored = text_at(facts.settings, "training.checkpoint.monitor")
+    names = {name for entry in listed for name in entry.metrics}  # the monitored metric, other losses, then the rest by name
+    metrics = sorted(names, key=lambda name: (name != monitored, "loss" not in name, name))[:MOST_METRICS]
     titles = ["Checkpoint", "Step", "Epoch", *map(escaped, metrics), "Size", ""]
     rows = [_checkpoint(entry, metrics, is_best=entry.directory == facts.best) for entry in listed]
     extent = f" These are the newest of {len(entries):,}." if len(entries) > len(listed) else ""
     model = "the whole model" if facts.whole else "an adapter"
     note = f"Each is a directory here that holds {model} and all that training needs to go on from it.{extent}"
     return ["## Checkpoints", "", note, "", *table(titles, rows, right=range(1, len(titles) - 1))]
-
-
-def _metrics(facts: CardFacts, entries: Sequence[RemoteCheckpoint]) -> list[str]:
-    """The monitored metric, other losses, then the rest by name."""
-    monitored = text_at(facts.settings, "training.checkpoint.monitor")
-    names = {name for entry in entries for name in entry.metrics}
-    return sorted(names, key=lambda name: (name != monitored, "loss" not in name, name))[:MOST_METRICS]
 
 
 def _checkpoint(entry: RemoteCheckpoint, metrics: Sequence[str], *, is_best: bool) -> list[str]:

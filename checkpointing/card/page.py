@@ -9,7 +9,7 @@ from pathlib import Path
 from pitstop.checkpointing.card import curve, model_card
 from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.runs.inventory import CARD, CURVE, Inventory
-from pitstop.checkpointing.runs.portable_run import portable_config, portable_metadata, step_rows
+from pitstop.checkpointing.runs.portable_run import PortableRun
 from pitstop.checkpointing.runs.retention import best_entry
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.datasets import without_weight
@@ -27,9 +27,11 @@ class PageUpdate:
     has_curve: bool = False
 
 
-def page_files(run: RunDirectory, inventory: Inventory, repo: str, update: PageUpdate) -> Mapping[str, bytes]:
-    """What ``update`` asks for, by path in ``repo``, which holds what ``inventory`` lists."""
-    picture = curve.loss_curve(step_rows(run), run.name) if update.draw else None
+def page_files(
+    run: RunDirectory, documents: PortableRun, inventory: Inventory, repo: str, update: PageUpdate
+) -> Mapping[str, bytes]:
+    """What ``update`` asks for of ``run`` with these ``documents``, by path in ``repo``, which holds what ``inventory`` lists."""
+    picture = curve.loss_curve(documents.rows, run.name) if update.draw else None
     files = {CURVE: picture} if picture is not None else {}
     if not update.card:
         return files
@@ -38,8 +40,8 @@ def page_files(run: RunDirectory, inventory: Inventory, repo: str, update: PageU
         repo=repo,
         name=run.name,
         checkpoints=inventory.checkpoints,
-        settings=portable_config(run),
-        metadata=portable_metadata(run),
+        settings=documents.config,
+        metadata=documents.metadata,
         root=inventory.root,
         best=best.directory if best else None,
         finished=inventory.finished,

@@ -1,8 +1,8 @@
-"""Reading and replacing a value in nested settings by its dotted path."""
+"""Values in nested settings by their dotted paths: read, replaced, listed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -21,3 +21,12 @@ def replaced(nested: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]
     head, _, rest = path.partition(".")
     inner = nested.get(head)
     return {**nested, head: replaced(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
+
+
+def flattened(nested: Mapping[str, Any], depth: int = 8, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with its dotted path; ``depth`` levels down a mapping is a value, too."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and depth > 1:
+            yield from flattened(value, depth - 1, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

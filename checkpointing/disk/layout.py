@@ -36,6 +36,9 @@ TRAINER_STATE = "trainer_state.json"
 STATE_VERSION = 1
 """Newest version of trainer_state.json that is read."""
 
+SOURCES = "sources"
+"""Key in config.json beside the settings: where each was set."""
+
 MADE_BY = "made_by"
 MANAGER = "checkpoint manager"
 """What ``made_by`` says in config.json and in the checkpoints of a run that a program made through the Python API."""
@@ -48,6 +51,7 @@ POINTERS = (LAST, BEST)
 _RUN = re.compile(r"run_([0-9]{3,9})")
 _EPOCH = re.compile(r"epoch_([0-9]{3,9})")
 _STEP = re.compile(r"checkpoint-(0|[1-9][0-9]{0,14})(-pending)?")
+_LOOSE_RUN = re.compile(r"([0-9]{1,9})|run_([0-9]{3,9})")
 _LOOSE_EPOCH = re.compile(r"epoch[_-]([0-9]{1,9})")
 
 
@@ -141,15 +145,8 @@ def parse_run_ref(text: str | int) -> RunRef:
         raise RunError(f"'{text}' names no run", hint="give a number (3), run_003, base_training/1, a run's name or a path")
     chosen = normal_checkpoint(checkpoint) if checkpoint else None
     group, slash, last = body.rpartition("/")
-    if (not slash or group == BASE_TRAINING) and (number := _number(last)) is not None:
-        return RunRef(text, group=group, number=number, checkpoint=chosen)
+    if (not slash or group == BASE_TRAINING) and (match := _LOOSE_RUN.fullmatch(last)):
+        return RunRef(text, group=group, number=int(match[1] or match[2]), checkpoint=chosen)
     if slash or os.sep in body or body.startswith((".", "~")):
         return RunRef(text, path=Path(body).expanduser(), checkpoint=chosen)
     return RunRef(text, name=body, checkpoint=chosen)
-
-
-def _number(text: str) -> int | None:
-    if text.isascii() and text.isdigit() and len(text) <= 9:
-        return int(text)
-    match = _RUN.fullmatch(text)
-    return int(match[1]) if match else None

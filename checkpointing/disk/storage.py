@@ -304,19 +304,27 @@ def symlink_or_note(storage: Storage, target: str, path: Path) -> None:
         storage.write_file(path, f"{target}\n".encode())
 
 
-def make_durable(storage: Storage, root: Path) -> None:
-    """Make all below ``root``, which another library wrote, private, and sync it. ``OSError``."""
+def make_durable(
+    storage: Storage, root: Path, *, file_mode: int = FILE_MODE, directory_mode: int | None = DIRECTORY_MODE
+) -> None:
+    """Give all below ``root``, which another library wrote, these modes (private ones), and sync it. ``OSError``."""
     for directory, _, names in os.walk(root, topdown=False):
         for name in names:
             path = Path(directory) / name
-            path.chmod(FILE_MODE)
-            descriptor = storage.open_append(path)  # writable: some systems sync only such descriptors
-            try:
-                storage.sync_file(descriptor)
-            finally:
-                storage.close(descriptor)
-        Path(directory).chmod(DIRECTORY_MODE)
+            path.chmod(file_mode)
+            sync_path(storage, path)
+        if directory_mode is not None:
+            Path(directory).chmod(directory_mode)
         storage.sync_directory(Path(directory))
+
+
+def sync_path(storage: Storage, path: Path) -> None:
+    """Sync a file that something else wrote. ``OSError``."""
+    descriptor = storage.open_append(path)  # writable: some systems sync only such descriptors
+    try:
+        storage.sync_file(descriptor)
+    finally:
+        storage.close(descriptor)
 
 
 def file_sha256(path: Path) -> str:

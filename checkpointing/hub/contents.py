@@ -17,7 +17,7 @@ from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.disk.storage import FileRecord, read_regular_file
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CARD, INVENTORY, RUN_DIRECTORY, Inventory, RemoteCheckpoint
-from pitstop.checkpointing.runs.portable_run import portable_files
+from pitstop.checkpointing.runs.portable_run import PortableRun
 from pitstop.checkpointing.runs.push_records import Destination
 from pitstop.checkpointing.runs.retention import best_entry, expendable, superseded
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -86,9 +86,10 @@ def build(
     root = _add_root(run, entries, remote, finished, content)
     base = _add_base(run, remote.base, destination, content)
     newest = max((entry.step for entry in entries.values()), default=-1)
-    records = content.add_run_files(portable_files(run, newest))
+    documents = PortableRun.of(run)
+    records = content.add_run_files(documents.files(newest))
     inventory = Inventory(remote.uid, run.name, entries, records, base, root, finished)
-    content.files.update(page_files(run, inventory, repo, page))
+    content.files.update(page_files(run, documents, inventory, repo, page))
     content.files[INVENTORY] = inventory.to_bytes(manifest.own_version())
     replaced = additions.keys() & remote.checkpoints.keys()
     deletions = sorted(replaced | (remote.checkpoints.keys() - entries.keys()))

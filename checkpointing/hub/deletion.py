@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol
 
-from pitstop.checkpointing.disk import layout, locking, storage
+from pitstop.checkpointing.disk import layout, locking
 from pitstop.checkpointing.hub.client import Account, Conflict, NotThere, Offline, Unavailable
-from pitstop.checkpointing.hub.remote_repository import RepositoryReader
-from pitstop.checkpointing.runs.inventory import INVENTORY, MAX_BYTES, Inventory
+from pitstop.checkpointing.hub.remote_repository import RepositoryReader, inventory_at
+from pitstop.checkpointing.runs.inventory import INVENTORY, MAX_BYTES
 from pitstop.checkpointing.runs.push_records import Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, HubError, RunError
@@ -93,10 +91,8 @@ def _check_is_ours(client: RepositoryDeleter, repo: str, uid: str) -> None:
     record = client.files(repo, head).get(INVENTORY)
     if record is None or record.size > MAX_BYTES:
         raise HubError(f"{repo} holds no record of a run, so nobody can tell that it is this one's", hint=_by_hand(repo))
-    with tempfile.TemporaryDirectory(prefix="pitstop-") as directory:
-        raw = storage.read_regular_file(client.download(repo, INVENTORY, head, Path(directory)), limit=MAX_BYTES)
     try:
-        inventory = Inventory.from_bytes(raw, f"{repo}/{INVENTORY}")
+        inventory = inventory_at(client, repo, head)
     except CheckpointError as error:
         raise HubError(error.message, hint=_by_hand(repo)) from error
     if inventory.uid != uid:

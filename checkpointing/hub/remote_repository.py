@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from pitstop.checkpointing.disk.storage import read_regular_file
 from pitstop.checkpointing.hub.client import Offline, RemoteFile, Unavailable
+from pitstop.checkpointing.runs.inventory import INVENTORY, MAX_BYTES, Inventory
 from pitstop.configs.errors import HubError, ResourceError, is_disk_full
 
 _REPO = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
@@ -46,6 +49,13 @@ def split_reference(text: str) -> tuple[str, str | None]:
             f"{text!r:.200} names no repository", hint="it reads owner/name, perhaps with a checkpoint: owner/name@checkpoint-200"
         )
     return repo, checkpoint or None
+
+
+def inventory_at(reader: RepositoryReader, repo: str, head: str) -> Inventory:
+    """What ``repo`` says that it holds at the commit ``head``. ``NotThere`` where it says nothing, ``CheckpointError`` for a record that is none."""
+    with tempfile.TemporaryDirectory(prefix="pitstop-hub-") as directory:
+        path = reader.download(repo, INVENTORY, head, Path(directory))
+        return Inventory.from_bytes(read_regular_file(path, limit=MAX_BYTES), f"{repo}/{INVENTORY}")
 
 
 class RemoteRepository:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pitstop.checkpointing.card.page import PageUpdate
-from pitstop.checkpointing.disk import inspection, storage
+from pitstop.checkpointing.disk import inspection
 from pitstop.checkpointing.disk.manifest import ManifestError
 from pitstop.checkpointing.hub import contents
 from pitstop.checkpointing.hub.client import Conflict, HubClient, NotThere, Refused, RemoteFile, Unavailable
 from pitstop.checkpointing.hub.pacing import CommitBudget
+from pitstop.checkpointing.hub.remote_repository import inventory_at
 from pitstop.checkpointing.runs import push_records
-from pitstop.checkpointing.runs.inventory import CARD, CURVE, INVENTORY, MAX_BYTES, Inventory, RemoteCheckpoint
+from pitstop.checkpointing.runs.inventory import CARD, CURVE, Inventory, RemoteCheckpoint
 from pitstop.checkpointing.runs.push_records import Arrived, Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError
@@ -207,12 +206,10 @@ class Uploader:
 
     def _inventory(self, repo: str, head: str) -> Inventory | None:
         """What the repository says that it holds at ``head``; None where it says nothing."""
-        with tempfile.TemporaryDirectory(prefix="pitstop-hub-") as directory:
-            try:
-                path = self.client.download(repo, INVENTORY, head, Path(directory))
-            except NotThere:
-                return None
-            return Inventory.from_bytes(storage.read_regular_file(path, limit=MAX_BYTES), f"{repo}/{INVENTORY}")
+        try:
+            return inventory_at(self.client, repo, head)
+        except NotThere:
+            return None
 
     def push_next(self, *, finished: bool) -> Pushed | None:
         """Make the next commit; None when nothing is left to push. ``finished``: no checkpoint comes after those of now."""

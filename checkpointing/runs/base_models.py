@@ -49,10 +49,6 @@ class BaseModels:
             raise CheckpointError(f"'{digest}' cannot name a base model")
         return self.directory / digest
 
-    def has(self, digest: str) -> bool:
-        """Whether there is a whole copy by names and sizes; nothing is hashed."""
-        return not self._problems(self.path(digest), shape_problems)
-
     def save_once(self, digest: str, write: Callable[[Path], None]) -> Path:
         """The copy with this digest, made by ``write(directory)`` into an empty directory unless it is there already.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pitstop.checkpointing.disk import dotted, layout
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.listing import list_runs
+from pitstop.checkpointing.runs.metadata import RecordedOrigin
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store import file_sets
 from pitstop.checkpointing.store.model_files import check_model
@@ -85,8 +87,19 @@ def dependents(run: RunDirectory) -> dict[str, list[str]]:
         return {}
     labels: dict[str, list[str]] = {}
     for record in list_runs(run.base_dir):
-        origin = RunDirectory(Path(record.path)).readable_metadata().base_model.origin
+        path = Path(record.path)
+        try:
+            status = (path / layout.METADATA).stat()
+        except OSError:
+            continue
+        origin = _origin(path, status.st_ino, status.st_mtime_ns)
         # The name too: a number that was freed may belong to another run now.
         if origin.run == run.label and origin.name == run.name and origin.checkpoint is not None:
             labels.setdefault(origin.checkpoint, []).append(record.run)
     return labels
+
+
+@lru_cache(maxsize=4096)
+def _origin(run: Path, inode: int, modified_ns: int) -> RecordedOrigin:
+    """What the run in ``run`` stands on. Retention asks after each save; each metadata.json (``inode``, ``modified_ns``) is read once."""
+    return RunDirectory(run).readable_metadata().base_model.origin

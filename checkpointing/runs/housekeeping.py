@@ -40,18 +40,6 @@ class Item:
         return cls(run, kind, name or path.name, path, freed_bytes([path]))
 
 
-@dataclass(frozen=True)
-class Prunable:
-    """What ``prune`` would remove: ``size`` in bytes all together, ``checkpoints`` by name, oldest first."""
-
-    items: tuple[Item, ...]
-    size: int
-
-    @property
-    def checkpoints(self) -> tuple[str, ...]:
-        return tuple(item.name for item in self.items if item.kind == CHECKPOINT)
-
-
 @dataclass
 class Removal:
     """What was removed, or would be, the bytes that this frees, and what refused to go, with the reason."""
@@ -60,6 +48,11 @@ class Removal:
     size: int = 0
     failed: list[tuple[Item, str]] = field(default_factory=list)
 
+    @property
+    def checkpoints(self) -> list[str]:
+        """The names of those among them, oldest first."""
+        return [item.name for item in self.removed if item.kind == CHECKPOINT]
+
     def add(self, removal: Removal) -> None:
         """Take up another outcome."""
         self.removed += removal.removed
@@ -67,7 +60,7 @@ class Removal:
         self.failed += removal.failed
 
 
-def prunable(run: RunDirectory, keep_last_n: int | None, *, set_aside: bool = False) -> Prunable:
+def prunable(run: RunDirectory, keep_last_n: int | None, *, set_aside: bool = False) -> Removal:
     """What ``prune`` would remove from ``run``. Reads only, takes no lock, hashes nothing. ``NewerFormatError``.
 
     None keeps all checkpoints. ``set_aside`` adds what recovery and resumes put out of the way.
@@ -75,7 +68,7 @@ def prunable(run: RunDirectory, keep_last_n: int | None, *, set_aside: bool = Fa
     expendable = run.store.expendable(keep_last_n, protect=set(retention.pins(run)))
     items = [*_leftovers(run), *(Item.at(info.path, CHECKPOINT, run.label) for info in expendable)]
     items += _set_aside(run.store.directory, run.label) if set_aside else []
-    return Prunable(tuple(items), freed_bytes(item.path for item in items))
+    return _would_go(items)
 
 
 def freed_by_prune(base_dir: Path, keep: int, *, without: str = "") -> int:
@@ -86,7 +79,7 @@ def freed_by_prune(base_dir: Path, keep: int, *, without: str = "") -> int:
         if record.run == without or run.is_locked():
             continue
         try:
-            paths += [item.path for item in prunable(run, keep).items]
+            paths += [item.path for item in prunable(run, keep).removed]
         except CheckpointError:
             continue  # prune leaves it out too
     return freed_bytes(paths)
@@ -94,7 +87,7 @@ def freed_by_prune(base_dir: Path, keep: int, *, without: str = "") -> int:
 
 def _leftovers(run: RunDirectory) -> list[Item]:
     weights = run.store.directory
-    if not run.store.names() and run.status() == "created":
+    if not run.store.names() and run.status() == metadata.CREATED:
         return []  # whoever starts it may be linking its base, and has not taken the lock yet
     places = [run.path, weights, run.logs_dir, weights / layout.DAMAGED, weights / layout.SUPERSEDED]
     return [Item.at(path, LEFTOVER, run.label) for place in places for path in _named(place, LEFTOVERS)]
@@ -184,15 +177,14 @@ def prune_run(run: RunDirectory, keep: int | None, *, set_aside: bool = False, d
     if dry_run:
         if run.is_locked():
             raise locking.in_use(run.path / layout.LOCK, run.label)
-        plan = _checked_plan(run, keep, set_aside)
-        return Removal(list(plan.items), plan.size)
+        return _checked_plan(run, keep, set_aside)
     with run.lock({"command": "prune"}):
-        outcome = _remove(_checked_plan(run, keep, set_aside).items, run.storage)
+        outcome = _remove(_checked_plan(run, keep, set_aside).removed, run.storage)
         _record(run, outcome)
         return outcome
 
 
-def _checked_plan(run: RunDirectory, keep: int | None, set_aside: bool) -> Prunable:
+def _checked_plan(run: RunDirectory, keep: int | None, set_aside: bool) -> Removal:
     run.metadata()
     plan = prunable(run, keep, set_aside=set_aside)
     if plan.checkpoints:

@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.runs.metadata import INTERRUPTED, Metadata, RecordedBest, RecordedCheckpoint, read_head
+from pitstop.checkpointing.runs.metadata import (
+    COMPLETED,
+    CREATED,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    STOPPED,
+    Metadata,
+    RecordedBest,
+    RecordedCheckpoint,
+    read_head,
+)
 
 if TYPE_CHECKING:
     from pitstop.checkpointing.runs.push_records import Standing
@@ -23,7 +34,7 @@ if TYPE_CHECKING:
 INCOMPLETE = "incomplete"
 """Shown for a run whose metadata.json is missing or unreadable; ``resume`` rebuilds it."""
 
-STATUSES = ("created", "running", INTERRUPTED, "completed", "failed", "stopped", INCOMPLETE)
+STATUSES = (CREATED, RUNNING, INTERRUPTED, COMPLETED, FAILED, STOPPED, INCOMPLETE)
 
 
 @dataclass(slots=True)
@@ -93,7 +104,7 @@ def unfinished_run(base_dir: Path | str, experiment_name: str) -> int | None:
     base, group = layout.split_base(base_dir)
     runs = [record for record in list_runs(base) if record.run.rpartition("/")[0] == group]
     candidates = [record for record in runs if record.experiment_name == experiment_name]
-    cut_off = [record.run_number for record in candidates if record.status in (INTERRUPTED, "created", "failed")]
+    cut_off = [record.run_number for record in candidates if record.status in (INTERRUPTED, CREATED, FAILED)]
     return max(cut_off, default=None)
 
 
@@ -149,7 +160,7 @@ def _hub(run: str, checkpoints: Sequence[RecordedCheckpoint]) -> Standing | None
 def effective_status(run: str, metadata: Metadata) -> str:
     """The status as it is now: a run whose process died still says ``running`` in its file."""
     status = metadata.status
-    if status != "running":
+    if status != RUNNING:
         return INCOMPLETE if status is None else status
     from pitstop.checkpointing.disk.locking import is_locked
 

@@ -31,10 +31,12 @@ FORMAT_VERSION = 1
 MAX_BYTES = 64 * 1024 * 1024
 """A file longer than this counts as unreadable."""
 
-INTERRUPTED = "interrupted"
+CREATED, RUNNING, COMPLETED, STOPPED = "created", "running", "completed", "stopped"
+INTERRUPTED, FAILED = "interrupted", "failed"
+"""What ``status`` says. A run that has stopped did so by itself, early."""
 
 T = TypeVar("T")
-Part = TypeVar("Part", bound="Document")
+Part = TypeVar("Part", bound="Recorded")
 
 
 class Key(Generic[T]):
@@ -49,16 +51,16 @@ class Key(Generic[T]):
         self.read, self.missing, self.name = read, missing, name
         self.fits = fits or (lambda value: read(value) is not None)
 
-    def __set_name__(self, owner: type[Document], name: str) -> None:
+    def __set_name__(self, owner: type[Recorded], name: str) -> None:
         self.name = self.name or name
 
-    def __get__(self, document: Document, owner: type[Document]) -> T:
+    def __get__(self, document: Recorded, owner: type[Recorded]) -> T:
         value = self.read(document.content.get(self.name))
         return self.missing if value is None else value
 
 
 @dataclass(frozen=True)
-class Document:
+class Recorded:
     """A JSON object, with its keys as attributes."""
 
     content: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +98,7 @@ def _list(fits: Callable[[list[Any]], bool] = lambda value: True) -> Key[Sequenc
     return Key(lambda value: value if isinstance(value, list) and fits(value) else None, ())
 
 
-def _is_whole(kind: type[Document], value: Any) -> bool:
+def _is_whole(kind: type[Recorded], value: Any) -> bool:
     return isinstance(value, dict) and not kind(value).misfits()
 
 
@@ -119,7 +121,7 @@ def _parts(kind: type[Part]) -> Key[tuple[Part, ...]]:
     return Key(read, (), fits=lambda value: isinstance(value, list) and all(_is_whole(kind, entry) for entry in value))
 
 
-class RecordedProgress(Document):
+class RecordedProgress(Recorded):
     """How far the training is, and how far it is to go; epochs are passes over the data."""
 
     step = _integer()
@@ -128,14 +130,14 @@ class RecordedProgress(Document):
     total_epochs = _number()
 
 
-class RecordedUsage(Document):
+class RecordedUsage(Recorded):
     """What training took on this machine, over all processes that saved a checkpoint or came to an end: seconds and bytes."""
 
     training_s = _amount()
     peak_memory_bytes = _amount()
 
 
-class RecordedCheckpoint(Document):
+class RecordedCheckpoint(Recorded):
     """A checkpoint that the run has: ``path`` from the base directory, ``saved_at`` in ISO 8601, ``size`` in bytes."""
 
     name = _text()
@@ -174,7 +176,7 @@ class RecordedBest(RecordedCheckpoint):
         return cls({**place, "metric": metric, "mode": mode, "value": checkpoint.metrics[metric]})
 
 
-class RecordedOrigin(Document):
+class RecordedOrigin(Recorded):
     """The run and checkpoint of a base training that a run stands on."""
 
     run = _text()
@@ -183,7 +185,7 @@ class RecordedOrigin(Document):
     step = _integer()
 
 
-class RecordedBase(Document):
+class RecordedBase(Recorded):
     """The base model: where it came from, its digest, and whether the run has a copy of it.
 
     ``frozen``, ``names`` and ``aliases`` are those of a program's own model, as ``CheckpointManager.save_base_model`` saved it.
@@ -199,14 +201,14 @@ class RecordedBase(Document):
     aliases = _object()
 
 
-class RecordedEnvironment(Document):
+class RecordedEnvironment(Recorded):
     """The machine of a training: ``versions`` of the libraries by name, and the ``precision`` that it computed in."""
 
     versions = _object()
     precision = _text()
 
 
-class RecordedSplit(Document):
+class RecordedSplit(Recorded):
     """Data that was trained or evaluated on: ``used`` examples of it, with so many ``tokens`` where it is text."""
 
     fingerprint = _text()
@@ -226,7 +228,7 @@ class RecordedData(RecordedSplit):
     classes = _object()
 
 
-class RecordedResume(Document):
+class RecordedResume(Recorded):
     """When the run was resumed and from which checkpoint.
 
     ``changes`` and ``environment_changes`` are {setting: [old, new]}; what the lists hold is not looked at. ``base_model`` is there
@@ -244,7 +246,7 @@ class RecordedResume(Document):
     notices = _list(fits=lambda value: all(isinstance(notice, dict) for notice in value))
 
 
-class Metadata(Document):
+class Metadata(Recorded):
     """The whole of metadata.json. Times are ISO 8601 with an offset."""
 
     format_version = _integer()
@@ -288,7 +290,7 @@ class Metadata(Document):
             "method": at(config, "training.method"),
             "model": at(config, "model.id"),
             "dataset": _dataset_label(at(config, "data.train"), at(config, "data.label"), at(config, "data.classes")),
-            "status": "created",
+            "status": CREATED,
             "created_at": created,
             "updated_at": created,
             "progress": {
@@ -306,6 +308,11 @@ class Metadata(Document):
             "base_model": {},
             "resumes": [],
         })  # fmt: skip
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has trained all that it was to train."""
+        return self.status in (COMPLETED, STOPPED)
 
     def changed(self, changes: Mapping[str, Any]) -> Metadata:
         """With other values under top-level keys; new keys come last."""

@@ -55,11 +55,6 @@ def entries(base_dir: Path, label: str) -> list[Path]:
 
 def dangling(base_dir: Path) -> list[Path]:
     """The entries that lead to a run which is gone. What leads anywhere else was not made by Pitstop and is left out."""
-    return [path for path in listed(base_dir) if _leads_nowhere(base_dir, target(path))]
-
-
-def _leads_nowhere(base_dir: Path, text: str | None) -> bool:
-    match = _TO_A_RUN.fullmatch(text or "")
-    if match is None or layout.run_number(match[1]) is None:
-        return False
-    return not os.path.lexists(base_dir / (text or "").removeprefix("../"))
+    links = [(path, _TO_A_RUN.fullmatch(target(path) or "")) for path in listed(base_dir)]
+    ours = [(path, match) for path, match in links if match is not None and layout.run_number(match[1]) is not None]
+    return [path for path, match in ours if not os.path.lexists(base_dir / match[0].removeprefix("../"))]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pitstop.checkpointing.disk import layout, metrics_log
@@ -14,15 +15,29 @@ from pitstop.checkpointing.store.portable_paths import portable, portable_settin
 from pitstop.configs.secrets import mask
 
 
-def portable_config(run: RunDirectory) -> dict[str, Any]:
-    """config.json without where its values came from, and without machine paths."""
-    return portable_settings({key: value for key, value in run.config().items() if key != "sources"})
+@dataclass(frozen=True)
+class PortableRun:
+    """config.json without where its values came from, what of metadata.json another machine needs, and the log's rows of a step."""
 
+    config: Mapping[str, Any]
+    metadata: Metadata
+    rows: Sequence[Mapping[str, Any]]
 
-def portable_metadata(run: RunDirectory) -> Metadata:
-    """The part of metadata.json that another machine needs, without machine paths."""
-    metadata = run.metadata()
-    return Metadata({key: _without_paths(metadata.content.get(key)) for key in METADATA_KEYS})
+    @classmethod
+    def of(cls, run: RunDirectory) -> PortableRun:
+        """Read what ``run`` says now. ``CheckpointError`` where it is damaged."""
+        recorded = run.metadata().content
+        metadata = Metadata({key: _without_paths(recorded.get(key)) for key in METADATA_KEYS})
+        rows = [row for row in metrics_log.read_rows(run.metrics_path) if type(row.get("step")) is int]
+        return cls(portable_settings(run.initial_settings()), metadata, rows)
+
+    def files(self, last_step: int) -> dict[str, bytes]:
+        """The documents by name, as they are written; the log of metrics goes as far as ``last_step``."""
+        return {
+            layout.CONFIG: _document(self.config),
+            layout.METADATA: _document(self.metadata.content),
+            layout.METRICS: "".join(json.dumps(row) + "\n" for row in self.rows if row["step"] <= last_step).encode(),
+        }
 
 
 def _without_paths(value: Any) -> Any:
@@ -31,20 +46,6 @@ def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_paths(item) for key, item in value.items()}
     return [_without_paths(item) for item in value] if isinstance(value, list) else value
-
-
-def step_rows(run: RunDirectory) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl that belong to a step."""
-    return [row for row in metrics_log.read_rows(run.metrics_path) if type(row.get("step")) is int]
-
-
-def portable_files(run: RunDirectory, last_step: int) -> dict[str, bytes]:
-    """The documents by name, as they are written; the log of metrics goes as far as ``last_step``."""
-    return {
-        layout.CONFIG: _document(portable_config(run)),
-        layout.METADATA: _document(portable_metadata(run).content),
-        layout.METRICS: "".join(json.dumps(row) + "\n" for row in step_rows(run) if row["step"] <= last_step).encode(),
-    }
 
 
 def _document(content: Mapping[str, Any]) -> bytes:

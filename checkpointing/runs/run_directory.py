@@ -109,7 +109,7 @@ class RunDirectory:
         infos = CheckpointStore(layout.weights_directory(self.path)).list()
         settings = read_object(infos[-1], layout.TRAINER_STATE).get("settings") if infos else None
         if not isinstance(settings, dict):
-            settings = self.config() if (self.path / layout.CONFIG).exists() else {}
+            settings = self.initial_settings() if (self.path / layout.CONFIG).exists() else {}
         return self.with_last_changes(self.with_full_paths(settings, infos[-1]), infos[-1].name) if infos else settings
 
     def with_full_paths(self, settings: dict[str, Any], info: CheckpointInfo) -> dict[str, Any]:
@@ -143,6 +143,10 @@ class RunDirectory:
     def config(self) -> dict[str, Any]:
         """The settings of the start. ``CheckpointError`` when config.json is missing or damaged."""
         return self._read_json(layout.CONFIG, "the settings that the run started with are lost; start a new run")
+
+    def initial_settings(self) -> dict[str, Any]:
+        """The settings of the start, without where each was set. Raises as ``config``."""
+        return {key: value for key, value in self.config().items() if key != layout.SOURCES}
 
     def metadata(self) -> Metadata:
         """metadata.json. ``CheckpointError`` when it is missing or damaged; ``rebuild_metadata`` helps then."""

@@ -11,7 +11,7 @@ from pitstop.checkpointing.disk import inspection, layout, storage
 from pitstop.checkpointing.disk.manifest import NewerFormatError
 from pitstop.checkpointing.runs.base_models import BASE_MANIFEST, LINKED, REFERENCE, BaseModels, read_base_manifest
 from pitstop.checkpointing.runs.listing import list_runs
-from pitstop.checkpointing.runs.metadata import FORMAT_VERSION
+from pitstop.checkpointing.runs.metadata import CREATED, FORMAT_VERSION
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointStore
 from pitstop.configs.errors import CheckpointError
@@ -76,7 +76,7 @@ class Verifier:
             yield from self._base(run.label, LINKED, linked)
         elif os.path.lexists(reference):
             yield from self._referred(run, models, reference)
-        elif run.path.is_dir() and metadata.status != "created" and metadata.base_model.saved is True:
+        elif run.path.is_dir() and metadata.status != CREATED and metadata.base_model.saved is True:
             # Before its first step a run may not have got its links yet.
             yield Part(run.label, LINKED, linked, DAMAGED, None, f"{linked} is missing; {_REMADE}")
 
@@ -165,7 +165,6 @@ def _check_version(run: RunDirectory) -> None:
 
 
 def _bad(label: str, name: str, path: Path, error: CheckpointError) -> Part:
-    text = f"{error.message}; {error.hint}" if error.hint else error.message
     if isinstance(error, NewerFormatError):
-        return Part(label, name, path, NEWER, None, f"written by a newer pitstop: {text}")
-    return Part(label, name, path, DAMAGED, None, text)
+        return Part(label, name, path, NEWER, None, f"written by a newer pitstop: {error.with_hint}")
+    return Part(label, name, path, DAMAGED, None, error.with_hint)

@@ -93,7 +93,7 @@ def check_fit(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.T
     """Names, shapes and types in the file ``path`` must be those that the model expects."""
     problems = [f"{name} is missing" for name in sorted(expected.keys() - stored.keys())]
     problems += [f"{name} is unknown to the model" for name in sorted(stored.keys() - expected.keys())]
-    for name in expected.keys() & stored.keys():
+    for name in sorted(expected.keys() & stored.keys()):
         if (stored[name].shape, stored[name].dtype) != (expected[name].shape, expected[name].dtype):
             problems.append(
                 f"{name} is {stored[name].dtype} {tuple(stored[name].shape)}, wanted {expected[name].dtype} {tuple(expected[name].shape)}"

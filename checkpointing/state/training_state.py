@@ -30,18 +30,15 @@ Schedulers = Any
 
 
 def many(objects_: Any) -> list[Any]:
-    """One object or a sequence of them, as a list; [] for None. Accelerate's wrappers are taken off."""
-    if objects_ is None:
-        return []
-    items = list(objects_) if isinstance(objects_, Sequence) else [objects_]
-    return [_bare(item) for item in items]
+    """One object or a sequence of them, as a list; [] for None.
 
-
-def _bare(wrapped: Any) -> Any:
-    """What Accelerate has wrapped: its optimizer and scheduler change the state that they hand out."""
-    if type(wrapped).__module__.startswith("accelerate."):
-        return getattr(wrapped, "optimizer", None) or getattr(wrapped, "scheduler", None) or wrapped
-    return wrapped
+    Accelerate's wrappers are taken off: its optimizer and scheduler change the state that they hand out.
+    """
+    items = [] if objects_ is None else list(objects_) if isinstance(objects_, Sequence) else [objects_]
+    for number, item in enumerate(items):
+        if type(item).__module__.startswith("accelerate."):
+            items[number] = getattr(item, "optimizer", None) or getattr(item, "scheduler", None) or item
+    return items
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import FileContent
 from pitstop.checkpointing.disk.tensor_headers import DTYPES
 from pitstop.checkpointing.state import state
+from pitstop.checkpointing.store import file_sets
 from pitstop.configs.errors import CheckpointError, ModelError
 
-MODEL = "model.safetensors"
-MODEL_CONFIG = "config.json"
 BESIDE = "beside_adapter.safetensors"
 """What trains or changes in a PEFT model and is no part of the adapter: buffers, and parameters that the user unfroze."""
 
@@ -85,7 +84,7 @@ def take(model: torch.nn.Module, *, base_saved: bool) -> Weights:
         changing = _changing(model)
         tensors = {name: tensor for name, tensor in tensors.items() if name in changing}
     distinct, aliases = without_aliases(tensors)
-    files: dict[str, FileContent] = {MODEL: to_safetensors(distinct)}
+    files: dict[str, FileContent] = {file_sets.WEIGHTS: to_safetensors(distinct)}
     if not partly:
         files |= config_files(model)
     return Weights(TRAINED if partly else FULL, files, aliases=aliases)
@@ -173,13 +172,13 @@ def config_files(model: Any) -> dict[str, bytes]:
         return {}
     config = json.loads(model.config.to_json_string(use_diff=False))
     config |= {"architectures": [type(model).__name__], "_name_or_path": ""}  # a path of this machine says nothing elsewhere
-    return {MODEL_CONFIG: state.to_json(config)}
+    return {file_sets.MODEL_CONFIG: state.to_json(config)}
 
 
 def read(directory: Path, description: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The weights of a verified checkpoint under the names of ``model.state_dict()``, on the CPU. ``CheckpointError``."""
     adapter = description["kind"] == ADAPTER
-    tensors = state.read_tensors(directory / (layout.ADAPTER_WEIGHTS if adapter else MODEL))
+    tensors = state.read_tensors(directory / (layout.ADAPTER_WEIGHTS if adapter else file_sets.WEIGHTS))
     named = {description["names"].get(name, name): tensor for name, tensor in tensors.items()}
     if adapter and (directory / BESIDE).exists():
         named |= state.read_tensors(directory / BESIDE)
@@ -218,16 +217,12 @@ def load(model: torch.nn.Module, directory: Path, description: Mapping[str, Any]
 def check_fit(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], directory: Path, required: Any = None) -> None:
     """``CheckpointError`` unless ``model`` has each of ``tensors`` in that shape and type, and ``required`` names them all."""
     live = model.state_dict()
-    problems = [f"{name} is unknown to the model" for name in sorted(tensors.keys() - live.keys())]
+    names = tensors.keys() & live.keys()
     if required is not None:
-        problems += [f"{name} is missing" for name in sorted(set(required) - tensors.keys())]
-        problems += [f"{name} does not train in the model" for name in sorted((tensors.keys() & live.keys()) - set(required))]
-    for name in sorted(tensors.keys() & live.keys()):
-        stored, have = tensors[name], live[name]
-        if (stored.shape, stored.dtype) != (have.shape, have.dtype):
-            problems.append(f"{name} is {stored.dtype} {tuple(stored.shape)}, wanted {have.dtype} {tuple(have.shape)}")
-    if problems:
-        raise CheckpointError(f"{directory} does not fit the model: {problems[0]} ({len(problems)} differences)")
+        if frozen := sorted(names - set(required)):
+            raise CheckpointError(f"{directory} does not fit the model: {frozen[0]} does not train in the model")
+        names = set(required)
+    state.check_fit(tensors, {name: live[name] for name in names}, directory)
 
 
 @dataclass(frozen=True)
@@ -262,7 +257,7 @@ class Base:
 
     def write(self, directory: Path) -> None:
         """Write the files into an empty directory."""
-        for name, content in {MODEL: to_safetensors(self.tensors), **self.config}.items():
+        for name, content in {file_sets.WEIGHTS: to_safetensors(self.tensors), **self.config}.items():
             (directory / name).write_bytes(content)
 
 
@@ -290,7 +285,7 @@ def base_of(model: torch.nn.Module) -> Base:
 
 def read_base(directory: Path, names: Mapping[str, str], aliases: Mapping[str, str]) -> dict[str, torch.Tensor]:
     """A verified base under the names of the model that it was saved from (``Base.names`` and ``aliases``), on the CPU."""
-    tensors = with_aliases(state.read_tensors(directory / MODEL), aliases, directory)
+    tensors = with_aliases(state.read_tensors(directory / file_sets.WEIGHTS), aliases, directory)
     return {names.get(name, name): tensor for name, tensor in tensors.items()}
 
 

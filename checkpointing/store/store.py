@@ -371,7 +371,8 @@ class CheckpointStore:
         when a checkpoint was written by a newer Pitstop, before anything is changed.
         """
         entries = self.scan()
-        dropped = self._drop_leftovers()
+        leftovers = sorted(path.name for path in self.directory.glob("*") if path.name.startswith(storage.LEFTOVERS))
+        dropped = [name for name in leftovers if self._discard(self.directory / name)]
         quarantined = [self._quarantine(entry.name, entry.problem) for entry in entries if entry.problem is not None]
         valid: CheckpointInfo | None = None
         for info in sorted((entry.info for entry in entries if entry.info), key=lambda info: info.order, reverse=True):
@@ -385,12 +386,6 @@ class CheckpointStore:
             elif valid is None:
                 valid = checked.info
         return RecoveryReport(valid, quarantined, dropped, self.repair_pointers())
-
-    def _drop_leftovers(self) -> Names:
-        if not self.directory.is_dir():
-            return []
-        names = sorted(name for name in os.listdir(self.directory) if name.startswith(storage.LEFTOVERS))
-        return [name for name in names if self._discard(self.directory / name)]
 
     def _quarantine(self, name: str, reason: str) -> tuple[str, str]:
         # The reason first: a crash between the two must not leave something set aside that nobody can explain.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pitstop.checkpointing.disk import layout, strict_json, tensor_headers
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.store import file_sets, model_files
 from pitstop.configs.errors import CheckpointError
-from pitstop.configs.leaves import ENABLED, Leaf, by_path, groups
+from pitstop.configs.leaves import ENABLED, Leaf, by_path, groups, values_in
 from pitstop.configs.values import InvalidValue, parse
 
 _STATE_KEYS = {"format_version", "global_step", "epoch", "progress", "settings", "environment", "scaler"}
@@ -70,7 +70,10 @@ def _check_state(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fixed) 
         raise CheckpointError(f"{path}: written in format {reprlib.repr(version)}; this version reads {layout.STATE_VERSION}")
     if version != layout.STATE_VERSION or type(version) is not int:
         raise CheckpointError(f"{path}: it has no format version")
-    _check_keys(path, content, _STATE_KEYS)
+    if missing := sorted(_STATE_KEYS - content.keys()):
+        raise CheckpointError(f"{path}: {', '.join(missing)} is missing")
+    if unknown := sorted(content.keys() - _STATE_KEYS):
+        raise CheckpointError(f"{path}: {reprlib.repr(unknown[0])} is not part of a training state")
     progress = content["progress"] if isinstance(content["progress"], dict) else {}
     for name, value in (("global_step", content["global_step"]), ("progress.step", progress.get("step"))):
         if type(value) is not int or value != info.step:
@@ -82,13 +85,6 @@ def _check_state(info: CheckpointInfo, config: Mapping[str, Any], fixed: Fixed) 
     _check_scaler(path, content["scaler"])
     check_settings(content["settings"], str(path), config, fixed)
     return content
-
-
-def _check_keys(path: Path, content: Mapping[str, Any], expected: set[str]) -> None:
-    if missing := sorted(expected - content.keys()):
-        raise CheckpointError(f"{path}: {', '.join(missing)} is missing")
-    if unknown := sorted(content.keys() - expected):
-        raise CheckpointError(f"{path}: {reprlib.repr(unknown[0])} is not part of a training state")
 
 
 def _check_environment(path: Path, environment: Any) -> None:
@@ -113,13 +109,20 @@ def check_settings(settings: Any, place: str, config: Mapping[str, Any] | None =
 
     With ``config`` (config.json) they must also be as many, and the ``fixed`` ones equal.
     """
-    values = dict(_walk_settings(settings, place))
+
+    def refusal(path: str) -> CheckpointError:
+        return CheckpointError(
+            f"{place}: {path} holds no settings" if path in groups() else f"{place}: {reprlib.repr(path)} is not a setting"
+        )
+
+    if not isinstance(settings, Mapping):
+        raise CheckpointError(f"{place}: it holds no settings")
+    values = dict(values_in(settings, refusal))
     for path, value in values.items():
         check_setting(by_path()[path], value, place)
     if config is None:
         return
-    started = {key: value for key, value in config.items() if key != "sources"}
-    for path, value in _walk_settings(started, layout.CONFIG):
+    for path, value in values_in(config, refusal):
         if path == ENABLED.path:  # earlier versions wrote it
             continue
         if path not in values:
@@ -128,19 +131,6 @@ def check_settings(settings: Any, place: str, config: Mapping[str, Any] | None =
             raise CheckpointError(
                 f"{place}: {path} is {reprlib.repr(values[path])}, the run was started with {reprlib.repr(value)} ({layout.CONFIG})"
             )
-
-
-def _walk_settings(nested: Any, place: str, group: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(nested, Mapping):
-        raise CheckpointError(f"{place}: {group or 'it'} holds no settings")
-    for key, value in nested.items():
-        path = f"{group}.{key}" if group else key
-        if path in by_path():
-            yield path, value
-        elif path in groups() and path:
-            yield from _walk_settings(value, place, path)
-        else:
-            raise CheckpointError(f"{place}: {reprlib.repr(path)} is not a setting")
 
 
 def check_setting(leaf: Leaf, value: Any, place: str) -> None:

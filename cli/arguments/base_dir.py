@@ -7,24 +7,25 @@ flag, environment, ``.env``, default.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pitstop.configs.env_file import assignments, default_env_file, read_text
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.paths import obstacle
 
 if TYPE_CHECKING:
+    from pitstop.checkpointing.runs.run_directory import RunDirectory
     from pitstop.configs.load import BaseRun
 
 BaseDirOption = Annotated[
     str | None, typer.Option(metavar="DIR", help="Directory of the runs (default: OUTPUT_DIR, else checkpoints).")
 ]
-EnvFileOption = Annotated[str | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")]
+EnvFileOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Read OUTPUT_DIR from this file instead of .env.")]
 TokenFileOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Read HF_TOKEN and OUTPUT_DIR from this file instead of .env.")
+    Path | None, typer.Option(metavar="FILE", help="Read HF_TOKEN and OUTPUT_DIR from this file instead of .env.")
 ]
 
 DEFAULT = "checkpoints"
@@ -66,33 +67,24 @@ def existing_base_directory(flag: str | None, env_file: Path | None) -> Path:
 def _chosen(flag: str | None, env_file: Path | None) -> tuple[str, str]:
     if flag is not None:
         return flag, "--base-dir"
-    path = env_file or Path(".env")
-    for variables, source in ((os.environ, "the environment"), (_env_file(path, required=env_file is not None), str(path))):
+    path, lines = env_file or default_env_file(), {}
+    if path is not None and NAMES[1] in read_text(path):  # elsewhere the import of the parser is spared
+        lines = {assignment.name: assignment.value for assignment in assignments(path, os.environ)}
+    for variables, source in ((os.environ, "the environment"), (lines, str(path))):
         for name in NAMES:
-            value = variables.get(name)
-            if value is not None:
-                return value, f"{name} in {source}"
+            if name in variables:
+                return variables[name], f"{name} in {source}"
     return DEFAULT, "the default"
 
 
-def _env_file(path: Path, *, required: bool) -> Mapping[str, str | None]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        if not required:
-            return {}
-        raise SettingsError(
-            f"There is no file {path}.", hint="Check the path; it is relative to the current directory."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}.") from None
-    if NAMES[1] not in text:
-        return {}  # which spares importing the parser
-    from io import StringIO
+def whole_run(base: Path, ref: str, purpose: str, hint: str) -> RunDirectory:
+    """The run that ``ref`` means. ``RunError`` where that is one checkpoint: ``purpose`` and ``hint`` (with {run}) say what to give."""
+    from pitstop.checkpointing.runs.find import locate
 
-    from dotenv import dotenv_values
-
-    return dotenv_values(stream=StringIO(text))
+    run, checkpoint = locate(base, ref)
+    if checkpoint is not None:
+        raise RunError(f"'{ref}' is one checkpoint; {purpose}", hint=hint.format(run=run.label))
+    return run
 
 
 def find_base_run(base_dir: str, reference: str) -> BaseRun:

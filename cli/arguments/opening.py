@@ -33,7 +33,7 @@ ModelIdOption = Annotated[
 ]
 
 
-def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str | None = None) -> ChosenCheckpoint:
+def choose(run: str, base_dir: str | None, env_file: Path | None, model_id: str | None = None) -> ChosenCheckpoint:
     """The verified checkpoint that ``run`` means. The run is looked for before the libraries are loaded, which takes seconds.
 
     Raises ``RunError`` and ``CheckpointError``.
@@ -42,15 +42,14 @@ def choose(run: str, base_dir: str | None, env_file: str | None, model_id: str |
     from pitstop.cli.arguments.foreign import pass_on
     from pitstop.trainers.machine import launch
 
-    file = Path(env_file) if env_file else None
-    base = base_directory(base_dir, file)
+    base = base_directory(base_dir, env_file)
     locate(base, run)
-    tell([*pass_on(file), *launch.prepare_environment()])
+    tell([*pass_on(env_file), *launch.prepare_environment()])
     if "torch" not in sys.modules:
         notice("Loading libraries …")
     from pitstop.trainers.using import opened
 
-    return opened.choose(base, run, model_id=model_id, env_file=file)
+    return opened.choose(base, run, model_id=model_id, env_file=env_file)
 
 
 def refuse(options: Mapping[str, Any], plan: ChosenCheckpoint) -> None:

@@ -27,6 +27,7 @@ _PANELS = {
     "rank": "Task rank",
     "diffusion": "Task diffusion",
 }
+_METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "list": "TEXT"}
 _PASSED = ("flags", "config_files", "env_file")
 
 
@@ -103,17 +104,13 @@ def _parameters(leaf: Leaf) -> list[inspect.Parameter]:
         on = typer.Option(None, leaf.flag, help=_help(leaf), show_default=False, rich_help_panel=panel)
         off = typer.Option(None, _off_flag(leaf), help=f"Turn {leaf.flag} off.", show_default=False, hidden=True)
         return [_keyword(_name(leaf), on, bool | None), _keyword(_off_name(leaf), off, bool | None)]
-    option = typer.Option(None, leaf.flag, help=_help(leaf), metavar=_metavar(leaf), show_default=False, rich_help_panel=panel)
+    metavar = _METAVARS.get(leaf.kind) or "|".join(leaf.choices)
+    option = typer.Option(None, leaf.flag, help=_help(leaf), metavar=metavar, show_default=False, rich_help_panel=panel)
     return [_keyword(_name(leaf), option, list[str] | None if leaf.kind == "list" else str | None)]
 
 
 def _keyword(name: str, option: Any, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
-
-
-def _metavar(leaf: Leaf) -> str | None:
-    words = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "list": "TEXT", "choice": "|".join(leaf.choices)}
-    return words.get(leaf.kind)
 
 
 def _help(leaf: Leaf) -> str:

@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from pitstop.checkpointing.disk.storage import LocalStorage, atomic_write
-from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, base_directory
+from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, base_directory, whole_run
 from pitstop.cli.reports.compare_text import print_comparison
 from pitstop.cli.reports.comparison import comparison
 from pitstop.cli.terminal.output import is_terminal, notice, print_json, warn
@@ -52,7 +51,7 @@ def compare(
       pitstop compare 3 4 --json | jq '.settings[] | {setting, values}'
     """
     targets = _targets({"--png": png, "--html": html})
-    base = base_directory(base_dir, Path(env_file) if env_file else None)
+    base = base_directory(base_dir, env_file)
     content = comparison(_find(base, runs), metric=metric or "loss", everything=bool(show_all))
     for problem in content["problems"]:
         warn(problem)
@@ -71,12 +70,8 @@ def _find(base: Path, refs: Sequence[str]) -> list[RunDirectory]:
         )
     runs: dict[Path, RunDirectory] = {}
     for ref in refs:
-        run, checkpoint = locate(base, ref)
-        if checkpoint is not None:
-            raise SettingsError(
-                f"{ref} is a checkpoint; compare takes whole runs.",
-                hint=f"Give {run.label}: its best checkpoint is what is compared. `pitstop show {ref}` shows one checkpoint.",
-            )
+        hint = f"Give {{run}}: its best checkpoint is what is compared. `pitstop show {ref}` shows one checkpoint."
+        run = whole_run(base, ref, "compare takes whole runs", hint)
         path = run.path.resolve()
         if path in runs:
             raise SettingsError(f"{ref} is {run.label}, which is given twice.", hint="Give each run once.")

@@ -30,7 +30,7 @@ from pitstop.checkpointing.runs.housekeeping import (
 from pitstop.checkpointing.runs.push_records import Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import CheckpointStore
-from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption, base_directory
+from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption, base_directory, whole_run
 from pitstop.cli.arguments.hub_client import hub_client
 from pitstop.cli.terminal.output import is_terminal, notice, print_json, say, warn
 from pitstop.configs.errors import PitstopError, ResourceError, RunError
@@ -61,14 +61,13 @@ def delete(
       pitstop delete 3 --hub
       pitstop delete smollm2135-train-r16-a32-e5-20260101-120000 --yes
     """
-    base = base_directory(base_dir, Path(env_file) if env_file else None)
+    base = base_directory(base_dir, env_file)
     directory = _find(base, run)
     if directory is None:
         content = _finish(base, run, dry_run=bool(dry_run), on_hub=bool(on_hub))
     else:
         content = _facts(directory, on_hub=bool(on_hub))
-        token_file = Path(env_file) if env_file else None
-        _delete(directory, content, yes=bool(yes), dry_run=bool(dry_run), env_file=token_file)
+        _delete(directory, content, yes=bool(yes), dry_run=bool(dry_run), env_file=env_file)
     if json_output:
         print_json(content)
     else:
@@ -78,17 +77,13 @@ def delete(
 def _find(base: Path, ref: str) -> RunDirectory | None:
     """The run; None when it was deleted already and only leftovers are to be removed."""
     try:
-        run, checkpoint = locate(base, ref)
+        locate(base, ref)
     except RunError:
         if left_of_deletion(base, ref):
             return None
         raise
-    if checkpoint is not None:
-        raise RunError(
-            f"'{ref}' is one checkpoint; delete removes whole runs",
-            hint=f"pitstop prune {run.label} --keep-last-n N thins its checkpoints; pitstop delete {run.label} deletes all of it",
-        )
-    return run
+    hint = "pitstop prune {run} --keep-last-n N thins its checkpoints; pitstop delete {run} deletes all of it"
+    return whole_run(base, ref, "delete removes whole runs", hint)
 
 
 def _facts(run: RunDirectory, *, on_hub: bool) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pitstop.cli.terminal.output import paint, print_json, say
+from pitstop.cli.arguments.foreign import pass_on
+from pitstop.cli.terminal.output import paint, print_json, say, tell
 from pitstop.configs.errors import EXIT_USAGE
 from pitstop.configs.paths import obstacle
 from pitstop.configs.shown import human_size
@@ -75,42 +76,37 @@ def doctor(
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
     else:
         for check in checks:
-            _print(check)
+            color = {"ok": "green", "warn": "yellow", "fail": "red"}[check.status]
+            say(f"{paint(f'{check.status:4}', color, 'bold')}  {check.name:14}  {check.detail}")
+            if check.hint:
+                say(f"{'':22}{check.hint}")
     if failed:
         raise typer.Exit(EXIT_USAGE)
 
 
-def _print(check: Check) -> None:
-    color = {"ok": "green", "warn": "yellow", "fail": "red"}[check.status]
-    say(f"{paint(f'{check.status:4}', color, 'bold')}  {check.name:14}  {check.detail}")
-    if check.hint:
-        say(f"{'':22}{check.hint}")
-
-
 def _checks(base_dir: Path | None) -> Iterator[Check]:
+    directory, problem = base_dir or Path("checkpoints"), None
+    try:
+        tell(pass_on(None))  # before a library reads the environment
+        if base_dir is None:
+            from pitstop.configs.load import load_settings
+
+            directory = Path(load_settings().settings.training.checkpoint.base_dir)
+    except Exception as error:  # noqa: BLE001 - bad settings are a finding here, with their own message
+        problem = Check("settings", "fail", getattr(error, "message", str(error)), getattr(error, "hint", None))
     yield check_python()
     yield check_libraries()
     yield check_accelerator()
     yield check_quantisation()
     yield check_flash_attention()
     yield check_memory()
-    try:
-        directory = configured_base_dir() if base_dir is None else base_dir
-    except Exception as error:  # noqa: BLE001 - bad settings are a finding here, with their own message
-        yield Check("settings", "fail", getattr(error, "message", str(error)), getattr(error, "hint", None))
-        directory = Path("checkpoints")
+    if problem is not None:
+        yield problem
     yield check_disk(directory)
     yield check_directory(directory)
     yield check_hub_cache()
     yield check_token()
     yield check_demo_model()
-
-
-def configured_base_dir() -> Path:
-    """The directory of runs that ``train`` would use here; raises SettingsError for settings that cannot be read."""
-    from pitstop.configs.load import load_settings
-
-    return Path(load_settings().settings.training.checkpoint.base_dir)
 
 
 def check_python() -> Check:
@@ -237,14 +233,6 @@ def _nearest(directory: Path) -> Path:
     return next(path for path in (directory, *directory.parents) if path.is_dir())
 
 
-def _can_link(scratch: Path) -> bool:
-    return _works(lambda: os.link(_file(scratch, "original"), scratch / "hard"))
-
-
-def _can_symlink(scratch: Path) -> bool:
-    return _works(lambda: (scratch / "soft").symlink_to("original"))
-
-
 def _can_lock(scratch: Path) -> bool:
     try:
         import fcntl
@@ -254,7 +242,11 @@ def _can_lock(scratch: Path) -> bool:
         return _works(lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
 
 
-_ABILITIES: dict[str, Callable[[Path], bool]] = {"hard links": _can_link, "symbolic links": _can_symlink, "locks": _can_lock}
+_ABILITIES: dict[str, Callable[[Path], bool]] = {
+    "hard links": lambda scratch: _works(lambda: os.link(_file(scratch, "original"), scratch / "hard")),
+    "symbolic links": lambda scratch: _works(lambda: (scratch / "soft").symlink_to("original")),
+    "locks": _can_lock,
+}
 
 
 def _file(scratch: Path, name: str) -> Path:

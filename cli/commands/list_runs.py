@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,7 +50,8 @@ _SORT_KEYS: dict[str, Callable[[RunRecord], Any]] = {
     "checkpoints": lambda record: record.checkpoints,
     "best": lambda record: _best_first(record),
     "size": lambda record: record.size,
-    "hub": lambda record: _hub_order(record.hub),
+    # Failed runs first, then by how many checkpoints are missing on the Hub; runs that are not pushed last.
+    "hub": lambda record: (record.hub.state != "failed", -(record.hub.behind or 0)) if record.hub else (2, 0),
 }
 
 
@@ -80,13 +80,15 @@ def list_runs(
       pitstop list-runs --sort -created --status completed
       pitstop list-runs --json | jq '.[] | select(.is_best) | .name'
     """
-    key, descending = _order(sort)
+    column = (sort or "number").removeprefix("-")
+    if column not in _SORT_KEYS:
+        raise SettingsError(f"--sort {sort}: there is no such column.", hint=f"There are: {', '.join(_SORT_KEYS)}.")
     if status is not None and status not in STATUSES:
         raise SettingsError(f"--status {status}: no run ever has this status.", hint=f"There are: {', '.join(STATUSES)}.")
-    base = base_directory(base_dir, Path(env_file) if env_file else None)
+    base = base_directory(base_dir, env_file)
     all_records = read_runs(base)
     records = [record for record in all_records if status in (None, record.status) and task in (None, record.task)]
-    records.sort(key=key, reverse=descending)
+    records.sort(key=_SORT_KEYS[column], reverse=(sort or "").startswith("-"))
     if json_output:
         _print_json([as_json(record) for record in records])
     elif records:
@@ -95,13 +97,6 @@ def list_runs(
         notice(f"none of the {len(all_records)} runs in {base} fits --status or --task")
     else:
         notice(f"no runs in {base} yet; start one with `pitstop train`, or look elsewhere with --base-dir")
-
-
-def _order(sort: str | None) -> tuple[Callable[[RunRecord], Any], bool]:
-    column = (sort or "number").removeprefix("-")
-    if column not in _SORT_KEYS:
-        raise SettingsError(f"--sort {sort}: there is no such column.", hint=f"There are: {', '.join(_SORT_KEYS)}.")
-    return _SORT_KEYS[column], (sort or "").startswith("-")
 
 
 def _print_json(runs: list[dict[str, Any]]) -> None:
@@ -133,8 +128,9 @@ def _explain(records: list[RunRecord], mark: str) -> None:
 
 
 def _row(record: RunRecord, mark: str, *, reasons: bool) -> list[str]:
+    group = record.run.rpartition("/")[0]
     return [
-        _number(record),
+        f"{group}/{record.run_number}" if group else str(record.run_number),
         record.name,
         record.experiment_name or _NOTHING,
         record.dataset or _NOTHING,
@@ -148,31 +144,20 @@ def _row(record: RunRecord, mark: str, *, reasons: bool) -> list[str]:
     ]
 
 
-def _number(record: RunRecord) -> str:
-    group = record.run.rpartition("/")[0]
-    return f"{group}/{record.run_number}" if group else str(record.run_number)
-
-
-def _style_of_status(status: str) -> str | None:
-    return {
-        "running": "cyan",
-        "completed": "green",
-        "failed": "red",
-        "incomplete": "red",
-        "interrupted": "yellow",
-        "stopped": "yellow",
-    }.get(status)
-
-
-def _style_of_best(text: str) -> str | None:
-    return "green" if text.endswith(("★", "*")) else None
-
-
-def _style_of_hub(text: str) -> str | None:
-    return {"in step": "green", "failed": "red"}.get(text, "yellow" if text.endswith("behind") else None)
-
-
-_STYLES = {"Status": _style_of_status, "Best": _style_of_best, "Hub": _style_of_hub}
+_COLOURS = {
+    "running": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "incomplete": "red",
+    "interrupted": "yellow",
+    "stopped": "yellow",
+}
+_HUB_COLOURS = {"in step": "green", "failed": "red"}
+_STYLES: dict[str, Callable[[str], str | None]] = {
+    "Status": _COLOURS.get,
+    "Best": lambda text: "green" if text.endswith(("★", "*")) else None,
+    "Hub": lambda text: _HUB_COLOURS.get(text, "yellow" if text.endswith("behind") else None),
+}
 
 
 def progress_text(record: RunRecord) -> str:
@@ -204,11 +189,6 @@ def hub_text(hub: Standing | None, *, reasons: bool) -> str:
     if len(problem) > _LONGEST_PROBLEM:
         problem = f"{problem[: _LONGEST_PROBLEM - 1].rstrip()}…"
     return f"failed: {problem}"
-
-
-def _hub_order(hub: Standing | None) -> tuple[bool, bool, int]:
-    """Failed runs first, then by how many checkpoints are missing on the Hub; runs that are not pushed last."""
-    return (hub is None, hub is not None and hub.state != "failed", -(hub.behind or 0) if hub else 0)
 
 
 def _best_first(record: RunRecord) -> tuple[bool, float]:

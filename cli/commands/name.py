@@ -59,11 +59,12 @@ def name(
     chosen = _chosen(loaded.settings, start)
     for note in [*loaded.notes, *chosen.notes]:
         notice(note)
-    saved_to = _save(_report(loaded, start, chosen), loaded) if save_metadata else None
+    report = _report(loaded, start, chosen) if save_metadata or json_output else {}
+    saved_to = _save(report, loaded) if save_metadata else None
     if saved_to:
         notice(f"saved {saved_to}")
     if json_output:
-        print_json({**_report(loaded, start, chosen), "saved_to": str(saved_to) if saved_to else None})
+        print_json({**report, "saved_to": str(saved_to) if saved_to else None})
     elif full_config:
         _print_full(chosen, loaded)
     elif hub:

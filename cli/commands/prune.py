@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from pitstop.checkpointing.runs import retention
-from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.housekeeping import Item, Removal, prune_bases, prune_deleted, prune_run
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory
+from pitstop.cli.arguments.base_dir import BaseDirOption, EnvFileOption, existing_base_directory, whole_run
 from pitstop.cli.terminal.output import Column, notice, print_json, say, short_digest, table, warn
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError
 from pitstop.configs.shown import human_size
@@ -68,29 +67,20 @@ def prune(
       pitstop prune 3 --keep-last-n 2
       pitstop prune 3 --set-aside --dry-run
     """
-    base = existing_base_directory(base_dir, Path(env_file) if env_file else None)
+    base = existing_base_directory(base_dir, env_file)
     options = _Options(keep, bool(set_aside), bool(dry_run))
     pruning = _Pruning()
     if run is None:
         _prune_all(base, options, pruning)
     else:
-        _prune_one(_whole_run(base, run), options, pruning)
+        hint = "pitstop prune {run} --keep-last-n N --dry-run shows what N would leave"
+        _prune_one(whole_run(base, run, "prune thins the checkpoints of a whole run", hint), options, pruning)
     pruning.outcome.add(prune_deleted(base, dry_run=options.dry_run))
     if json_output:
         print_json(_as_json(base, options, pruning))
     else:
         _print(base, options, pruning)
     _raise_problems(pruning)
-
-
-def _whole_run(base: Path, ref: str) -> RunDirectory:
-    run, checkpoint = locate(base, ref)
-    if checkpoint is not None:
-        raise RunError(
-            f"'{ref}' is one checkpoint; prune thins the checkpoints of a whole run",
-            hint=f"pitstop prune {run.label} --keep-last-n N --dry-run shows what N would leave",
-        )
-    return run
 
 
 def _prune_all(base: Path, options: _Options, pruning: _Pruning) -> None:
@@ -102,7 +92,7 @@ def _prune_all(base: Path, options: _Options, pruning: _Pruning) -> None:
             notice(f"left out: {error.message}")
             pruning.runs.append(_entry(run, None, error.message))
         except CheckpointError as error:
-            warn(f"left out: {error.message}" + (f"; {error.hint}" if error.hint else ""))
+            warn(f"left out: {error.with_hint}")
             pruning.runs.append(_entry(run, None, error.message))
             pruning.broken.append(run.label)
     try:

@@ -51,8 +51,7 @@ def pull(
       pitstop pull owner/name --checkpoint checkpoint-200 --run-number 7
       pitstop pull owner/name --base-dir /data/runs --json
     """
-    file = Path(env_file) if env_file else None
-    pulled = pull_run(repo, checkpoint, base_directory(base_dir, file), file, number)
+    pulled = pull_run(repo, checkpoint, base_directory(base_dir, env_file), env_file, number)
     run = pulled.run
     if json_output:
         print_json(

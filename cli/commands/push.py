@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from pitstop.checkpointing.runs import retention
-from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.push_records import Destination, Outbox
 from pitstop.checkpointing.runs.run_directory import RunDirectory
-from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption, base_directory
+from pitstop.cli.arguments.base_dir import BaseDirOption, TokenFileOption, base_directory, whole_run
 from pitstop.cli.arguments.hub_client import hub_client
 from pitstop.cli.terminal.output import notice, print_json, say, warn
-from pitstop.configs.errors import HubError, PitstopError, RunError, SettingsError
+from pitstop.configs.errors import HubError, PitstopError, SettingsError
 
 
 def push(
@@ -60,10 +59,10 @@ def push(
         raise SettingsError("Which run?", hint="Give one (pitstop push 3), or --all for every run that is to be pushed.")
     if everything and hub_repo is not None:
         raise SettingsError("--hub-repo names one repository, --all means several.", hint="Push that run by itself.")
-    base = base_directory(base_dir, Path(env_file) if env_file else None)
+    base = base_directory(base_dir, env_file)
     flags = {"repo": hub_repo, "private": False if public else None, "push_base": push_base, "keep_last_n": hub_keep_last_n}
-    runs = _runs_to_push(base) if everything else [_whole_run(base, str(run))]
-    client = hub_client(Path(env_file) if env_file else None)
+    runs = list(_runs_to_push(base)) if everything else [whole_run(base, str(run), "push takes whole runs", "pitstop push {run}")]
+    client = hub_client(env_file)
     tell = notice if json_output else say
     results = [push_run(directory, flags, client, timeout, tell, keep_going=bool(everything)) for directory in runs]
     if json_output:
@@ -73,23 +72,14 @@ def push(
     return HubError.exit_code if any(result["problem"] for result in results) else 0
 
 
-def _whole_run(base: Path, ref: str) -> RunDirectory:
-    run, checkpoint = locate(base, ref)
-    if checkpoint is not None:
-        raise RunError(f"'{ref}' is one checkpoint; push takes whole runs", hint=f"pitstop push {run.label}")
-    return run
-
-
-def _runs_to_push(base: Path) -> list[RunDirectory]:
-    runs = [RunDirectory(Path(record.path)) for record in list_runs(base)]
-    return [run for run in runs if _is_to_be_pushed(run)]
-
-
-def _is_to_be_pushed(run: RunDirectory) -> bool:
-    try:
-        return Outbox(run.path).destination() is not None and bool(run.store.list())
-    except PitstopError:
-        return True  # damaged records: the push says so
+def _runs_to_push(base: Path) -> Iterator[RunDirectory]:
+    for record in list_runs(base):
+        run = RunDirectory(Path(record.path))
+        try:
+            if Outbox(run.path).destination() is not None and run.store.list():
+                yield run
+        except PitstopError:
+            yield run  # damaged records: the push says so
 
 
 def push_run(
@@ -119,8 +109,7 @@ def _push_to_end(run: RunDirectory, flags: Mapping[str, Any], client: Any, timeo
     from pitstop.checkpointing.hub.uploader import Pacing, Uploader
     from pitstop.configs.load import load_recorded
 
-    settings = {key: value for key, value in run.settings().items() if key != "sources"}
-    hub = load_recorded(settings, f"{run.label}/config.json").settings.hub
+    hub = load_recorded(run.settings(), f"{run.label}/config.json").settings.hub
     check_pushable(run)
     box = Outbox(run.path)
     with box.alone():
@@ -137,13 +126,12 @@ def _push_to_end(run: RunDirectory, flags: Mapping[str, Any], client: Any, timeo
         if is_offline_mode():
             progress.problem, progress.hint = progress.last_trouble, "unset HF_HUB_OFFLINE"
     if progress.problem is not None:
-        raise HubError(f"{run.label} is not on the Hub: {progress.problem} ({_missing_text(missing)})", hint=progress.hint)
-
-
-def _missing_text(names: Sequence[str]) -> str:
-    if len(names) > 1:
-        return f"left: {len(names)} checkpoints, {names[0]} to {names[-1]}"
-    return f"left: {names[0] if names else 'the records'}"
+        rest = (
+            f"{len(missing)} checkpoints, {missing[0]} to {missing[-1]}"
+            if len(missing) > 1
+            else "".join(missing) or "the records"
+        )
+        raise HubError(f"{run.label} is not on the Hub: {progress.problem} (left: {rest})", hint=progress.hint)
 
 
 class _Progress:
@@ -156,7 +144,7 @@ class _Progress:
         self.hint: str | None = f"pitstop push {run.label} goes on where this ended"
         self.last_trouble = ""
         self.ending = True
-        self.finished = run.status() in ("completed", "stopped")
+        self.finished = run.readable_metadata().has_ended
         self._last_success = time.monotonic()
 
     def pushed(self, commit: Any) -> None:

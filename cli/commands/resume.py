@@ -92,7 +92,8 @@ def resume(
     base_dir = str(base_directory(flags.get(_BASE_DIR), env_file))
     if run is not None and _RUN_NUMBER in flags:
         raise RunError(f"Both RUN ({run}) and --run-number were given.", hint="Give one of them.")
-    run = run if run is not None else _numbered(flags, env_file)
+    if _RUN_NUMBER in flags:  # of the settings in .env, which are for new runs, none counts
+        run = str(_checked({_RUN_NUMBER: flags[_RUN_NUMBER]}, env_file).checkpoint.run_number)
     arguments: Sequence[str] = sys.argv[1:]
     if from_hub is not None:
         _refuse_two_runs(from_hub, run)
@@ -109,13 +110,6 @@ def resume(
         fallback_new=fallback == "new",
     )
     return resume_run(request, json_output=json_output, quiet=quiet, arguments=arguments)
-
-
-def _numbered(flags: Mapping[str, Any], env_file: Path | None) -> str | None:
-    """The run that ``--run-number`` means; of the settings in ``.env``, which are for new runs, none counts."""
-    if _RUN_NUMBER not in flags:
-        return None
-    return str(_checked({_RUN_NUMBER: flags[_RUN_NUMBER]}, env_file).checkpoint.run_number)
 
 
 def _checked(flags: Mapping[str, Any], env_file: Path | None) -> TrainingSettings:

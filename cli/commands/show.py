@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,7 +35,7 @@ def show(
       pitstop show 3@best
       pitstop show smollm2135-train-r16-a32-e5-20260101-120000 --json
     """
-    base = base_directory(base_dir, Path(env_file) if env_file else None)
+    base = base_directory(base_dir, env_file)
     directory, checkpoint = locate(base, run)
     content = report(directory, verify=bool(verify), checkpoint=checkpoint)
     if json_output:

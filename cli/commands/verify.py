@@ -46,7 +46,7 @@ def verify(
       pitstop verify 3@best
       pitstop verify --json | jq -r '.parts[] | select(.state != "ok") | .path'
     """
-    base = existing_base_directory(base_dir, Path(env_file) if env_file else None)
+    base = existing_base_directory(base_dir, env_file)
     parts, run_notes = _check(base, run)
     if json_output:
         print_json(_as_json(base, parts, run_notes))

@@ -78,12 +78,11 @@ def print_entities(plan: ChosenCheckpoint, request: Texts, decoding: Decoding, *
 
 def lines(result: Found) -> list[str]:
     """A line for each entity type: its name and the entities."""
-    return [_line(kind, items, cut=kind in result.cut) for kind, items in result.entities.items()]
-
-
-def _line(kind: str, items: Sequence[str], *, cut: bool) -> str:
-    limit = paint(" (cut at the limit of tokens)", "dim") if cut else ""
-    return f"{paint(f'{kind}:', 'cyan')} {', '.join(items) or '-'}{limit}"
+    cut = paint(" (cut at the limit of tokens)", "dim")
+    return [
+        f"{paint(f'{kind}:', 'cyan')} {', '.join(items) or '-'}{cut if kind in result.cut else ''}"
+        for kind, items in result.entities.items()
+    ]
 
 
 def _print(texts: Sequence[str], entities: Mapping[str, Sequence[Found]]) -> None:

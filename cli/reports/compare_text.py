@@ -113,7 +113,10 @@ def blocks(labels: Sequence[str], rows: Sequence[Row], room: int) -> list[tuple[
     Values are cut before runs are parted; each block has at least one run.
     """
     limits = [max(_LEAST_VALUE, min(width, room - 2)) for width in _VALUE_WIDTHS]
-    widths = {limit: [_width(index, label, rows, limit) for index, label in enumerate(labels)] for limit in limits}
+    longest = [max([len(cells[index]) for _, cells in rows], default=0) for index in range(len(labels))]
+    widths = {
+        limit: [2 + max(len(label), min(cell, limit)) for label, cell in zip(labels, longest, strict=True)] for limit in limits
+    }
     limit = next((limit for limit in limits if sum(widths[limit]) <= room), limits[-2])
     indices: list[list[int]] = []
     free = 0
@@ -126,23 +129,12 @@ def blocks(labels: Sequence[str], rows: Sequence[Row], room: int) -> list[tuple[
     return [(block, limit) for block in indices]
 
 
-def _width(index: int, label: str, rows: Sequence[Row], widest: int) -> int:
-    return 2 + max([len(label), *(min(len(cells[index]), widest) for _, cells in rows)])
-
-
 def _print_block(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool) -> None:
     aligns = ["left", *("right" if right else "left" for _ in titles[1:])]
     heading, *lines = plain_lines([titles, *rows], aligns)
     say(paint(heading, "bold"))
     for line in lines:
-        say(_starred(line))
-
-
-def _starred(line: str) -> str:
-    if not use_color():
-        return line
-    mark = star()
-    return paint(mark, "green").join(line.split(mark)) if mark != "*" else line
+        say(line.replace(star(), paint(star(), "green")) if star() != "*" else line)
 
 
 # Curves

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pitstop.checkpointing.disk.dotted import at
+from pitstop.checkpointing.disk.dotted import at, flattened
 from pitstop.checkpointing.disk.inspection import CheckpointInfo
 from pitstop.checkpointing.disk.metrics_log import finite_number, points, read_rows
 from pitstop.checkpointing.runs.metadata import Metadata, RecordedResume
@@ -21,10 +21,7 @@ from pitstop.configs.secrets import is_secret_name, mask
 
 SAME_KINDS = ("data", "eval_data", "base", "monitor")
 
-_NOT_COMPARED = {"sources", "training.checkpoint.enabled", "training.checkpoint.base_dir", "training.checkpoint.run_number"}
-_DEEPEST = 8
-"""Settings are nested four deep; what lies deeper in a file is one value."""
-
+_NOT_COMPARED = {"training.checkpoint.enabled", "training.checkpoint.base_dir", "training.checkpoint.run_number"}
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _SMALLER_IS_BETTER = {"loss", "perplexity"}
 _LARGER_IS_BETTER = {"accuracy", "f1"}
@@ -84,8 +81,11 @@ def _facts(
     run: RunDirectory, label: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], problems: list[str]
 ) -> dict[str, Any]:
     metadata = _metadata(run, label, problems)
-    infos = _checkpoints(run, label, problems)
+    entries = run.store.scan()
+    problems += [f"{label}: {entry.problem}" for entry in entries if entry.problem]
+    infos = sorted((entry.info for entry in entries if entry.info is not None), key=lambda info: info.order)
     best = choose_best(infos, run.store.monitor, run.store.mode)
+    is_changed = any(_changes_evaluation(entry, settings) for entry in metadata.resumes)
     return {
         "run": label,
         "run_number": run.number,
@@ -106,7 +106,8 @@ def _facts(
         "images_per_s": _median(rows, "images_per_s"),
         "identity": {
             "data": _newest(infos, "data") or _text(metadata.data.fingerprint),
-            "eval_data": _eval_data(metadata, settings),
+            # What the record of the start says, unless a resume changed it.
+            "eval_data": None if is_changed else _text(metadata.data.eval.fingerprint),
             "base": _newest(infos, "base") or _text(metadata.base_model.digest),
             "monitor": f"{run.store.monitor} ({run.store.mode})",
         },
@@ -125,14 +126,8 @@ def _metadata(run: RunDirectory, label: str, problems: list[str]) -> Metadata:
     try:
         return run.metadata()
     except CheckpointError as error:
-        problems.append(f"{label}: {error.message}; {error.hint}" if error.hint else f"{label}: {error.message}")
+        problems.append(f"{label}: {error.with_hint}")
         return Metadata()
-
-
-def _checkpoints(run: RunDirectory, label: str, problems: list[str]) -> list[CheckpointInfo]:
-    entries = run.store.scan()
-    problems += [f"{label}: {entry.problem}" for entry in entries if entry.problem]
-    return sorted((entry.info for entry in entries if entry.info is not None), key=lambda info: info.order)
 
 
 def _best(best: tuple[CheckpointInfo, str, str] | None) -> dict[str, Any] | None:
@@ -160,13 +155,6 @@ def _step(metadata: Metadata, infos: Sequence[CheckpointInfo], rows: Sequence[Ma
 
 def _newest(infos: Sequence[CheckpointInfo], kind: str) -> str | None:
     return infos[-1].manifest.fingerprints.get(kind) if infos else None
-
-
-def _eval_data(metadata: Metadata, settings: Mapping[str, Any]) -> str | None:
-    """The fingerprint of the evaluation data; None where there is none, or where a resume changed it: it is recorded at the start."""
-    if any(_changes_evaluation(entry, settings) for entry in metadata.resumes):
-        return None
-    return _text(metadata.data.eval.fingerprint)
 
 
 def _changes_evaluation(resume: RecordedResume, settings: Mapping[str, Any]) -> bool:
@@ -204,10 +192,14 @@ def _count(value: Any) -> int | None:
 
 
 def _settings(nested: Sequence[Mapping[str, Any]], *, everything: bool) -> Iterator[dict[str, Any]]:
-    flat = [dict(_leaves(settings)) for settings in nested]
-    for path in sorted({path for leaves in flat for path in leaves}, key=_grouped):
+    flat = [dict(flattened(settings)) for settings in nested]
+    paths = {path for leaves in flat for path in leaves} - _NOT_COMPARED
+    for path in sorted(paths, key=_grouped):
+        if any(map(is_secret_name, path.split("."))):
+            continue
         values = [leaves.get(path) for leaves in flat]
-        differs = any(not _equal(value, values[0]) for value in values)
+        # True == 1 in Python
+        differs = any(value != values[0] or isinstance(value, bool) != isinstance(values[0], bool) for value in values)
         if differs or everything:
             yield {
                 "setting": path,
@@ -220,21 +212,6 @@ def _settings(nested: Sequence[Mapping[str, Any]], *, everything: bool) -> Itera
 def _grouped(path: str) -> tuple[str, str]:
     group, _, name = path.rpartition(".")
     return group, name
-
-
-def _leaves(nested: Mapping[str, Any], group: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
-    for key, value in nested.items():
-        path = f"{group}.{key}" if group else key
-        if path in _NOT_COMPARED or is_secret_name(key):
-            continue
-        if isinstance(value, Mapping) and value and depth < _DEEPEST:
-            yield from _leaves(value, path, depth + 1)
-        else:
-            yield path, value
-
-
-def _equal(first: Any, second: Any) -> bool:
-    return bool(first == second) and isinstance(first, bool) == isinstance(second, bool)  # True == 1 in Python
 
 
 def _masked(value: Any) -> Any:

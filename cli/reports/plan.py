@@ -49,7 +49,10 @@ def show_plan(loaded: Loaded, early: Sequence[Notice], *, all_settings: bool, js
         return 0
     say(paint("Plan", "bold"))
     print_facts(_figures(plan, loaded.settings.training.method, name, pushing), width=22)
-    _warn(plan, pushing)
+    if plan.free_disk_bytes is not None and plan.free_disk_bytes < plan.disk_bytes:
+        warn(f"the disk has {human_size(plan.free_disk_bytes)} free, {human_size(plan.disk_bytes)} are needed")
+    for reason in pushing["missing"] if pushing else []:
+        warn(f"checkpoints could not be pushed: {reason}")
     heading("Settings")
     if all_settings:
         print_settings(loaded_rows(loaded))
@@ -75,10 +78,3 @@ def _figures(plan: Forecast, method: str | None, name: str, pushing: Mapping[str
     yield from (("", share) for share in plan.sources)
     yield "name, if started now", name
     yield "pushed to", in_words(pushing) if pushing else "not pushed"
-
-
-def _warn(plan: Forecast, pushing: Mapping[str, Any] | None) -> None:
-    if plan.free_disk_bytes is not None and plan.free_disk_bytes < plan.disk_bytes:
-        warn(f"the disk has {human_size(plan.free_disk_bytes)} free, {human_size(plan.disk_bytes)} are needed")
-    for reason in pushing["missing"] if pushing else []:
-        warn(f"checkpoints could not be pushed: {reason}")

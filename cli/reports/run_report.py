@@ -16,7 +16,6 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.store import ScannedCheckpoint
 from pitstop.configs.errors import CheckpointError
 
-_NOT_SETTINGS = "sources"
 _LONGEST_NOTE = 1 << 20
 _METADATA_KEYS = (
     "experiment_name",
@@ -55,8 +54,8 @@ def report(run: RunDirectory, *, verify: bool, checkpoint: str | None = None) ->
         "status": run.status(),
         "in_use_by": locking.owner_of(run.path / layout.LOCK) if run.is_locked() else None,
         **{key: metadata.get(key) for key in _METADATA_KEYS},
-        "settings": {key: value for key, value in config.items() if key != _NOT_SETTINGS},
-        "sources": sources if isinstance(sources := config.get(_NOT_SETTINGS), dict) else {},
+        "sources": sources if isinstance(sources := config.pop(layout.SOURCES, None), dict) else {},
+        "settings": config,
         "checkpoints": (checkpoints := _checkpoints(run, verify)),
         "hub": _hub(run, checkpoints),
         "set_aside": _set_aside(run),
@@ -73,7 +72,7 @@ def _metadata(run: RunDirectory, problems: list[str]) -> dict[str, Any]:
     try:
         metadata = run.metadata()
     except CheckpointError as error:
-        problems.append(_with_hint(error))
+        problems.append(error.with_hint)
         return {}
     misfits = [key for key in metadata.misfits() if key in ("name", *_METADATA_KEYS)]
     if misfits:
@@ -85,12 +84,8 @@ def _config(run: RunDirectory, problems: list[str]) -> dict[str, Any]:
     try:
         return run.config()
     except CheckpointError as error:
-        problems.append(_with_hint(error))
+        problems.append(error.with_hint)
         return {}
-
-
-def _with_hint(error: CheckpointError) -> str:
-    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _checkpoints(run: RunDirectory, verify: bool) -> list[dict[str, Any]]:
@@ -186,7 +181,9 @@ def _base_model(run: RunDirectory) -> dict[str, Any] | None:
     except CheckpointError:
         return None
     size = tree_size(location)
-    runs = _sharing(location) if location == linked else None
+    # Runs that hold hard links to this base; the copy in .base_models is one link more.
+    links = [status.st_nlink for status in tree_files(linked)] if location == linked else []
+    runs = max(min(links, default=2) - 1, 1) if location == linked else None
     return {
         "path": str(location),
         "size_bytes": size,
@@ -194,9 +191,3 @@ def _base_model(run: RunDirectory) -> dict[str, Any] | None:
         "shared_by_runs": runs,
         "saved_bytes": size * (runs - 1) if runs else None,
     }
-
-
-def _sharing(linked: Path) -> int:
-    """Runs that hold hard links to this base; the copy in ``.base_models`` is one link more."""
-    links = [status.st_nlink for status in tree_files(linked)]
-    return max(min(links, default=2) - 1, 1)

@@ -35,14 +35,16 @@ def print_run(content: Mapping[str, Any], *, all_settings: bool) -> None:
 
 
 def _facts(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    usage = content["usage"] or {}
+    usage, owner = content["usage"] or {}, content["in_use_by"]
     texts = {
         "progress": _progress_text(content["progress"]),
         "best": _best_text(content["best_checkpoint"]),
         "peak memory": human_size(peak) if (peak := usage.get("peak_memory_bytes")) is not None else None,
         "time": human_duration(seconds) if (seconds := usage.get("training_s")) is not None else None,
         "ended": content["status_reason"],
-        "in use by": _owner_text(content["in_use_by"]),
+        "in use by": f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {_time_text(owner.get('since'))}"
+        if owner
+        else "",
         "disk": _disk_text(content["disk"]),
         "base model": _base_text(content["disk"]["base_model"]),
         "created": _time_text(content["created_at"]),
@@ -71,12 +73,6 @@ def _best_text(best: Mapping[str, Any] | None) -> str:
     value = best.get("value")
     score = f"  {best.get('metric')} {value:.4g}" if type(value) in (int, float) else ""
     return f"{best['name']}{score}"
-
-
-def _owner_text(owner: Mapping[str, Any] | None) -> str:
-    if not owner:
-        return ""
-    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {_time_text(owner.get('since'))}"
 
 
 def _disk_text(disk: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pitstop.checkpointing.disk.dotted import flattened
 from pitstop.cli.terminal.output import Column, say, table
 from pitstop.configs.secrets import HIDDEN
 
@@ -42,20 +43,11 @@ def stored_rows(settings: Mapping[str, Any], sources: Mapping[str, Any]) -> list
     from pitstop.configs.leaves import by_path
 
     rows = []
-    for path, value in _flat(settings):
+    for path, value in flattened(settings):
         leaf, source = by_path().get(path), str(sources.get(path, _UNKNOWN))
         is_default = source == _DEFAULT or (leaf is not None and value == leaf.default)
         rows.append(SettingRow(path, setting_text(value), source, is_default))
     return rows
-
-
-def _flat(nested: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in nested.items():
-        path = f"{group}.{key}" if group else key
-        if isinstance(value, Mapping):
-            yield from _flat(value, path)
-        else:
-            yield path, value
 
 
 def print_settings(rows: Iterable[SettingRow]) -> None:

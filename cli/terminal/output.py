@@ -146,8 +146,7 @@ def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> Non
     if is_terminal():
         draw_table(heading, cells)
         return
-    for line in plain_lines([[column.title for column in heading], *cells], [column.align for column in heading]):
-        say(line)
+    say("\n".join(plain_lines([[column.title for column in heading], *cells], [column.align for column in heading])))
 
 
 def print_facts(facts: Iterable[tuple[str, str]], width: int) -> None:

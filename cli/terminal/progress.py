@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from pitstop.cli.terminal.output import is_terminal, use_color, warn
 from pitstop.configs.shown import human_duration, human_size
-from pitstop.trainers.reporter import Display, NoDisplay, StepFigures
+from pitstop.trainers.reporter import Display, StepFigures
 
 
 def make_display(*, quiet: bool, json_output: bool) -> Display:
@@ -19,7 +19,7 @@ def make_display(*, quiet: bool, json_output: bool) -> Display:
     return RichDisplay(stream) if is_terminal(stream) else PlainDisplay(stream)
 
 
-class QuietDisplay(NoDisplay):
+class QuietDisplay(Display):
     """Warnings only."""
 
     def warn(self, text: str) -> None:
@@ -39,7 +39,7 @@ class _Eta:
         return human_duration((time.monotonic() - self.started) / steps * (self.total - step)) if steps else "?"
 
 
-class PlainDisplay:
+class PlainDisplay(Display):
     """A line for each logged step, for logs and pipes."""
 
     def __init__(self, stream: IO[str]) -> None:
@@ -58,16 +58,10 @@ class PlainDisplay:
         """Start the clock."""
         self._eta = _Eta(step, total_steps)
 
-    def status(self, text: str) -> None:
-        """A log needs no passing states."""
-
     def step(self, figures: StepFigures) -> None:
         """Print the figures of logged steps."""
         if figures.logged:
             self.line(f"step {figures.step}/{self._eta.total}  {_in_words(figures)}  left {self._eta.text(figures.step)}")
-
-    def close(self) -> None:
-        """Nothing to tidy up."""
 
 
 def _in_words(figures: StepFigures) -> str:
@@ -77,7 +71,7 @@ def _in_words(figures: StepFigures) -> str:
     )
 
 
-class RichDisplay:
+class RichDisplay(Display):
     """A bar that stays at the bottom of the terminal while lines scroll by above it."""
 
     def __init__(self, stream: IO[str]) -> None:

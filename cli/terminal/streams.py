@@ -57,7 +57,8 @@ def prepare() -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     for name in _WIDTHS:
-        if name in os.environ and not _is_size(os.environ[name]):
+        size = os.environ.get(name, "1")
+        if not (size.isascii() and size.isdecimal() and 0 < int(size[:10]) <= _WIDEST):
             del os.environ[name]
 
 
@@ -116,14 +117,11 @@ class _Descriptor(io.FileIO):
                 written += count or 0
         except OSError as error:
             if error.errno in _GONE:
-                self._forget_reader()
+                with open(os.devnull, "wb") as nothing:
+                    os.dup2(nothing.fileno(), self.fileno())
             else:
                 self.problem = error
         return len(content)
-
-    def _forget_reader(self) -> None:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), self.fileno())
 
 
 def _sturdy(stream: TextIO | None, descriptor: int) -> TextIO:
@@ -170,7 +168,3 @@ def _sign(character: str) -> str:
     if code in _BOX:
         return "-" if character in _HORIZONTAL else "|" if character in _VERTICAL else "+"
     return _SIGNS.get(character) or ("#" if code in _BLOCKS else "*" if code in _BRAILLE else "?")
-
-
-def _is_size(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and 0 < int(text[:10]) <= _WIDEST

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from pitstop.cli.terminal.output import Column, draw_table, is_terminal, notice, paint, plain_lines, shortened, use_color
+from pitstop.cli.terminal.output import Column, draw_table, is_terminal, notice, paint, plain_lines, shortened, table, use_color
 from pitstop.configs.shown import printable
 
 RICH_ROWS = 60
@@ -34,11 +34,10 @@ def print_table(
     There the column ``shorten`` is cut in its middle first (with ``keep_start`` at its end), then the columns ``drop`` are
     left out one after the other, which is said on stderr. ``styles`` gives the colour of a cell by its text.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
     if not is_terminal():
-        lines = plain_lines([[column.title for column in columns], *rows], [column.align for column in columns])
-        sys.stdout.write("\n".join(lines) + "\n")
+        table(columns, rows)
         return
+    rows = [[printable(cell) for cell in row] for row in rows]
     width = shutil.get_terminal_size().columns
     columns, fitted, left_out = fit(columns, rows, width, shorten, drop, keep_start=keep_start)
     if len(fitted) > RICH_ROWS:
@@ -60,7 +59,7 @@ def fit(
     keep_start: bool = False,
 ) -> tuple[list[Column], list[list[str]], list[str]]:
     """The columns and cells that fit into ``width``, and the titles left out."""
-    widths = {column.title: _width(column, [row[index] for row in rows]) for index, column in enumerate(columns)}
+    widths = {column.title: max([len(column.title), *(len(row[index]) for row in rows)]) for index, column in enumerate(columns)}
     left_out: list[str] = []
     least = min(widths[shorten], SHORTEST)
     for title in drop:
@@ -76,10 +75,6 @@ def fit(
         for row in rows
     ]
     return [columns[index] for index in indices], cells, left_out
-
-
-def _width(column: Column, cells: Sequence[str]) -> int:
-    return max([len(column.title), *map(len, cells)])
 
 
 def _total(widths: Mapping[str, int]) -> int:

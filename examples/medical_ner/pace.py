@@ -115,11 +115,11 @@ class UntrainedModel:
         from pitstop.trainers.data.order import BatchShape
         from pitstop.trainers.machine.device import choose_device
         from pitstop.trainers.machine.hardware import open_hardware
-        from pitstop.trainers.reporter import NoDisplay, Reporter
+        from pitstop.trainers.reporter import Display, Reporter
         from pitstop.trainers.training.building import build, place_base
         from pitstop.trainers.training.inputs import read_inputs
 
-        flags, reporter = {"training.checkpoint.base_dir": base_dir}, Reporter(NoDisplay())
+        flags, reporter = {"training.checkpoint.base_dir": base_dir}, Reporter(Display())
         settings = load_settings(flags=flags, config_files=["demo"], env_file=None).settings
         self._inputs = inputs = read_inputs(settings, reporter)
         hardware = open_hardware(settings, choose_device())

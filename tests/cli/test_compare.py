@@ -273,8 +273,8 @@ def test_bad_references_are_refused(pitstop: Cli) -> None:
         (list("123456789"), "compare takes 2 to 8 runs, and 9 are given"),
         (["1", "99"], "run '99' not found"),
         (["1", "run_001"], "which is given twice"),
-        (["1@best", "2"], "1@best is a checkpoint; compare takes whole runs"),
-        (["2", "checkpoints/run_001/lora_weights/checkpoint-10"], "is a checkpoint; compare takes whole runs"),
+        (["1@best", "2"], "'1@best' is one checkpoint; compare takes whole runs"),
+        (["2", "checkpoints/run_001/lora_weights/checkpoint-10"], "is one checkpoint; compare takes whole runs"),
         ([], "RUN"),
     ):
         result = pitstop("compare", *arguments)

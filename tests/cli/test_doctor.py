@@ -141,3 +141,23 @@ def test_torch_that_does_not_load_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "torch", None)
     check = doctor.check_accelerator()
     assert check.status == "fail" and "torch does not load" in check.detail
+
+
+@pytest.mark.parametrize(
+    "words", [("doctor", "--base-dir", "runs"), ("fetch-demo", "--wheel", "none.whl")], ids=["doctor", "fetch-demo"]
+)
+def test_variables_of_libraries_in_env_reach_them(
+    quick: None, pitstop: Cli, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("HF_XET_CACHE", "")  # so that it is put back
+    monkeypatch.delenv("HF_XET_CACHE")
+    Path(".env").write_text("HF_XET_CACHE=/data/xet\n")
+    pitstop(*words)
+    assert os.environ.get("HF_XET_CACHE") == "/data/xet"
+
+
+def test_a_bad_env_is_a_finding_with_a_base_directory_too(quick: None, pitstop: Cli) -> None:
+    Path(".env").write_text("no assignment\n")
+    result = pitstop("doctor", "--base-dir", "runs")
+    assert result.code == 2
+    assert "fail  settings        .env line 1 is not NAME=value." in result.stdout

@@ -266,11 +266,11 @@ def test_adapters_beside_each_other_are_those_of_a_model_of_their_own(trained: P
         import torch
 
         from pitstop.configs.errors import RunError
-        from pitstop.trainers.reporter import NoDisplay, Reporter
+        from pitstop.trainers.reporter import Display, Reporter
         from pitstop.trainers.using.merging import logits
         from pitstop.trainers.using.opened import BASE, OpenModel, choose, open_model
 
-        base_dir, said = trained / "runs", Reporter(NoDisplay())
+        base_dir, said = trained / "runs", Reporter(Display())
 
         def of(opened: OpenModel, label: str) -> torch.Tensor:
             opened.use(label)
@@ -373,12 +373,12 @@ def test_a_merged_model_loads_plainly_and_answers_as_base_and_adapter(
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from pitstop.trainers.reporter import NoDisplay, Reporter
+        from pitstop.trainers.reporter import Display, Reporter
         from pitstop.trainers.using.merging import logits
         from pitstop.trainers.using.opened import choose, open_model
 
         ids = AutoTokenizer.from_pretrained(out)("the patient took aspirin")["input_ids"]
-        opened = open_model(choose(trained / "runs", reference), Reporter(NoDisplay()))
+        opened = open_model(choose(trained / "runs", reference), Reporter(Display()))
         with opened.in_use() as model:
             wanted = logits(model, ids, opened.hardware.precision)
         with model.disable_adapter():
@@ -433,7 +433,7 @@ def test_a_ckpt_is_read_without_pickle_and_goes_on_training_elsewhere(
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM
 
-        from pitstop.trainers.reporter import NoDisplay, Reporter
+        from pitstop.trainers.reporter import Display, Reporter
         from pitstop.trainers.using.merging import logits
         from pitstop.trainers.using.opened import choose, open_model
 
@@ -448,7 +448,7 @@ def test_a_ckpt_is_read_without_pickle_and_goes_on_training_elsewhere(
         model = get_peft_model(base, LoraConfig(**content["lora_config"]))
         missing = model.load_state_dict(content["lora_state_dict"], strict=False)
         assert missing.unexpected_keys == [] and not [name for name in missing.missing_keys if "lora" in name]
-        opened = open_model(choose(trained / "runs", "1"), Reporter(NoDisplay()))
+        opened = open_model(choose(trained / "runs", "1"), Reporter(Display()))
         precision = opened.hardware.precision
         assert torch.equal(logits(model, range(5, 30), precision), logits(opened.model, range(5, 30), precision))
         parameters = [p for p in model.parameters() if p.requires_grad]

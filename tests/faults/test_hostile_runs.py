@@ -24,7 +24,7 @@ from pitstop.checkpointing.runs.listing import list_runs
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.configs.shown import json_safe, printable
-from pitstop.trainers.reporter import NoDisplay, Reporter
+from pitstop.trainers.reporter import Display, Reporter
 from support.cli import Cli
 from support.forging import CONFIG, change_json, commit, deep_directory, snapshot, sound_files
 from support.stores import FILES, START, ForgetfulStorage, save
@@ -92,7 +92,7 @@ def test_a_log_that_is_no_file_is_not_written(run: RunDirectory, tmp_path: Path,
     with pytest.raises(CheckpointError, match=f"{name} is not a file of its own"), run.lock():
         pytest.fail("the lock was given")
     if name == "train.log":
-        reporter = Reporter(NoDisplay())
+        reporter = Reporter(Display())
         reporter.log_into(path)
         reporter.line("a line")
     elif name == "metrics.jsonl":
@@ -225,7 +225,6 @@ def test_a_base_manifest_is_read_as_strictly_and_a_bad_one_set_aside(run: RunDir
     content = unsealed(path.read_bytes(), "there")
     change(content)
     path.write_bytes(sealed(content))
-    assert not bases.has("a" * 64)
     with pytest.raises(CheckpointError, match=r"BASE_MANIFEST\.json"):
         bases.verify("a" * 64)
     bases.save_once("a" * 64, write)
@@ -393,7 +392,7 @@ def test_errors_spell_control_characters_out(base: Path, pitstop: Cli) -> None:
 
 def test_lines_of_the_log_and_the_display_are_printable(tmp_path: Path) -> None:
     shown: list[str] = []
-    display = NoDisplay()
+    display = Display()
     display.line = display.warn = shown.append  # type: ignore[method-assign]
     reporter = Reporter(display)
     reporter.log_into(tmp_path / "train.log")
@@ -450,7 +449,7 @@ def test_runs_are_private_whatever_the_umask(tmp_path: Path) -> None:
             log.append({"step": 1})
             log.append({"step": 2})
         MetricsLog(run.metrics_path).truncate_after(1)
-        reporter = Reporter(NoDisplay())
+        reporter = Reporter(Display())
         reporter.log_into(run.logs_dir / layout.TRAIN_LOG)
         reporter.line("a line")
         bases = BaseModels(tmp_path / "runs")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pitstop.trainers.reporter import NoDisplay
+from pitstop.trainers.reporter import Display
 
 
-class Lines(NoDisplay):
+class Lines(Display):
     """A display that keeps what it is told."""
 
     def __init__(self) -> None:

@@ -90,7 +90,9 @@ class Engine:
         generators are then as they were, on all of them. Otherwise the error comes through.
         """
         total = data.supervised_tokens(step_ids)
-        generators = _generators(self.device) if recover else None
+        generators = [torch.get_rng_state()] if recover else None  # that a step draws from
+        if generators is not None and self.device.type == "cuda":
+            generators.append(torch.cuda.get_rng_state(self.device))
         sums = self._accumulate(data, step_ids, shape, recover)
         if generators is not None:
             if agree(int(sums is None), self.device):
@@ -99,7 +101,9 @@ class Engine:
             self._average_gradients()
         assert sums is not None
         norm = self._update(learning_rate)
-        loss_sum, *of_sources = self._over_processes(sums)
+        # Over processes, added in the order of ranks, so that the sums are the same in every run.
+        columns = self.accelerator.gather(sums[None]).cpu().double().T.tolist()
+        loss_sum, *of_sources = [float(sum(column)) for column in columns]
         learnt, sources = data.supervised_in(step_ids), data.sources_of(step_ids)
         tokens = [int(learnt[sources == number].sum()) for number in range(len(of_sources))]
         return StepStats(loss_sum, total, float(norm), tuple(zip(of_sources, tokens, strict=True)))
@@ -126,7 +130,9 @@ class Engine:
                     self.accelerator.backward(summed * scale)
                 sums[0] += summed.detach()
                 if data.names and not idle:
-                    _add_by_source(sums, unit_losses.detach(), data, ids)
+                    pieces = unit_losses.detach().split(data.supervised_in(ids).tolist())
+                    for source, piece in zip(data.sources_of(ids).tolist(), pieces, strict=True):
+                        sums[1 + source] += piece.sum()
         except (RuntimeError, MemoryError) as error:
             if not recover or not is_out_of_memory(error):
                 raise
@@ -165,10 +171,6 @@ class Engine:
             self.ema.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
-
-    def _over_processes(self, sums: torch.Tensor) -> list[float]:
-        """The sums over processes, added in the order of ranks so that they are the same in every run."""
-        return [float(sum(column)) for column in self.accelerator.gather(sums[None]).cpu().double().T.tolist()]
 
     @torch.no_grad()
     def evaluate(
@@ -248,15 +250,3 @@ class Engine:
         if self.accelerator.num_processes > 1:
             table = self.accelerator.gather(table.to(self.device)).cpu()
         return [list(column) for column in zip(*table.tolist(), strict=True)]
-
-
-def _add_by_source(sums: torch.Tensor, unit_losses: torch.Tensor, data: Sequences, ids: np.ndarray) -> None:
-    """Add the losses ``unit_losses``, ``(units,)`` in the order of the sequences ``ids``, to those of their data sets."""
-    pieces = unit_losses.split(data.supervised_in(ids).tolist())
-    for source, piece in zip(data.sources_of(ids).tolist(), pieces, strict=True):
-        sums[1 + source] += piece.sum()
-
-
-def _generators(device: torch.device) -> list[torch.Tensor]:
-    """The state of the generators that a step draws from: the processor's and the device's."""
-    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])

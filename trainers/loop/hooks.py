@@ -202,7 +202,10 @@ class SaveCheckpoints:
             return
         if self.last_saved_step == boundary.step and not boundary.scored:
             return  # a signal right after a save
-        self.save(self._name(boundary), boundary)
+        pending = self.progress.boundary_pending
+        by_epoch = boundary.epoch_ended and self.settings.checkpoint.strategy == "epoch" and not pending
+        name = layout.epoch_name(self.progress.epoch + 1) if by_epoch else layout.step_name(boundary.step, pending=pending)
+        self.save(name, boundary)
         self.last_saved_step = boundary.step
 
     def _scheduled(self, boundary: Boundary) -> bool:
@@ -214,12 +217,6 @@ class SaveCheckpoints:
         if checkpoint.strategy == "steps":
             return boundary.step % checkpoint.save_steps == 0
         return boundary.epoch_ended and (self.progress.epoch + 1) % checkpoint.save_every_n_epochs == 0
-
-    def _name(self, boundary: Boundary) -> str:
-        pending = self.progress.boundary_pending
-        if boundary.epoch_ended and self.settings.checkpoint.strategy == "epoch" and not pending:
-            return layout.epoch_name(self.progress.epoch + 1)
-        return layout.step_name(boundary.step, pending=pending)
 
 
 class Show:

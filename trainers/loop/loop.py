@@ -13,7 +13,6 @@ from pitstop.configs.schema import TrainingSettings
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.context import TrainingContext
-from pitstop.trainers.loop.engine import StepStats
 from pitstop.trainers.loop.progress import Progress, SourceProgress
 from pitstop.trainers.loop.schedule import learning_rate
 from pitstop.trainers.loop.sizing import Sizing
@@ -92,12 +91,13 @@ class Outcome:
 class Loop:
     """Runs optimizer steps from ``progress`` on until the plan is done, a hook says stop or a signal arrives."""
 
-    def __init__(self, context: TrainingContext, data: Sequences, sizing: Sizing, hooks: Sequence[Hook], saves: Saves) -> None:
+    def __init__(
+        self, context: TrainingContext, data: Sequences, plan: Plan, sizing: Sizing, hooks: Sequence[Hook], saves: Saves
+    ) -> None:
         self.engine, self.progress, self.signals = context.engine, context.progress, context.signals
         self.settings = context.settings.training
-        self.data, self.sizing, self.hooks, self.saves = data, sizing, list(hooks), saves
+        self.data, self.plan, self.sizing, self.hooks, self.saves = data, plan, sizing, list(hooks), saves
         self.progress.sources = self.progress.sources or [SourceProgress() for _ in data.names]
-        self.plan = Plan.from_here(self.progress, len(data), sizing.shape, self.settings)
         self._order: tuple[int, np.ndarray] | None = None
         self._step_s = 0.0
 
@@ -124,7 +124,9 @@ class Loop:
         """Make one optimizer step; ``run`` does so until something ends training."""
         progress = self.progress
         started = time.perf_counter()
-        step_ids = self._epoch_order()[progress.position : progress.position + self.sizing.shape.sequences]
+        if self._order is None or self._order[0] != progress.epoch:
+            self._order = (progress.epoch, self.data.order(seed=self.settings.seed, epoch=progress.epoch))
+        step_ids = self._order[1][progress.position : progress.position + self.sizing.shape.sequences]
         rate = learning_rate(
             progress.step,
             peak=self.settings.learning_rate,
@@ -139,19 +141,11 @@ class Loop:
         progress.unscored.add(stats.loss_sum, stats.units)
         progress.position += len(step_ids)
         progress.tokens += self.data.tokens(step_ids)
-        self._note_sources(step_ids, stats)
-        self._step_s = time.perf_counter() - started
-
-    def _note_sources(self, step_ids: np.ndarray, stats: StepStats) -> None:
         of = self.data.sources_of(step_ids)
-        for number, (source, (loss_sum, tokens)) in enumerate(zip(self.progress.sources, stats.by_source, strict=True)):
+        for number, (source, (loss_sum, tokens)) in enumerate(zip(progress.sources, stats.by_source, strict=True)):
             source.tokens += self.data.tokens(step_ids[of == number])
             source.unlogged.add(loss_sum, tokens)
-
-    def _epoch_order(self) -> np.ndarray:
-        if self._order is None or self._order[0] != self.progress.epoch:
-            self._order = (self.progress.epoch, self.data.order(seed=self.settings.seed, epoch=self.progress.epoch))
-        return self._order[1]
+        self._step_s = time.perf_counter() - started
 
     def _boundary(self) -> Outcome | None:
         progress = self.progress

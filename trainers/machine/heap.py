@@ -30,7 +30,8 @@ class TrimHeap:
         if not sys.platform.startswith("linux") or not _STATM.exists():
             return None
         malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        return cls(lambda: malloc_trim(0), _resident_bytes) if malloc_trim is not None else None
+        resident = lambda: int(_STATM.read_text().split()[1]) * _PAGE_BYTES  # noqa: E731
+        return cls(lambda: malloc_trim(0), resident) if malloc_trim is not None else None
 
     def at_boundary(self, boundary: object) -> None:
         """Trim if memory has grown; called at the end of each step, whatever step it is."""
@@ -39,7 +40,3 @@ class TrimHeap:
         self._least = resident if self._least is None else min(self._least, resident)
         if resident > GROWTH * self._least:
             self._trim()
-
-
-def _resident_bytes() -> int:
-    return int(_STATM.read_text().split()[1]) * _PAGE_BYTES

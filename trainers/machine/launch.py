@@ -246,7 +246,9 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
             # -P: as with the console script, no file of the current directory passes for a library.
             elastic_launch(config, sys.executable)("-P", "-m", "pitstop.cli", *arguments)
         except ChildFailedError as error:
-            codes = _to_blame({rank: failure.exitcode for rank, failure in error.failures.items()})
+            every_code = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            # Elastic ends the others, by SIGTERM, because one had ended badly.
+            codes = {rank: code for rank, code in every_code.items() if code not in (-signal.SIGTERM, EXIT_SIGTERM)} or every_code
             _tell_killed(codes, processes)
             return _exit_code(list(codes.values()))
     return 0
@@ -258,12 +260,6 @@ def _free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
-
-
-def _to_blame(codes: Mapping[int, int]) -> dict[int, int]:
-    """Exit codes by rank, without those of processes that elastic ended, by SIGTERM, because another one had ended badly."""
-    own = {rank: code for rank, code in codes.items() if code not in (-signal.SIGTERM, EXIT_SIGTERM)}
-    return own or dict(codes)
 
 
 def _tell_killed(codes: Mapping[int, int], processes: int) -> None:

@@ -49,8 +49,8 @@ class SignalFlag:
     @contextlib.contextmanager
     def installed(self) -> Iterator[SignalFlag]:
         """Handle SIGTERM, SIGHUP, SIGINT and SIGUSR1 while inside; the handlers before come back afterwards."""
-        handlers: dict[signal.Signals, Handler] = {signal.SIGTERM: self._on_terminate, signal.SIGINT: self._on_interrupt}
-        handlers |= dict.fromkeys(hangups(), self._on_hangup)
+        handlers: dict[signal.Signals, Handler] = dict.fromkeys((signal.SIGTERM, *hangups()), self._on_stop)
+        handlers[signal.SIGINT] = self._on_interrupt
         if hasattr(signal, "SIGUSR1"):
             handlers[signal.SIGUSR1] = self._on_save
         with handling(handlers):
@@ -59,14 +59,10 @@ class SignalFlag:
     def _on_save(self, number: int, frame: FrameType | None) -> None:
         self.pending = max(self.pending, SAVE)
 
-    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
-        self.pending = TERMINATE
-        if not neighbour_is_gone():  # else nothing can be saved, and the cause is what has to be said
-            self._say("SIGTERM: saving a checkpoint at the end of this step, then stopping.")
-
-    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
-        self.pending = max(self.pending, HANGUP)
-        self._say("SIGHUP: saving a checkpoint at the end of this step, then stopping.")
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self.pending = max(self.pending, TERMINATE if number == signal.SIGTERM else HANGUP)
+        if number != signal.SIGTERM or not neighbour_is_gone():  # else nothing can be saved, and the cause is what has to be said
+            self._say(f"{signal.Signals(number).name}: saving a checkpoint at the end of this step, then stopping.")
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.pending >= INTERRUPT:

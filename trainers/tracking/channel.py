@@ -95,7 +95,8 @@ class Channel:
                 self._opened = True
                 self._changed.notify_all()
             self._deliver_all()
-            self._finish()
+            if self._status:
+                self._try(partial(self.tracker.finish, self._status))
         except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for the tracker to open
             self._failure = error
         finally:
@@ -149,7 +150,3 @@ class Channel:
                 self._changed.wait(_FIRST_PAUSE_S)
             else:
                 self._changed.wait_for(lambda: self._closing, seconds)
-
-    def _finish(self) -> None:
-        if self._status:
-            self._try(partial(self.tracker.finish, self._status))

@@ -10,18 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from pitstop.checkpointing.runs.metadata import COMPLETED, FAILED, INTERRUPTED
 from pitstop.configs.errors import SettingsError, first_line
-from pitstop.trainers.tracking.tracker import (
-    COMPLETED,
-    FAILED,
-    INTERRUPTED,
-    REACH_TIMEOUT_S,
-    RunTracker,
-    is_identity,
-    reach,
-    set_defaults,
-    shown,
-)
+from pitstop.trainers.tracking.tracker import REACH_TIMEOUT_S, RunTracker, is_identity, reach, set_defaults, shown
 
 _STATUS = {COMPLETED: "FINISHED", INTERRUPTED: "KILLED", FAILED: "FAILED"}
 _LONGEST_PARAM = 6000
@@ -64,7 +55,11 @@ class MlflowRun(RunTracker):
         """Begin the run, or go on with it."""
         set_defaults(_ENVIRONMENT)
         self._client = _client()
-        self._run_id = self._earlier_run() or self._new_run()
+        self._run_id = self._earlier_run()
+        if not self._run_id:
+            tags = {"mlflow.note.content": self.subject.name, "pitstop.name": self.subject.name, "mlflow.source.name": "pitstop"}
+            run = self._client.create_run(self._experiment(), run_name=self.subject.label, tags=tags)
+            self._run_id = str(run.info.run_id)
 
     def _earlier_run(self) -> str:
         """The id of the run of an earlier process, taken up again; empty where the server has none, or it was deleted."""
@@ -82,11 +77,6 @@ class MlflowRun(RunTracker):
             return ""
         self._client.update_run(run_id, status="RUNNING")
         return run_id
-
-    def _new_run(self) -> str:
-        tags = {"mlflow.note.content": self.subject.name, "pitstop.name": self.subject.name, "mlflow.source.name": "pitstop"}
-        run = self._client.create_run(self._experiment(), run_name=self.subject.label, tags=tags)
-        return str(run.info.run_id)
 
     def _experiment(self) -> str:
         from mlflow.exceptions import MlflowException

@@ -11,7 +11,8 @@ import numpy as np
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.storage import LocalStorage, make_directories
-from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker, change_lines
+from pitstop.checkpointing.runs.metadata import COMPLETED
+from pitstop.trainers.tracking.tracker import RunTracker, change_lines
 
 
 class TensorBoardRun(RunTracker):

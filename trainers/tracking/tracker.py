@@ -16,11 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 from accelerate.tracking import GeneralTracker
 
+from pitstop.checkpointing.disk.dotted import flattened
+from pitstop.checkpointing.runs.metadata import COMPLETED
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.secrets import mask
-
-COMPLETED, INTERRUPTED, FAILED = "completed", "interrupted", "failed"
-"""How a training ends, for a tracker: interrupted is by a signal, and may be resumed."""
 
 REACH_TIMEOUT_S = 10
 """How long one request to a tracker's server may take."""
@@ -133,15 +132,9 @@ def shown(text: object) -> str:
     return mask(_LOGIN.sub("//", str(text)))
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+def flat(settings: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """Nested settings by dotted path, as every tracker takes them: a list becomes ``a,b``, None becomes ``none``."""
-    values: dict[str, bool | int | float | str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            values |= flat(value, f"{prefix}{key}.")
-        else:
-            values[f"{prefix}{key}"] = _plain(value)
-    return values
+    return {path: _plain(value) for path, value in flattened(settings)}
 
 
 def _plain(value: Any) -> bool | int | float | str:

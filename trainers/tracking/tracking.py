@@ -12,7 +12,7 @@ import torch
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.disk.metrics_log import read_rows
-from pitstop.checkpointing.runs.metadata import RecordedResume
+from pitstop.checkpointing.runs.metadata import COMPLETED, FAILED, INTERRUPTED, RecordedResume
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import SettingsError, first_line
 from pitstop.configs.load import settings_to_dict
@@ -21,17 +21,7 @@ from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tracking.channel import Channel
 from pitstop.trainers.tracking.mlflow_run import MlflowRun
 from pitstop.trainers.tracking.tensorboard_run import TensorBoardRun
-from pitstop.trainers.tracking.tracker import (
-    COMPLETED,
-    FAILED,
-    INTERRUPTED,
-    RunTracker,
-    Subject,
-    flat,
-    is_identity,
-    numbers,
-    shown,
-)
+from pitstop.trainers.tracking.tracker import RunTracker, Subject, flat, is_identity, numbers, shown
 from pitstop.trainers.tracking.trackio_run import TrackioRun
 from pitstop.trainers.tracking.wandb_run import WandbRun
 
@@ -74,7 +64,7 @@ class Tracking:
         try:
             self._open(run)
             yield
-            if run.metadata().status == "interrupted":
+            if run.metadata().status == INTERRUPTED:
                 status, timeout_s = INTERRUPTED, CLOSE_AFTER_SIGNAL_S
         except (KeyboardInterrupt, SystemExit):
             status, timeout_s = INTERRUPTED, CLOSE_AFTER_SIGNAL_S
@@ -107,7 +97,10 @@ class Tracking:
     def _open(self, run: RunDirectory) -> None:
         resumes = run.metadata().resumes  # the last of them is what this process has just put on record
         resume = resumes[-1] if resumes else None
-        identities = _identities(run)
+        # As far as they can be what a training wrote.
+        entries = run.metadata().trackers.items()
+        recorded_ids = {name: entry.get("id") for name, entry in entries if name in TRACKERS and isinstance(entry, dict)}
+        identities = {name: str(identity) for name, identity in recorded_ids.items() if is_identity(identity)}
         for kind in self._kinds:
             identity = identities.get(kind.name, "")
             channel = Channel(kind(self._subject(run, identity, resume)), self.reporter.warn)
@@ -174,13 +167,6 @@ class Tracking:
                     f"{channel.tracker.name} did not take {lost} entries of the log; {layout.METRICS} has every row."
                 )
         self._channels = []
-
-
-def _identities(run: RunDirectory) -> dict[str, str]:
-    """What metadata.json keeps of the trackers, as far as it can be what a training wrote."""
-    entries = run.metadata().trackers.items()
-    identities = {name: entry.get("id") for name, entry in entries if name in TRACKERS and isinstance(entry, dict)}
-    return {name: str(identity) for name, identity in identities.items() if is_identity(identity)}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pitstop.trainers.tracking.tracker import COMPLETED, RunTracker, change_lines
+from pitstop.checkpointing.runs.metadata import COMPLETED
+from pitstop.trainers.tracking.tracker import RunTracker, change_lines
 
 
 class TrackioRun(RunTracker):

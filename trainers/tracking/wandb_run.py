@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pitstop.checkpointing.runs.metadata import COMPLETED, FAILED
 from pitstop.configs.errors import SettingsError
-from pitstop.trainers.tracking.tracker import COMPLETED, FAILED, RunTracker, change_lines, reach, set_defaults
+from pitstop.trainers.tracking.tracker import RunTracker, change_lines, reach, set_defaults
 
 _EXIT_CODES = {COMPLETED: 0, FAILED: 1}
 _INTERRUPTED = 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pitstop.trainers.loop.optim import build_optimizer, trainable
 from pitstop.trainers.machine.disk import check_room as check_disk
 from pitstop.trainers.machine.hardware import Hardware
 from pitstop.trainers.machine.libraries import quiet_libraries
+from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.models.adapter import add_adapter, prepare_for_training, share_inputs_under_autocast
 from pitstop.trainers.models.base import BaseRecipe, has_flash_attention
 from pitstop.trainers.models.family import Family
@@ -36,8 +38,8 @@ class BaseOnDisk:
 def place_base(settings: Settings, source: ModelSource, tokenizer: Any, hardware: Hardware, reporter: Reporter) -> BaseOnDisk:
     """Make sure that the shared copy of the base exists, saving it if this is the first run to use it.
 
-    Where all weights are trained nothing is frozen, so there is nothing to save. Only the first process writes; the others wait.
-    Every process then loads the same bytes.
+    Where all weights are trained nothing is frozen, so there is nothing to save. Only the first process writes and hashes; the others
+    wait and load the same bytes.
     """
     recipe = BaseRecipe.from_settings(settings, hardware.precision)
     digest = source.digest(recipe.as_dict())
@@ -50,10 +52,8 @@ def place_base(settings: Settings, source: ModelSource, tokenizer: Any, hardware
         model = family.load(source.path, recipe, hardware.device, stored=False, flash=False, frozen=True)
         family.save(model, tokenizer, directory)
 
-    if hardware.is_main:
-        bases.save_once(digest, write)
-    hardware.accelerator.wait_for_everyone()
-    return BaseOnDisk(bases.verify(digest), stored=True, digest=digest)
+    path = from_first(lambda: os.fsencode(bases.save_once(digest, write)), hardware.device)  # which hashes what is there
+    return BaseOnDisk(Path(os.fsdecode(path)), stored=True, digest=digest)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,11 @@ def build(
     """Load the model, make what is trained of it as the method says, and hand both to Accelerate."""
     family = family_of(settings)
     flash = _flash(settings, hardware, reporter)
-    model = _load(settings, base, source, family, hardware, flash=flash)
+    if source.config is not None:
+        model = family.initialise(source, source.seed, hardware.device, flash=flash)
+    else:
+        recipe, frozen = BaseRecipe.from_settings(settings, hardware.precision), not settings.training.all_weights
+        model = family.load(base.path, recipe, hardware.device, stored=base.stored, flash=flash, frozen=frozen)
     otherwise = lambda text: reporter.notice(Notice(text.removesuffix("."), loss=True))  # noqa: E731
     objective = family.objective(model, tokenizer, settings, hardware.device, flash=flash, warn=otherwise)
     trained = _trained(settings, model, source, family, tokenizer, hardware)
@@ -93,13 +97,6 @@ def build(
         )
     state.seed_everything(settings.training.seed + hardware.accelerator.process_index)
     return Built(engine, packing=objective.packing)
-
-
-def _load(settings: Settings, base: BaseOnDisk, source: ModelSource, family: Family, hardware: Hardware, *, flash: bool) -> Any:
-    if source.config is not None:
-        return family.initialise(source, source.seed, hardware.device, flash=flash)
-    recipe, frozen = BaseRecipe.from_settings(settings, hardware.precision), not settings.training.all_weights
-    return family.load(base.path, recipe, hardware.device, stored=base.stored, flash=flash, frozen=frozen)
 
 
 def _trained(settings: Settings, model: Any, source: ModelSource, family: Family, tokenizer: Any, hardware: Hardware) -> Trained:
@@ -129,8 +126,5 @@ def _flash(settings: Settings, hardware: Hardware, reporter: Reporter) -> bool:
 
 def check_room(settings: Settings, built: Built, hardware: Hardware, reporter: Reporter) -> None:
     """Make sure that the disk has room for checkpoints. ``ResourceError`` where not even one fits; a warning where few do."""
-    if not hardware.is_main:
-        return
-    trainable_parameters, _ = parameter_counts(built.engine.model)
-    if note := check_disk(settings, trainable_parameters):
+    if hardware.is_main and (note := check_disk(settings, parameter_counts(built.engine.model)[0])):
         reporter.warn(note)

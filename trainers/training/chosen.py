@@ -114,7 +114,7 @@ def open_checkpoint(
 
 def start_settings(run: RunDirectory) -> dict[str, Any]:
     """The settings in the run's config.json, vetted. ``CheckpointError``."""
-    settings = {key: value for key, value in run.config().items() if key != "sources"}
+    settings = run.initial_settings()
     vetting.check_settings(settings, str(run.path / layout.CONFIG))
     return settings
 

@@ -46,7 +46,10 @@ def hooks_of(
     hooks.append(Judge(training, progress, evaluates=inputs.evaluates(prepared.settings)))
     if samples is not None:
         hooks.append(samples.at_the_end())
-    hooks.append(Show(reporter, training.logging_steps, training.epochs, progress, device, _left_to_the_log(prepared), unit))
+    # Scores that a line at the end of an epoch would be too long with are left to the log.
+    scored = frozenset() if inputs.eval is None else frozenset(inputs.task.metrics(inputs.eval))
+    logged_only = scored - {*inputs.task.headline, training.checkpoint.monitor}
+    hooks.append(Show(reporter, training.logging_steps, training.epochs, progress, device, logged_only, unit))
     if log is not None:
         hooks.append(LogMetrics(log, training, progress, reporter.warn, prepared.tracking.log, inputs.train.names, unit))
     if device.type == "cpu" and (trim := TrimHeap.for_this_system()) is not None:
@@ -63,9 +66,3 @@ def scores(prepared: Prepared, signals: SignalFlag) -> dict[str, float]:
     scoring = engine.scoring(prepared.inputs.tokenizer, settings, signals.wants_stop)
     with engine.evaluated_weights():
         return prepared.inputs.task.score(data, scoring)
-
-
-def _left_to_the_log(prepared: Prepared) -> frozenset[str]:
-    """Scores that a line at the end of an epoch would be too long with."""
-    task, data, monitor = prepared.inputs.task, prepared.inputs.eval, prepared.settings.training.checkpoint.monitor
-    return frozenset(task.metrics(data)) - {*task.headline, monitor} if data is not None else frozenset()

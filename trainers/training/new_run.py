@@ -11,15 +11,20 @@ from typing import Any
 
 import torch
 
+from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.runs.base_runs import FROM
 from pitstop.checkpointing.runs.create import create_run
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.checkpointing.store.file_sets import group_of
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.load import Loaded, settings_to_dict
+from pitstop.configs.notices import Notice
 from pitstop.configs.paths import obstacle
+from pitstop.configs.schema import Settings
 from pitstop.configs.sources import Source
+from pitstop.naming.names import run_name
 from pitstop.trainers.machine.processes import from_first
+from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.inputs import Inputs
 
@@ -52,6 +57,14 @@ def dated(loaded: Loaded, inputs: Inputs) -> Loaded:
     return replace(loaded, settings=settings, sources={**loaded.sources, "data.template_date": source})
 
 
+def name_of(settings: Settings, now: datetime, reporter: Reporter) -> str:
+    """What the run is called; what was decided about that is told."""
+    name = run_name(settings, now)
+    for note in name.notes:
+        reporter.notice(Notice(note.removesuffix(".")))
+    return name.text
+
+
 def create(
     loaded: Loaded,
     name: str,
@@ -70,7 +83,7 @@ def create(
     return create_run(
         Path(checkpoint.base_dir) / group_of(config),
         name=name,
-        config={**config, "sources": {path: value.place for path, value in loaded.sources.items()}},
+        config={**config, layout.SOURCES: {path: value.place for path, value in loaded.sources.items()}},
         metadata={"data": inputs.data_record(), "environment": dict(environment), "base_model": base_model, **metadata},
         number=checkpoint.run_number,
         started_at=now,

@@ -14,7 +14,6 @@ import torch
 
 from pitstop.checkpointing.disk.storage import LocalStorage
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.mixture import describe_shares
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.loop import Plan
@@ -76,7 +75,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     model = without_weights(settings, inputs.source)
     sizes = Sizes.of(model, settings)
     cost = family_of(settings).cost(model, settings, inputs.train)
-    tokens = _tokens_to_train(inputs.train, plan, shape)
+    tokens = inputs.train.tokens_per_epoch * plan.total_steps / max(1, plan.steps_per_epoch)
     checkpoint = checkpoint_bytes(sizes.trainable, training.optimizer, average=training.ema_decay is not None)
     checkpoints = (training.checkpoint.keep_last_n or max(1, plan.total_steps // max(1, plan.steps_per_epoch))) + 1
     return Forecast(
@@ -129,7 +128,6 @@ class Sizes:
     total: int
     trainable: int
     base_bytes: int
-    all_weights: bool  # are trained
 
     @classmethod
     def of(cls, model: Any, settings: Settings) -> Sizes:
@@ -139,7 +137,7 @@ class Sizes:
         quantised = sum(weight.numel() for weight in frozen_linear(model)) if settings.training.method == "qlora" else 0
         rest = total - trainable - quantised
         base_bytes = int(quantised * _NF4_BYTES[settings.quantization.use_double_quant] + rest * 2)
-        return cls(total, trainable, base_bytes, settings.training.all_weights)
+        return cls(total, trainable, base_bytes)
 
 
 def trained_bytes(settings: Settings, sizes: Sizes, device: torch.device) -> float:
@@ -147,13 +145,9 @@ def trained_bytes(settings: Settings, sizes: Sizes, device: torch.device) -> flo
     training = settings.training
     average = 0 if training.ema_decay is None else 4
     state = 4 + average + OPTIMIZER_BYTES[training.optimizer]
-    in_16_bits = 2 if sizes.all_weights and device.type != "mps" else 0  # autocast's copies of the weights
-    copied = state if device.type == "cpu" and sizes.all_weights else 0  # a device's are copied to the memory of its host
+    in_16_bits = 2 if training.all_weights and device.type != "mps" else 0  # autocast's copies of the weights
+    copied = state if device.type == "cpu" and training.all_weights else 0  # a device's are copied to the memory of its host
     return sizes.trainable * (4 + state + in_16_bits + copied)
-
-
-def _tokens_to_train(data: Sequences, plan: Plan, shape: BatchShape) -> float:
-    return data.tokens_per_epoch * plan.total_steps / max(1, shape.steps_in(len(data)))
 
 
 def _flops_per_s(device: torch.device, dtype: torch.dtype) -> float:

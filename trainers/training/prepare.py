@@ -14,9 +14,7 @@ import torch
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.load import Loaded
-from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
-from pitstop.naming.names import run_name
 from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.hardware import Hardware, open_hardware
@@ -83,17 +81,13 @@ def prepare_new(
     if hardware.is_main:
         new_run.check_writable(Path(settings.training.checkpoint.base_dir))
     base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
-    built, inputs = _build(settings, base, inputs, hardware, reporter)
-    _check_room(settings, built, hardware, reporter, samples)
-    name = run_name(settings, now)
+    built, inputs = _build(settings, base, inputs, hardware, reporter, samples)
+    name = new_run.name_of(settings, now, reporter)
     settings = loaded.settings
-    for note in name.notes:
-        reporter.notice(Notice(note.removesuffix(".")))
     run = None
     if hardware.is_main:
-        run = new_run.create(
-            loaded, name.text, now, inputs, base, hardware.environment, {"notices": reporter.record(), **(metadata or {})}
-        )
+        notices = {"notices": reporter.record(), **(metadata or {})}
+        run = new_run.create(loaded, name, now, inputs, base, hardware.environment, notices)
         stack.enter_context(run.lock())
         stack.enter_context(running(run, reporter))
         if base.stored:  # under the lock: whoever deletes runs must find this one in use
@@ -117,13 +111,12 @@ def prepare_resumed(request: ResumeRequest, device: torch.device, reporter: Repo
         find = lambda: resumed_base.find_source(chosen, request, reporter)  # noqa: E731
         tracking, inputs, samples = _read(settings, hardware, reporter, pusher, find, day=chosen.started_on)
     base = resumed_base.place_base_again(chosen, request, inputs, hardware, reporter)
-    built, inputs = _build(settings, base, inputs, hardware, reporter)
+    built, inputs = _build(settings, base, inputs, hardware, reporter, samples)
     resumed_progress.check_data(chosen, inputs, hardware.environment, reporter, allow_changed=request.allow_changed_data)
     restore_rng = resumed_progress.restore(built.engine, chosen)
     progress = resumed_progress.progress_of(chosen, inputs.train)
     shape = BatchShape.of(settings.training, hardware.processes)
-    over = resumed_progress.check_unfinished(chosen, inputs, shape, progress)
-    _check_room(settings, built, hardware, reporter, samples)
+    over = resumed_progress.check_unfinished(chosen, inputs, shape, progress, device)
     run = chosen.run if hardware.is_main else None
     if run is not None:
         resumed_progress.record(chosen, run, inputs.source, base.digest, hardware.environment, reporter)
@@ -159,17 +152,18 @@ def _read(
     return tracking, inputs, samples
 
 
-def _build(settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardware, reporter: Reporter) -> tuple[Built, Inputs]:
-    """Build the model; where it turns out to need padded rows, read the data anew, one example a row."""
+def _build(
+    settings: Settings, base: BaseOnDisk, inputs: Inputs, hardware: Hardware, reporter: Reporter, samples: SamplePrompts | None
+) -> tuple[Built, Inputs]:
+    """Build the model; where it turns out to need padded rows, read the data anew, one example a row.
+
+    Checks room in the model's context for the answers to the sample prompts, and on the disk for checkpoints.
+    """
     built = build(settings, base, inputs.source, inputs.tokenizer, hardware, reporter)
-    return built, inputs if built.packing else inputs.without_packing(settings, reporter)
-
-
-def _check_room(settings: Settings, built: Built, hardware: Hardware, reporter: Reporter, samples: SamplePrompts | None) -> None:
-    """Room in the model's context for the answers to the sample prompts, and on the disk for checkpoints."""
     if samples is not None:
         samples.check_room(built.engine.model, settings.evaluation.max_new_tokens)
     check_room(settings, built, hardware, reporter)
+    return built, inputs if built.packing else inputs.without_packing(settings, reporter)
 
 
 def _open(run: RunDirectory | None, pusher: Pusher | None, tracking: Tracking, stack: contextlib.ExitStack) -> None:

@@ -171,13 +171,11 @@ class Pusher:
                 self._heard[event["event"]] = event
                 self._news.notify_all()
         if process.wait() > 0 and "bug" not in self._heard:
-            self._tell({"event": "bug", "error": f"exit code {process.returncode}", "traceback": self._complained()})
+            self._complaints.seek(0)
+            complaints = self._complaints.read()[-4000:].decode(errors="replace")
+            self._tell({"event": "bug", "error": f"exit code {process.returncode}", "traceback": complaints})
         with self._news:
             self._news.notify_all()
-
-    def _complained(self) -> str:
-        self._complaints.seek(0)
-        return self._complaints.read()[-4000:].decode(errors="replace")
 
     def _tell(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
@@ -187,7 +185,10 @@ class Pusher:
             self._named = event["repo"]
             self.reporter.line(f"pushed {event['what']}{destination} ({event['commit'][:7]})")
         elif kind == "trouble":
-            self._tell_trouble(event["reason"])
+            # Once an outage, not at every try; and nothing new to whoever was told that pushing will not work.
+            if not self._troubled and "refused" not in self._warned:
+                self.reporter.warn(f"The Hub does not take checkpoints at the moment ({event['reason']}); it is tried again.")
+            self._troubled = True
         elif kind == "spoilt":
             self.reporter.warn(f"A checkpoint is not pushed: {event['message']}")
         elif kind == "stopped":
@@ -197,12 +198,6 @@ class Pusher:
             self._warn_once("refused", f"Pushing has stopped: {event['message']}.{_advice(event)} {remedy}")
         elif kind == "bug":
             self.reporter.warn(f"A bug ended the uploader ({event['error']}); the training goes on.\n{event['traceback']}")
-
-    def _tell_trouble(self, reason: str) -> None:
-        """Once an outage, not at every try; and nothing new to whoever was told that pushing will not work."""
-        if not self._troubled and "refused" not in self._warned:
-            self.reporter.warn(f"The Hub does not take checkpoints at the moment ({reason}); it is tried again.")
-        self._troubled = True
 
     def _wait_for(self, *kinds: str, timeout_s: float) -> dict[str, Any] | None:
         def heard() -> dict[str, Any] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from pitstop.checkpointing.runs.base_models import BaseModels
 from pitstop.checkpointing.runs.run_directory import RunDirectory
@@ -11,6 +13,7 @@ from pitstop.configs.errors import CheckpointError, ModelError, PitstopError
 from pitstop.configs.notices import Notice
 from pitstop.trainers.data.records import NoData
 from pitstop.trainers.machine.hardware import Hardware
+from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.source import ModelSource, NoModel, QuantisedModel
 from pitstop.trainers.reporter import Reporter
@@ -53,10 +56,11 @@ def find_source(chosen: ChosenCheckpoint, request: ResumeRequest, reporter: Repo
         reason = "is not found from here" if isinstance(error, NoModel) else "is stored quantised"
         try:
             path = chosen.own_base().path
-        except PitstopError:
-            path = None
-        if path is None:
-            raise
+        except PitstopError as problem:
+            if not _had_copy(chosen.run):
+                raise error from None
+            message = f"{error.message} The run's own copy cannot be used: {problem.message}"
+            raise type(error)(message, hint=error.hint) from problem
     model_id = str(chosen.settings.model.id)
     reporter.notice(Notice(f"{{subject}} {reason}: the run's own copy of it is used", model_id))
     return ModelSource(model_id, path, None, is_copy=True)
@@ -75,13 +79,14 @@ def place_base_again(
         return BaseOnDisk(source.path, stored=True, digest=chosen.base_digest)
     recipe = BaseRecipe.from_settings(settings, hardware.precision)
     if "model.id" not in chosen.changes or is_base(source, recipe, chosen.base_digest):
-        try:
-            return chosen.own_base()
+        try:  # the first process decides: it may make the copy again while others still look at it
+            path = from_first(lambda: os.fsencode(chosen.own_base().path), hardware.device)
+            return BaseOnDisk(Path(os.fsdecode(path)), stored=True, digest=chosen.base_digest)
         except CheckpointError as error:
             if settings.training.checkpoint.save_base_model and _had_copy(chosen.run):
                 remedy = f"It is made again from {source.model_id}."
                 reporter.notice(Notice("{subject}", error.message.rstrip("."), remedy=remedy, loss=True))
-    if source.digest(recipe.as_dict()) != chosen.base_digest:
+    if not is_base(source, recipe, chosen.base_digest):
         if not request.allow_changed_base:
             raise ModelError(
                 f"The base model {source.model_id} is not the one that {chosen.run.label} was trained on (its files have changed).",

@@ -24,9 +24,6 @@ from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.chosen import ChosenCheckpoint, open_checkpoint, settings_of, start_settings
 from pitstop.trainers.training.request import ResumeRequest
 
-ENDED = ("completed", "stopped")
-"""What metadata.json says of a run that has trained all that it was to train."""
-
 _FALLBACK = "or add --fallback new to start a new run with the same settings"
 
 
@@ -58,17 +55,16 @@ def open_run(request: ResumeRequest, reporter: Reporter) -> Iterator[ChosenCheck
             reporter.notice(Notice(f"{{subject}} is damaged and was set aside in {place}", name, place=reason, loss=True))
         with_metadata(run, reporter)
         requested = request.checkpoint or in_reference
-        info = _named(run, requested, report) if requested else _newest(run, report)
+        if requested:
+            info = _named(run, requested, report)
+        else:
+            try:
+                info = report.checkpoint()
+            except CheckpointError as error:
+                raise CheckpointError(f"{run.label}: {error.message}", hint=f"{error.hint}; {_FALLBACK}") from error
         if report.quarantined and not requested:
             reporter.notice(Notice("Going on from {subject}, the newest checkpoint that is whole", info.name, loss=True))
         yield open_checkpoint(run, info, request.flags, request.env_file)
-
-
-def _newest(run: RunDirectory, report: RecoveryReport) -> CheckpointInfo:
-    try:
-        return report.checkpoint()
-    except CheckpointError as error:
-        raise CheckpointError(f"{run.label}: {error.message}", hint=f"{error.hint}; {_FALLBACK}") from error
 
 
 def _named(run: RunDirectory, name: str, report: RecoveryReport) -> CheckpointInfo:
@@ -100,7 +96,7 @@ def with_metadata(run: RunDirectory, reporter: Reporter) -> None:
 def _refuse_finished_early(run: RunDirectory) -> None:
     """Save the user the loading of model and data where metadata already tells that nothing is left."""
     metadata = run.readable_metadata()
-    if metadata.status in ENDED:
+    if metadata.has_ended:
         progress = metadata.progress
         raise finished(run, progress.step, progress.total_epochs, metadata.status_reason or "")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.runs.metadata import RecordedUsage
+from pitstop.checkpointing.runs.metadata import FAILED, INTERRUPTED, RUNNING, RecordedUsage
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import PitstopError
 from pitstop.trainers.machine.device import peak_memory_bytes
@@ -21,16 +21,16 @@ from pitstop.trainers.reporter import Reporter
 def running(run: RunDirectory, reporter: Reporter) -> Iterator[None]:
     """Have the run's log written and the run marked as running while inside, as failed or interrupted if an error ends it."""
     reporter.log_into(run.logs_dir / layout.TRAIN_LOG)
-    run.update_metadata({"status": "running"})
+    run.update_metadata({"status": RUNNING})
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        _record_end(run, "interrupted", "stopped by a signal")
+        _record_end(run, INTERRUPTED, "stopped by a signal")
         raise
     except BaseException as error:
         cause = lost_peer(error) or error
         reason = cause.message if isinstance(cause, PitstopError) else f"{type(cause).__name__}: {cause}"
-        _record_end(run, "failed", reason[:500])
+        _record_end(run, FAILED, reason[:500])
         raise
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pitstop.checkpointing.disk.metrics_log import MetricsLog
 from pitstop.checkpointing.runs import retention
-from pitstop.checkpointing.runs.metadata import RecordedUsage
+from pitstop.checkpointing.runs.metadata import COMPLETED, INTERRUPTED, STOPPED, RecordedUsage
 from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import ResourceError, first_line, is_out_of_memory
 from pitstop.configs.shown import human_duration, human_size
@@ -43,6 +43,7 @@ class Trainer:
         training, data = settings.training, prepared.inputs.train
         self.signals = SignalFlag(announce=prepared.hardware.is_main)
         self.sizing = Sizing(prepared.shape, automatic=training.auto_batch_size, announce=self._note_shape)
+        plan = Plan.from_here(progress, len(data), prepared.shape, training)
         context = TrainingContext(engine, settings, progress, self.signals)
         samples = samples_of(prepared, context)
         self.usage = Usage(prepared.hardware.device, RecordedUsage() if run is None else run.metadata().usage)
@@ -50,13 +51,12 @@ class Trainer:
         if run is not None:
             log = MetricsLog(run.metrics_path)
             logs = [log] if samples is None or samples.log is None else [log, samples.log]
-            total_steps = Plan.from_here(progress, len(data), prepared.shape, training).total_steps
             wake = prepared.pusher.wake if prepared.pusher is not None else lambda: None
-            target = SaveTarget(run, logs, total_steps, self.usage.record, committed=wake)
+            target = SaveTarget(run, logs, plan.total_steps, self.usage.record, committed=wake)
         identity = Identity.of(settings, prepared.hardware.environment, base=prepared.base.digest, data=data.fingerprint)
         self.saver = Saver(engine, progress, settings, identity, prepared.reporter, target)
         hooks = hooks_of(prepared, context, self.sizing, samples, log, self.saver.save)
-        self.loop = Loop(context, data, self.sizing, hooks, self.saver)
+        self.loop = Loop(context, data, plan, self.sizing, hooks, self.saver)
 
     def run(self) -> Result:
         """Train to the end, a stop or a signal, and put the outcome on record.
@@ -135,18 +135,18 @@ class Trainer:
         run, reporter = self.prepared.run, self.prepared.reporter
         if run is None:
             return
-        status = "interrupted" if outcome.signal else "completed" if outcome.reason == ALL_DONE else "stopped"
+        status = INTERRUPTED if outcome.signal else COMPLETED if outcome.reason == ALL_DONE else STOPPED
         run.update_metadata({"status": status, "status_reason": outcome.reason, "usage": self.usage.record()})
         seconds = self.usage.seconds
         memory = human_size(peak_memory_bytes(self.prepared.hardware.device))
-        ending = {"interrupted": "Stopped", "completed": "Done", "stopped": f"Stopped early: {outcome.reason}"}[status]
+        ending = {INTERRUPTED: "Stopped", COMPLETED: "Done", STOPPED: f"Stopped early: {outcome.reason}"}[status]
         step, total_steps = self.prepared.progress.step, self.loop.plan.total_steps
         reporter.line(f"{ending} after step {step} of {total_steps} in {human_duration(seconds)}, peak memory {memory}.")
         if times := self.saver.times:
             stalled = sum(time.stalled_s for time in times)
             saves = "one save" if len(times) == 1 else f"{len(times)} saves"
             reporter.line(f"Training waited {stalled:.2f} s for {saves} ({100 * stalled / seconds:.1f} %).")
-        if status == "interrupted":
+        if status == INTERRUPTED:
             reporter.line(f"Go on with: pitstop resume {run.ref}")
         else:
             self._say_best(run)

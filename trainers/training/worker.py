@@ -12,7 +12,7 @@ from pitstop.configs.notices import Notice
 from pitstop.trainers.machine.launch import rank
 from pitstop.trainers.machine.processes import process_group
 from pitstop.trainers.machine.signals import leaving_on_signals
-from pitstop.trainers.reporter import Display, NoDisplay, Reporter
+from pitstop.trainers.reporter import Display, Reporter
 from pitstop.trainers.training.prepare import prepare_new, prepare_resumed
 from pitstop.trainers.training.request import ResumeRequest
 from pitstop.trainers.training.resuming import start_again
@@ -48,7 +48,7 @@ def resume(request: ResumeRequest, *, now: datetime, display: Display, notices: 
 
 def _reporter(display: Display, notices: Iterable[Notice]) -> Reporter:
     """Only the first process speaks."""
-    reporter = Reporter(display if rank() == 0 else NoDisplay())
+    reporter = Reporter(display if rank() == 0 else Display())
     for notice in notices:
         reporter.notice(notice)
     return reporter

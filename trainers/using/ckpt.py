@@ -14,7 +14,7 @@ from pitstop.checkpointing.store.file_sets import EMA, MODEL_CONFIG, form_of
 from pitstop.configs.errors import CheckpointError
 from pitstop.configs.load import settings_to_dict
 from pitstop.trainers.training.chosen import ChosenCheckpoint
-from pitstop.trainers.using.export_card import facts_of
+from pitstop.trainers.using.export_card import Facts
 
 _LORA_KEYS = (
     "r",
@@ -30,14 +30,14 @@ _LORA_KEYS = (
 _PARAMETER = re.compile(r"\.(lora_\w+)(?=\.weight$)")
 
 
-def ckpt_content(chosen: ChosenCheckpoint) -> dict[str, Any]:
+def ckpt_content(chosen: ChosenCheckpoint, facts: Facts) -> dict[str, Any]:
     """One dictionary of tensors and plain values.
 
     Of a base training ``model_state_dict`` has the weights as they were trained, ``ema_state_dict`` their average where one was kept,
     and ``model_config`` what config.json says. Of an adapter ``lora_state_dict`` fits ``load_state_dict(…, strict=False)`` of ``get_peft_model(base, LoraConfig(**lora_config))``, and
     ``optimizer_state_dict`` an optimizer of the class ``optimizer_class`` over the same parameters.
     """
-    info, facts = chosen.info, facts_of(chosen)
+    info = chosen.info
     optimizer, kind = _optimizer_state(info.path)
     progress = chosen.trainer_state["progress"]
     return {
@@ -79,7 +79,10 @@ def _weights(chosen: ChosenCheckpoint) -> dict[str, Any]:
 def _optimizer_state(directory: Path) -> tuple[dict[str, Any], str]:
     """What ``torch.optim.Optimizer.load_state_dict`` takes, and the optimizer's class."""
     meta = read_json(directory / layout.OPTIMIZER_META)
-    names = [name for group in meta["groups"] for name in _parameters(group, directory)]
+    named = [group.get("parameters") for group in meta["groups"]]
+    if not all(isinstance(group, list) and all(isinstance(name, str) for name in group) for group in named):
+        raise CheckpointError(f"{directory / layout.OPTIMIZER_META} does not name the optimizer's parameters.")
+    names = [name for group in named for name in group]
     number = {name: position for position, name in enumerate(names)}
     values: dict[int, dict[str, Any]] = {}
     for full_name, tensor in state.read_tensors(directory / layout.OPTIMIZER).items():
@@ -92,13 +95,6 @@ def _optimizer_state(directory: Path) -> tuple[dict[str, Any], str]:
         plain = {key: tuple(value) if key == "betas" else value for key, value in group.items() if key != "parameters"}
         groups.append({**plain, "params": [number[name] for name in group["parameters"]]})
     return {"state": values, "param_groups": groups}, meta["class"]
-
-
-def _parameters(group: Mapping[str, Any], directory: Path) -> list[str]:
-    names = group.get("parameters")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{directory / layout.OPTIMIZER_META} does not name the optimizer's parameters.")
-    return names
 
 
 def _known(number: Mapping[str, int], name: str, directory: Path) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pitstop.configs.errors import DataError, SettingsError
 from pitstop.trainers.data.prompts import room_for_prompt, tokenised
-from pitstop.trainers.models.generation import Answer
 from pitstop.trainers.tasks.ner.scores import parse_items
 from pitstop.trainers.tasks.ner.task import NerTask
 from pitstop.trainers.tasks.ner.wording import type_name
@@ -58,12 +57,12 @@ def find_entities(
     for kind in types:  # a type at a time, so that a text that does not fit is named by its number
         questions += tokenised([task.question(text, kind) for text in texts], task.prompt_ids, longest=room, noun="text")
     answers = answer_ids(opened, questions, options, tell)
-    return [_read(dict(zip(types, answers[number :: len(texts)], strict=True))) for number in range(len(texts))]
-
-
-def _read(answers: Mapping[str, Answer]) -> Found:
-    cut = tuple(kind for kind, answer in answers.items() if not answer.ended)
-    return Found({kind: parse_items(answer.text) for kind, answer in answers.items()}, cut)
+    results = []
+    for number in range(len(texts)):
+        by_type = dict(zip(types, answers[number :: len(texts)], strict=True))
+        cut = tuple(kind for kind, answer in by_type.items() if not answer.ended)
+        results.append(Found({kind: parse_items(answer.text) for kind, answer in by_type.items()}, cut))
+    return results
 
 
 def _ner(opened: OpenModel) -> NerTask:

@@ -16,8 +16,11 @@ from pitstop.configs.load import settings_to_dict
 from pitstop.configs.secrets import mask
 from pitstop.trainers.training.chosen import ChosenCheckpoint
 
+Facts = Mapping[str, Any]
+"""What ``facts_of`` gives."""
 
-def facts_of(chosen: ChosenCheckpoint) -> dict[str, Any]:
+
+def facts_of(chosen: ChosenCheckpoint) -> Facts:
     """What an export says of where it comes from: JSON-able, without secrets and without this machine's directories."""
     info = chosen.info
     return {
@@ -38,29 +41,24 @@ def facts_of(chosen: ChosenCheckpoint) -> dict[str, Any]:
     }
 
 
-def export_card(chosen: ChosenCheckpoint, facts: Mapping[str, Any], base_id: str | None, *, merged: bool) -> str:
+def export_card(facts: Facts, base_id: str | None, *, merged: bool) -> str:
     """The card as Markdown with YAML front matter. ``base_id`` is the base's id on the Hub, None where it is not known."""
     revision = facts["base_model"]["revision"]
     metadata = Metadata({"base_model": {"revision": revision}})
     card = CardFacts(repo="", name=facts["name"], settings=facts["settings"], metadata=metadata)
-    kind = _kind(card, merged=merged)
+    kind = f"model (base and adapter in one, {'float32' if card.makes_images else 'bfloat16'})" if merged else "LoRA adapter"
+    metrics = [[escaped(name), f"{value:.6g}"] for name, value in facts["metrics"].items() if value is not None]
     sections = [
         _front_matter(card, base_id, merged=merged),
         [f"# {escaped(facts['name'])}"],
         [
             f"A {kind} for {escaped(base_id or card.base)}, trained with Pitstop: {escaped(facts['checkpoint'])}, step {facts['step']:,}."
         ],
-        _metrics(facts["metrics"]),
+        ["## Metrics", "", *table(["Metric", "Value"], metrics, right=[1])] if metrics else [],
         ["## Settings", "", *table(["Setting", "Value"], setting_rows(facts["settings"]))],
         _making_images(base_id, merged=merged) if card.makes_images else _loading(base_id, revision, merged=merged),
     ]
     return mask("\n\n".join("\n".join(lines) for lines in sections if lines) + "\n")
-
-
-def _kind(card: CardFacts, *, merged: bool) -> str:
-    if not merged:
-        return "LoRA adapter"
-    return f"model (base and adapter in one, {'float32' if card.makes_images else 'bfloat16'})"
 
 
 def _front_matter(card: CardFacts, base_id: str | None, *, merged: bool) -> list[str]:
@@ -70,11 +68,6 @@ def _front_matter(card: CardFacts, base_id: str | None, *, merged: bool) -> list
     if card.datasets_on_hub:
         lines += ["datasets:", *(f"- {quoted(name)}" for name in card.datasets_on_hub)]
     return [*lines, "---"]
-
-
-def _metrics(metrics: Mapping[str, float | None]) -> list[str]:
-    rows = [[escaped(name), f"{value:.6g}"] for name, value in metrics.items() if value is not None]
-    return ["## Metrics", "", *table(["Metric", "Value"], rows, right=[1])] if rows else []
 
 
 def _making_images(base_id: str | None, *, merged: bool) -> list[str]:

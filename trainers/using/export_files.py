@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pitstop.checkpointing.disk.storage import LocalStorage, temporary_name, to_trash
+from pitstop.checkpointing.disk.storage import LocalStorage, make_durable, sync_path, temporary_name, to_trash
 from pitstop.configs.errors import ResourceError, SettingsError, first_line, is_disk_full
 from pitstop.configs.shown import human_size
 
@@ -59,7 +59,11 @@ def in_place_of(target: Path) -> Iterator[Path]:
     temporary = temporary_name(target)
     try:
         yield temporary
-        _sync(storage, temporary)
+        if temporary.is_dir():
+            # The library that writes weights makes them private; the directory was made as the user's umask says.
+            make_durable(storage, temporary, file_mode=temporary.stat().st_mode & 0o666, directory_mode=None)
+        else:
+            sync_path(storage, temporary)
         _rename(storage, temporary, target)
     except BaseException as error:
         if os.path.lexists(temporary):
@@ -70,27 +74,6 @@ def in_place_of(target: Path) -> Iterator[Path]:
                 hint="Free some space, or choose another place with --output. Nothing is left of the attempt.",
             ) from error
         raise
-
-
-def _sync(storage: LocalStorage, root: Path) -> None:
-    if not root.is_dir():
-        _sync_file(storage, root)
-        return
-    readable = root.stat().st_mode & 0o666  # the directory was made as the user's umask says
-    for directory, _, names in os.walk(root, topdown=False):
-        for name in names:
-            path = Path(directory) / name
-            path.chmod(readable)  # the library that writes weights makes them private
-            _sync_file(storage, path)
-        storage.sync_directory(Path(directory))
-
-
-def _sync_file(storage: LocalStorage, path: Path) -> None:
-    descriptor = storage.open_append(path)
-    try:
-        storage.sync_file(descriptor)
-    finally:
-        storage.close(descriptor)
 
 
 def _rename(storage: LocalStorage, temporary: Path, target: Path) -> None:

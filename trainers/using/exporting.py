@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.chosen import ChosenCheckpoint, find_base
 from pitstop.trainers.using import merging
 from pitstop.trainers.using.ckpt import ckpt_content
-from pitstop.trainers.using.export_card import export_card, facts_of
+from pitstop.trainers.using.export_card import Facts, export_card, facts_of
 from pitstop.trainers.using.export_files import MARKER, check_room, check_target, in_place_of, write_json
 from pitstop.trainers.using.opened import for_inference
 
@@ -52,19 +52,10 @@ def export(chosen: ChosenCheckpoint, request: ExportRequest, reporter: Reporter)
     ``ModelError`` and ``CheckpointError`` for a base or checkpoint that cannot.
     """
     check_target(request.target, chosen.run.path, directory=request.form != CKPT, force=request.force)
-    makers: dict[str, Callable[[ChosenCheckpoint, ExportRequest, Reporter], dict[str, Any]]] = {
-        ADAPTER: _export_adapter,
-        MERGED: _export_merged,
-        CKPT: _export_ckpt,
-    }
-    more = makers[request.form](chosen, request, reporter)
-    return {
-        "format": request.form,
-        "path": str(request.target),
-        "size_bytes": tree_size(request.target),
-        **facts_of(chosen),
-        **more,
-    }
+    facts = facts_of(chosen)
+    make = {ADAPTER: _export_adapter, MERGED: _export_merged, CKPT: _export_ckpt}[request.form]
+    more = make(chosen, request, facts, reporter)
+    return {"format": request.form, "path": str(request.target), "size_bytes": tree_size(request.target), **facts, **more}
 
 
 def _base(chosen: ChosenCheckpoint, reporter: Reporter) -> BaseOnDisk:
@@ -72,11 +63,10 @@ def _base(chosen: ChosenCheckpoint, reporter: Reporter) -> BaseOnDisk:
     return find_base(chosen, choose_precision(settings, torch.device("cpu")), reporter)
 
 
-def base_on_hub(chosen: ChosenCheckpoint, asked: str | None) -> str | None:
+def base_on_hub(facts: Facts, asked: str | None) -> str | None:
     """The id under which others find the base; None where all that is known is a directory of this machine."""
     if asked is not None:
         return asked
-    facts = facts_of(chosen)
     metadata = Metadata({"base_model": facts["base_model"]})
     return CardFacts(repo="", name="", settings=facts["settings"], metadata=metadata).base_on_hub
 
@@ -84,13 +74,13 @@ def base_on_hub(chosen: ChosenCheckpoint, asked: str | None) -> str | None:
 # adapter ---------------------------------------------------------------------------------------------------------------
 
 
-def _export_adapter(chosen: ChosenCheckpoint, request: ExportRequest, reporter: Reporter) -> dict[str, Any]:
+def _export_adapter(chosen: ChosenCheckpoint, request: ExportRequest, facts: Facts, reporter: Reporter) -> dict[str, Any]:
     if chosen.settings.training.all_weights:
         raise RunError(
             f"{chosen.run.label} has no adapter: all weights of its model were trained.", hint="--format merged writes the model."
         )
     check_room(request.target, chosen.info.manifest.files[layout.ADAPTER_WEIGHTS].size + _SMALL_FILES)
-    base_id = base_on_hub(chosen, request.base_id)
+    base_id = base_on_hub(facts, request.base_id)
     config = parse_json(read_verified(chosen.info, layout.ADAPTER_CONFIG))
     if base_id is None:
         reporter.warn(
@@ -105,28 +95,27 @@ def _export_adapter(chosen: ChosenCheckpoint, request: ExportRequest, reporter: 
         directory.mkdir()
         (directory / layout.ADAPTER_WEIGHTS).write_bytes(read_verified(chosen.info, layout.ADAPTER_WEIGHTS))
         write_json(directory / layout.ADAPTER_CONFIG, config)
-        _write_rest(directory, chosen, tokenizer, base_id, merged=False)
+        _write_rest(directory, facts, tokenizer, base_id, merged=False)
     return {"base_id": base_id}
 
 
-def _write_rest(directory: Path, chosen: ChosenCheckpoint, tokenizer: Any, base_id: str | None, *, merged: bool) -> None:
+def _write_rest(directory: Path, facts: Facts, tokenizer: Any, base_id: str | None, *, merged: bool) -> None:
     """Tokenizer, card, and the facts for programs."""
     if tokenizer is not None:
         forget_code(tokenizer)
         with quiet_libraries():
             tokenizer.save_pretrained(directory)
-    facts = facts_of(chosen)
-    (directory / "README.md").write_text(export_card(chosen, facts, base_id, merged=merged), encoding="utf-8")
+    (directory / "README.md").write_text(export_card(facts, base_id, merged=merged), encoding="utf-8")
     write_json(directory / MARKER, {"format": MERGED if merged else ADAPTER, **facts})
 
 
 # merged ----------------------------------------------------------------------------------------------------------------
 
 
-def _export_merged(chosen: ChosenCheckpoint, request: ExportRequest, reporter: Reporter) -> dict[str, Any]:
+def _export_merged(chosen: ChosenCheckpoint, request: ExportRequest, facts: Facts, reporter: Reporter) -> dict[str, Any]:
     base = _base(chosen, reporter)
     if chosen.settings.training.makes_images:
-        return _export_merged_denoiser(chosen, base, request, reporter)
+        return _export_merged_denoiser(chosen, base, request, facts, reporter)
     tokenizer = load_tokenizer(base.path)
     ids = merging.probe_ids(chosen, tokenizer)
     reporter.line("Loading the base and its adapter …")
@@ -139,14 +128,14 @@ def _export_merged(chosen: ChosenCheckpoint, request: ExportRequest, reporter: R
         reporter.line("Merging and writing …")
         merging.save(merging.merge(adapted), directory, request.max_shard_size)
         del adapted  # before the merged model is loaded
-        _write_rest(directory, chosen, tokenizer, base_on_hub(chosen, request.base_id), merged=True)
+        _write_rest(directory, facts, tokenizer, base_on_hub(facts, request.base_id), merged=True)
         reporter.line("Comparing the merged model with base and adapter …")
         difference = merging.compare_saved(directory, ids, wanted, precision)
     return {"difference": asdict(difference), "parameters": parameters}
 
 
 def _export_merged_denoiser(
-    chosen: ChosenCheckpoint, base: BaseOnDisk, request: ExportRequest, reporter: Reporter
+    chosen: ChosenCheckpoint, base: BaseOnDisk, request: ExportRequest, facts: Facts, reporter: Reporter
 ) -> dict[str, Any]:
     from pitstop.trainers.tasks.diffusion import merging as denoisers
 
@@ -156,17 +145,17 @@ def _export_merged_denoiser(
     with in_place_of(request.target) as directory:
         reporter.line("Merging and writing …")
         difference = denoisers.merge_into(adapted, directory)
-        _write_rest(directory, chosen, None, base_on_hub(chosen, request.base_id), merged=True)
+        _write_rest(directory, facts, None, base_on_hub(facts, request.base_id), merged=True)
     return {"image_difference": difference, "parameters": parameters}
 
 
 # ckpt ------------------------------------------------------------------------------------------------------------------
 
 
-def _export_ckpt(chosen: ChosenCheckpoint, request: ExportRequest, reporter: Reporter) -> dict[str, Any]:
+def _export_ckpt(chosen: ChosenCheckpoint, request: ExportRequest, facts: Facts, reporter: Reporter) -> dict[str, Any]:
     del reporter
     check_room(request.target, chosen.info.size + _SMALL_FILES)
-    content = ckpt_content(chosen)
+    content = ckpt_content(chosen, facts)
     with in_place_of(request.target) as file:
         # Tensors, numbers and texts alone, which `torch.load(weights_only=True)` reads. Pitstop never reads such a file itself.
         torch.save(content, file)

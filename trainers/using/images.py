@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from pitstop.trainers.data.images.classes import class_ids
 from pitstop.trainers.data.images.grid import save_grid
 from pitstop.trainers.data.images.image_set import Images
 from pitstop.trainers.tasks.diffusion.sampling import Sampler
-from pitstop.trainers.training.chosen import ChosenCheckpoint
 from pitstop.trainers.using.opened import OpenModel
 
 Told = tuple[tuple[int, str], ...]
@@ -32,18 +30,14 @@ def told_classes(opened: OpenModel, wanted: Sequence[str]) -> Told:
                 hint="Leave it out, or train a model from scratch with --conditional-classes.",
             )
         return ()
-    names, counts = _recorded(opened.chosen)
+    data = opened.chosen.run.readable_metadata().data
+    counts = data.classes  # of the images of each class that was trained on
+    names = list(data.class_names) if counts else []
     names = names or [str(number) for number in range(opened.tokenizer.classes)]
     names = names[: opened.tokenizer.classes]  # the data set may have more, of which none were trained on
     trained = [number for number, name in enumerate(names) if name in counts] or list(range(len(names)))
     numbers = class_ids(wanted, names) if wanted else trained
     return tuple((number, names[number]) for number in numbers)
-
-
-def _recorded(chosen: ChosenCheckpoint) -> tuple[list[str], Mapping[str, Any]]:
-    """The names of all classes of the training data, and how many images there were of each that was trained on."""
-    data = chosen.run.readable_metadata().data
-    return (list(data.class_names), data.classes) if data.classes else ([], {})
 
 
 def images_of(opened: OpenModel, count: int, told: Told, *, seed: int, steps: int | None, batch_size: int) -> Images:

@@ -140,11 +140,11 @@ def _forget_quantisation(base: Any) -> None:
     base.is_loaded_in_4bit = base.is_quantized = False
     conversions = getattr(base, "_weight_conversions", None)
     if conversions is not None:  # by which transformers would turn the weights back into the form they were read in
-        base._weight_conversions = [conversion for conversion in conversions if not _quantises(conversion)]
-
-
-def _quantises(conversion: Any) -> bool:
-    return any(hasattr(operation, "hf_quantizer") for operation in getattr(conversion, "operations", None) or ())
+        base._weight_conversions = [
+            conversion
+            for conversion in conversions
+            if not any(hasattr(operation, "hf_quantizer") for operation in getattr(conversion, "operations", None) or ())
+        ]
 
 
 def save(merged: Any, directory: Path, max_shard_size: str) -> None:

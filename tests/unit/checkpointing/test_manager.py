@@ -18,6 +18,7 @@ from torch import nn
 
 from pitstop.checkpointing import CheckpointManager, list_all_runs, unfinished_run
 from pitstop.checkpointing.disk.metrics_log import MetricsLog, read_rows
+from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import CheckpointError, ResourceError, RunError, SettingsError
 from support.cli import Cli
 
@@ -399,6 +400,70 @@ def test_a_row_after_going_back_sets_the_checkpoints_of_the_later_line_aside_wit
         assert [entry["name"] for entry in manager.list_checkpoints()] == ["epoch_001"] and manager.going_on_from is None
     with CheckpointManager("runs", run_number=1) as manager:
         assert training.restore(manager)["name"] == "epoch_001" and logged() == [1]
+
+
+def test_going_back_to_the_earlier_of_two_checkpoints_of_a_step_sets_the_later_one_aside() -> None:
+    training = Training()
+    with CheckpointManager("runs", "trees") as manager:
+        training.save(manager, 1, step=10)
+        training.save(manager, 1, step=10, name="checkpoint-10")
+    with CheckpointManager("runs", run_number=1) as manager:
+        training.restore(manager, checkpoint="epoch_001")
+        manager.log_metrics(11, {"loss": 0.5})
+        assert [entry["name"] for entry in manager.list_checkpoints()] == ["epoch_001"]
+        assert manager.metadata["progress"]["step"] == 10
+    with CheckpointManager("runs", run_number=1) as manager:
+        assert training.restore(manager)["name"] == "epoch_001"
+        training.save(manager, 2, step=20)
+        assert [entry["name"] for entry in manager.list_checkpoints()] == ["epoch_001", "epoch_002"]
+
+
+def test_a_row_is_kept_where_the_record_of_its_resume_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(2)
+    training = Training()
+    manager = CheckpointManager("runs", run_number=1)
+    training.restore(manager, checkpoint="epoch_001")
+
+    def full(run: RunDirectory, *arguments: Any, **details: Any) -> None:
+        raise ResourceError("metadata.json could not be saved")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "record_resume", full)
+        with pytest.raises(ResourceError, match=r"metadata\.json"):
+            manager.log_metrics(2, {"loss": 0.5})
+    assert logged() == [2] and manager.metadata["resumes"] == []
+    manager.log_metrics(3, {"loss": 0.25})
+    assert logged() == [2, 3] and [resume["checkpoint"] for resume in manager.metadata["resumes"]] == ["epoch_001"]
+    manager.close()
+
+
+@pytest.mark.parametrize("library", ["Trainer", "Lightning"])
+def test_a_disk_that_takes_no_rows_does_not_end_the_training_of_a_library(
+    library: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pitstop.checkpointing.callbacks import DistributedCheckpointCallback, PitstopCallback
+
+    manager = CheckpointManager("runs", "trees")
+    trainer, lightning = PitstopCallback(manager), DistributedCheckpointCallback(manager, "loss")
+
+    def log(step: int) -> None:
+        if library == "Trainer":
+            trainer.on_log(None, SimpleNamespace(global_step=step, epoch=0.5, is_world_process_zero=True), None, {"loss": 1.0})
+        else:
+            epoch = SimpleNamespace(current_epoch=step, global_step=step, callback_metrics={"loss": 1.0})
+            lightning.on_train_epoch_end(epoch, nn.Linear(1, 1))
+
+    def full(log: MetricsLog, row: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, "append", full)
+        for step in (1, 2):
+            log(step)
+    assert [record.message.endswith("Training goes on.") for record in caplog.records] == [True], "told once"
+    log(3)
+    assert logged() == [3]
+    manager.close()
 
 
 def test_rows_of_a_process_that_never_saved_go_when_the_training_begins_again() -> None:

@@ -8,7 +8,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +19,11 @@ def _open_zst(path: Path) -> Any:
     import pyarrow
 
     return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
+
+
+def _open(path: Path) -> Any:
+    unpack = _OPENED.get(path.suffix.lower())
+    return path.open("rb") if unpack is None else unpack(path)
 
 
 _OPENED: dict[str, Callable[[Path], Any]] = {
@@ -47,11 +52,11 @@ def is_packed(path: Path) -> bool:
 def opened(path: Path, *, newline: str | None = None) -> Iterator[TextIO]:
     """The text of a file. Bytes that are not UTF-8 stay as half surrogates; a byte order mark is no part of it."""
     with contextlib.ExitStack() as stack:
-        binary = stack.enter_context(_OPENED.get(path.suffix.lower(), lambda plain: plain.open("rb"))(path))
+        binary = stack.enter_context(_open(path))
         yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline))
 
 
-def lines_of(path: Path, name: str, *, newline: str | None = None) -> Iterator[str]:
+def lines_of(path: Path, name: str, *, newline: str | None = None) -> Generator[str]:
     """Yield the lines of a file with their ends. Raises ``DataError`` where its compressed stream is damaged or cut, and ``OSError``."""
     number = 0
     with opened(path, newline=newline) as lines:

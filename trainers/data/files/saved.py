@@ -22,8 +22,8 @@ def is_saved(directory: Path) -> bool:
 def saved_files(directory: Path, split: str) -> Listing:
     """Its Arrow files, of ``split`` where it has splits. Raises ``NoData`` for another split, ``DataError`` for a damaged description."""
     if not (directory / _SPLITS).is_file():
-        files = [entry.get("filename") for entry in _listed(directory / _STATE, "_data_files") if isinstance(entry, dict)]
-        if not all(isinstance(name, str) and "/" not in name for name in files):
+        files = [str(entry["filename"]) if _names_file(entry) else "" for entry in _listed(directory / _STATE, "_data_files")]
+        if not all(files):
             raise DataError(f"{directory / _STATE}: its '_data_files' name no files.", hint="Save the data set again.")
         others = [
             path.name for path in sorted(directory.iterdir()) if path.name not in (_STATE, _INFO, *files) and path.name[0] != "."
@@ -37,6 +37,11 @@ def saved_files(directory: Path, split: str) -> Listing:
     listing = saved_files(directory / split, split)
     others = [name for name in splits if name != split]
     return Listing(listing.files, tuple(unread(OTHER_SPLITS.replace("file", "folder"), directory, others)))
+
+
+def _names_file(entry: Any) -> bool:
+    name = entry.get("filename") if isinstance(entry, dict) else None
+    return isinstance(name, str) and "/" not in name
 
 
 def _listed(path: Path, key: str) -> list[Any]:

@@ -36,15 +36,12 @@ class TimeAttention(nn.Module):
             for space, of_time in ((self.q_space, self.q_time), (self.k_space, self.k_time), (self.v_space, self.v_time))
         )
         # Written out: the fused kernels add up gradients in no fixed order on CUDA, and windows are small.
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + self._bias()
+        # (1, heads, positions, positions); by embedding, since the gradient of indexing is added up in no fixed order on several threads
+        bias = F.embedding(self.window_offsets, self.position_bias).permute(2, 0, 1)[None]
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + bias
         attended = scores.softmax(dim=-1).to(v.dtype) @ v
         mixed: Tensor = self.out(self._whole(attended, x.shape))
         return mixed
-
-    def _bias(self) -> Tensor:
-        """B of shape ``(1, heads, positions, positions)``."""
-        # by embedding, since the gradient of indexing is added up in no fixed order on several threads or on a GPU
-        return F.embedding(self.window_offsets, self.position_bias).permute(2, 0, 1)[None]
 
     def _windows(self, x: Tensor) -> Tensor:
         """``(n, height, width, channels)`` as ``(n · windows, heads, positions of a window, channels of a head)``."""

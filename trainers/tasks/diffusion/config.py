@@ -90,16 +90,14 @@ class DiffiTConfig:
         """Weights of the network, counted without building it."""
         widths, time = self.widths, self.time_width
         twice = [*widths, *widths[:-1]]  # the last stage stands in the encoder alone
-        cells = self.blocks * sum(self._cell_parameters(width) for width in twice)
+        cells = 0
+        for width in twice:
+            attention = 4 * (width * width + width) + 3 * time * width + (2 * self.window - 1) ** 2 * self.heads
+            hidden = self.mlp_ratio * width
+            cells += self.blocks * (3 * 2 * width + _conv(width, width) + attention + 2 * width * hidden + hidden + width)
         between = sum(_conv(a, b) + _conv(b, a) for a, b in itertools.pairwise(widths))
         ends = _conv(self.channels, widths[0]) + 2 * widths[0] + _conv(widths[0], self.channels)
         return cells + between + ends + 2 * (time * time + time) + self.classes * time
-
-    def _cell_parameters(self, width: int) -> int:
-        norms = 3 * 2 * width
-        attention = 4 * (width * width + width) + 3 * self.time_width * width + (2 * self.window - 1) ** 2 * self.heads
-        hidden = self.mlp_ratio * width
-        return norms + _conv(width, width) + attention + 2 * width * hidden + hidden + width
 
 
 def _conv(channels_in: int, channels_out: int) -> int:

@@ -8,7 +8,7 @@
     2004	CID	D003000	D006973
 
 Offsets count characters of the title, a space, and the abstract. Lines that relate concepts (``CID``) are not entities and
-are passed over. A mention may have several types, ``Chemical|Drug``: it is marked as each.
+are counted and not used. A mention may have several types, ``Chemical|Drug``: it is marked as each.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pitstop.configs.notices import Notice
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.tasks.ner.blocks import BadLine, Lines, checked, number_of
 
 _TEXT_LINE = re.compile(r"(?P<id>[^|\t]+)\|(?P<part>[ta])\|(?P<text>.*)", re.DOTALL)
 _RELATION = re.compile(r"[A-Za-z][A-Za-z_ -]*")
+_RELATIONS = "{count} [line that relates|lines that relate] concepts [is|are] not used"
 _NUMBER = re.compile(r"0*[0-9]{1,15}")
 
 
@@ -31,6 +33,7 @@ class _Article:
     identifier: str
     parts: dict[str, str] = field(default_factory=dict)
     mentions: list[tuple[int, int, str]] = field(default_factory=list)
+    relations: int = 0
 
     @property
     def text(self) -> str:
@@ -54,6 +57,8 @@ class PubtatorReader:
                 except ValueError as error:
                     bad_rows.report(f"{name} line {number_of(error, lines)}", str(error))
                     continue
+                if article.relations:
+                    bad_rows.notices.add(Notice(_RELATIONS, count=article.relations, place=f"{name} line {article.number}"))
                 yield _record(article, name)
 
 
@@ -127,6 +132,7 @@ def _same_article(article: _Article, number: int, identifier: str) -> None:
 def _take_annotation(article: _Article, number: int, cells: list[str]) -> None:
     _same_article(article, number, cells[0].strip())
     if len(cells) >= 4 and _RELATION.fullmatch(cells[1]):
+        article.relations += 1
         return
     if len(cells) < 5:
         raise BadLine(number, f"wanted article, start, end, mention and type between tabs, found {len(cells)} columns")

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from pitstop.configs.errors import DataError
+from pitstop.configs.notices import Notice
 from pitstop.trainers.tasks.rank.ratings import Ratings
 
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = {"validation": 2, "test": 1}  # how far from the end the target of a split stands
 
+_UNTITLED = "{count} [rating|ratings] of items without a title [is|are] left out"
 _LONGEST_NUMBER = 1000  # digits of an id that counts as a whole number
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is left of a data set: users, items and ratings after the k-core, and ratings that went for want of a title."""
+    """What is left of a data set: users, items and ratings after the k-core."""
 
     users: int
     items: int
     ratings: int
-    untitled: int
 
     def __str__(self) -> str:
-        left_out = f"; {self.untitled:,} ratings of items without a title were left out" if self.untitled else ""
-        return f"{self.users:,} users, {self.items:,} items, {self.ratings:,} ratings{left_out}"
+        return f"{self.users:,} users, {self.items:,} items, {self.ratings:,} ratings"
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,13 @@ class UserHistories:
     titles: list[str]
     offsets: np.ndarray
     items: np.ndarray
-    untitled: int = 0
+    notices: tuple[Notice, ...] = ()
+    """Of ratings that are left out."""
 
     @property
     def statistics(self) -> Statistics:
         """Counts for people."""
-        return Statistics(len(self.user_ids), len(self.titles), len(self.items), self.untitled)
+        return Statistics(len(self.user_ids), len(self.titles), len(self.items))
 
     def train(self, user: int) -> np.ndarray:
         """The user's items but the last two."""
@@ -96,6 +97,9 @@ def build_histories(ratings: Ratings, *, min_interactions: int, name: str) -> Us
             f"{name}: nothing is left of {len(ratings):,} ratings when every user and every titled item needs {min_interactions} of them.",
             hint="Give more data, or lower --rank-min-interactions (at least 3).",
         )
+    untitled = Notice(_UNTITLED, count=int((~has_title).sum()), place=name, loss=True)
+    reason = f"{{count}} [rating is|ratings are] left out, since the user or the item has fewer than {min_interactions} ratings"
+    rare = Notice(reason, count=int(has_title.sum()) - len(rows), place=name, remedy="--rank-min-interactions sets the number.")
     users, user_ids = _renumbered(user[rows], list(ratings.users))
     items, item_ids = _renumbered(item[rows], list(ratings.items))
     order = np.lexsort((items, time[rows], users))
@@ -105,7 +109,7 @@ def build_histories(ratings: Ratings, *, min_interactions: int, name: str) -> Us
         titles=[ratings.titles[item_id] for item_id in item_ids],
         offsets=offsets.astype(np.int64),
         items=items[order].astype(np.int32),
-        untitled=int((~has_title).sum()),
+        notices=tuple(notice for notice in (untitled, rare) if notice.count),
     )
 
 

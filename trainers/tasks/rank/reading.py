@@ -8,13 +8,16 @@ import io
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from pitstop.configs.errors import DataError
+from pitstop.configs.notices import Notice, Notices
 from pitstop.trainers.data.records import BadRows, NoData
 from pitstop.trainers.data.row_json import is_unicode
+from pitstop.trainers.data.unread import DIRECTORIES, FILES, unread
 from pitstop.trainers.tasks.rank.formats import FORMATS, RatingsFormat, Role, is_python_dict
 from pitstop.trainers.tasks.rank.ratings import Ratings
 
@@ -22,6 +25,9 @@ _KNOWN = (
     "Known: MovieLens u.data with u.item or ratings.dat with movies.dat, RecBole .inter with .item, "
     "Amazon review and metadata JSON, Yelp review and business JSON."
 )
+_UNRATED = "{count} [title is|titles are] not used, since nobody rated the [item|items]"
+_SECOND = "{count} [title is|titles are] not used, since the [item has|items have] one already"
+_EMPTY = "{count} rated [item has an empty title|items have empty titles]"
 _LOOKED_AT = 3  # lines of each file
 _LONGEST_LINE = 1 << 20  # characters, when looking
 _COMPLETE = "u.data"  # MovieLens 100K has parts of it beside it, in the same format
@@ -41,21 +47,29 @@ def read_ratings(spec: str, bad_rows: BadRows) -> Ratings:
     Malformed rows go to ``bad_rows`` with file, line and reason. Raises ``NoData`` where there is nothing and ``DataError``
     where the files are of no known format, are several data sets, or cannot be read.
     """
-    ratings_file, title_files = find_files(Path(spec).expanduser())
+    ratings_file, title_files = find_files(Path(spec).expanduser(), bad_rows.notices)
     ratings = Ratings()
     _read(ratings_file, lambda row: ratings.add(*row), bad_rows)
 
-    def keep(row: tuple[str, str]) -> None:
-        if row[0] in ratings.items and row[1]:
-            ratings.titles.setdefault(*row)
-
     for file in title_files:
-        _read(file, keep, bad_rows)
+        _read(file, partial(_keep_title, file, ratings, bad_rows.notices), bad_rows)
     return ratings
 
 
-def find_files(place: Path) -> tuple[DataFile, list[DataFile]]:
-    """The file with the ratings, and those with the titles beside it. Raises ``NoData`` and ``DataError``."""
+def _keep_title(file: DataFile, ratings: Ratings, notices: Notices, row: tuple[str, str]) -> None:
+    item, title = row
+    if title and item in ratings.items and item not in ratings.titles:
+        ratings.titles[item] = title
+        return
+    reason = _UNRATED if item not in ratings.items else _SECOND if title else _EMPTY
+    notices.add(Notice(reason, place=f"{file.path}, item {item}"))
+
+
+def find_files(place: Path, notices: Notices) -> tuple[DataFile, list[DataFile]]:
+    """The file with the ratings, and those with the titles beside it; of a directory, ``notices`` gets what is not read.
+
+    Raises ``NoData`` and ``DataError``.
+    """
     if not place.exists():
         raise NoData(f"No data at {place}: no such file or directory.", hint=_KNOWN)
     directory = place if place.is_dir() else place.parent
@@ -69,6 +83,12 @@ def find_files(place: Path) -> tuple[DataFile, list[DataFile]]:
             f"{chosen.path}: ratings of the {chosen.format.family} format, but no file with the titles of their items beside it.",
             hint=_KNOWN,
         )
+    if place.is_dir():
+        paths = {file.path for file in (chosen, *titles)}
+        others = [path.name for path in _files(directory) if path not in paths]
+        folders = [path.name for path in sorted(directory.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        for notice in [*unread(FILES, directory, others), *unread(DIRECTORIES, directory, folders)]:
+            notices.add(notice)
     return chosen, titles
 
 

@@ -73,6 +73,8 @@ class RankTask(TextTask):
             reading_errors = BadRows(bad_rows.skip)
             ratings = read_ratings(spec, reading_errors)
             sequences = build_histories(ratings, min_interactions=self.settings.rank.min_interactions, name=spec)
+            for notice in sequences.notices:
+                reading_errors.notices.add(notice)
             self._read[spec] = _Read(sequences, reading_errors)
             self.say(f"{spec}: {sequences.statistics}.")
         read = self._read[spec]

@@ -7,6 +7,7 @@ import pytest
 
 from pitstop.checkpointing.card.page import PageUpdate, page_files
 from pitstop.checkpointing.runs.inventory import CARD, CURVE, Inventory
+from pitstop.checkpointing.runs.portable_run import PortableRun
 from support.fake_hub import REPO, new_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -17,7 +18,7 @@ def page(tmp_path: Path, update: PageUpdate, **settings: object) -> dict[str, by
     config = json.loads((run.path / "config.json").read_text())
     config.update(settings)
     (run.path / "config.json").write_text(json.dumps(config))
-    return dict(page_files(run, Inventory("0" * 32, run.name), REPO, update))
+    return dict(page_files(run, PortableRun.of(run), Inventory("0" * 32, run.name), REPO, update))
 
 
 def test_only_what_the_update_asks_for_is_made(tmp_path: Path) -> None:

@@ -59,3 +59,21 @@ def test_runs_that_stand_on_a_checkpoint_keep_it(base: Path, trained: RunDirecto
     assert dependents(first) == {}
     second.update_metadata({"base_model": {FROM: {**find_base_checkpoint(base, "full").record(), "name": "another"}}})
     assert dependents(trained) == {"checkpoint-1": ["run_001"]}
+
+
+def test_the_metadata_of_other_runs_is_read_again_only_where_it_has_changed(
+    base: Path, trained: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = standing_on(base, "full@checkpoint-1"), standing_on(base, "full@checkpoint-2")
+    read: list[str] = []
+    whole = RunDirectory.metadata
+    monkeypatch.setattr(RunDirectory, "metadata", lambda run: read.append(run.label) or whole(run))
+    assert dependents(trained) == {"checkpoint-1": ["run_001"], "checkpoint-2": ["run_002"]}
+    assert {first.label, second.label} <= set(read)
+    read.clear()
+    dependents(trained)
+    assert not {first.label, second.label} & set(read)
+    second.update_metadata({"base_model": {}})
+    read.clear()
+    assert dependents(trained) == {"checkpoint-1": ["run_001"]}
+    assert second.label in read and first.label not in read

@@ -40,11 +40,11 @@ def test_what_prune_would_free_is_what_it_frees(tmp_path: Path) -> None:
     (run.path / ".tmp-metadata.json-bb").write_bytes(b"x" * 11)
     before = housekeeping.freed_bytes([run.path])
     plan = prunable(run, 1)
-    assert plan.checkpoints == ("checkpoint-1", "checkpoint-4")
+    assert plan.checkpoints == ["checkpoint-1", "checkpoint-4"]
     assert names(run) == checkpoints(1, 2, 3, 4, 5), "nothing happened yet"
     metadata = (run.path / "metadata.json").stat().st_size
     outcome = prune_run(run, 1)
-    assert [item.path for item in outcome.removed] == [item.path for item in plan.items]
+    assert [item.path for item in outcome.removed] == [item.path for item in plan.removed]
     freed = before - housekeeping.freed_bytes([run.path])
     # Its list of checkpoints is shorter now, and the lock has a word in it.
     freed -= metadata - (run.path / "metadata.json").stat().st_size - (run.path / layout.LOCK).stat().st_size
@@ -56,8 +56,8 @@ def test_asking_what_prune_would_free_needs_no_lock_and_hashes_nothing(tmp_path:
     monkeypatch.setattr(inspection, "file_sha256", lambda path: pytest.fail(f"{path} was hashed"))
     monkeypatch.setattr(inspection, "verify", lambda path: pytest.fail(f"{path} was hashed"))
     with run.lock():
-        assert prunable(run, 2).checkpoints == ("checkpoint-1", "checkpoint-3")
-    assert prunable(run, None).checkpoints == ()
+        assert prunable(run, 2).checkpoints == ["checkpoint-1", "checkpoint-3"]
+    assert prunable(run, None).checkpoints == []
 
 
 def test_a_file_that_has_a_name_elsewhere_frees_nothing(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_was_set_aside_goes_only_when_asked_for(tmp_path: Path) -> None:
 def test_a_run_that_is_being_set_up_is_left_alone(tmp_path: Path) -> None:
     run = create_run(tmp_path, name="new", config=config(), metadata={}, storage=ForgetfulStorage())
     (run.path / ".tmp-base_model-aa").mkdir()
-    assert prunable(run, 1).items == ()
+    assert prunable(run, 1).removed == []
 
 
 # Base models

@@ -39,7 +39,7 @@ def test_what_a_wrong_pointer_leads_to_is_pinned_as_retention_keeps_it(tmp_path:
     run = make_run(tmp_path)
     run.store.set_pointer("best", "checkpoint-4")
     assert retention.pins(run)["checkpoint-4"] == ("best pointer",)
-    assert prunable(run, 1).checkpoints == ("checkpoint-1", "checkpoint-3")
+    assert prunable(run, 1).checkpoints == ["checkpoint-1", "checkpoint-3"]
 
 
 def test_pins_hash_nothing_and_survive_lost_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

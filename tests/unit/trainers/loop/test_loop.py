@@ -82,7 +82,8 @@ def _loop(
     chosen = Settings(training=TrainingSettings(**{"epochs": 2, **settings}))
     sizing = Sizing(BatchShape(2, 1, 1), automatic=chosen.training.auto_batch_size)
     context = TrainingContext(engine, chosen, progress or Progress(), signals)  # type: ignore[arg-type]
-    loop = Loop(context, _data(count), sizing, [_Hook(act)], _Saves())
+    plan = Plan.from_here(context.progress, count, sizing.shape, chosen.training)
+    loop = Loop(context, _data(count), plan, sizing, [_Hook(act)], _Saves())
     return loop, engine
 
 

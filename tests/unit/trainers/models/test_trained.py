@@ -124,7 +124,7 @@ def test_what_full_training_needs_is_counted_by_the_parameter(tiny: Path) -> Non
     """Weight 4, gradient 4, moments 8, 16-bit copy 2, and on a CPU weight and moments once more in the save's buffers."""
     settings = Settings(training=TrainingSettings(method="full"))
     sizes = Sizes.of(CausalLM().without_weights(ModelSource("tiny", tiny, None)), settings)
-    assert sizes.all_weights and sizes.base_bytes == 0 and sizes.total == sizes.trainable
+    assert sizes.base_bytes == 0 and sizes.total == sizes.trainable
     assert trained_bytes(settings, sizes, CPU) == sizes.trainable * (4 + 4 + 8 + 2 + 12)
     assert trained_bytes(settings, sizes, torch.device("cuda")) == sizes.trainable * (4 + 4 + 8 + 2)
     assert checkpoint_bytes(1_000_000, "adamw") == 12_000_000 + (1 << 20)

@@ -36,7 +36,7 @@ IMAGES = {"training__task": "diffusion", "data__train": ["CIFAR100"], "data__cla
 
 def _card(*, merged: bool, base_id: str | None = None, **flags: Any) -> str:
     plan = _plan(**flags)
-    return export_card(plan, facts_of(plan), base_id, merged=merged)
+    return export_card(facts_of(plan), base_id, merged=merged)
 
 
 def _code(card: str) -> str:

@@ -13,6 +13,7 @@ from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.chosen import ChosenCheckpoint, open_checkpoint
+from pitstop.trainers.using.export_card import facts_of
 from pitstop.trainers.using.exporting import ADAPTER, CKPT, MERGED, ExportRequest, as_json, base_on_hub, export
 from support.displays import Lines
 
@@ -44,7 +45,7 @@ def test_a_base_id_that_is_given_stands_in_the_config_and_the_card(chosen: Chose
     export(chosen, ExportRequest(target, ADAPTER, base_id="someone/base"), Reporter(display))
     assert json.loads((target / "adapter_config.json").read_text())["base_model_name_or_path"] == "someone/base"
     assert "someone/base" in (target / "README.md").read_text() and not display.warnings
-    assert (base_on_hub(chosen, "someone/base"), base_on_hub(chosen, None)) == ("someone/base", None)
+    assert (base_on_hub(facts_of(chosen), "someone/base"), base_on_hub(facts_of(chosen), None)) == ("someone/base", None)
 
 
 def test_a_merged_model_is_the_base_with_the_product_of_the_adapter_added(chosen: ChosenCheckpoint, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_an_id_of_thousands_of_digits_is_a_name_like_any_other() -> None:
 def test_ratings_of_untitled_items_go_first_and_are_counted() -> None:
     rows = [(user, item, 0.0) for user in "abc" for item in "wxyz"]
     sequences = build_histories(_ratings(rows, untitled="z"), min_interactions=3, name="x")
-    assert (sequences.statistics.items, sequences.statistics.ratings, sequences.statistics.untitled) == (3, 9, 3)
-    assert "3 ratings of items without a title were left out" in str(sequences.statistics)
+    assert (sequences.statistics.items, sequences.statistics.ratings) == (3, 9)
+    assert [str(notice) for notice in sequences.notices] == ["3 ratings of items without a title are left out, first x."]
 
 
 def test_nothing_left_is_an_error_that_says_so() -> None:
