@@ -16,6 +16,7 @@ MARKS = [
 CORPUS = [
     *TEXTS, "user\nassistant\nsystem\n", "User: Aspirin?\n\nAssistant: Yes, it is.\n", "[INST] Metformin? [/INST] No.\nYes.\n  The end.",
     "model\nthe answer is 12\n\n- aspirin\n- metformin", "Ärger, 北京 and\tnaïve",
+    *["Aspirin?\n\n", "Metformin?\n\n"] * 3,
 ]  # fmt: skip
 
 
@@ -115,11 +116,12 @@ KINDS: dict[str, Callable[[], Any]] = {
     "legacy": _legacy,
     "wordpiece": _word_piece,
     "unigram": _unigram,
+    "byte-level with trimmed offsets": _byte_level,
     "byte-level with prefix space": lambda: _byte_level(add_prefix_space=True),
     "stripping": _stripping,
     "joining lines": lambda: _metaspace("first", lines=True),
 }
-"""Name of a kind to what trains a tokenizer of it: the seven that models are shipped with, two that change what they are given, and one whose tokens run across line breaks."""
+"""Name of a kind to what trains a tokenizer of it: the seven that models are shipped with, two that change what they are given, one that tells other places, and one whose tokens run across line breaks."""
 
 
 @cache
@@ -129,13 +131,15 @@ def _backend(kind: str) -> str:
 
 def tokenizer_of(kind: str, template: str | None = None, *, bos: bool = True) -> Any:
     """A tokenizer of a kind of ``KINDS``, which puts ``<s>`` in front by itself where ``bos`` says so."""
-    from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
+    from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer.from_str(_backend(kind))
-    if bos:
-        backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))])
+    beginning = processors.TemplateProcessing(
+        single="<s> $A" if bos else "$A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+    )
+    trimming = [processors.ByteLevel(trim_offsets=True)] if kind == "byte-level with trimmed offsets" else []
+    backend.post_processor = processors.Sequence([*trimming, beginning])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     tokenizer.chat_template = template
     return tokenizer

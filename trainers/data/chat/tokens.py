@@ -9,7 +9,7 @@ something which does not melt into it.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ NO_CHARACTER = "its text has half of a surrogate pair, which is no character"
 
 _CUE_CHARACTERS = 256
 """A text behind an added token of at most so many characters is a cue that record after record repeats: its tokens are remembered."""
+
+_REMEMBERED = 20_000
+"""So many cues and ends of prompts are remembered at a time."""
 
 _READ_TOKENS = 4
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -39,6 +42,8 @@ class _Tokenised(NamedTuple):
     encoding: Any
 
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 Asking = Generator[list[str], list[_Tokenised], Example]
 """Asks for the tokens of texts, so that those of many examples are made in one call, and returns the example."""
 
@@ -49,9 +54,10 @@ class Tokens:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._bos_id = leading_bos(tokenizer)
-        unknown = getattr(tokenizer, "unk_token_id", None)
-        self._added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if number != unknown}
+        self._unknown = getattr(tokenizer, "unk_token_id", None)  # of which no two need be the same text
+        self._added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if number != self._unknown}
         self._cues: dict[str, list[int]] = {}
+        self._ends: dict[tuple[int, int, int], bool] = {}
 
     def prompt_ids(self, text: str) -> list[int]:
         """The token ids of a text that an answer follows: what generation starts from. ``BadRecord``."""
@@ -93,18 +99,16 @@ class Tokens:
     def _example(self, rendered: RenderedExample, whole: _Tokenised) -> Asking:
         ids: list[int] = []
         supervised: list[bool] = []
-        piece, origin, start = (
-            whole,
-            0,
-            0,
-        )  # what tokens are taken from, where its text begins in the whole, and its first that is left
+        # What tokens are taken from, where its text begins in the whole, and the first of its tokens that is left.
+        piece, origin, start = whole, 0, 0
         position = 0
         runs = _runs(rendered.stretches)
         for learnt, text in runs:
             if learnt and position > 0:
                 prompt = yield from self._prompt(piece, position - origin)
-                if prompt[:start] != piece.ids[:start]:  # it would change an earlier answer
-                    prompt = piece.ids[: max(start, (yield from self._before(piece, position - origin)))]
+                if prompt[:start] != piece.ids[:start]:  # it would change an earlier answer: this one is learnt behind the joint
+                    inside = yield from self._before(piece, position - origin)
+                    prompt = piece.ids[: max(start, inside + self._runs_on(piece, inside, position - origin))]
                 ids += prompt[start:]
                 start = len(prompt)
                 if prompt != piece.ids[:start]:
@@ -137,22 +141,32 @@ class Tokens:
             if tail is None:
                 tail = (yield [cue])[0].ids
                 if len(cue) <= _CUE_CHARACTERS:
-                    self._cues[cue] = tail
+                    _remember(self._cues, cue, tail)
             if tail[:1] == piece.ids[number : number + 1]:
                 return piece.ids[:number] + tail
-        elif piece.encoding is not None and end > _NEAR and (count := self._boundary(piece, end)) is not None:
+        elif piece.encoding is not None and end > _NEAR and (count := piece.encoding.char_to_token(end) or 0) > 1:
+            if (yield from self._ends_as_alone(piece, count, end)):
+                return piece.ids[:count]
             near = (yield [piece.text[end - _NEAR : end]])[0]
             entering = near.encoding.char_to_token(_NEAR // 3)
             tail = near.ids[entering + 1 :] if entering is not None else []
-            if tail and piece.ids[count - len(tail) : count] == tail:
+            if tail and piece.ids[count - len(tail) : count] == tail and _ends_alike(piece, count, end, near):
                 return piece.ids[:count]
         return (yield [piece.text[:end]])[0].ids
 
-    def _boundary(self, piece: _Tokenised, end: int) -> int | None:
-        """How many tokens lie in the first ``end`` characters, where none runs beyond them; None where one does, or it cannot be told."""
-        number = piece.encoding.char_to_token(end)
-        fits = number is not None and number > 0 and piece.encoding.token_to_chars(number)[0] == end
-        return number if fits and piece.encoding.token_to_chars(number - 1)[1] <= end else None
+    def _ends_as_alone(self, piece: _Tokenised, count: int, end: int) -> Generator[list[str], list[_Tokenised], bool]:
+        """Whether the last two of ``count`` tokens by themselves end as they do here.
+
+        Prompts end in a few ways, so that the answer is mostly remembered.
+        """
+        begin = piece.encoding.token_to_chars(count - 2)[0]
+        pair = (piece.ids[count - 2], piece.ids[count - 1], end - begin)
+        known = False if self._unknown in pair[:2] else self._ends.get(pair)
+        if known is None:
+            alone = (yield [piece.text[begin:end]])[0]
+            known = bool(alone.ids) and _ends_alike(piece, count, end, alone)
+            _remember(self._ends, pair, known)
+        return known
 
     def _anchor(self, piece: _Tokenised, end: int) -> tuple[int, int] | None:
         """The last added token in the first ``end`` characters, its number and where it begins: what is behind it does not see beyond it."""
@@ -166,7 +180,7 @@ class Tokens:
             content = self._added.get(piece.ids[candidate])
             if content is not None:
                 begin, stop = piece.encoding.token_to_chars(candidate)
-                if stop <= end + 1 and piece.text[begin:stop].strip() == content.strip():
+                if piece.text[begin:stop].strip() == content.strip():
                     return candidate, begin
         return None
 
@@ -175,6 +189,12 @@ class Tokens:
         if piece.encoding is not None:
             return sum(stop <= end for _, stop in piece.encoding.offsets)
         return _common(piece.ids, (yield [piece.text[:end]])[0].ids)
+
+    def _runs_on(self, piece: _Tokenised, number: int, end: int) -> bool:
+        """Whether a token begins in the first ``end`` characters and runs beyond them; a tokenizer that tells no places may have one."""
+        if number >= len(piece.ids):
+            return False
+        return piece.encoding is None or bool(piece.encoding.token_to_chars(number)[0] < end)
 
     def _behind(
         self, piece: _Tokenised, end: int, rest: str
@@ -215,6 +235,19 @@ class Tokens:
             raise BadRecord(NO_CHARACTER) from error
         encodings = batch.encodings or [None] * len(texts)
         return list(map(_Tokenised, texts, batch["input_ids"], encodings))
+
+
+def _ends_alike(piece: _Tokenised, count: int, end: int, alone: _Tokenised) -> bool:
+    """Whether the last of ``count`` tokens is that of ``alone``, which is the text up to ``end``, and begins where that does."""
+    begin = piece.encoding.token_to_chars(count - 1)[0]
+    begin_alone = end - len(alone.text) + alone.encoding.token_to_chars(len(alone.ids) - 1)[0]
+    return bool(piece.ids[count - 1] == alone.ids[-1] and begin == begin_alone)
+
+
+def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
+    if len(memory) >= _REMEMBERED:
+        memory.clear()
+    memory[key] = value
 
 
 def _runs(stretches: Sequence[Stretch]) -> list[tuple[bool, str]]:

@@ -92,8 +92,11 @@ def test_tokens_are_those_of_transformers_where_no_token_crosses_a_joint(kind: s
         assert ids[: len(prompts[1])] == prompts[1]
 
 
-CROSSED = {("joining lines", template) for template in SHIPPED}
-"""Kinds and templates in which an answer melts into what is in front of it."""
+CROSSED = {("joining lines", template) for template in SHIPPED} | {
+    (kind, "llama3") for kind in KINDS if kind.startswith("byte-level")
+}
+"""Kinds and templates in which an answer melts into what is in front of it, or changes it: GPT-2's pattern parts two line breaks in front
+of a word. (Llama 3's own pattern does not.)"""
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,14 @@ CROSSED = {("joining lines", template) for template in SHIPPED}
         ("byte-level", ("Answer:", " Yes."), ["ĠYes", "."]),
         ("byte-level", ("Answer: ", "Yes."), ["Yes", "."]),
         ("legacy", ("Answer: ", "Yes."), ["Yes", "."]),
+        ("byte-level", ("Was the patient given aspirin or metformin? Answer: ", "Yes."), ["Yes", "."]),
+        ("byte-level", ("Was the patient given aspirin or metformin?\n\n", "Yes."), ["Yes", "."]),
+        ("byte-level", ("Was the patient given aspirin or metformin?  ", "Yes."), ["Yes", "."]),
+        ("byte-level", (" " * 40, "Yes."), ["Yes", "."]),
+        ("byte-level with trimmed offsets", ("Was the patient given aspirin or metformin?  ", "Yes."), ["Yes", "."]),
+        ("byte-level with trimmed offsets", (" " * 40, "Yes."), ["Yes", "."]),
+        ("metaspace always", ("<|user|>Aspirin?<|assistant|>Answer: ", "Yes."), ["Yes", "."]),
+        ("byte-level", ("Was the patient given <|assis", "tant|>."), ["t", "ant", "|", ">", "."]),
         ("metaspace first", ("Answer: ", "Yes."), ["Yes", "."]),
     ],
 )
@@ -135,6 +146,20 @@ def test_an_answer_that_melts_into_its_prompt_does_not_change_what_is_behind_it(
     start = words.index("</s>")
     assert result.input_ids[start : start + len(behind)].tolist() == behind
     assert words[start + len(behind) :] == ["Yes"]
+
+
+def test_an_answer_is_not_changed_by_a_later_one_that_melts_into_what_is_behind_it() -> None:
+    """With the merges cd, bc, ab the whole is x ab cd, and what is in front of the second answer is x a bc by itself."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(["</s>", *"xabcde", "cd", "bc", "ab"])}
+    backend = Tokenizer(models.BPE(vocabulary, [("c", "d"), ("b", "c"), ("a", "b")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    assert (tokenizer.tokenize("xabcd"), tokenizer.tokenize("xabc")) == (["x", "ab", "cd"], ["x", "a", "bc"])
+    result = _example(Tokens(tokenizer), "x", "ab", "c", "de")
+    assert tokenizer.convert_ids_to_tokens(result.input_ids.tolist()) == ["x", "ab", "cd", "e"]
+    assert _learnt(tokenizer, result) == ["ab", "|", "e"]
 
 
 @settings(deadline=None, max_examples=300)
@@ -186,11 +211,14 @@ def test_several_answers_each_stand_behind_their_prompt(kind: str, texts: list[s
 
 @settings(deadline=None, max_examples=60)
 @given(
-    kind=st.sampled_from(sorted(KINDS)), prompt=st.lists(TEXTS, min_size=6, max_size=12).map("".join), answer=TEXTS.filter(bool)
+    kind=st.sampled_from(sorted(KINDS)),
+    prompt=st.lists(TEXTS, min_size=6, max_size=12).map("".join),
+    end=st.sampled_from(["\n\n", "\n", "  ", " ", "?", " the", ":"]),
+    answer=st.tuples(st.sampled_from(["Yes", " Yes", "\n", " ", "12", "."]), TEXTS).map("".join),
 )
-def test_a_joint_is_judged_by_what_is_near_it_as_by_the_whole_prompt(kind: str, prompt: str, answer: str) -> None:
+def test_a_joint_is_judged_by_what_is_near_it_as_by_the_whole_prompt(kind: str, prompt: str, end: str, answer: str) -> None:
     tokens = Tokens(tokenizer_of(kind))
-    rendered = [RenderedExample([Stretch(prompt, False), Stretch(answer, True)], add_eos=True)]
+    rendered = [RenderedExample([Stretch(prompt + end, False), Stretch(answer, True)], add_eos=True)]
     near = tokens.examples_of(rendered)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokens_module, "_NEAR", 10**6)
