@@ -10,7 +10,7 @@ import pytest
 from support.forked import pitstop
 from support.training import metadata, rows
 
-pytestmark = pytest.mark.usefixtures("warm", "onednn")
+pytestmark = pytest.mark.usefixtures("warm")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OF_TASK = {
