@@ -22,7 +22,7 @@ STEPS = 12
 
 def _pairs(source: Path, target: Path, count: int) -> Path:
     records = [json.loads(line) for line in source.read_text().splitlines()[:count]]
-    rows = [pair for record in records for pair in render(record)]
+    rows = [{name: pair[name] for name in ("prompt", "completion")} for record in records for pair in render(record)]
     target.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return target
 

@@ -43,9 +43,14 @@ def test_run_directory_has_the_documented_layout(tiny_model: Path, data: Path, b
     assert {"step", "epoch", "loss", "learning_rate", "tokens"} <= first.keys()
 
 
-def test_training_lowers_the_loss(tiny_model: Path, data: Path, base_dir: Path) -> None:
-    ended = pitstop(*arguments(tiny_model, data, base_dir, epochs=10, learning_rate=3e-2, lora_dropout=0.0, lora_rank=16))
-    assert ended.code == 0, ended.output
+def test_training_lowers_the_loss_and_says_nothing_on_stderr(
+    tiny_model: Path, data: Path, base_dir: Path, tmp_path: Path
+) -> None:
+    settings = {"epochs": 10, "learning_rate": 3e-2, "lora_dropout": 0.0, "lora_rank": 16}
+    errors = os.open(tmp_path / "stderr", os.O_CREAT | os.O_WRONLY)
+    ended = pitstop(*arguments(tiny_model, data, base_dir, **settings), prepare=lambda: os.dup2(errors, 2))
+    os.close(errors)
+    assert ended.code == 0 and (tmp_path / "stderr").read_text() == "", ended.output
     losses = [row["val_loss"] for row in rows(base_dir / "run_001") if "val_loss" in row]
     assert min(losses) < losses[0] - 0.1  # the frozen random head leaves the adapter little to work with
 
