@@ -29,7 +29,8 @@ def open_for_scoring(
     from pitstop.trainers.loop.scoring import Scoring
     from pitstop.trainers.machine.device import choose_precision
     from pitstop.trainers.machine.libraries import quiet_libraries
-    from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer
+    from pitstop.trainers.models.base import BaseRecipe, load_base
+    from pitstop.trainers.models.tokenizer import load_tokenizer
     from pitstop.trainers.using.merging import expand
 
     precision = choose_precision(settings, device)

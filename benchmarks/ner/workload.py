@@ -10,7 +10,7 @@ from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.schema import NerSettings, Settings, TrainingSettings
 from pitstop.trainers.data.files.places import read_records
 from pitstop.trainers.data.records import BadRows
-from pitstop.trainers.models.base import load_tokenizer
+from pitstop.trainers.models.tokenizer import load_tokenizer
 from pitstop.trainers.tasks.ner.task import NerTask
 
 TYPES = ["chemical", "disease"]

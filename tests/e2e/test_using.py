@@ -102,10 +102,10 @@ def test_a_tasks_own_scores_are_those_of_training_too(tiny_model: Path, tmp_path
 
 def _score_fixed_answers() -> None:
     """Let the scorer of entities find two answers that no model gave, and say what is generated besides."""
-    from pitstop.trainers.tasks.ner import task
+    from pitstop.trainers.tasks.ner import greedy
     from pitstop.trainers.using import evaluating
 
-    task.greedy_answers = lambda examples, scoring: ["- aspirin", "- pain"]  # type: ignore[assignment]
+    greedy.greedy_answers = lambda examples, scoring: ["- aspirin", "- pain"]  # type: ignore[assignment]
     answer_ids = evaluating.answer_ids
 
     def telling(opened: Any, prompts: Any, *more: Any) -> Any:

@@ -157,22 +157,6 @@ def _compute_in(model: nn.Module, recipe: BaseRecipe) -> None:
             module.compute_dtype = recipe.compute
 
 
-def load_tokenizer(path: Path) -> Any:
-    """The model's tokenizer. Raises ``ModelError`` where there is none or it has no end-of-sequence token."""
-    from transformers import AutoTokenizer
-
-    with quiet_libraries():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            if "trust_remote_code" in str(error):
-                raise needs_code(path, "auto_map in tokenizer_config.json") from error
-            raise ModelError(f"Cannot load a tokenizer from {path}: {first_line(error)}") from error
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"The tokenizer in {path} has no end-of-sequence token, so a model could not learn to stop.")
-    return tokenizer
-
-
 def save_base(model: nn.Module, tokenizer: Any, directory: Path) -> None:
     """Write the base as it is trained on (4-bit if quantised) with its tokenizer: safetensors and JSON, no reference to code."""
     for item in (model.config, getattr(model, "generation_config", None), tokenizer):

@@ -18,13 +18,14 @@ from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models import attention
 from pitstop.trainers.models.adapter import AdapterForm
-from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, save_base
+from pitstop.trainers.models.base import BaseRecipe, load_base, save_base
 from pitstop.trainers.models.cost import Cost, of_causal_lm
 from pitstop.trainers.models.fit import SAME_MODEL, Tell, UnfitWeights, check_weights
 from pitstop.trainers.models.foreign_code import check_stored, forget_code
 from pitstop.trainers.models.loss import TokenObjective, takes_logits_to_keep
 from pitstop.trainers.models.scratch import read_model_config
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
+from pitstop.trainers.models.tokenizer import load_tokenizer
 from pitstop.trainers.models.trained import as_evaluated, check_size
 
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pitstop.checkpointing.runs.run_directory import RunDirectory
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.reading import ReadOptions
-from pitstop.trainers.loop.context import TrainingContext
-from pitstop.trainers.loop.sample_hook import SampleHook
-from pitstop.trainers.loop.scoring import Scoring
-from pitstop.trainers.reporter import Reporter
-from pitstop.trainers.tracking.tracking import Tracking
+
+if TYPE_CHECKING:  # they know torch, which reading data does without
+    from pitstop.checkpointing.runs.run_directory import RunDirectory
+    from pitstop.trainers.loop.context import TrainingContext
+    from pitstop.trainers.loop.sample_hook import SampleHook
+    from pitstop.trainers.loop.scoring import Scoring
+    from pitstop.trainers.reporter import Reporter
+    from pitstop.trainers.tracking.tracking import Tracking
 
 Direction = Literal["min", "max"]
 

@@ -18,8 +18,8 @@ from pitstop.checkpointing.runs.metadata import Metadata
 from pitstop.configs.errors import RunError
 from pitstop.trainers.machine.device import choose_precision
 from pitstop.trainers.machine.libraries import quiet_libraries
-from pitstop.trainers.models.base import load_tokenizer
 from pitstop.trainers.models.foreign_code import forget_code
+from pitstop.trainers.models.tokenizer import load_tokenizer
 from pitstop.trainers.models.trained import parameter_counts
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.building import BaseOnDisk

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
@@ -20,10 +20,8 @@ from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.files.places import read_records
 from pitstop.trainers.data.records import BadRecord, BadRows, NoData, Record
 from pitstop.trainers.data.row_json import parse_json
-from pitstop.trainers.loop.scoring import Scoring
 from pitstop.trainers.tasks.base import Direction
 from pitstop.trainers.tasks.ner.annotated import ANNOTATED
-from pitstop.trainers.tasks.ner.greedy import greedy_answers
 from pitstop.trainers.tasks.ner.scores import NerScores, ParsedAnswer, parse_items, score_answers
 from pitstop.trainers.tasks.ner.wording import (
     DEFAULT_PROMPT,
@@ -37,6 +35,9 @@ from pitstop.trainers.tasks.ner.wording import (
     type_name,
 )
 from pitstop.trainers.tasks.text import TextTask
+
+if TYPE_CHECKING:  # it knows torch, which reading data does without
+    from pitstop.trainers.loop.scoring import Scoring
 
 ARTICLE_FIELDS = ("article", "pmid", "doc_id")
 """Fields that say which article a record is from, the first that is there."""
@@ -174,6 +175,8 @@ class NerTask(TextTask):
 
     def score(self, evaluation: Sequences, scoring: Scoring) -> dict[str, float]:
         """Generate greedily and compare sets of entities. Raises ``Interrupted``."""
+        from pitstop.trainers.tasks.ner.greedy import greedy_answers
+
         assert isinstance(evaluation, Dataset)
         examples = evaluation.examples[: scoring.limit]
         answers = greedy_answers(examples, scoring)

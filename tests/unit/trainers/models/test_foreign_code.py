@@ -14,9 +14,10 @@ import torch
 
 from pitstop.configs.errors import ModelError
 from pitstop.configs.schema import LoraSettings, ModelSettings, Settings
-from pitstop.trainers.models.base import BaseRecipe, load_base, load_tokenizer, save_base
+from pitstop.trainers.models.base import BaseRecipe, load_base, save_base
 from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import ModelSource, find_model
+from pitstop.trainers.models.tokenizer import load_tokenizer
 from support.forging import change_json
 
 pytestmark = pytest.mark.faults

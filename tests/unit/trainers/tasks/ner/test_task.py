@@ -263,7 +263,7 @@ def _scored(
 ) -> dict[str, float]:
     """The metrics of answers: (type, gold, answer) rows."""
     examples = [_tiny_example(i, "", json.dumps({"type": kind, "items": gold})) for i, (kind, gold, _) in enumerate(rows)]
-    monkeypatch.setattr(ner_task, "greedy_answers", lambda chosen, scoring: [rows[int(e.input_ids[1]) - 5][2] for e in chosen])
+    monkeypatch.setattr(greedy, "greedy_answers", lambda chosen, scoring: [rows[int(e.input_ids[1]) - 5][2] for e in chosen])
     scoring = Scoring(None, task.tokenizer, None, lambda: None, batch_size=2, max_new_tokens=8, limit=limit)  # type: ignore[arg-type,return-value]
     return task.score(_dataset(examples), scoring)
 
