@@ -21,7 +21,10 @@ COMMANDS: dict[str, CommandEntry] = {
     "resume": CommandEntry(
         "pitstop.cli.commands.resume", "resume", "Continue a run exactly where a checkpoint left it.", TRAINING
     ),
-    "plan": CommandEntry("pitstop.cli.commands.plan", "plan", "Show what train would do, and start nothing.", TRAINING),
+    "plan": CommandEntry("pitstop.cli.commands.train", "plan", "Show what train would do, and start nothing.", TRAINING),
+    "preview": CommandEntry(
+        "pitstop.cli.commands.preview", "preview", "Show records as training gets them, and what is learnt.", TRAINING
+    ),
     "list-runs": CommandEntry(
         "pitstop.cli.commands.list_runs", "list_runs", "List runs with their progress and best checkpoint.", RUNS
     ),

@@ -1,4 +1,4 @@
-"""``pitstop train``: start a new run."""
+"""``pitstop train``: start a new run; ``pitstop plan``: what that would do."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pitstop.cli.arguments.base_dir import find_base_run
 from pitstop.cli.arguments.foreign import pass_on
 from pitstop.cli.arguments.options import with_settings
 from pitstop.cli.arguments.processes import QuietOption, SummaryOption, start_or_join
+from pitstop.cli.reports.plan import show_plan
 from pitstop.configs.errors import RunError, SettingsError
 from pitstop.configs.load import Loaded, load_settings
 from pitstop.configs.notices import Notice
@@ -73,8 +74,6 @@ def train(
     early = pass_on(env_file)
     _refuse_taken_number(loaded)
     if dry_run:
-        from pitstop.cli.reports.plan import show_plan
-
         return show_plan(loaded, early, all_settings=False, json_output=json_output)
 
     def training(display: Display, notices: Sequence[Notice]) -> Result:
@@ -83,6 +82,32 @@ def train(
         return worker.train(loaded, now=datetime.now().astimezone(), display=display, notices=notices)
 
     return start_or_join(loaded.settings.training.num_processes, training, early=early, json_output=json_output, quiet=quiet)
+
+
+@with_settings
+def plan(
+    all_settings: Annotated[bool, typer.Option("--all", help="List every setting, also those at their defaults.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    *,
+    flags: dict[str, Any],
+    config_files: list[str],
+    env_file: Path | None,
+) -> int:
+    """Show what train would do, and start nothing.
+
+    Predicted time, peak memory, disk and steps come first, then the settings that are not at their defaults. train --dry-run
+    does the same.
+
+    Examples:
+
+      pitstop plan
+      pitstop plan --all
+      pitstop plan --model-id ./my-model --dataset data.jsonl --json
+    """
+    loaded = load_settings(
+        flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, find_base_run=find_base_run
+    )
+    return show_plan(loaded, pass_on(env_file), all_settings=all_settings, json_output=json_output)
 
 
 def _refuse_taken_number(loaded: Loaded) -> None:

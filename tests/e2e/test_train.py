@@ -55,6 +55,14 @@ def test_training_lowers_the_loss_and_says_nothing_on_stderr(
     assert min(losses) < losses[0] - 0.1  # the frozen random head leaves the adapter little to work with
 
 
+def test_the_first_example_is_shown_and_not_logged(tiny_model: Path, data: Path, base_dir: Path) -> None:
+    shown = "The first example; what is learnt is in ⟦ ⟧ (pitstop preview shows more):\n<|start|>user↵Case 0: the patient took aspirin."
+    ended = pitstop(*arguments(tiny_model, data, base_dir, max_steps=1))
+    assert shown in ended.output and "⟦- aspirin<|end|>⟧\n" in ended.output
+    assert "⟦" not in (base_dir / "run_001" / "logs" / "train.log").read_text()
+    assert "⟦" not in pitstop(*arguments(tiny_model, data, base_dir, max_steps=1), "--quiet").output
+
+
 def test_base_model_is_saved_once_for_two_runs(tiny_model: Path, data: Path, base_dir: Path) -> None:
     first = pitstop(*arguments(tiny_model, data, base_dir, max_steps=1))
     second = pitstop(*arguments(tiny_model, data, base_dir, max_steps=1))

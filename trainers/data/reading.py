@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pitstop.configs.datasets import DataSource, source_names
 from pitstop.configs.errors import DataError
+from pitstop.configs.notices import Notices
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import is_large
 from pitstop.trainers.data.counts import Counts, LeftOut
@@ -41,6 +42,20 @@ class ReadOptions:
     max_records: int | None = None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a record: the examples that are used, those longer than ``max_length``, or the reason why it is malformed.
+
+    ``record`` is None for a row that could not be read.
+    """
+
+    place: str
+    record: Record | None
+    examples: Sequence[Example] = ()
+    too_long: Sequence[Example] = ()
+    malformed: str = ""
+
+
 class RecordEncoder(Protocol):
     """What reading asks of a task: the records of a place, and the examples of records."""
 
@@ -56,6 +71,9 @@ class RecordEncoder(Protocol):
 
     def conclude(self, bad_rows: BadRows) -> None:
         """Add to ``bad_rows`` what is known behind the last record of a data set."""
+
+    def shape(self, record: Record) -> str:
+        """What kind of record it is, in a word or two for people; empty where all are of one kind."""
 
     def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
         """What changes with the data that ``records`` reads; ``digest`` gives the SHA-256 of a file. None where nothing tells."""
@@ -128,9 +146,9 @@ def _key(spec: str, task: RecordEncoder, options: ReadOptions, cache: DataCache)
 class _InOrder(BadRows):
     """Bad rows of the reader, told after those that the task found in the records before."""
 
-    def __init__(self, skip: bool, first: Callable[[], None]) -> None:
-        super().__init__(skip)
-        self._first = first
+    def __init__(self, skip: bool, first: Callable[[], None], hear: Callable[[Outcome], None], notices: Notices) -> None:
+        super().__init__(skip, notices=notices)
+        self._first, self._hear = first, hear
         self.unreadable = 0
 
     def report(self, place: str, reason: str, hint: str = "") -> None:
@@ -138,6 +156,7 @@ class _InOrder(BadRows):
         self.unreadable += 1
         self._first()
         super().report(place, reason, hint)
+        self._hear(Outcome(place, None, malformed=reason))
 
 
 class _Refused(Exception):
@@ -149,13 +168,27 @@ class _Refused(Exception):
 
 def _read(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> LeftOut:
     """Give each example that fits to ``add``; returns what else there was. ``OSError`` from ``add``."""
+
+    def hear(outcome: Outcome) -> None:
+        try:
+            for example in outcome.examples:
+                add(example)
+        except OSError as error:
+            raise _Refused(error) from error
+
     try:
-        return _stream(spec, task, options, add)
+        return read_outcomes(spec, task, options, hear, Notices())
     except _Refused as refused:
         raise refused.error from None
 
 
-def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> LeftOut:
+def read_outcomes(
+    spec: str, task: RecordEncoder, options: ReadOptions, hear: Callable[[Outcome], None], notices: Notices
+) -> LeftOut:
+    """Read and tokenise the records of ``spec``; ``hear`` is told what became of each, in order. Returns what gave no example.
+
+    ``notices`` takes what else is decided, before ``hear`` is told of the record that it is about. Raises ``DataError``.
+    """
     waiting: list[Record] = []
     too_long = left_out = 0
 
@@ -167,18 +200,17 @@ def _stream(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[
             if isinstance(examples, BadRecord):
                 BadRows.report(bad_rows, record.place, str(examples), examples.hint)
                 bad_rows.answers += examples.answers
+                hear(Outcome(record.place, record, malformed=str(examples)))
                 continue
             fitting = [example for example in examples if len(example) <= options.max_length]
-            too_long += len(examples) - len(fitting)
+            longer = [example for example in examples if len(example) > options.max_length]
+            too_long += len(longer)
             left_out += not fitting
-            bad_rows.answers_left_out += sum(e.answers for e in examples) - sum(e.answers for e in fitting)
-            try:
-                for number, example in enumerate(fitting):
-                    add(replace(example, opens=False) if number else example)
-            except OSError as error:
-                raise _Refused(error) from error
+            bad_rows.answers_left_out += sum(example.answers for example in longer)
+            fitting[1:] = [replace(example, opens=False) for example in fitting[1:]]
+            hear(Outcome(record.place, record, fitting, longer))
 
-    bad_rows = _InOrder(options.skip_bad_rows, tokenise)
+    bad_rows = _InOrder(options.skip_bad_rows, tokenise, hear, notices)
     try:
         for number, record in enumerate(task.records(spec, bad_rows, split=options.split, token=options.token), start=1):
             waiting.append(record)

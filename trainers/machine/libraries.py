@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
+from typing import cast
+
+
+def do_without_torch() -> None:
+    """Have transformers come up without torch, which takes seconds, for the rest of this process: a tokenizer needs none.
+
+    Nothing happens where torch is imported already.
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there are no models without it
+    sys.modules.setdefault("torch", cast(ModuleType, None))  # Python's way to say that a module is not there
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pitstop.configs.errors import ModelError, first_line
+from pitstop.configs.errors import ModelError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.machine.device import Precision
 from pitstop.trainers.machine.libraries import quiet_libraries

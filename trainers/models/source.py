@@ -96,15 +96,22 @@ def find_model(settings: Settings, recorded: KnownBase | None = None) -> ModelSo
     return _checked(ModelSource(model_id, path, path.name))
 
 
-def _of_base_training(model_id: str, settings: Settings) -> ModelSource:
-    """The checkpoint of a base training, every byte verified. ``NoModel`` where there is no such run here."""
+def find_tokenizer(settings: Settings) -> Path:
+    """The directory of the tokenizer that training would use; no weights are downloaded or looked at. Raises as ``find_model``."""
+    if settings.model.from_run is not None:
+        return _of_base_training(str(settings.model.id), settings, verify=False).path
+    return _tokenizer_files(str(settings.model.tokenizer if settings.model.from_scratch else settings.model.id), settings)
+
+
+def _of_base_training(model_id: str, settings: Settings, *, verify: bool = True) -> ModelSource:
+    """The checkpoint of a base training, every byte verified unless the weights are not wanted. ``NoModel`` where there is no such run here."""
     reference = str(settings.model.from_run)
     try:
         checkpoint = find_base_checkpoint(settings.training.checkpoint.base_dir, reference)
     except RunError as error:
         raise NoModel(f"No base model: {error.message}", hint=error.hint) from error
     try:
-        if rank() == 0:
+        if verify and rank() == 0:
             checkpoint.verify()
         check_stored(checkpoint.path)
     except CheckpointError as error:

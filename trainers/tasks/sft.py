@@ -106,6 +106,10 @@ class SftTask(TextTask):
         """Shapes and fields of the data set."""
         self.normal_form.conclude(bad_rows)
 
+    def shape(self, record: Record) -> str:
+        """The fields that decide how it is read: ``messages``, ``prompt+completion``."""
+        return self.normal_form.shape(record)
+
     def relevant_settings(self) -> Mapping[str, Any]:
         """Those of the rendering: how a record is rendered follows from its fields, the tokenizer and these."""
         return {**self.rendered_by(), "shapes": asdict(self._shape_options)}

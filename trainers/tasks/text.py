@@ -73,6 +73,11 @@ class TextTask(Task):
                 raise
             raise UnknownFormat(error.message, hint=f"{error.hint} Files with this ending are read by --task ner.") from error
 
+    def shape(self, record: Record) -> str:
+        """What kind of record it is, in a word or two for people; by default all are of one kind."""
+        del record
+        return ""
+
     def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
         """What changes with the data that ``records`` reads for a value, so that tokenised data can be kept by it.
 

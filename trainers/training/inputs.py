@@ -14,20 +14,24 @@ from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.configs.notices import Notice, shortened
 from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
+from pitstop.configs.secrets import mask
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import is_large, tokenizer_key
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.mixture import Mixture
+from pitstop.trainers.data.preview.tokens import LEARNT, in_short
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.machine.processes import main_process_first
 from pitstop.trainers.models.limits import Limits
 from pitstop.trainers.models.source import ModelSource
-from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.reporter import Display, Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import family_of, make_task
 from pitstop.trainers.tasks.text import TextTask, on_day
 
 _LONGEST_TOKENISING = timedelta(days=2)
+_SHOWN_CHARACTERS = 360
+"""Of the first example."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,17 @@ class Inputs:
         """The data read anew, one example a row: for models that cannot keep examples of one row apart."""
         train, evaluation = read_data(settings, self.task, reporter, packing=False, model=self.source.path)
         return replace(self, train=train, eval=evaluation)
+
+    def show_first(self, display: Display) -> None:
+        """Show the first example and what is learnt of it, in 8 lines of a narrow terminal at most. Nothing for images.
+
+        On the display alone: logs go to other places than data does.
+        """
+        if isinstance(self.train, Dataset):
+            text = in_short(self.train.examples[0], self.tokenizer, _SHOWN_CHARACTERS)
+            display.line(
+                f"The first example; what is learnt is in {LEARNT[0]} {LEARNT[1]} (pitstop preview shows more):\n{mask(text)}"
+            )
 
     def data_record(self) -> dict[str, Any]:
         """What the run's metadata says about the data."""

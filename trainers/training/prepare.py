@@ -78,6 +78,7 @@ def prepare_new(
     pusher = start_pusher(settings, reporter, stack) if settings.hub.push and hardware.is_main else None
     tracking, inputs, samples = _read(settings, hardware, reporter, pusher, day=new_run.day_of_start(now, device))
     loaded = new_run.dated(loaded, inputs)
+    inputs.show_first(reporter.display)
     if hardware.is_main:
         new_run.check_writable(Path(settings.training.checkpoint.base_dir))
     base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)

@@ -56,6 +56,20 @@ class ChatTemplate:
         """The template itself: of several the one named ``default``. None where the tokenizer has none."""
         return None if self._tokenizer.chat_template is None else str(self._tokenizer.get_chat_template())
 
+    @property
+    def in_words(self) -> str:
+        """Which template it is, for people: the beginning of the SHA-256 of its text, and the day that it is told."""
+        if self.text is None:
+            return "none: questions and answers stand one behind the other"
+        day = (
+            ""
+            if not self.asks_for_date
+            else ", with the date of the start"
+            if self.day is None
+            else f", with the date {self.day}"
+        )
+        return f"the tokenizer's, {hashlib.sha256(self.text.encode()).hexdigest()[:12]}{day}"
+
     def render(
         self,
         messages: Sequence[Message],

@@ -171,6 +171,14 @@ class NormalForm:
             named.append(("--group-by", self._group.text))
         return named
 
+    def shape(self, record: Record) -> str:
+        """The fields that decide how a record is read, such as ``prompt+completion``; empty where there are none."""
+        try:
+            fields = self._columns.apply(record.fields)[0] if self._options.columns else dict(record.fields)
+            return str(self._shape(record.fields, fields, set()))
+        except BadRecord:
+            return ""
+
     def group(self, record: Record) -> str:
         """What the record is held out together by: the value of the field of ``--group-by``; empty where there is none."""
         value = None if self._group is None else self._group.value_in(record.fields)

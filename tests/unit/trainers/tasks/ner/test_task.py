@@ -22,6 +22,7 @@ from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRecord, Record
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.loop.scoring import Scoring
+from pitstop.trainers.tasks.ner import greedy
 from pitstop.trainers.tasks.ner import task as ner_task
 from pitstop.trainers.tasks.ner.scores import parse_items
 from pitstop.trainers.tasks.ner.task import NerTask

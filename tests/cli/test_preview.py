@@ -1,0 +1,99 @@
+"""``pitstop preview``: what is learnt, seen before anything is spent."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch  # noqa: F401 - else the command would have this process do without it
+
+from support.cli import Cli, pitstop_process
+from support.tiny_model import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model without its weights, which no preview looks at."""
+    directory = make_tiny_model(tmp_path_factory.mktemp("tiny"))
+    (directory / "model.safetensors").unlink()
+    return directory
+
+
+def _write(path: Path, *rows: object) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+PAIR = {"prompt": "Aspirin?", "completion": "Yes."}
+
+
+def test_records_and_figures(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    data = _write(tmp_path / "a.jsonl", PAIR, {"text": "One\ntwo."}, PAIR, {"prompt": "x"}, {**PAIR, "completion": "z" * 99})
+    done = pitstop("preview", "--model-id", model, "--dataset", data, "--max-length", 64, "-n", 2)
+    assert done.code == 0, done.stderr
+    assert done.stderr == ""
+    assert "\n  line 1 · prompt+completion\n" in done.stdout
+    assert "<|start|>user↵Aspirin?<|end|>↵<|start|>assistant↵⟦Yes.<|end|>⟧\n" in done.stdout
+    assert "\n  line 2 · text\n" in done.stdout and "O⟦ne↵two.<|end|>⟧" in done.stdout and "line 3 ·" not in done.stdout
+    assert re.search(r"records +5 = 3 used \+ 1 left out \+ 1 malformed\n", done.stdout)
+    assert re.search(r"duplicates +1 examples? occur", done.stdout)
+    assert re.search(r"33–64 +0  MAX_LENGTH = 64\n", done.stdout)
+    assert f"1 malformed, first {data} line 4: no known record shape; its fields: prompt" in done.stdout
+    assert list(tmp_path.iterdir()) == [data] and not list(Path.cwd().iterdir())
+
+
+def test_json_has_all_of_it(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    train, evaluation = _write(tmp_path / "a.jsonl", PAIR, "{"), _write(tmp_path / "b.jsonl", PAIR, {**PAIR, "prompt": "?"})
+    done = pitstop("preview", "--model-id", model, "--dataset", train, "--eval-dataset", evaluation, "--json", "--ids")
+    assert done.code == 0, done.stderr
+    first, second = done.json()["data"]
+    assert first["counts"]["records"] == {"read": 2, "used": 1, "left_out": 0, "malformed": 1}
+    assert (first["in_training"], second["in_training"], second["evaluates"]) == (0, 1, True)
+    parts = first["preview"][0]["examples"][0]["parts"]
+    assert "".join(part["text"] for part in parts if part["learnt"]) == "Yes.<|end|>" and all("id" in part for part in parts)
+    assert first["preview"][1]["malformed"].startswith("not valid JSON")
+
+
+def test_ids_part_tokens(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    done = pitstop("preview", "--model-id", model, "--dataset", _write(tmp_path / "a.jsonl", PAIR), "--ids")
+    assert re.search(r"<\|start\|> 0│use \d+│r \d+│↵ \d+│", done.stdout), done.stdout
+    assert re.search(r"│⟦\w+ \d+│", done.stdout)
+
+
+def test_one_record_in_full(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    data = _write(tmp_path / "a.jsonl", PAIR, {"prompt": "w" * 300, "completion": "v" * 300})
+    shortened = pitstop("preview", "--model-id", model, "--dataset", data)
+    assert "tokens …" in shortened.stdout and "w" * 300 not in shortened.stdout
+    done = pitstop("preview", "--model-id", model, "--dataset", data, "--record", 2)
+    assert "w" * 300 in done.stdout and "v" * 300 in done.stdout and "line 1 ·" not in done.stdout
+    done = pitstop("preview", "--model-id", model, "--dataset", data, "--record", 3)
+    assert done.code == 2 and "--record 3: no data set has a record of that number." in done.stderr
+    assert pitstop("preview", "--record", 3, "--odd").code == 2
+
+
+def test_control_characters_of_data_never_reach_the_terminal(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    data = _write(tmp_path / "a.jsonl", {"prompt": "\x1b[2J\x07", "completion": "\u202e\x9b"}, {"\x1b[2Jx": "\x1b[2J"})
+    for options in ([], ["--odd"], ["--ids"], ["--record", 1], ["--json"]):
+        done = pitstop("preview", "--model-id", model, "--dataset", data, *options)
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout), options
+
+
+def test_it_starts_without_torch_and_tells_of_it_only_by_being_quick(model: Path, tmp_path: Path) -> None:
+    data = _write(tmp_path / "a.jsonl", PAIR)
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    done = pitstop_process("preview", "--model-id", model, "--dataset", data, env={"PYTHONPATH": str(tmp_path)})
+    assert done.code == 0 and done.stderr == "" and "⟦Yes.<|end|>⟧" in done.stdout
+
+
+def test_entities_are_previewed_as_the_task_asks(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    row = {"text": "Aspirin for pain.", "entities": {"chemical": ["Aspirin"], "disease": ["pain"]}}
+    done = pitstop("preview", "--task", "ner", "--model-id", model, "--dataset", _write(tmp_path / "a.jsonl", row))
+    assert done.code == 0 and "example 2 of 2, " in done.stdout and "⟦- pain<|end|>⟧" in done.stdout
+    assert re.search(r"examples +2: 2 of 1 records", done.stdout)
+
+
+def test_rankings_too_and_images_not(pitstop: Cli, tmp_path: Path) -> None:
+    done = pitstop("preview", "--task", "diffusion", "--dataset", "CIFAR10")
+    assert done.code == 2 and "pitstop preview shows tokens, and the task diffusion learns images." in done.stderr

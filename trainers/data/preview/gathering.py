@@ -1,0 +1,119 @@
+"""The preview of a data set: all of it is read once, as training reads it, and a few records are kept to be shown."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from pitstop.configs.notices import Notices
+from pitstop.trainers.data.counts import Counts, LeftOut, Tally
+from pitstop.trainers.data.preview.figures import ExampleFigures
+from pitstop.trainers.data.preview.oddities import Oddities, PreviewedRecord
+from pitstop.trainers.data.reading import Outcome, ReadOptions, RecordEncoder, read_outcomes
+
+_NUMBER = re.compile(r"\d+")
+_LAST_NUMBER = re.compile(r"(\d+)$")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which records are to be shown: the first ``count`` of a data set, those with the ``number`` in their place, or odd ones."""
+
+    count: int = 3
+    number: int | None = None
+    odd: bool = False
+
+
+@dataclass(frozen=True)
+class MalformedKind:
+    """``count`` records that are malformed for one reason, the first at ``place``."""
+
+    reason: str
+    place: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class DataPreview:
+    """What is to be shown of one data set. ``shapes`` counts the records of each kind."""
+
+    spec: str
+    counts: Counts
+    figures: ExampleFigures
+    shapes: dict[str, int]
+    malformed: tuple[MalformedKind, ...]
+    records: tuple[PreviewedRecord, ...]
+
+
+def gather(spec: str, task: RecordEncoder, options: ReadOptions, wish: Wish) -> DataPreview:
+    """Read all of ``spec``, and gather malformed records instead of stopping. Raises ``DataError`` for data that cannot be read."""
+    gatherer = _Gatherer(task, wish)
+    left_out = read_outcomes(spec, task, replace(options, skip_bad_rows=True), gatherer.hear, gatherer.notices)
+    figures = gatherer.figures
+    return DataPreview(
+        spec,
+        _counts(figures, left_out),
+        figures,
+        gatherer.shapes,
+        tuple(gatherer.malformed.values()),
+        tuple(gatherer.records()),
+    )
+
+
+def _counts(figures: ExampleFigures, left_out: LeftOut) -> Counts:
+    """As training counts them."""
+    return Counts(
+        records=figures.used + left_out.too_long + left_out.bad,
+        used=figures.used,
+        too_long=left_out.too_long,
+        bad=left_out.bad,
+        bad_reasons=left_out.bad_reasons,
+        tokens=figures.tokens,
+        supervised_tokens=figures.learnt,
+        cut=figures.cut,
+        read=Tally(figures.records, left_out.records, left_out.bad),
+        answers=Tally(figures.answers, left_out.answers_left_out, left_out.answers_bad),
+        notices=left_out.notices,
+    )
+
+
+class _Gatherer:
+    """Hears of every record; ``notices`` has what was decided up to then."""
+
+    def __init__(self, task: RecordEncoder, wish: Wish) -> None:
+        self.notices, self.figures = Notices(), ExampleFigures()
+        self.shapes: dict[str, int] = {}
+        self.malformed: dict[str, MalformedKind] = {}
+        self._task, self._wish = task, wish
+        self._chosen: list[PreviewedRecord] = []
+        self._oddities = Oddities(self.notices)
+
+    def hear(self, outcome: Outcome) -> None:
+        """Count a record, and keep it if it is to be shown."""
+        self.figures.add(outcome.examples, outcome.too_long)
+        shape = "" if outcome.record is None or outcome.malformed else self._task.shape(outcome.record)
+        if shape:
+            self.shapes[shape] = self.shapes.get(shape, 0) + 1
+        is_first = self._hear_malformed(outcome) if outcome.malformed else False
+        record = PreviewedRecord(outcome, shape)
+        if self._wish.number is not None:
+            match = _LAST_NUMBER.search(outcome.place)
+            if match and int(match[1]) == self._wish.number:
+                self._chosen.append(record)
+        elif self._wish.odd:
+            self._oddities.hear(record, is_first_of_reason=is_first)
+        elif len(self._chosen) < self._wish.count:
+            self._chosen.append(record)
+
+    def _hear_malformed(self, outcome: Outcome) -> bool:
+        """Whether it is the first one for its reason, in which numbers do not count."""
+        key = _NUMBER.sub("#", outcome.malformed)
+        earlier = self.malformed.get(key)
+        self.malformed[key] = (
+            MalformedKind(outcome.malformed, outcome.place) if earlier is None else replace(earlier, count=earlier.count + 1)
+        )
+        return earlier is None
+
+    def records(self) -> list[PreviewedRecord]:
+        """Those to show."""
+        return self._oddities.records() if self._wish.odd else self._chosen

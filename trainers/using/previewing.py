@@ -1,0 +1,72 @@
+"""What training would learn of its data, for ``pitstop preview``: the tokenizer alone is loaded, and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pitstop.configs.datasets import parse_sources
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.schema import Settings
+from pitstop.trainers.data.cache.key import is_large
+from pitstop.trainers.data.preview.gathering import DataPreview, Wish, gather
+from pitstop.trainers.data.reading import ReadOptions
+from pitstop.trainers.models.source import find_tokenizer
+from pitstop.trainers.models.tokenizer import load_tokenizer
+from pitstop.trainers.tasks.registry import make_task
+from pitstop.trainers.tasks.text import TextTask
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """One data set, which is for training or for evaluation; ``in_training`` are examples of the latter that are trained on, too."""
+
+    data: DataPreview
+    evaluates: bool
+    in_training: int = 0
+
+
+class Previewer:
+    """Reads the data that the settings name. Raises ``ModelError`` for a tokenizer that cannot be had, ``SettingsError`` for images."""
+
+    def __init__(self, settings: Settings, tell: Callable[[str], None]) -> None:
+        if settings.training.makes_images:
+            raise SettingsError(
+                "pitstop preview shows tokens, and the task diffusion learns images.", hint="pitstop plan counts the images."
+            )
+        self._settings, self._tell = settings, tell
+        self.tokenizer: Any = load_tokenizer(find_tokenizer(settings))
+        task = make_task(settings, self.tokenizer)
+        assert isinstance(task, TextTask)
+        self.task = task
+        task.say = tell
+
+    def previews(self, wish: Wish) -> Iterator[Previewed]:
+        """Each data set, as soon as it is read: those for training first. Raises ``DataError``."""
+        trained: list[np.ndarray] = []
+        for spec in self._specs(self._settings.data.train):
+            data = self._gather(spec, "train", wish)
+            trained.append(data.figures.hashes)
+            yield Previewed(data, evaluates=False)
+        # What a task splits off by itself is made with a model of its own.
+        evaluation = [] if self.task.splits_itself() else self._specs(self._settings.data.eval)
+        for spec in evaluation:
+            data = self._gather(spec, "validation", wish)
+            shared = np.isin(data.figures.hashes, np.concatenate(trained))
+            yield Previewed(data, evaluates=True, in_training=int(shared.sum()))
+
+    def _gather(self, spec: str, split: str, wish: Wish) -> DataPreview:
+        if is_large([spec]):
+            self._tell(f"Reading all of {spec} …")
+        data = self._settings.data
+        options = ReadOptions(
+            data.max_length, packing=False, split=split, token=self._settings.hub.token_value, max_records=data.max_records
+        )
+        return gather(spec, self.task, options, wish)
+
+    @staticmethod
+    def _specs(texts: list[str]) -> list[str]:
+        return [source.spec for source in parse_sources(texts)]
