@@ -6,14 +6,14 @@ A pure function of plain values. Everything in them that a user chose (names, da
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pitstop.checkpointing.card.facts import CardFacts, makes_images, text_at
 from pitstop.checkpointing.card.markdown import escaped, quoted, table
 from pitstop.checkpointing.card.usage import loading, resuming
 from pitstop.checkpointing.disk.dotted import at
-from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY, RemoteCheckpoint
+from pitstop.checkpointing.runs.inventory import BASE_DIRECTORY, CURVE, RUN_DIRECTORY
 from pitstop.configs.leaves import leaves
 from pitstop.configs.secrets import mask
 from pitstop.configs.shown import human_size
@@ -137,18 +137,15 @@ def _checkpoints(facts: CardFacts) -> list[str]:
     names = {name for entry in listed for name in entry.metrics}  # the monitored metric, other losses, then the rest by name
     metrics = sorted(names, key=lambda name: (name != monitored, "loss" not in name, name))[:MOST_METRICS]
     titles = ["Checkpoint", "Step", "Epoch", *map(escaped, metrics), "Size", ""]
-    rows = [_checkpoint(entry, metrics, is_best=entry.directory == facts.best) for entry in listed]
+    rows = []
+    for entry in listed:
+        numbers = ["" if (value := entry.metrics.get(name)) is None else f"{value:.4g}" for name in metrics]
+        mark = "**best**" if entry.directory == facts.best else ""
+        rows.append([entry.directory, f"{entry.step:,}", f"{entry.epoch:.4g}", *numbers, human_size(entry.size), mark])
     extent = f" These are the newest of {len(entries):,}." if len(entries) > len(listed) else ""
     model = "the whole model" if facts.whole else "an adapter"
     note = f"Each is a directory here that holds {model} and all that training needs to go on from it.{extent}"
     return ["## Checkpoints", "", note, "", *table(titles, rows, right=range(1, len(titles) - 1))]
-
-
-def _checkpoint(entry: RemoteCheckpoint, metrics: Sequence[str], *, is_best: bool) -> list[str]:
-    values = [entry.metrics.get(name) for name in metrics]
-    numbers = ["" if value is None else f"{value:.4g}" for value in values]
-    mark = "**best**" if is_best else ""
-    return [entry.directory, f"{entry.step:,}", f"{entry.epoch:.4g}", *numbers, human_size(entry.size), mark]
 
 
 def _settings(facts: CardFacts) -> list[str]:

@@ -96,12 +96,11 @@ def _leftovers(run: RunDirectory) -> list[Item]:
 def _set_aside(directory: Path, run: str) -> list[Item]:
     """The directories of what was set aside; each goes in one piece."""
     places = [directory / name for name in (layout.DAMAGED, layout.SUPERSEDED)]
-    return [Item.at(place, SET_ASIDE, run, _with_contents(place)) for place in places if place.is_dir()]
-
-
-def _with_contents(place: Path) -> str:
-    names = sorted(name for name in os.listdir(place) if not name.endswith(".reason.txt") and not name.startswith("."))
-    return f"{place.name} ({', '.join(names)})" if names else place.name
+    items = []
+    for place in filter(Path.is_dir, places):
+        names = sorted(name for name in os.listdir(place) if not name.endswith(".reason.txt") and not name.startswith("."))
+        items.append(Item.at(place, SET_ASIDE, run, f"{place.name} ({', '.join(names)})" if names else place.name))
+    return items
 
 
 def unused_bases(base_dir: Path, without: str = "") -> list[Item]:
