@@ -26,7 +26,7 @@ from pitstop.trainers.training.building import BaseOnDisk, Built, build, check_r
 from pitstop.trainers.training.inputs import Inputs, read_inputs
 from pitstop.trainers.training.pushing import Pusher, is_pushed, start_pusher, stop_pushing
 from pitstop.trainers.training.request import ResumeRequest
-from pitstop.trainers.training.resuming import open_together
+from pitstop.trainers.training.resuming import check_unfinished, open_together
 from pitstop.trainers.training.run_status import running
 from pitstop.trainers.training.samples import SamplePrompts, read_samples
 
@@ -117,7 +117,7 @@ def prepare_resumed(request: ResumeRequest, device: torch.device, reporter: Repo
     restore_rng = resumed_progress.restore(built.engine, chosen)
     progress = resumed_progress.progress_of(chosen, inputs.train)
     shape = BatchShape.of(settings.training, hardware.processes)
-    over = resumed_progress.check_unfinished(chosen, inputs, shape, progress, device)
+    over = check_unfinished(chosen, inputs, shape, progress, device)
     run = chosen.run if hardware.is_main else None
     if run is not None:
         resumed_progress.record(chosen, run, inputs.source, base.digest, hardware.environment, reporter)

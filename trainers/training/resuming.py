@@ -5,23 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pitstop.checkpointing.disk import dotted, layout
 from pitstop.checkpointing.runs.find import locate
 from pitstop.checkpointing.runs.run_directory import RunDirectory
+from pitstop.checkpointing.store.portable_paths import portable_value
 from pitstop.checkpointing.store.store import CheckpointInfo, DamagedError, RecoveryReport
 from pitstop.configs.errors import CheckpointError, RunError
 from pitstop.configs.leaves import by_path
 from pitstop.configs.load import Loaded
 from pitstop.configs.notices import Notice
-from pitstop.trainers.loop.loop import ALL_DONE
+from pitstop.trainers.data.order import BatchShape
+from pitstop.trainers.loop.hooks import Judge
+from pitstop.trainers.loop.loop import ALL_DONE, Plan
+from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.chosen import ChosenCheckpoint, open_checkpoint, settings_of, start_settings
+from pitstop.trainers.training.inputs import Inputs
 from pitstop.trainers.training.request import ResumeRequest
 
 _FALLBACK = "or add --fallback new to start a new run with the same settings"
@@ -132,3 +138,36 @@ def open_together(
         return chosen
     run = RunDirectory(Path(choice["run"]))
     return open_checkpoint(run, run.store.resolve(choice["checkpoint"]), request.flags, request.env_file)
+
+
+def check_unfinished(
+    chosen: ChosenCheckpoint, inputs: Inputs, shape: BatchShape, progress: Progress, device: torch.device
+) -> str | None:
+    """Why training is over although the run does not say so: its process died between its last save and its last word.
+
+    None where there is something left to train. The first process decides, since it changes what is on record as soon as it goes on.
+    Raises ``RunError`` where the run is finished and says so.
+    """
+    plan = Plan.from_here(progress, len(inputs.train), shape, chosen.settings.training)
+    reason: str | None = json.loads(from_first(lambda: json.dumps(_why_over(chosen, inputs, plan, progress)).encode(), device))
+    return reason
+
+
+def _why_over(chosen: ChosenCheckpoint, inputs: Inputs, plan: Plan, progress: Progress) -> str | None:
+    ended = chosen.run.metadata().has_ended
+    if progress.boundary_pending:
+        return None
+    if progress.step < plan.total_steps:
+        # Whoever changed something, now or in a resume from here that died, wants to train on.
+        if ended or _more_than_moved(chosen.changes) or _more_than_moved(chosen.run.last_changes(chosen.info.name)):
+            return None
+        return Judge(chosen.settings.training, progress, evaluates=inputs.evaluates(chosen.settings)).patience_is_over()
+    if ended:
+        # Not the settings' epochs: they may ask for less than has been trained.
+        raise finished(chosen.run, progress.step, chosen.run.metadata().progress.total_epochs, "")
+    return ALL_DONE
+
+
+def _more_than_moved(changes: Mapping[str, Any]) -> bool:
+    """Whether there is a change besides another directory in which a model or data of the same name lies."""
+    return any(portable_value(saved) != portable_value(current) for saved, current in changes.values())

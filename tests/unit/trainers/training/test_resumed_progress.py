@@ -16,8 +16,8 @@ from pitstop.trainers.data.order import BatchShape
 from pitstop.trainers.loop.loop import ALL_DONE
 from pitstop.trainers.loop.progress import Progress
 from pitstop.trainers.reporter import Reporter
-from pitstop.trainers.training import resumed_progress
-from pitstop.trainers.training.resumed_progress import check_data, check_unfinished, progress_of, restore
+from pitstop.trainers.training import resuming
+from pitstop.trainers.training.resumed_progress import check_data, progress_of, restore
 from support.displays import Lines
 from support.fake_training import FakeEngine, dataset, inputs_of, settings_with
 
@@ -121,7 +121,7 @@ def test_another_seed_is_another_order_of_the_data() -> None:
 
 def _over(progress: Progress, **options: Any) -> str | None:
     chosen = _chosen(progress, **options)
-    return check_unfinished(chosen, inputs_of(chosen.settings), SHAPE, progress, CPU)
+    return resuming.check_unfinished(chosen, inputs_of(chosen.settings), SHAPE, progress, CPU)
 
 
 def test_there_is_something_left_to_train() -> None:
@@ -149,7 +149,7 @@ def test_an_evaluation_that_was_put_off_is_something_left() -> None:
 
 
 def test_the_first_process_decides_since_the_record_changes_once_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumed_progress, "from_first", lambda produce, device: b"null")
+    monkeypatch.setattr(resuming, "from_first", lambda produce, device: b"null")
     assert _over(_progress(step=4, epoch=2, position=0), status="completed") is None
 
 
