@@ -28,6 +28,7 @@ SECONDS: dict[str, int] = {
     "faults/test_power_loss.py": 12,
     "hub/test_accounts.py": 12,
     "hub/test_end_to_end.py": 11,
+    "e2e/test_wrong_models.py": 12,
     "e2e/test_resume_everywhere.py": 11,
     "hub/test_diffusion_and_the_hub.py": 10,
     "e2e/test_memory.py": 10,

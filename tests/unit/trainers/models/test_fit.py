@@ -178,6 +178,18 @@ def test_shards_are_those_that_the_index_names(model: Path) -> None:
         weight_files(model)
 
 
+def test_files_that_are_links_are_read_as_in_the_cache_of_the_hub(model: Path, tmp_path: Path) -> None:
+    for path in [*sharded(model), model / INDEX, model / "config.json"]:
+        blob = tmp_path / f"blob-{path.name.replace('.', '-')}"
+        path.rename(blob)
+        path.symlink_to(blob)
+    assert check(model) == []
+    shard = model / "model-00002-of-00002.safetensors"
+    shard.resolve().write_bytes(b"")
+    with pytest.raises(ModelError, match=re.escape(f"{shard}: cannot be read")):
+        check(model)
+
+
 def test_a_pointer_of_git_lfs_in_place_of_the_weights_says_how_to_get_them(model: Path) -> None:
     (model / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n")
     with pytest.raises(ModelError, match=re.escape(str(model / WEIGHTS))) as refused:
