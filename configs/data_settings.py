@@ -65,6 +65,12 @@ class DataSettings:
     group_by: str | None = setting(
         None, "Field of records: those with the same value are held out together by eval_fraction.", flag="--group-by"
     )
+    split: str = setting(
+        "train",
+        "Split of the training data: of Hub data sets, and of directories whose file names mark splits.",
+        flag="--split",
+        min_length=1,
+    )
     max_records: int | None = setting(
         None, "Maximum number of records read from each data set, from the first on. Default: all.", flag="--max-records", ge=1
     )

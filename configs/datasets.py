@@ -14,6 +14,7 @@ DATA_SUFFIX = re.compile(r"(?:\.(?:jsonl?|ndjson|csv|tsv|txt|parquet|arrow|feath
 """Endings that tell a format and are no part of a data set's name."""
 
 _WEIGHT = re.compile(r":([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,2})?|[+-]?(?:nan|inf))$", re.IGNORECASE)
+_HUB = re.compile(r"(?:hub:)?(\w[\w.-]*/\w[\w.-]*)(?:@[^:\s]+)?(?::[^:\[\]]*(?:\[[^\]]*\])?){0,2}")
 _LONGEST_NAME = 40
 
 
@@ -32,8 +33,10 @@ def split_weight(text: str) -> tuple[str, str]:
 
 
 def without_weight(text: str) -> str:
-    """The place alone, for names and lists."""
-    return split_weight(text)[0]
+    """The place alone, for names and lists: of a data set of the Hub its id, without revision, config and split."""
+    place = split_weight(text)[0]
+    match = None if DATA_SUFFIX.search(place) else _HUB.fullmatch(place)
+    return match[1] if match else place
 
 
 def parse_sources(texts: Sequence[str], setting: str = "--dataset", *, keep_single: bool = False) -> tuple[DataSource, ...]:
@@ -78,7 +81,7 @@ def source_names(specs: Sequence[str]) -> list[str]:
     """
     names: list[str] = []
     for spec in specs:
-        stem = DATA_SUFFIX.sub("", re.split(r"[/\\:]", spec.rstrip("/\\"))[-1])
+        stem = DATA_SUFFIX.sub("", re.split(r"[/\\:]", without_weight(spec).rstrip("/\\"))[-1])
         name = re.sub(r"[^\w.-]+", "-", stem)[:_LONGEST_NAME].strip("-.") or "data"
         name = "data-s" if name == "s" else re.sub(r"_s$", "-s", name)
         number, unique = 2, name

@@ -29,8 +29,12 @@ _FAMILY_OF_TASK = {"diffusion": "diffit"}
 
 def make_task(settings: Settings, tokenizer: Any) -> Task:
     """The task that the settings name."""
-    task = _imported(TASKS[settings.training.task])(tokenizer, settings)
-    assert isinstance(task, Task)
+    return task_class(settings)(tokenizer, settings)
+
+
+def task_class(settings: Settings) -> type[Task]:
+    """The class of the task that the settings name."""
+    task: type[Task] = _imported(TASKS[settings.training.task])
     return task
 
 

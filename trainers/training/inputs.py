@@ -157,9 +157,11 @@ def read_data(
     Where there is much of it the first process reads it alone, and the others map into memory what that has kept.
     """
     data = settings.data
+    if data.split != "train" and (task.splits_itself() or not isinstance(task, TextTask)):
+        raise SettingsError(f"--split {data.split}: the task {task.name} makes its own splits.", hint="Leave --split out.")
     reader = DataReader.of(settings, task, reporter, packing=packing, model=model)
     with reader.taking_turns():
-        train = reader.load(data.train, "train", "Training data")
+        train = reader.load(data.train, data.split, "Training data")
         if data.eval or task.splits_itself():
             return train, reader.evaluation()
         return reader.held_out(train) if data.eval_fraction > 0 else (train, None)
@@ -182,7 +184,7 @@ def read_split(
         return reader.load(data.eval or data.train, split, "Test data")
     if split == "validation" and (data.eval or task.splits_itself()):
         return reader.evaluation()
-    train = reader.load(data.train, "train", "Training data")
+    train = reader.load(data.train, data.split, "Training data")
     if data.eval or task.splits_itself() or data.eval_fraction == 0:
         if split == "validation":
             raise SettingsError("The run has no evaluation data.", hint="Give some with --dataset, or --split train.")

@@ -27,6 +27,7 @@ from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.inputs import Inputs
+from pitstop.trainers.training.pinned_data import at_commits
 
 
 def check_writable(base_dir: Path) -> None:
@@ -46,6 +47,11 @@ def check_writable(base_dir: Path) -> None:
 def day_of_start(now: datetime, device: torch.device) -> date:
     """The day of the first process on every one, should midnight come between them."""
     return date.fromisoformat(from_first(lambda: now.date().isoformat().encode(), device).decode())
+
+
+def pinned(loaded: Loaded, device: torch.device, reporter: Reporter) -> Loaded:
+    """With the commits of data sets of the Hub, which the run keeps."""
+    return replace(loaded, settings=at_commits(loaded.settings, device, reporter))
 
 
 def dated(loaded: Loaded, inputs: Inputs) -> Loaded:

@@ -28,6 +28,7 @@ from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.inputs import read_inputs
+from pitstop.trainers.training.pinned_data import at_commits
 
 _PROCESS_BYTES = {"cpu": 700 << 20, "cuda": 600 << 20, "mps": 700 << 20}  # libraries, or the CUDA context
 # NF4: half a byte a weight, and for each block of 64 a constant of 4 bytes, or with double quantisation of about 1.02.
@@ -68,6 +69,7 @@ def forecast(settings: Settings, reporter: Reporter) -> Forecast:
     """
     device = choose_device()
     precision = choose_precision(settings, device)
+    settings = at_commits(settings, device, reporter)
     inputs = read_inputs(settings, reporter)
     training = settings.training
     shape = BatchShape.of(training, max(training.num_processes, world_size()))

@@ -75,6 +75,8 @@ def prepare_new(
     hardware = open_hardware(settings, device)
     for notice in loaded.notices():
         reporter.notice(notice)
+    loaded = new_run.pinned(loaded, device, reporter)
+    settings = loaded.settings
     pusher = start_pusher(settings, reporter, stack) if settings.hub.push and hardware.is_main else None
     tracking, inputs, samples = _read(settings, hardware, reporter, pusher, day=new_run.day_of_start(now, device))
     loaded = new_run.dated(loaded, inputs)

@@ -56,3 +56,21 @@ def remove_folder(repo: str, path: str) -> None:
     from huggingface_hub import HfApi
 
     HfApi().delete_folder(path, repo)
+
+
+def push_data(repo: str, files: dict[str, str]) -> str:
+    """Make a data set, or add to it in one commit; returns the commit."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    api.create_repo(repo, repo_type="dataset", exist_ok=True)
+    operations = [CommitOperationAdd(name, content.encode()) for name, content in files.items()]
+    return str(api.create_commit(repo, operations, commit_message="data", repo_type="dataset").oid)
+
+
+def records(spec: str, split: str) -> list[dict[str, Any]]:
+    """The records of a ``--dataset`` value, as Pitstop reads them."""
+    from pitstop.trainers.data.files.places import read_records
+    from pitstop.trainers.data.records import BadRows
+
+    return [record.fields for record in read_records(spec, BadRows(skip=False), split=split)]

@@ -86,3 +86,16 @@ def test_names_are_short_unique_and_never_end_like_timings(specs: list[str], nam
     found = source_names(specs)
     assert len(set(found)) == len(found) and not any(f"loss_{name}".endswith("_s") for name in found)
     assert found == names
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("hub:owner/name", "owner/name"), ("owner/name@" + "a" * 40, "owner/name"), ("owner/name:en:train[:10%]", "owner/name"),
+        ("owner/name@v1:en:0.5", "owner/name"), ("owner/name", "owner/name"), ("data/a@b.jsonl", "data/a@b.jsonl"),
+        ("/data/a:b", "/data/a:b"), ("data/a/b:c", "data/a/b:c"), ("C:/data", "C:/data"),
+    ],
+)  # fmt: skip
+def test_lists_and_names_call_a_hub_data_set_by_its_id(text: str, place: str) -> None:
+    assert without_weight(text) == place
+    assert source_names([text]) == source_names([place])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.files.hub import load_hub
 from pitstop.trainers.data.files.packed import is_packed
 from pitstop.trainers.data.files.places import EXAMPLE_SCHEME, files_of, hub_place
 from pitstop.trainers.data.files.saved import is_saved
@@ -19,6 +19,7 @@ from pitstop.trainers.data.files.saved import is_saved
 SMALL_BYTES = 16_000_000
 """Files of at most so many bytes together are read into memory and tokenised at every start, which takes a second or two."""
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".msgpack", ".h5")
 _LIBRARIES = ("pitstop", "tokenizers", "transformers", "jinja2")
 
@@ -39,15 +40,17 @@ def is_large(specs: Sequence[str]) -> bool:
 def identify(spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
     """What changes with the content of a ``--dataset`` value; ``digest`` gives the SHA-256 of a file.
 
-    Raises ``DataError`` for a Hub data set that cannot be loaded, and a directory without data. None where nothing identifies it.
+    A Hub data set is identified by its commit, which a run records. Raises ``DataError`` for a directory without data. None where
+    nothing identifies it.
     """
     if spec.startswith(EXAMPLE_SCHEME):
         return spec
     listing = files_of(spec, split=split)
     place = hub_place(spec) if listing is None else None
     if place is not None:
-        fingerprint = getattr(load_hub(place, split, token), "_fingerprint", None)
-        return f"hub {fingerprint}" if fingerprint else None
+        return (
+            f"hub {place} {split}, datasets {metadata.version('datasets')}" if _COMMIT.fullmatch(place.revision or "") else None
+        )
     if listing is None:
         return None
     # The endings decide how a file is read; what is not read is told again out of the cache.

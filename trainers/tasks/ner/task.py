@@ -113,7 +113,9 @@ class NerTask(TextTask):
         types: set[str] = set()
         try:
             for spec in self._training_data():
-                for record in read_records(spec, BadRows(skip=True), token=token, extra_formats=ANNOTATED):
+                for record in read_records(
+                    spec, BadRows(skip=True), split=self.settings.data.split, token=token, extra_formats=ANNOTATED
+                ):
                     with contextlib.suppress(BadRecord):
                         types |= _types_in(record.fields)
         except NoData as error:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.configs.load import load_settings
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.cache.key import tokenizer_key
-from pitstop.trainers.data.reading import ReadOptions, load_dataset
+from pitstop.trainers.data.cache.key import identify, tokenizer_key
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.tasks.sft import SftTask
 from pitstop.trainers.tasks.text import TextTask
@@ -95,13 +95,11 @@ def _named(directory: Path) -> Path:
     return path
 
 
-def test_a_hub_data_set_is_known_by_its_fingerprint(monkeypatch: pytest.MonkeyPatch, sft: SftTask, tmp_path: Path) -> None:
-    import datasets
-
-    for text in ("one", "two", "two"):
-        rows = datasets.Dataset.from_dict({"text": [text] * 3})
-        rows._fingerprint = text
-        monkeypatch.setattr("datasets.load_dataset", lambda *a, rows=rows, **k: rows)
-        cache = RecordingCache(tmp_path / "cache")
-        load_dataset(["owner/name"], sft, ReadOptions(max_length=64, packing=True), cache=cache)
-    assert len(cache.entries()) == 2 and cache.said[-1] == "Data: 3 examples of owner/name from the cache"
+def test_a_hub_data_set_is_known_by_its_commit_alone() -> None:
+    known = [
+        identify(f"owner/name@{commit}{rest}", split="train", token=None, digest=file_sha256)
+        for commit, rest in (("a" * 40, ""), ("b" * 40, ""), ("a" * 40, ":en"), ("a" * 40, ":en:test"))
+    ]
+    assert len({*known}) == 4 and None not in known
+    for spec in ("owner/name", "owner/name@main", "owner/name@v1:en"):
+        assert identify(spec, split="train", token=None, digest=file_sha256) is None

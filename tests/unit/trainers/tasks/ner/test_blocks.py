@@ -22,12 +22,12 @@ from pitstop.trainers.tasks.ner.blocks import BadLine, Line, blocks, checked, nu
 )
 def test_a_block_is_a_run_of_lines_that_are_not_blank(tmp_path: Path, text: bytes, expected: list[list[tuple[int, str]]]) -> None:
     (tmp_path / "file").write_bytes(text)
-    assert [list(block) for block in blocks(tmp_path / "file")] == expected
+    assert [list(block) for block in blocks(tmp_path / "file", "file")] == expected
 
 
 def test_bytes_that_are_no_text_are_found_in_their_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"good\nb\xfed\n")
-    [[good, bad]] = blocks(tmp_path / "file")
+    [[good, bad]] = blocks(tmp_path / "file", "file")
     assert checked(good) == "good"
     with pytest.raises(BadLine, match="not UTF-8 text") as caught:
         checked(bad)
