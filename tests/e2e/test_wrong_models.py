@@ -123,16 +123,18 @@ def _cells(line: str) -> list[str]:
 @pytest.mark.parametrize("way", ["foreign prefix", "untied without head", "one tensor missing"])
 @pytest.mark.by_turns("command")
 @pytest.mark.parametrize("command", COMMANDS[2:])
-def test_a_run_on_random_weights_is_not_used_again(home: Path, tmp_path: Path, way: str, command: str) -> None:
+@pytest.mark.parametrize("copy", [[], ["--no-save-base-model"]], ids=["its own copy", "no copy"])
+def test_a_run_on_random_weights_is_not_used_again(home: Path, tmp_path: Path, way: str, command: str, copy: list[str]) -> None:
     other = tmp_path / "home"
     other.mkdir()
     (other / "data").symlink_to(home / "data")
     in_child(lambda: str(wrong_model(home / "good", other / "model", way)))
-    ended = pitstop(*train(other, other / "runs"), "--no-save-base-model", prepare=as_earlier_versions)
+    ended = pitstop(*train(other, other / "runs"), *copy, prepare=as_earlier_versions)
     assert ended.code == 0, ended.output
     ended = call(command, other, tmp_path)
     code, words = CELLS[way]
     assert ended.code == code and words in ended.output, ended.output
+    assert ("stored with random weights" in ended.output) == (not copy and command != "resume")
     assert not (tmp_path / "merged").exists()
 
 

@@ -27,6 +27,7 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.machine.device import Precision
 from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.fit import UnfitWeights
 from pitstop.trainers.models.foreign_code import check_stored
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
 from pitstop.trainers.reporter import Reporter
@@ -160,7 +161,11 @@ def find_base(chosen: ChosenCheckpoint, precision: Precision, reporter: Reporter
     if chosen.settings.training.all_weights:
         return BaseOnDisk(chosen.info.path, stored=True, digest=chosen.base_digest)
     try:
-        return chosen.own_base()
+        base = chosen.own_base()
+        _check_origin(chosen, precision)
+        return base
+    except UnfitWeights:
+        raise
     except (CheckpointError, ModelError) as error:
         remedy = f"The base is taken from its source, {model_id}."
         reporter.notice(Notice("{subject}", error.message.rstrip("."), remedy=remedy, loss=True))
@@ -175,6 +180,30 @@ def find_base(chosen: ChosenCheckpoint, precision: Precision, reporter: Reporter
         )
     family_of(chosen.settings).check(source, reporter.notice)
     return BaseOnDisk(source.path, stored=False, digest=chosen.base_digest)
+
+
+def _check_origin(chosen: ChosenCheckpoint, precision: Precision) -> None:
+    """Raises ``UnfitWeights`` where the run's copy of its base has random weights, which earlier versions put in place of missing ones.
+
+    Known for sure where the directory that it was made from is still here, as it was, and does not fit. Only then is it hashed.
+    """
+    settings, family = chosen.settings, family_of(chosen.settings)
+    if settings.model.from_run is not None or not Path(str(settings.model.id)).expanduser().is_dir():
+        return
+    try:
+        source = family.find(settings, chosen.known_base)
+    except ModelError:  # nothing was ever trained on that, and the copy does without
+        return
+    try:
+        family.check(source, lambda notice: None)
+    except UnfitWeights as error:
+        if is_base(source, BaseRecipe.from_settings(settings, precision), chosen.base_digest):
+            raise UnfitWeights(
+                f"The base of {chosen.run.label} was stored with random weights in place of what was missing. {error.message}",
+                hint="Delete the run, and train again on a model that is whole (docs/troubleshooting.md).",
+            ) from error
+    except ModelError:  # a file is damaged by now: as above
+        return
 
 
 def is_base(source: ModelSource, recipe: BaseRecipe, digest: str) -> bool:
