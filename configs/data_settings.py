@@ -107,3 +107,5 @@ class DataSettings:
     rendering: int = recorded(
         2, "Version of how records become text and tokens; a run keeps the one that it was started with.", before=1, ge=1, le=2
     )
+    train_settings: list[str] = recorded([], "Settings that each training data set has of its own, as JSON.", before=[])
+    eval_settings: list[str] = recorded([], "Settings that each evaluation data set has of its own, as JSON.", before=[])

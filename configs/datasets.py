@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pitstop.configs.errors import SettingsError
 
@@ -20,10 +21,11 @@ _LONGEST_NAME = 40
 
 @dataclass(frozen=True)
 class DataSource:
-    """One data set: where it is, and its weight; None where it has none."""
+    """One data set: where it is, its weight, None where it has none, and settings of the group ``data`` that are its own."""
 
     spec: str
     weight: float | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 def split_weight(text: str) -> tuple[str, str]:

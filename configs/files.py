@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pitstop.configs.data_entries import ENTRIES, OWN, split_entry
 from pitstop.configs.env_file import read_text
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path, children, groups, nearest, nearest_path
@@ -111,11 +112,10 @@ class _Walk:
                 )
             seen[key] = line
             path = f"{group}.{key}" if group else key
-            if path in by_path() and by_path()[path].is_set:
-                raw = self._value(path, value_node)
-                if by_path()[path].secret and isinstance(raw, str):
-                    remember(raw.strip())
-                layer[path] = RawValue(raw, Source(self.kind, self._at(line)))
+            if path in ENTRIES:
+                layer |= self._entries(path, value_node, line)
+            elif path in by_path() and by_path()[path].is_set:
+                layer[path] = self._raw_value(path, value_node, line)
             elif path not in groups():
                 raise self._unknown(key, group, line, of_value=not isinstance(value_node, MappingNode))
             elif isinstance(value_node, MappingNode):
@@ -133,6 +133,38 @@ class _Walk:
         if not isinstance(node, ScalarNode):
             raise SettingsError(f"{self._at(node.start_mark.line + 1)}: a key must be a word.")
         return str(node.value)
+
+    def _raw_value(self, path: str, node: Node, line: int) -> RawValue:
+        raw = self._value(path, node)
+        if by_path()[path].secret and isinstance(raw, str):
+            remember(raw.strip())
+        return RawValue(raw, Source(self.kind, self._at(line)))
+
+    def _entries(self, path: str, node: Node, line: int) -> Layer:
+        """Data sets, some of which may be objects; what these have of their own goes beside."""
+        from yaml import MappingNode, SequenceNode
+
+        source = Source(self.kind, self._at(line))
+        if not isinstance(node, SequenceNode) or not any(isinstance(item, MappingNode) for item in node.value):
+            return {path: self._raw_value(path, node, line), ENTRIES[path]: RawValue([], source)}
+        entries = [
+            self._entry(path, item) if isinstance(item, MappingNode) else (self._text(path, item), "{}") for item in node.value
+        ]
+        texts, own = zip(*entries, strict=True)
+        return {path: RawValue(list(texts), source), ENTRIES[path]: RawValue(list(own), source)}
+
+    def _entry(self, path: str, node: MappingNode) -> tuple[str, str]:
+        entry: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = self._key(key_node)
+            entry[key] = self._value(f"data.{key}" if key in OWN else f"{path}.{key}", value_node)
+        return split_entry(entry, self._at(node.start_mark.line + 1))
+
+    def _text(self, path: str, node: Node) -> str:
+        value = self._value(path, node)
+        if isinstance(value, str) and value.strip():
+            return value
+        raise SettingsError(f"{self._at(node.start_mark.line + 1)}: {path} needs a place in each entry.")
 
     def _value(self, path: str, node: Node) -> str | list[str] | None:
         """Scalars stay text: ``strategy: no`` is the word, not YAML's false, and ``custom_id: 007`` keeps its zeros."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pitstop.configs.data_entries import ENTRIES
 from pitstop.configs.env_file import default_env_file
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset
@@ -204,9 +205,10 @@ def _parse(path: str, layer: Layer) -> Any:
 
 
 def _resolved(merged: Layer) -> Draft:
+    paths = [leaf.path for leaf in leaves()]
     draft = Draft(
-        {leaf.path: _parse(leaf.path, merged) for leaf in (*leaves(), *recorded_leaves())},
-        {leaf.path: merged[leaf.path].source if leaf.path in merged else DEFAULT for leaf in leaves()},
+        {path: _parse(path, merged) for path in (*paths, *(leaf.path for leaf in recorded_leaves()))},
+        {path: merged[path].source if path in merged else DEFAULT for path in (*paths, *ENTRIES.values())},
     )
     resolve(draft)
     return draft

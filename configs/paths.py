@@ -21,6 +21,9 @@ PATHS = (
 VERBATIM = ("data.prompt_template", "data.system_prompt")
 """Settings whose white space counts, and which ``@FILE`` reads from a file."""
 
+JSON_TEXTS = ("data.train_settings", "data.eval_settings")
+"""Lists of JSON texts, in which a comma parts nothing."""
+
 PAIRS = ("data.columns", "data.roles")
 """Lists of ``NAME=VALUE``, which YAML may write as a mapping."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pitstop.configs.data_entries import ENTRIES, OF_RECORDS, OWN
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path, nearest
@@ -15,6 +17,7 @@ from pitstop.configs.record_fields import check_path, parse_columns, parse_roles
 from pitstop.configs.schema import TRACKERS
 from pitstop.configs.secrets import mask
 from pitstop.configs.sources import DEFAULT, Source
+from pitstop.configs.values import InvalidValue, parse
 
 IMAGE_TASK = "diffusion"
 """The task whose models make images; the others are of text."""
@@ -30,10 +33,6 @@ _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
 _CONDITIONAL = "diffusion.conditional_classes"
 
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS, _CONDITIONAL, "diffusion.flip", "diffusion.fid_images")
-_OF_RECORDS = tuple(
-    f"data.{name}" for name in ("columns", "shape", "roles", *(path.partition(".")[2] for path in VERBATIM), "learn", "group_by")
-)
-_MAX_RECORDS = "data.max_records"
 _OF_TEXT = (_TOKENIZER, _TEMPLATE_DATE, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _IMAGE_DEFAULTS = {
     "training.batch_size": 64,
@@ -246,20 +245,49 @@ def _check_push_base(draft: Draft) -> None:
 
 def _resolve_records(draft: Draft) -> None:
     """Read texts that are given as ``@FILE``, and check what settings say of the fields of records."""
-    task = draft.values[_TASK]
-    for path in (*(_OF_RECORDS if task != "sft" else ()), *((_MAX_RECORDS,) if task not in ("sft", "ner") else ())):
+    for name in OWN:
+        path = f"data.{name}"
         if draft.values[path] != by_path()[path].default:
-            raise SettingsError(f"{draft.place(path)} is not for the task {task}.", hint="Leave it out.")
-    for path in VERBATIM:
-        text = draft.values[path]
-        if text and text.startswith("@") and draft.sources[path].kind != "run":
-            draft.values[path] = _text_of_file(text[1:], draft.place(path))
-    parse_columns(draft.values["data.columns"], draft.place("data.columns"))
-    parse_roles(draft.values["data.roles"], draft.place("data.roles"))
-    if draft.values["data.prompt_template"]:
-        split_template(draft.values["data.prompt_template"], draft.place("data.prompt_template"))
-    if draft.values["data.group_by"]:
-        check_path(draft.values["data.group_by"], draft.place("data.group_by"))
+            draft.values[path] = _checked(draft, name, draft.values[path], draft.sources[path].kind, draft.place(path))
+    for path, beside in ENTRIES.items():
+        draft.values[beside] = _own_settings(draft, path, beside)
+
+
+def _own_settings(draft: Draft, path: str, beside: str) -> list[str]:
+    """What each data set has of its own, less what flags set for all; nothing where another source names the data sets."""
+    texts, source = draft.values[beside], draft.sources.pop(beside)  # nobody sets it, so that no source is told
+    is_moved = source.kind == "run" and len(texts) == len(draft.values[path])  # a resume says where they lie now
+    if source != draft.sources[path] and not is_moved:
+        return []
+    results = []
+    for text in texts:
+        own = {name: value for name, value in json.loads(text).items() if draft.sources[f"data.{name}"].kind != "flag"}
+        for name, value in own.items():
+            place = f"data.{name} ({source.place})"
+            try:
+                own[name] = _checked(draft, name, parse(by_path()[f"data.{name}"], value), source.kind, place)
+            except InvalidValue as error:
+                raise SettingsError(f"{place}: {error}.") from None
+        results.append(json.dumps(own, ensure_ascii=False, sort_keys=True))
+    return results if any(text != "{}" for text in results) else []
+
+
+def _checked(draft: Draft, name: str, value: Any, kind: str, place: str) -> Any:
+    """The value of a setting of records, of the run or of a data set: with the text of its file, and found to be for the task."""
+    task = draft.values[_TASK]
+    if task != "sft" and (name in OF_RECORDS or task != "ner"):
+        raise SettingsError(f"{place} is not for the task {task}.", hint="Leave it out.")
+    if f"data.{name}" in VERBATIM and value and value.startswith("@") and kind != "run":
+        value = _text_of_file(value[1:], place)
+    if name == "columns":
+        parse_columns(value, place)
+    elif name == "roles":
+        parse_roles(value, place)
+    elif name == "prompt_template" and value:
+        split_template(value, place)
+    elif name == "group_by" and value:
+        check_path(value, place)
+    return value
 
 
 def _text_of_file(name: str, place: str) -> str:

@@ -40,4 +40,6 @@ def recorded(default: Any, help: str, *, before: Any, **limits: Unpack[Limits]) 
     ``before`` is what holds for a run that has it not on record, since it was started by an earlier version.
     """
     metadata = {"help": help, "env": "", "flag": "", "documented": False, "limits": limits, "before": before}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)

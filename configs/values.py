@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pitstop.configs.leaves import Leaf
-from pitstop.configs.paths import PATHS, VERBATIM
+from pitstop.configs.paths import JSON_TEXTS, PATHS, VERBATIM
 from pitstop.configs.secrets import Secret
 
 _TRUE = {"true", "yes", "on", "1", "y", "t"}
@@ -140,7 +140,7 @@ def _list(leaf: Leaf, raw: Any) -> list[str]:
     """``a,b`` of the environment, or several flags, each of which may hold several entries unless it is a path."""
     if isinstance(raw, str):
         raw = raw.split(",")
-    elif isinstance(raw, Sequence) and leaf.path not in PATHS:
+    elif isinstance(raw, Sequence) and leaf.path not in (*PATHS, *JSON_TEXTS):
         raw = [piece for entry in raw for piece in (entry.split(",") if isinstance(entry, str) else [entry])]
     if not isinstance(raw, Sequence):
         raise InvalidValue(_complaint(leaf, raw))

@@ -32,6 +32,13 @@ class SftTask(TextTask):
     def __init__(self, tokenizer: Any, settings: Settings | None = None) -> None:
         super().__init__(tokenizer, settings or Settings())
 
+    def with_settings(self, own: Mapping[str, Any]) -> TextTask:
+        """See ``TextTask``."""
+        task = super().with_settings(own)
+        for cached in ("normal_form", "_shape_options"):
+            vars(task).pop(cached, None)
+        return task
+
     @cached_property
     def _shape_options(self) -> ShapeOptions:
         options = ShapeOptions.of(self.settings.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import date
 from functools import cached_property
@@ -118,6 +119,12 @@ class TextTask(Task):
             except BadRecord as error:
                 results.append(error)
         return results
+
+    def with_settings(self, own: Mapping[str, Any]) -> TextTask:
+        """The task as a data set with settings of its own has it: ``own`` are those of the group ``data``, by name."""
+        task = copy(self)
+        task.settings = replace(self.settings, data=replace(self.settings.data, **own))
+        return task
 
     def conclude(self, bad_rows: BadRows) -> None:
         """Add to ``bad_rows`` what is known behind the last record of a data set; nothing by default."""

@@ -9,7 +9,8 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pitstop.configs.datasets import parse_sources
+from pitstop.configs.data_entries import evaluation_sources, training_sources
+from pitstop.configs.datasets import DataSource, parse_sources
 from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.configs.notices import Notice, shortened
 from pitstop.configs.paths import cache_directory
@@ -161,7 +162,7 @@ def read_data(
         raise SettingsError(f"--split {data.split}: the task {task.name} makes its own splits.", hint="Leave --split out.")
     reader = DataReader.of(settings, task, reporter, packing=packing, model=model)
     with reader.taking_turns():
-        train = reader.load(data.train, data.split, "Training data")
+        train = reader.load(training_sources(settings), data.split, "Training data")
         if data.eval or task.splits_itself():
             return train, reader.evaluation()
         return reader.held_out(train) if data.eval_fraction > 0 else (train, None)
@@ -177,14 +178,15 @@ def read_split(
     data = settings.data
     reader = DataReader.of(settings, task, reporter, specs, packing=packing, model=model)
     if specs:
-        return reader.load(specs, split, "Data")
+        return reader.load(parse_sources(specs), split, "Data")
     if split == "test":
-        if not task.has_test_split(parse_sources(data.eval or data.train)):
+        sources = evaluation_sources(settings)
+        if not task.has_test_split(sources):
             raise SettingsError("The run's data are files, which have no test split.", hint="Give the test data with --dataset.")
-        return reader.load(data.eval or data.train, split, "Test data")
+        return reader.load(sources, split, "Test data")
     if split == "validation" and (data.eval or task.splits_itself()):
         return reader.evaluation()
-    train = reader.load(data.train, data.split, "Training data")
+    train = reader.load(training_sources(settings), data.split, "Training data")
     if data.eval or task.splits_itself() or data.eval_fraction == 0:
         if split == "validation":
             raise SettingsError("The run has no evaluation data.", hint="Give some with --dataset, or --split train.")
@@ -220,9 +222,9 @@ class DataReader:
         alone = self.cache is not None or not isinstance(self.task, TextTask)
         return main_process_first(_LONGEST_TOKENISING) if alone else contextlib.nullcontext()
 
-    def load(self, specs: Sequence[str], split: str, name: str) -> Sequences:
+    def load(self, sources: Sequence[DataSource], split: str, name: str) -> Sequences:
         """Read, and say what was left out."""
-        dataset = self.task.load(parse_sources(specs), self._options(split), self.cache)
+        dataset = self.task.load(sources, self._options(split), self.cache)
         _report_losses(dataset, name, self.settings, self.reporter)
         return dataset
 
@@ -239,7 +241,7 @@ class DataReader:
 
     def evaluation(self) -> Sequences:
         """The evaluation data, where it is not held out from the training data."""
-        return self.load(self.settings.data.eval or self.settings.data.train, "validation", "Evaluation data")
+        return self.load(evaluation_sources(self.settings), "validation", "Evaluation data")
 
     def held_out(self, train: Sequences) -> tuple[Sequences, Sequences]:
         """The training data without the examples that are held out, and these."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pitstop.configs.datasets import parse_sources
+from pitstop.configs.data_entries import evaluation_sources, training_sources
+from pitstop.configs.datasets import DataSource
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.key import is_large
@@ -47,26 +48,27 @@ class Previewer:
     def previews(self, wish: Wish) -> Iterator[Previewed]:
         """Each data set, as soon as it is read: those for training first. Raises ``DataError``."""
         trained: list[np.ndarray] = []
-        for spec in self._specs(self._settings.data.train):
-            data = self._gather(spec, "train", wish)
+        for source in training_sources(self._settings):
+            data = self._gather(source, "train", wish)
             trained.append(data.figures.hashes)
             yield Previewed(data, evaluates=False)
         # What a task splits off by itself is made with a model of its own.
-        evaluation = [] if self.task.splits_itself() else self._specs(self._settings.data.eval)
-        for spec in evaluation:
-            data = self._gather(spec, "validation", wish)
+        has_own = bool(self._settings.data.eval) and not self.task.splits_itself()
+        for source in evaluation_sources(self._settings) if has_own else ():
+            data = self._gather(source, "validation", wish)
             shared = np.isin(data.figures.hashes, np.concatenate(trained))
             yield Previewed(data, evaluates=True, in_training=int(shared.sum()))
 
-    def _gather(self, spec: str, split: str, wish: Wish) -> DataPreview:
-        if is_large([spec]):
-            self._tell(f"Reading all of {spec} …")
+    def _gather(self, source: DataSource, split: str, wish: Wish) -> DataPreview:
+        if is_large([source.spec]):
+            self._tell(f"Reading all of {source.spec} …")
         data = self._settings.data
         options = ReadOptions(
-            data.max_length, packing=False, split=split, token=self._settings.hub.token_value, max_records=data.max_records
+            data.max_length,
+            packing=False,
+            split=split,
+            token=self._settings.hub.token_value,
+            max_records=source.own.get("max_records", data.max_records),
         )
-        return gather(spec, self.task, options, wish)
-
-    @staticmethod
-    def _specs(texts: list[str]) -> list[str]:
-        return [source.spec for source in parse_sources(texts)]
+        task = self.task.with_settings(source.own) if source.own else self.task
+        return gather(source.spec, task, options, wish)

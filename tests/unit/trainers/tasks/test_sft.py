@@ -143,3 +143,16 @@ def test_a_field_that_no_data_set_has_stops(tokenizer: Any, tmp_path: Path) -> N
 def test_a_run_of_the_first_rendering_takes_no_settings_of_fields(tokenizer: Any) -> None:
     with pytest.raises(SettingsError, match="as earlier versions did"):
         _tokens(_with(tokenizer, rendering=1, columns=["prompt=q"]), q="Q1", completion="A1")
+
+
+def test_each_data_set_is_read_by_settings_of_its_own(tokenizer: Any, tmp_path: Path) -> None:
+    records = {"a": [{"q": "Q1", "a": "A1"}] * 3, "b": [{"messages": [Q1, A1, Q2, A2]}] * 2}
+    for name, rows in records.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {"a": {"columns": ["prompt=q", "completion=a"], "max_records": 2}, "b": {"learn": "last"}}
+    sources = [DataSource(str(tmp_path / f"{name}.jsonl"), None, own[name]) for name in "ab"]
+    task = _with(tokenizer, max_records=1)
+    data = task.load(sources, ReadOptions(max_length=256, packing=False, max_records=1), None)
+    assert [part.counts.read.used for part in data.parts] == [2, 1] and data.counts.answers.left_out == 1
+    assert data.examples[0].input_ids.tolist() == _tokens(task, messages=[Q1, A1])[0]
+    assert task.normal_form is not task.with_settings({"learn": "last"}).normal_form
