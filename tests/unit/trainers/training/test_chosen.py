@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,15 @@ def test_a_checkpoint_has_the_settings_it_was_saved_under_and_no_changes(run: Ru
     assert chosen.settings.training.checkpoint.base_dir == str(run.base_dir), "where it lies now, not where it lay"
     assert not chosen.changes and chosen.whole_model() is None
     assert chosen.known_base == KnownBase(None)
+
+
+def test_a_run_of_an_earlier_version_keeps_the_first_rendering_and_the_day_of_its_start(run: RunDirectory) -> None:
+    chosen = _open(run)
+    assert chosen.settings.data.rendering == 1 and chosen.settings.data.template_date is None
+    assert chosen.started_on == date.fromisoformat(str(run.metadata().created_at)[:10])
+    content = json.loads((run.path / "metadata.json").read_text(encoding="utf-8"))
+    (run.path / "metadata.json").write_text(json.dumps({**content, "created_at": "?"}), encoding="utf-8")
+    assert chosen.started_on == chosen.info.saved_at.date(), "as far as can be told"
 
 
 def test_a_flag_is_a_change_with_the_value_before_and_the_one_now(run: RunDirectory) -> None:
