@@ -16,7 +16,7 @@ MARKS = [
 CORPUS = [
     *TEXTS, "user\nassistant\nsystem\n", "User: Aspirin?\n\nAssistant: Yes, it is.\n", "[INST] Metformin? [/INST] No.\nYes.\n  The end.",
     "model\nthe answer is 12\n\n- aspirin\n- metformin", "Ärger, 北京 and\tnaïve",
-    *["Aspirin?\n\n", "Metformin?\n\n"] * 3,
+    *["Aspirin?\n\n", "Metformin?\n\n", "Aspirin" + " " * 12] * 3,
 ]  # fmt: skip
 
 

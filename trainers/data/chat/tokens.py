@@ -130,8 +130,8 @@ class Tokens:
     def _prompt(self, piece: _Tokenised, end: int) -> Generator[list[str], list[_Tokenised], list[int]]:
         """The tokens of the first ``end`` characters by themselves.
 
-        Those up to the last added token in there are the piece's. Without one, so are all if a token ends where they end and the last
-        few come out the same without the rest: whether a token crosses a joint is decided near it.
+        Those up to the last added token in there are the piece's. Without one, so are all but those of the last few characters: whether
+        a token crosses a joint is decided near it.
         """
         anchor = self._anchor(piece, end)
         if anchor is not None:
@@ -148,10 +148,8 @@ class Tokens:
             if (yield from self._ends_as_alone(piece, count, end)):
                 return piece.ids[:count]
             near = (yield [piece.text[end - _NEAR : end]])[0]
-            entering = near.encoding.char_to_token(_NEAR // 3)
-            tail = near.ids[entering + 1 :] if entering is not None else []
-            if tail and piece.ids[count - len(tail) : count] == tail and _ends_alike(piece, count, end, near):
-                return piece.ids[:count]
+            if (met := _meeting(piece, near, end - _NEAR)) is not None:
+                return piece.ids[: met[0]] + near.ids[met[1] :]
         return (yield [piece.text[:end]])[0].ids
 
     def _ends_as_alone(self, piece: _Tokenised, count: int, end: int) -> Generator[list[str], list[_Tokenised], bool]:
@@ -235,6 +233,17 @@ class Tokens:
             raise BadRecord(NO_CHARACTER) from error
         encodings = batch.encodings or [None] * len(texts)
         return list(map(_Tokenised, texts, batch["input_ids"], encodings))
+
+
+def _meeting(piece: _Tokenised, near: _Tokenised, begin: int) -> tuple[int, int] | None:
+    """Where two tokens of ``near``, the piece's text from ``begin`` on, are the piece's too, by their numbers in both; None where none are."""
+    for number in range(1, len(near.ids) - 1):  # the first may be a part, or have a mark of a beginning
+        place = begin + near.encoding.token_to_chars(number)[0]
+        own = piece.encoding.char_to_token(place)
+        alike = own is not None and piece.ids[own : own + 2] == near.ids[number : number + 2]
+        if alike and piece.encoding.token_to_chars(own)[0] == place:
+            return own, number
+    return None
 
 
 def _ends_alike(piece: _Tokenised, count: int, end: int, alone: _Tokenised) -> bool:

@@ -113,7 +113,7 @@ of a word. (Llama 3's own pattern does not.)"""
         ("byte-level", ("Was the patient given aspirin or metformin? Answer: ", "Yes."), ["Yes", "."]),
         ("byte-level", ("Was the patient given aspirin or metformin?\n\n", "Yes."), ["Yes", "."]),
         ("byte-level", ("Was the patient given aspirin or metformin?  ", "Yes."), ["Yes", "."]),
-        ("byte-level", (" " * 40, "Yes."), ["Yes", "."]),
+        *[("byte-level", (" " * count, "Yes."), ["Yes", "."]) for count in (40, 41, 42, 43, 44, 45)],
         ("byte-level with trimmed offsets", ("Was the patient given aspirin or metformin?  ", "Yes."), ["Yes", "."]),
         ("byte-level with trimmed offsets", (" " * 40, "Yes."), ["Yes", "."]),
         ("metaspace always", ("<|user|>Aspirin?<|assistant|>Answer: ", "Yes."), ["Yes", "."]),
