@@ -76,9 +76,10 @@ def test_a_run_stays_with_the_commit_that_it_began_with(hub: Hub, module_lfs: Di
     settings = {"method": "lora", "dataset": REPO, "eval_dataset": None, "save_strategy": "steps", "save_steps": 2}
 
     def prepare() -> None:
-        """The library knew the address of the Hub when it was imported, long before this process began."""
+        """The library took the address of the Hub from the environment when it was imported, long before this process began."""
         import datasets
 
+        datasets.config.HF_HUB_OFFLINE = False
         datasets.config.HF_ENDPOINT, datasets.config.HF_DATASETS_CACHE = hub.endpoint, tmp_path / "hf" / "datasets"
 
     def pitstop(*words: object) -> str:
