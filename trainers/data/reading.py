@@ -115,7 +115,7 @@ def _examples(
         examples: Examples = InMemory(gathered)
         return examples, _counted(spec, examples, left_out, options)
     if cache is not None and (key := _key(spec, task, options, cache)) is not None:
-        return cache.get(key, spec, partial(_fill, spec, task, options))
+        return cache.get(key, spec, partial(_fill, spec, task, options, cache, key["content"]))
     from pitstop.trainers.data.cache.table import TableExamples, TableWriter
 
     table = TableWriter()
@@ -125,8 +125,13 @@ def _examples(
     return examples, _counted(spec, examples, left_out, options)
 
 
-def _fill(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> Callable[[Examples], Counts]:
+def _fill(
+    spec: str, task: RecordEncoder, options: ReadOptions, cache: DataCache, content: str, add: Callable[[Example], None]
+) -> Callable[[Examples], Counts]:
+    """Read what has ``content``. Raises ``DataError`` where it no longer has: its examples would be kept as those of another content."""
     left_out = _read(spec, task, options, add)
+    if task.content(spec, split=options.split, token=options.token, digest=cache.digest) != content:
+        raise DataError(f"{spec} changed while it was read.", hint="Start again once nothing writes to it.")
     return lambda examples: _counted(spec, examples, left_out, options)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,40 @@ def test_a_digest_is_remembered_until_the_file_changes(file: Path, tmp_path: Pat
     file.write_text("mare")
     os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))  # the time of its content is the old one
     assert cache.digest(file) == "again" and hashed == [file]
+
+
+@pytest.mark.parametrize("way", ["cp -p", "rename over", "same size in place"])
+def test_a_digest_follows_the_content_whatever_time_the_file_claims(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("pitstop.trainers.data.cache.cache._SETTLED_NS", -1)
+    cache, kept = RecordingCache(tmp_path / "cache"), file.stat()
+    first, other = cache.digest(file), tmp_path / "other"
+    other.write_bytes(bytes(reversed(file.read_bytes())))
+    os.utime(other, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    if way == "cp -p":
+        shutil.copy2(other, file)
+    elif way == "rename over":
+        other.replace(file)
+    else:
+        file.write_bytes(other.read_bytes())
+        os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert file.stat().st_mtime_ns == kept.st_mtime_ns and file.stat().st_size == kept.st_size
+    assert cache.digest(file) == hashlib.sha256(file.read_bytes()).hexdigest() != first
+
+
+def test_data_that_changes_while_it_is_read_is_refused_and_not_kept(file: Path, sft: SftTask, tmp_path: Path) -> None:
+    cache = RecordingCache(tmp_path / "cache")
+    records = sft.records
+
+    def changing(*arguments: Any, **named: Any) -> Iterator[Record]:
+        yield from records(*arguments, **named)
+        file.write_text(file.read_text() + file.read_text().splitlines()[0] + "\n")
+
+    sft.records = changing  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="changed while it was read"):
+        load(file, sft, cache)
+    assert not cache.entries()
 
 
 # Damage, room, and others ----------------------------------------------------------------------------------------------------

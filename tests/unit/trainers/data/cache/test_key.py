@@ -72,20 +72,20 @@ def test_the_key_of_the_tokenizer_follows_from_every_file_of_the_tokenizer_its_t
     assert set(found[0]["versions"]) == {"pitstop", "tokenizers", "transformers", "jinja2"}
 
 
-def test_settings_that_a_task_may_look_at_are_part_of_the_key_unless_it_says_which_it_does() -> None:
+def test_settings_that_a_task_may_look_at_are_part_of_the_key_unless_it_says_which_it_does(sft: SftTask) -> None:
     def of(**flags: Any) -> str:
         given = {name.replace("__", "."): value for name, value in flags.items()}
         loaded = load_settings(flags={"model.id": "m", "data.train": ["d"], **given}, environ={}).settings
-        return json.dumps(NamedTask(None, loaded).relevant_settings(), sort_keys=True)
+        return json.dumps(NamedTask(sft.tokenizer, loaded).relevant_settings(), sort_keys=True)
 
     assert of() == of(lora__rank=4) == of(data__train=["e"]) == of(data__packing=False) == of(training__epochs=9)
     assert len({of(), of(training__seed=1), of(evaluation__max_new_tokens=7)}) == 3
 
 
-def test_data_that_a_task_reads_itself_is_not_kept(file: Path, tmp_path: Path) -> None:
+def test_data_that_a_task_reads_itself_is_not_kept(file: Path, tmp_path: Path, sft: SftTask) -> None:
     cache = RecordingCache(tmp_path / "cache")
     assert len(load(file, _Reads(None, Settings()), cache).examples) == 2 and not cache.directory.exists()
-    load(_named(tmp_path), NamedTask(None, Settings()), cache)
+    load(_named(tmp_path), NamedTask(sft.tokenizer, Settings()), cache)
     assert len(cache.entries()) == 1
 
 
