@@ -76,11 +76,20 @@ class DataSettings:
     )
     max_length: int = setting(
         2048,
-        "Maximum sequence length in tokens. Longer records are left out and counted, not truncated; task rank leaves out the oldest titles instead and counts them.",
+        "Maximum sequence length in tokens. too_long says what becomes of longer records; task rank leaves out their oldest titles and counts them.",
         flag="--max-length",
         documented=True,
         ge=8,
         le=1_048_576,
+    )
+    too_long: Literal["auto", "drop", "split", "left", "right", "refuse"] = setting(
+        "auto",
+        "What becomes of records longer than max_length: documents are split and others dropped (auto); all are dropped, split, shortened from the left or the right by whole exchanges, or the first one stops.",
+        flag="--too-long",
+        before="drop",
+    )
+    overlap: int = setting(
+        0, "Tokens of a piece of a split document that come again in the next as context, not learnt.", flag="--overlap", ge=0
     )
     packing: bool = setting(
         True, "Pack several records into one sequence of max_length tokens. Attention does not cross records.", flag="--packing"

@@ -132,7 +132,7 @@ def load_recorded(
     tokens = [
         {path: raw for path, raw in layer.items() if by_path()[path].secret} for layer in _environment_layers(env_file, environ)
     ]
-    earlier = {leaf.path: RawValue(leaf.before, DEFAULT) for leaf in recorded_leaves()}
+    earlier = {leaf.path: RawValue(leaf.before, DEFAULT) for leaf in (*leaves(), *recorded_leaves()) if leaf.before is not None}
     source = Source("run", place)
     layer = {path: RawValue(value, source) for path, value in values_in(recorded, lambda path: _unknown(path, place))}
     draft = _resolved(_merge([earlier, layer, *tokens, _flag_layer(flags or {})]))

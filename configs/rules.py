@@ -33,6 +33,7 @@ _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
 _CONDITIONAL = "diffusion.conditional_classes"
 
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS, _CONDITIONAL, "diffusion.flip", "diffusion.fid_images")
+_TOO_LONG, _OVERLAP, _MAX_LENGTH = "data.too_long", "data.overlap", "data.max_length"
 _OF_TEXT = (_TOKENIZER, _TEMPLATE_DATE, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _IMAGE_DEFAULTS = {
     "training.batch_size": 64,
@@ -93,6 +94,7 @@ def resolve(draft: Draft) -> None:
     _check_push_base(draft)
     draft.values[_REPORT_TO] = _trackers(draft.values[_REPORT_TO], draft.sources[_REPORT_TO])
     _check_data(draft)
+    _check_lengths(draft)
     _resolve_records(draft)
 
 
@@ -133,6 +135,22 @@ def _refuse_other_tasks(draft: Draft) -> None:
                 f"{draft.place(path)} is for {'text' if draft.of_images else 'images'}, and the task is {draft.values[_TASK]}.",
                 hint="Leave it out." if draft.of_images else "Add --task diffusion, or leave it out.",
             )
+
+
+def _check_lengths(draft: Draft) -> None:
+    """Refuse ways to make records fit that are not for the task, and an overlap that pieces have no room for."""
+    values = draft.values
+    if values[_TOO_LONG] not in ("auto", "drop", "refuse") and values[_TASK] != "sft":
+        raise SettingsError(
+            f"{draft.place(_TOO_LONG)} is for the task sft, and the task is {values[_TASK]}.", hint="Give drop or refuse."
+        )
+    if values[_OVERLAP] and (values[_TOO_LONG] not in ("auto", "split") or values[_TASK] != "sft"):
+        raise SettingsError(f"{draft.place(_OVERLAP)} is for documents that are split, and none is.", hint="Leave it out.")
+    if 2 * values[_OVERLAP] > values[_MAX_LENGTH]:
+        raise SettingsError(
+            f"{draft.place(_OVERLAP)}: {values[_OVERLAP]} tokens are more than half of MAX_LENGTH = {values[_MAX_LENGTH]}.",
+            hint="Give a smaller --overlap, or a larger --max-length.",
+        )
 
 
 def _resolve_image_method(draft: Draft) -> None:

@@ -20,15 +20,18 @@ class Limits(TypedDict, total=False):
     day: bool
 
 
-def setting(default: Any, help: str, *, flag: str, env: str = "", documented: bool = False, **limits: Unpack[Limits]) -> Any:
+def setting(
+    default: Any, help: str, *, flag: str, env: str = "", documented: bool = False, before: Any = None, **limits: Unpack[Limits]
+) -> Any:
     """Declare one setting.
 
     ``flag`` is the long option, ``env`` the environment name: that of the flag (``LORA_RANK`` for ``--lora-rank``) unless given.
     A name from the customer's documents (``documented=True``) is read bare and with the ``PITSTOP_`` prefix; any other only with
-    the prefix, so that an unrelated ``SEED`` or ``MODE`` in the environment stays none of our business.
+    the prefix, so that an unrelated ``SEED`` or ``MODE`` in the environment stays none of our business. ``before`` is what holds for
+    a run that lacks the setting, since it was started by an earlier version, where that is not the default.
     """
     env = env or flag.removeprefix("--").replace("-", "_").upper()
-    metadata = {"help": help, "env": env, "flag": flag, "documented": documented, "limits": limits}
+    metadata = {"help": help, "env": env, "flag": flag, "documented": documented, "limits": limits, "before": before}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)

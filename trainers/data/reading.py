@@ -17,13 +17,14 @@ from pitstop.trainers.data.counts import Counts, LeftOut
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, InMemory
+from pitstop.trainers.data.lengths import TooLong
 from pitstop.trainers.data.mixture import mixed
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 
 _BATCH = 512
 """Records tokenised at a time."""
 
-FORMAT = "4"
+FORMAT = "5"
 """Part of every key of the cache: to be raised with any change of how a record becomes tokens."""
 
 
@@ -31,7 +32,7 @@ FORMAT = "4"
 class ReadOptions:
     """The longest example in tokens, whether examples share sequences, whether bad rows are skipped, which split, the Hub's token.
 
-    ``max_records`` are read of each data set, from the first on; None reads all.
+    ``max_records`` are read of each data set, from the first on; None reads all. ``refuse_too_long``: a record that is too long stops.
     """
 
     max_length: int
@@ -40,6 +41,7 @@ class ReadOptions:
     split: str = "train"
     token: str | None = None
     max_records: int | None = None
+    refuse_too_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class RecordEncoder(Protocol):
 
     def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
         """What changes with the data that ``records`` reads; ``digest`` gives the SHA-256 of a file. None where nothing tells."""
+
+    @property
+    def too_long_remedy(self) -> str:
+        """What the user can do about records that are left out, since they are too long."""
 
     def relevant_settings(self) -> Mapping[str, Any]:
         """The settings that examples depend on besides ``max_length``, as JSON-able values."""
@@ -200,10 +206,11 @@ def read_outcomes(
     ``notices`` takes what else is decided, before ``hear`` is told of the record that it is about. Raises ``DataError``.
     """
     waiting: list[Record] = []
-    too_long = left_out = 0
+    total = left_out = 0
+    too_long = TooLong(options.max_length, refuse=options.refuse_too_long)
 
     def tokenise() -> None:
-        nonlocal too_long, left_out
+        nonlocal total, left_out
         records = waiting[:]
         waiting.clear()
         for record, examples in zip(records, task.examples_of(records, bad_rows), strict=True):
@@ -214,7 +221,9 @@ def read_outcomes(
                 continue
             fitting = [example for example in examples if len(example) <= options.max_length]
             longer = [example for example in examples if len(example) > options.max_length]
-            too_long += len(longer)
+            for example in longer:
+                too_long.add(record.place, len(example))
+            total += len(examples)
             left_out += not fitting
             bad_rows.answers_left_out += sum(example.answers for example in longer)
             fitting[1:] = [replace(example, opens=False) for example in fitting[1:]]
@@ -233,8 +242,10 @@ def read_outcomes(
         raise
     tokenise()
     task.conclude(bad_rows)
+    if too_long.lengths:
+        bad_rows.notices.add(too_long.notice(total + bad_rows.count, task.too_long_remedy))
     return LeftOut(
-        too_long,
+        len(too_long.lengths),
         left_out,
         bad_rows.count,
         bad_rows.reasons,

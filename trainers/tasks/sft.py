@@ -15,6 +15,7 @@ from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.lengths import LengthFitter, LengthRule
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
@@ -35,17 +36,19 @@ class SftTask(TextTask):
     def with_settings(self, own: Mapping[str, Any]) -> TextTask:
         """See ``TextTask``."""
         task = super().with_settings(own)
-        for cached in ("normal_form", "_shape_options"):
+        for cached in ("normal_form", "_shape_options", "_lengths"):
             vars(task).pop(cached, None)
         return task
 
     @cached_property
     def _shape_options(self) -> ShapeOptions:
         options = ShapeOptions.of(self.settings.data)
-        if self.settings.data.rendering == 1 and options != ShapeOptions():
+        if self.settings.data.rendering == 1 and (
+            options != ShapeOptions() or self.settings.data.too_long not in ("drop", "refuse")
+        ):
             raise SettingsError(
-                "The run reads records as earlier versions did, without settings of their fields.",
-                hint="Leave --column and the like out, or start a new run with 'pitstop train'.",
+                "The run reads records as earlier versions did, without settings of their fields and lengths.",
+                hint="Leave --column, --too-long and the like out, or start a new run with 'pitstop train'.",
             )
         return options
 
@@ -100,7 +103,9 @@ class SftTask(TextTask):
             if example.answers < answers:
                 bad_rows.leave_out_answers(Notice(UNSTABLE, count=answers - example.answers, place=record.place, loss=True))
             group = self.normal_form.group(record)
-            results.append([replace(example, group=group) if group else example])
+            assert not isinstance(form, BadRecord)
+            encoded_examples = [replace(example, group=group) if group else example]
+            results.append(self._lengths.fit(form, encoded_examples, record.place, bad_rows))
         return results
 
     def _form(self, record: Record, bad_rows: BadRows) -> Form | BadRecord:
@@ -110,8 +115,20 @@ class SftTask(TextTask):
             return error
 
     def conclude(self, bad_rows: BadRows) -> None:
-        """Shapes and fields of the data set."""
+        """Shapes and fields of the data set, and the documents that were split."""
         self.normal_form.conclude(bad_rows)
+        self._lengths.conclude(bad_rows)
+
+    @cached_property
+    def _lengths(self) -> LengthFitter:
+        data = self.settings.data
+        rule = LengthRule(data.max_length, data.too_long, data.overlap)
+        return LengthFitter(rule, lambda form: [self.chat.encode(form)], self.tokenizer)
+
+    @property
+    def too_long_remedy(self) -> str:
+        """See ``TextTask``."""
+        return "Raise --max-length, or shorten them with --too-long left or right."
 
     def shape(self, record: Record) -> str:
         """The fields that decide how it is read: ``messages``, ``prompt+completion``."""
@@ -119,7 +136,8 @@ class SftTask(TextTask):
 
     def relevant_settings(self) -> Mapping[str, Any]:
         """Those of the rendering: how a record is rendered follows from its fields, the tokenizer and these."""
-        return {**self.rendered_by(), "shapes": asdict(self._shape_options)}
+        data = self.settings.data
+        return {**self.rendered_by(), "shapes": asdict(self._shape_options), "too_long": data.too_long, "overlap": data.overlap}
 
 
 def _answers(form: Form | BadRecord) -> int:

@@ -126,6 +126,11 @@ class TextTask(Task):
         task.settings = replace(self.settings, data=replace(self.settings.data, **own))
         return task
 
+    @property
+    def too_long_remedy(self) -> str:
+        """What the user can do about records that are left out, since they are too long."""
+        return "Raise --max-length to keep them."
+
     def conclude(self, bad_rows: BadRows) -> None:
         """Add to ``bad_rows`` what is known behind the last record of a data set; nothing by default."""
         del bad_rows

@@ -237,6 +237,7 @@ class DataReader:
             split,
             hub.token_value,
             data.max_records,
+            data.too_long == "refuse",
         )
 
     def evaluation(self) -> Sequences:
@@ -260,13 +261,9 @@ def _cache(settings: Settings, task: Task, model: Path, reporter: Reporter) -> D
 
 def _report_losses(data: Sequences, name: str, settings: Settings, reporter: Reporter) -> None:
     counts, longest = data.counts, f"MAX_LENGTH = {settings.data.max_length} tokens"
-    losses = (
-        Notice(f"{{count}} of {counts.records:,} records are longer than {longest} and were left out", count=counts.too_long),
-        Notice(f"the prompts of {{count}} of {counts.used:,} examples were cut from the left to fit {longest}", count=counts.cut),
-    )
-    for loss in losses:
-        if loss.count:
-            reporter.notice(replace(loss, loss=True), source=name)
+    if counts.cut:
+        reason = f"the prompts of {{count}} of {counts.used:,} examples were cut from the left to fit {longest}"
+        reporter.notice(Notice(reason, count=counts.cut, loss=True), source=name)
     for notice in shortened(counts.notices):
         reporter.notice(notice, source=name)
 

@@ -49,7 +49,7 @@ class Previewer:
         """Each data set, as soon as it is read: those for training first. Raises ``DataError``."""
         trained: list[np.ndarray] = []
         for source in training_sources(self._settings):
-            data = self._gather(source, "train", wish)
+            data = self._gather(source, self._settings.data.split, wish)
             trained.append(data.figures.hashes)
             yield Previewed(data, evaluates=False)
         # What a task splits off by itself is made with a model of its own.

@@ -258,6 +258,10 @@ def test_the_dictionary_has_every_setting_but_the_secrets() -> None:
 
 
 class TestWhatIsRecordedAndNotSet:
+    def test_a_run_of_before_lengths_were_settings_leaves_long_documents_out(self) -> None:
+        assert load_recorded({}).settings.data.too_long == "drop" and load_recorded({}).settings.data.overlap == 0
+        assert load_recorded(settings_to_dict(load_settings(environ={}).settings)).settings.data.too_long == "auto"
+
     def test_a_new_run_has_the_present_rendering_and_one_without_a_record_the_first(self) -> None:
         assert settings_to_dict(load_settings(environ={}).settings)["data"]["rendering"] == 2
         assert load_recorded({}, environ={}).settings.data.rendering == 1

@@ -357,3 +357,23 @@ def test_settings_of_records_are_for_the_task_that_reads_them() -> None:
             flags |= {"data__train": ["CIFAR10"], "model__id": ...}
         assert f"is not for the task {task}" in _refused(**flags).message
     assert _load(**{**SFT, "training__task": "ner"}, data__max_records=3).settings.data.max_records == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"training.task": "ner", "data.too_long": "left"}, "is for the task sft, and the task is ner"),
+        ({"data.too_long": "drop", "data.overlap": 2}, "is for documents that are split, and none is"),
+        ({"data.max_length": 16, "data.overlap": 9}, "9 tokens are more than half of MAX_LENGTH = 16"),
+    ],
+)
+def test_ways_to_fit_records_that_cannot_be(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(flags=flags, environ={})
+
+
+def test_an_overlap_of_half_a_piece_and_leaving_out_in_any_task() -> None:
+    assert load_settings(flags={"data.max_length": 16, "data.overlap": 8}, environ={}).settings.data.overlap == 8
+    assert (
+        load_settings(flags={"training.task": "rank", "data.too_long": "refuse"}, environ={}).settings.data.too_long == "refuse"
+    )

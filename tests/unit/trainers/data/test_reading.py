@@ -61,6 +61,7 @@ def test_counts(task: SftTask, tmp_path: Path) -> None:
     assert [(notice.count, notice.place, notice.remedy) for notice in data.counts.notices] == [
         (1, f"{first} line 2", ""),
         (1, f"{first} line 3", "Name it, for example --column text=x."),
+        (1, f"{first} line 4", "Raise --max-length, or shorten them with --too-long left or right."),
     ]
     assert [reason.split(": ")[0] for reason in data.counts.bad_reasons] == [f"{first} line 2", f"{first} line 3"]
 

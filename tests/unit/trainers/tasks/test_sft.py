@@ -92,7 +92,7 @@ def test_answers_that_the_template_rewrites_are_counted(tokenizer: Any) -> None:
 
 def test_a_run_of_the_first_rendering_reads_records_as_it_did(tokenizer: Any) -> None:
     settings = Settings()
-    first = SftTask(tokenizer, replace(settings, data=replace(settings.data, rendering=1)))
+    first = SftTask(tokenizer, replace(settings, data=replace(settings.data, rendering=1, too_long="drop")))
     weighted = {"messages": [Q1, {**A1, "weight": 0}, Q2, A2]}
     assert sum(_tokens(first, **weighted)[1]) > sum(_tokens(SftTask(tokenizer), **weighted)[1])
     with pytest.raises(BadRecord, match="none of the known record shapes"):
@@ -142,7 +142,7 @@ def test_a_field_that_no_data_set_has_stops(tokenizer: Any, tmp_path: Path) -> N
 
 def test_a_run_of_the_first_rendering_takes_no_settings_of_fields(tokenizer: Any) -> None:
     with pytest.raises(SettingsError, match="as earlier versions did"):
-        _tokens(_with(tokenizer, rendering=1, columns=["prompt=q"]), q="Q1", completion="A1")
+        _tokens(_with(tokenizer, rendering=1, too_long="drop", columns=["prompt=q"]), q="Q1", completion="A1")
 
 
 def test_each_data_set_is_read_by_settings_of_its_own(tokenizer: Any, tmp_path: Path) -> None:

@@ -63,8 +63,11 @@ def test_what_is_left_out_is_counted_with_its_reason(tiny: Path, display: Lines)
         file.write(json.dumps({"question": "?"}) + "\n")
     inputs = _read(tiny, display, data__skip_bad_rows=True)
     assert (inputs.train.counts.records, inputs.train.counts.used) == (6, 4)
-    assert display.warnings[0] == ("Training data: 1 of 6 records are longer than MAX_LENGTH = 128 tokens and were left out.")
-    assert display.warnings[1] == (
+    assert display.warnings[1].startswith(
+        "Training data: 1 of 6 records is longer than MAX_LENGTH = 128 tokens and was left out (longest "
+    )
+    assert display.warnings[1].endswith("train.jsonl line 5. Raise --max-length, or shorten them with --too-long left or right.")
+    assert display.warnings[0] == (
         "Training data: 1 malformed row was left out: no known record shape; its fields: question: train.jsonl line 6. "
         "Name it, for example --column text=question."
     )
@@ -178,7 +181,13 @@ def test_a_template_that_writes_the_date_is_told_the_day_and_that_is_said(tiny: 
     assert display.lines == ["The chat template writes the date and is told 2026-01-05. --template-date sets another day."]
     again = read_inputs(inputs.task.settings, Reporter(display), day=date(2026, 1, 6))
     assert again.train.fingerprint == inputs.train.fingerprint
-    assert inputs.task.relevant_settings() == {"rendering": 2, "template_date": "2026-01-05", "shapes": ANY}
+    assert inputs.task.relevant_settings() == {
+        "rendering": 2,
+        "template_date": "2026-01-05",
+        "shapes": ANY,
+        "too_long": "auto",
+        "overlap": 0,
+    }
     assert len(str(inputs.data_record()["template"])) == 64
 
 
@@ -186,7 +195,13 @@ def test_a_template_that_does_not_write_it_leaves_the_day_unset_and_says_that_on
     write_records(Path("train.jsonl"), 6)
     inputs = _read(tiny, display)
     assert inputs.task.settings.data.template_date is None
-    assert inputs.task.relevant_settings() == {"rendering": 2, "template_date": None, "shapes": ANY}
+    assert inputs.task.relevant_settings() == {
+        "rendering": 2,
+        "template_date": None,
+        "shapes": ANY,
+        "too_long": "auto",
+        "overlap": 0,
+    }
     assert not display.warnings
     _read(tiny, display, data__template_date="2026-01-05")
     assert display.warnings == ["The chat template does not write the date: --template-date 2026-01-05 is not used."]
