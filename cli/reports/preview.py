@@ -76,7 +76,6 @@ def _data_as_json(previewed: Previewed, previewer: Previewer, *, ids: bool) -> d
         "evaluates": previewed.evaluates,
         **data.counts.as_dict(),
         "shapes": data.shapes,
-        "malformed": [{"reason": kind.reason, "count": kind.count, "first": kind.place} for kind in data.malformed],
         "examples_per_record": {str(number): count for number, count in figures.of_records.items()},
         "duplicates": figures.duplicates,
         "in_training": previewed.in_training,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pitstop.cli.terminal.output import is_terminal, paint, print_facts, say, shortened, use_color
+from pitstop.cli.terminal.output import ellipsis, is_terminal, paint, print_facts, say, use_color
 from pitstop.cli.terminal.streams import can_show
-from pitstop.configs.notices import LONGEST_LIST
-from pitstop.configs.notices import shortened as shortened_notices
+from pitstop.configs.notices import shortened
 from pitstop.trainers.data.preview.tokens import LEARNT, TokenText, shown, token_texts
 
 if TYPE_CHECKING:
@@ -33,12 +32,12 @@ def print_record(record: PreviewedRecord, tokenizer: Any, spec: str, *, full: bo
     facts = [outcome.place.removeprefix(spec).strip(" /") or outcome.place, record.shape]
     say()
     say("  " + " · ".join([paint(facts[0], "bold"), *filter(None, facts[1:])]))
-    for reason in record.reasons:
+    for reason in () if outcome.malformed else record.reasons:  # which say it, too
         _print_wrapped([(shown(reason), "cyan")], indent=2)
     if outcome.malformed:
         _print_wrapped([("malformed", "red"), (f": {shown(outcome.malformed)}", "")], indent=2)
         if outcome.record is not None:
-            _print_wrapped([(shortened(shown(json.dumps(outcome.record.fields, ensure_ascii=False)), _LONGEST_FIELDS), "")])
+            _print_wrapped([(_in_short(outcome.record.fields), "")])
     number = len(outcome.examples) + len(outcome.too_long)
     for index, example in enumerate((*outcome.examples, *outcome.too_long), start=1):
         words = f"{len(example):,} tokens, {int(example.supervised.sum()):,} learnt"
@@ -71,6 +70,11 @@ def _spans(texts: Sequence[TokenText], *, ids: bool) -> list[tuple[str, str]]:
     return spans
 
 
+def _in_short(fields: Mapping[str, Any]) -> str:
+    text = shown(json.dumps(fields, ensure_ascii=False, default=str))
+    return text if len(text) <= _LONGEST_FIELDS else text[:_LONGEST_FIELDS] + ellipsis()
+
+
 def _visible(text: str) -> str:
     text = shown(text)
     return text if can_show("↵⇥") else text.replace("↵", "\\n").replace("⇥", "\\t")
@@ -99,12 +103,9 @@ def print_figures(previewed: Previewed, template: str, max_length: int) -> None:
     print_facts(_facts(previewed, template), width=_WIDTH)
     for line in _histogram(data.figures.histogram(), max_length):
         say(line)
-    lines = [f"{kind.count:,} malformed, first {kind.place}: {kind.reason}" for kind in data.malformed[:LONGEST_LIST]]
-    if len(data.malformed) > LONGEST_LIST:
-        lines.append(f"and {len(data.malformed) - LONGEST_LIST:,} more reasons why records are malformed")
+    lines = [str(notice) for notice in shortened(data.counts.notices)]
     if data.counts.bad:
         lines.append("train stops at the first malformed record, unless --skip-bad-rows leaves them out.")
-    lines += [str(notice) for notice in shortened_notices(data.counts.notices)]
     for line in lines:
         _print_wrapped([(f"- {shown(line)}", "")], indent=2)
 

@@ -11,7 +11,6 @@ from pitstop.trainers.data.preview.figures import ExampleFigures
 from pitstop.trainers.data.preview.oddities import Oddities, PreviewedRecord
 from pitstop.trainers.data.reading import Outcome, ReadOptions, RecordEncoder, read_outcomes
 
-_NUMBER = re.compile(r"\d+")
 _LAST_NUMBER = re.compile(r"(\d+)$")
 
 
@@ -25,15 +24,6 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class MalformedKind:
-    """``count`` records that are malformed for one reason, the first at ``place``."""
-
-    reason: str
-    place: str
-    count: int = 1
-
-
-@dataclass(frozen=True)
 class DataPreview:
     """What is to be shown of one data set. ``shapes`` counts the records of each kind."""
 
@@ -41,7 +31,6 @@ class DataPreview:
     counts: Counts
     figures: ExampleFigures
     shapes: dict[str, int]
-    malformed: tuple[MalformedKind, ...]
     records: tuple[PreviewedRecord, ...]
 
 
@@ -55,7 +44,6 @@ def gather(spec: str, task: RecordEncoder, options: ReadOptions, wish: Wish) -> 
         _counts(figures, left_out),
         figures,
         gatherer.shapes,
-        tuple(gatherer.malformed.values()),
         tuple(gatherer.records()),
     )
 
@@ -83,7 +71,6 @@ class _Gatherer:
     def __init__(self, task: RecordEncoder, wish: Wish) -> None:
         self.notices, self.figures = Notices(), ExampleFigures()
         self.shapes: dict[str, int] = {}
-        self.malformed: dict[str, MalformedKind] = {}
         self._task, self._wish = task, wish
         self._chosen: list[PreviewedRecord] = []
         self._oddities = Oddities(self.notices)
@@ -94,25 +81,15 @@ class _Gatherer:
         shape = "" if outcome.record is None or outcome.malformed else self._task.shape(outcome.record)
         if shape:
             self.shapes[shape] = self.shapes.get(shape, 0) + 1
-        is_first = self._hear_malformed(outcome) if outcome.malformed else False
         record = PreviewedRecord(outcome, shape)
         if self._wish.number is not None:
             match = _LAST_NUMBER.search(outcome.place)
             if match and int(match[1]) == self._wish.number:
                 self._chosen.append(record)
         elif self._wish.odd:
-            self._oddities.hear(record, is_first_of_reason=is_first)
+            self._oddities.hear(record)
         elif len(self._chosen) < self._wish.count:
             self._chosen.append(record)
-
-    def _hear_malformed(self, outcome: Outcome) -> bool:
-        """Whether it is the first one for its reason, in which numbers do not count."""
-        key = _NUMBER.sub("#", outcome.malformed)
-        earlier = self.malformed.get(key)
-        self.malformed[key] = (
-            MalformedKind(outcome.malformed, outcome.place) if earlier is None else replace(earlier, count=earlier.count + 1)
-        )
-        return earlier is None
 
     def records(self) -> list[PreviewedRecord]:
         """Those to show."""

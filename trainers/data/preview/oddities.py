@@ -65,12 +65,10 @@ class Oddities:
         self._extremes = _extremes()
         self._chosen: list[tuple[PreviewedRecord, str]] = []
 
-    def hear(self, record: PreviewedRecord, *, is_first_of_reason: bool) -> None:
-        """Keep a record if it is odd so far. ``is_first_of_reason``: it is the first that is malformed for its reason."""
+    def hear(self, record: PreviewedRecord) -> None:
+        """Keep a record if it is odd so far."""
         self._look_at_notices()
         outcome = record.outcome
-        if is_first_of_reason:
-            self._chosen.append((record, ""))
         for reason in self._places.pop(outcome.place, ()):
             self._chosen.append((record, reason))
         for example in (*outcome.examples, *outcome.too_long):
@@ -91,5 +89,5 @@ class Oddities:
         extremes = [(extreme.record, extreme.text) for extreme in self._extremes if extreme.record is not None]
         for record, reason in (*self._chosen, *extremes):
             earlier = odd.setdefault(record.outcome.place, record)
-            odd[record.outcome.place] = replace(earlier, reasons=earlier.reasons + ((reason,) if reason else ()))
+            odd[record.outcome.place] = replace(earlier, reasons=(*earlier.reasons, reason))
         return list(odd.values())
