@@ -27,7 +27,7 @@ _POSITIONS = re.compile(r"^wpe$|pos")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ModelLimits:
     """Token ids are below ``rows``, and the tokenizer has ids below ``tokens``; None for embeddings that are no table.
 
     ``positions`` is what the configuration names, None where it names none; ``learnt``: each has a row of its own in a table, so that
@@ -42,7 +42,7 @@ class Limits:
     learnt: bool
 
     @classmethod
-    def of(cls, model: Any, tokenizer: Any, source: ModelSource) -> Limits:
+    def of(cls, model: Any, tokenizer: Any, source: ModelSource) -> ModelLimits:
         """Those of ``model``, which is from ``source``, bare, and may be on the device ``meta``."""
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         positions = positions if isinstance(positions, int) and positions > 0 else None

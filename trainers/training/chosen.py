@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pitstop.checkpointing.disk import layout
 from pitstop.checkpointing.runs.base_models import BaseModels
@@ -26,11 +23,9 @@ from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
 from pitstop.trainers.loop.engine import Engine
 from pitstop.trainers.machine.device import Precision
-from pitstop.trainers.models.base import BaseRecipe
-from pitstop.trainers.models.fit import UnfitWeights
 from pitstop.trainers.models.foreign_code import check_stored
+from pitstop.trainers.models.origin import check_origin, is_base
 from pitstop.trainers.models.source import KnownBase, ModelSource, NoModel, find_model
-from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.setting_changes import Changes, changes_between, is_fixed, refuse_fixed
@@ -152,61 +147,30 @@ def _known_base(run: RunDirectory, info: CheckpointInfo, settings: Settings, fla
     return None
 
 
-def find_base(chosen: ChosenCheckpoint, precision: Precision, reporter: Reporter) -> BaseOnDisk:
+def find_base(chosen: ChosenCheckpoint, precision: Precision, tell: Callable[[Notice], None]) -> BaseOnDisk:
     """The base of a checkpoint: the run's own copy, every byte verified, or the source that is on record; of a base training itself.
 
     Raises ``ModelError`` where neither is what the checkpoint was trained on.
     """
-    model_id = chosen.settings.model.id
-    if chosen.settings.training.all_weights:
+    settings, model_id = chosen.settings, chosen.settings.model.id
+    if settings.training.all_weights:
         return BaseOnDisk(chosen.info.path, stored=True, digest=chosen.base_digest)
     try:
         base = chosen.own_base()
-        _check_origin(chosen, precision)
-        return base
-    except UnfitWeights:
-        raise
     except (CheckpointError, ModelError) as error:
         remedy = f"The base is taken from its source, {model_id}."
-        reporter.notice(Notice("{subject}", error.message.rstrip("."), remedy=remedy, loss=True))
+        tell(Notice("{subject}", error.message.rstrip("."), remedy=remedy, loss=True))
+    else:
+        check_origin(family_of(settings), settings, chosen.known_base, precision, chosen.base_digest)
+        return base
     try:
-        source = find_model(chosen.settings, chosen.known_base)
+        source = find_model(settings, chosen.known_base)
     except NoModel as error:
         raise NoModel(error.message, hint=f"{error.hint} If it lies elsewhere, --model-id PATH gives the new place.") from error
-    if not is_base(source, BaseRecipe.from_settings(chosen.settings, precision), chosen.base_digest):
+    if not is_base(source, settings, precision, chosen.base_digest):
         raise ModelError(
             f"The base model {model_id} is not the one that {chosen.label} was trained on (its files have changed).",
             hint="Restore its files, or the run's own copy of it.",
         )
-    family_of(chosen.settings).check(source, reporter.notice)
+    family_of(settings).check(source, tell)
     return BaseOnDisk(source.path, stored=False, digest=chosen.base_digest)
-
-
-def _check_origin(chosen: ChosenCheckpoint, precision: Precision) -> None:
-    """Raises ``UnfitWeights`` where the run's copy of its base has random weights, which earlier versions put in place of missing ones.
-
-    Known for sure where the directory that it was made from is still here, as it was, and does not fit. Only then is it hashed.
-    """
-    settings, family = chosen.settings, family_of(chosen.settings)
-    if settings.model.from_run is not None or not Path(str(settings.model.id)).expanduser().is_dir():
-        return
-    try:
-        source = family.find(settings, chosen.known_base)
-    except ModelError:  # nothing was ever trained on that, and the copy does without
-        return
-    try:
-        family.check(source, lambda notice: None)
-    except UnfitWeights as error:
-        if is_base(source, BaseRecipe.from_settings(settings, precision), chosen.base_digest):
-            raise UnfitWeights(
-                f"The base of {chosen.run.label} was stored with random weights in place of what was missing. {error.message}",
-                hint="Delete the run, and train again on a model that is whole (docs/troubleshooting.md).",
-            ) from error
-    except ModelError:  # a file is damaged by now: as above
-        return
-
-
-def is_base(source: ModelSource, recipe: BaseRecipe, digest: str) -> bool:
-    """Whether the files are those of the base ``digest``, in whatever type the device computed in that it was made on."""
-    types = (torch.bfloat16, torch.float16, torch.float32)
-    return digest in [source.digest(dataclasses.replace(recipe, compute=dtype).as_dict()) for dtype in types]

@@ -23,7 +23,7 @@ from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.preview.tokens import LEARNT, in_short
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.machine.processes import main_process_first
-from pitstop.trainers.models.limits import Limits
+from pitstop.trainers.models.limits import ModelLimits
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Display, Reporter
 from pitstop.trainers.tasks.base import Task
@@ -44,7 +44,7 @@ class Inputs:
     task: Task
     train: Sequences
     eval: Sequences | None
-    limits: Limits | None = None  # of a model of text
+    limits: ModelLimits | None = None  # of a model of text
 
     def evaluates(self, settings: Settings) -> bool:
         """Whether the checkpoints are judged by evaluations, and not by the training loss."""
@@ -112,7 +112,7 @@ def read_inputs(
     task = make_task(settings, tokenizer)
     task.say = reporter.line
     _tell_template(task, reporter)
-    limits = Limits.of(model, tokenizer, source) if isinstance(task, TextTask) else None
+    limits = ModelLimits.of(model, tokenizer, source) if isinstance(task, TextTask) else None
     if limits is not None:
         limits.check_tokenizer(reporter.notice)
     train, evaluation = read_data(settings, task, reporter, packing=True, model=source.path)
@@ -122,7 +122,7 @@ def read_inputs(
     return Inputs(source, tokenizer, task, train, evaluation, limits)
 
 
-def _check_limits(limits: Limits, task: Task, train: Sequences, evaluation: Sequences | None, reporter: Reporter) -> None:
+def _check_limits(limits: ModelLimits, task: Task, train: Sequences, evaluation: Sequences | None, reporter: Reporter) -> None:
     settings = task.settings
     limits.check_data(train, "the training data", settings.data.max_length, reporter.notice)
     if isinstance(task, TextTask) and isinstance(evaluation, Dataset):

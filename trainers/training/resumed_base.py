@@ -14,12 +14,12 @@ from pitstop.configs.notices import Notice
 from pitstop.trainers.data.records import NoData
 from pitstop.trainers.machine.hardware import Hardware
 from pitstop.trainers.machine.processes import from_first
-from pitstop.trainers.models.base import BaseRecipe
+from pitstop.trainers.models.origin import is_base
 from pitstop.trainers.models.source import ModelSource, NoModel, QuantisedModel
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.building import BaseOnDisk, place_base
-from pitstop.trainers.training.chosen import ChosenCheckpoint, is_base
+from pitstop.trainers.training.chosen import ChosenCheckpoint
 from pitstop.trainers.training.inputs import Inputs
 from pitstop.trainers.training.request import ResumeRequest
 
@@ -77,8 +77,7 @@ def place_base_again(
     source, settings = inputs.source, chosen.settings
     if source.is_copy:
         return BaseOnDisk(source.path, stored=True, digest=chosen.base_digest)
-    recipe = BaseRecipe.from_settings(settings, hardware.precision)
-    if "model.id" not in chosen.changes or is_base(source, recipe, chosen.base_digest):
+    if "model.id" not in chosen.changes or is_base(source, settings, hardware.precision, chosen.base_digest):
         try:  # the first process decides: it may make the copy again while others still look at it
             path = from_first(lambda: os.fsencode(chosen.own_base().path), hardware.device)
             return BaseOnDisk(Path(os.fsdecode(path)), stored=True, digest=chosen.base_digest)
@@ -86,7 +85,7 @@ def place_base_again(
             if settings.training.checkpoint.save_base_model and _had_copy(chosen.run):
                 remedy = f"It is made again from {source.model_id}."
                 reporter.notice(Notice("{subject}", error.message.rstrip("."), remedy=remedy, loss=True))
-    if not is_base(source, recipe, chosen.base_digest):
+    if not is_base(source, settings, hardware.precision, chosen.base_digest):
         if not request.allow_changed_base:
             raise ModelError(
                 f"The base model {source.model_id} is not the one that {chosen.run.label} was trained on (its files have changed).",

@@ -60,7 +60,7 @@ def export(chosen: ChosenCheckpoint, request: ExportRequest, reporter: Reporter)
 
 def _base(chosen: ChosenCheckpoint, reporter: Reporter) -> BaseOnDisk:
     settings = for_inference(chosen.settings, on_cuda=False)
-    return find_base(chosen, choose_precision(settings, torch.device("cpu")), reporter)
+    return find_base(chosen, choose_precision(settings, torch.device("cpu")), reporter.notice)
 
 
 def base_on_hub(facts: Facts, asked: str | None) -> str | None:

@@ -25,7 +25,7 @@ from pitstop.trainers.machine.device import choose_device
 from pitstop.trainers.machine.hardware import Hardware, open_hardware
 from pitstop.trainers.machine.launch import is_worker
 from pitstop.trainers.models.adapter import add_another, share_inputs_under_autocast
-from pitstop.trainers.models.limits import Limits
+from pitstop.trainers.models.limits import ModelLimits
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
@@ -89,10 +89,10 @@ class OpenModel:
         return self.engine.model
 
     @functools.cached_property
-    def limits(self) -> Limits:
+    def limits(self) -> ModelLimits:
         """What the base, a model of text, can take."""
         source = ModelSource(str(self.chosen.settings.model.id), self.base.path, None)
-        return Limits.of(self.engine.trained.bare, self.tokenizer, source)
+        return ModelLimits.of(self.engine.trained.bare, self.tokenizer, source)
 
     @property
     def chosen(self) -> ChosenCheckpoint:
@@ -208,7 +208,7 @@ def open_model(chosen: ChosenCheckpoint, reporter: Reporter) -> OpenModel:
     device = choose_device()
     settings = for_inference(chosen.settings, on_cuda=device.type == "cuda")
     hardware = open_hardware(settings, device)
-    base = find_base(chosen, hardware.precision, reporter)
+    base = find_base(chosen, hardware.precision, reporter.notice)
     source = chosen.whole_model() or ModelSource(str(settings.model.id), base.path, None)
     tokenizer = family_of(settings).tokenizer(source)
     built = build(settings, base, source, tokenizer, hardware, reporter)

@@ -15,7 +15,7 @@ from pitstop.configs.notices import Notice
 from pitstop.trainers.data.dataset import Counts, Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import in_memory
-from pitstop.trainers.models.limits import Limits
+from pitstop.trainers.models.limits import ModelLimits
 from pitstop.trainers.models.source import ModelSource
 
 SOURCE = ModelSource("my/model", Path("model"), None)
@@ -41,7 +41,7 @@ def data(*lengths: int, token: int = 5) -> Dataset:
 @pytest.mark.parametrize("model_type", ["gpt2", "gptj", "opt"])
 def test_records_longer_than_learnt_positions_are_refused_with_both_numbers(model_type: str, tokenizer: Any) -> None:
     """GPT-J looks its rotations up in a table, and OPT's table has two rows for no position."""
-    limits = Limits.of(architecture(model_type), tokenizer, SOURCE)
+    limits = ModelLimits.of(architecture(model_type), tokenizer, SOURCE)
     assert (limits.positions, limits.learnt) == (32, True)
     limits.check_data(data(32, 7), "the training data", 64, pytest.fail)
     with pytest.raises(
@@ -52,7 +52,7 @@ def test_records_longer_than_learnt_positions_are_refused_with_both_numbers(mode
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
 def test_where_positions_are_computed_long_records_are_told(model_type: str, tokenizer: Any) -> None:
-    limits = Limits.of(architecture(model_type), tokenizer, SOURCE)
+    limits = ModelLimits.of(architecture(model_type), tokenizer, SOURCE)
     notices: list[Notice] = []
     limits.check_data(data(33, 40, 32), "the training data", 64, notices.append)
     (notice,) = notices
@@ -60,7 +60,7 @@ def test_where_positions_are_computed_long_records_are_told(model_type: str, tok
 
 
 def test_answers_that_would_go_beyond_learnt_positions_are_refused_before_training(tokenizer: Any) -> None:
-    limits = Limits.of(architecture("gpt2"), tokenizer, SOURCE)
+    limits = ModelLimits.of(architecture("gpt2"), tokenizer, SOURCE)
     ids, supervised = np.full(20, 5, dtype=np.int32), np.arange(20) >= 12
     prompts = [Example(ids, supervised)]
     limits.check_answers(prompts, 20)
@@ -68,14 +68,14 @@ def test_answers_that_would_go_beyond_learnt_positions_are_refused_before_traini
     with pytest.raises(SettingsError, match=r"EVAL_MAX_NEW_TOKENS = 21 and a prompt .* 12 tokens .* 32 positions") as refused:
         limits.check_answers(prompts, 21)
     assert refused.value.hint == "Give --eval-max-new-tokens 20."
-    Limits.of(architecture("llama"), tokenizer, SOURCE).check_answers(prompts, 100)
+    ModelLimits.of(architecture("llama"), tokenizer, SOURCE).check_answers(prompts, 100)
 
 
 def test_a_token_that_has_no_row_is_refused_where_it_is_used(tokenizer: Any) -> None:
     """Gemma 3's small models come with one token for pictures that their embeddings lack: no text has it."""
     tokenizer.add_tokens(["<image_soft_token>"])
     model = architecture("llama")
-    limits = Limits.of(model, tokenizer, SOURCE)
+    limits = ModelLimits.of(model, tokenizer, SOURCE)
     notices: list[Notice] = []
     limits.check_tokenizer(notices.append)
     assert [(notice.count, notice.place) for notice in notices] == [(1, "'<image_soft_token>'")]
@@ -91,11 +91,11 @@ def test_a_token_that_has_no_row_is_refused_where_it_is_used(tokenizer: Any) -> 
 def test_an_end_token_without_a_row_is_refused_at_once(tokenizer: Any) -> None:
     tokenizer.add_special_tokens({"eos_token": "<end>"})
     with pytest.raises(ModelError, match=r"321 tokens .* 320 rows: <end> \(eos_token\) has number 320"):
-        Limits.of(architecture("llama"), tokenizer, SOURCE).check_tokenizer(pytest.fail)
+        ModelLimits.of(architecture("llama"), tokenizer, SOURCE).check_tokenizer(pytest.fail)
 
 
 def test_a_model_from_scratch_needs_a_row_for_every_token(tokenizer: Any) -> None:
     tokenizer.add_tokens(["<one>"])
     source = ModelSource("new", Path("tokenizer"), None, config=Path("small.json"))
     with pytest.raises(ModelError, match=r"small\.json: vocab_size is 320, the tokenizer has 321 tokens"):
-        Limits.of(architecture("llama"), tokenizer, source).check_tokenizer(pytest.fail)
+        ModelLimits.of(architecture("llama"), tokenizer, source).check_tokenizer(pytest.fail)

@@ -82,7 +82,7 @@ def test_a_forged_state_is_refused_when_it_is_opened(run: RunDirectory) -> None:
 def test_the_base_is_the_runs_own_copy_where_every_byte_of_it_is_there(run: RunDirectory) -> None:
     display, chosen = Lines(), _open(run)
     shutil.rmtree("model")
-    base = find_base(chosen, FLOAT32, Reporter(display))
+    base = find_base(chosen, FLOAT32, Reporter(display).notice)
     assert base.stored and base.digest == chosen.base_digest and (base.path / "model.safetensors").is_file()
     assert not display.warnings
 
@@ -90,7 +90,7 @@ def test_the_base_is_the_runs_own_copy_where_every_byte_of_it_is_there(run: RunD
 def test_a_damaged_copy_is_passed_over_for_the_source_with_a_warning(run: RunDirectory) -> None:
     display, chosen = Lines(), _open(run)
     _damage(chosen)
-    base = find_base(chosen, FLOAT32, Reporter(display))
+    base = find_base(chosen, FLOAT32, Reporter(display).notice)
     assert not base.stored and base.path.resolve() == Path("model").resolve() and base.digest == chosen.base_digest
     assert "The base is taken from its source, model." in display.warnings[0]
 
@@ -100,7 +100,7 @@ def test_a_source_that_has_changed_is_not_the_base(run: RunDirectory) -> None:
     _damage(chosen)
     _flip_last_byte(Path("model/model.safetensors"))
     with pytest.raises(ModelError, match="is not the one that run_001@epoch_002 was trained on"):
-        find_base(chosen, FLOAT32, Reporter(Lines()))
+        find_base(chosen, FLOAT32, Reporter(Lines()).notice)
 
 
 def test_where_copy_and_source_are_gone_the_hint_says_how_to_name_another_place(run: RunDirectory) -> None:
@@ -108,7 +108,7 @@ def test_where_copy_and_source_are_gone_the_hint_says_how_to_name_another_place(
     _damage(chosen)
     shutil.rmtree("model")
     with pytest.raises(NoModel) as caught:
-        find_base(chosen, FLOAT32, Reporter(Lines()))
+        find_base(chosen, FLOAT32, Reporter(Lines()).notice)
     assert "--model-id PATH gives the new place" in str(caught.value.hint)
 
 
