@@ -68,6 +68,7 @@ def read_records(
 
 def files_of(spec: str, *, split: str = "train", formats: Formats = USUAL) -> Listing | None:
     """The files of one ``--dataset`` value; None where it names none. Raises ``DataError`` for a directory without a file to read."""
+    spec, split = _own_split(spec, split)
     path = Path(spec).expanduser()
     try:
         if path.is_dir():
@@ -81,10 +82,16 @@ def files_of(spec: str, *, split: str = "train", formats: Formats = USUAL) -> Li
     return None
 
 
+def _own_split(spec: str, split: str) -> tuple[str, str]:
+    """``directory::validation`` names the split of what lies here, as ``owner/name::validation`` does on the Hub."""
+    head, parted, own = spec.rpartition("::")
+    return (head, own) if parted and own and not Path(spec).exists() and Path(head).expanduser().is_dir() else (spec, split)
+
+
 def hub_place(spec: str) -> HubPlace | None:
     """The data set on the Hub that what is no path may name; None where it looks like a path."""
     is_file = form_suffix(spec) in (*USUAL, *ANNOTATED_SUFFIXES)
-    if spec.startswith((".", "~", "/")) or "://" in spec or is_file:
+    if spec.startswith((".", "~", "/")) or "://" in spec or is_file or _own_split(spec, "")[1]:
         return None
     return HubPlace.of(spec)
 

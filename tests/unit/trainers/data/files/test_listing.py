@@ -9,7 +9,7 @@ import pytest
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.files.listing import split_of
-from pitstop.trainers.data.files.places import read_records
+from pitstop.trainers.data.files.places import hub_place, read_records
 from pitstop.trainers.data.records import BadRows, NoData
 
 
@@ -105,3 +105,11 @@ def test_a_directory_without_data_names_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _read(tmp_path)
     assert str(caught.value) == f"No data files in {tmp_path}. There are: a.xlsx."
+
+
+def test_a_directory_may_have_a_split_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train.jsonl", "dev.jsonl"):
+        _write(tmp_path / "data" / "chats" / name, name)
+    monkeypatch.chdir(tmp_path)
+    assert _read("data/chats::validation", "train")[0] == ["dev.jsonl"]
+    assert hub_place("data/chats::validation") is None and hub_place("owner/chats::validation") is not None
