@@ -7,11 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.chat.conversation import Conversation
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.tasks.sft import SftTask
@@ -91,8 +97,7 @@ def test_answers_that_the_template_rewrites_are_counted(tokenizer: Any) -> None:
 
 
 def test_a_run_of_the_first_rendering_reads_records_as_it_did(tokenizer: Any) -> None:
-    settings = Settings()
-    first = SftTask(tokenizer, replace(settings, data=replace(settings.data, rendering=1, too_long="drop")))
+    first = _with(tokenizer, rendering=1, too_long="drop")
     weighted = {"messages": [Q1, {**A1, "weight": 0}, Q2, A2]}
     assert sum(_tokens(first, **weighted)[1]) > sum(_tokens(SftTask(tokenizer), **weighted)[1])
     with pytest.raises(BadRecord, match="none of the known record shapes"):
@@ -103,8 +108,8 @@ def test_a_run_of_the_first_rendering_reads_records_as_it_did(tokenizer: Any) ->
 
 
 def _with(tokenizer: Any, **data: Any) -> SftTask:
-    settings = Settings()
-    return SftTask(tokenizer, replace(settings, data=replace(settings.data, **data)))
+    chosen = Settings()
+    return SftTask(tokenizer, replace(chosen, data=replace(chosen.data, **data)))
 
 
 def test_the_settings_of_shapes_are_followed_and_are_part_of_the_key(tokenizer: Any) -> None:
@@ -156,3 +161,79 @@ def test_each_data_set_is_read_by_settings_of_its_own(tokenizer: Any, tmp_path: 
     assert [part.counts.read.used for part in data.parts] == [2, 1] and data.counts.answers.left_out == 1
     assert data.examples[0].input_ids.tolist() == _tokens(task, messages=[Q1, A1])[0]
     assert task.normal_form is not task.with_settings({"learn": "last"}).normal_form
+
+
+# Whole data sets ------------------------------------------------------------------------------------------------------------
+
+ROWS = st.sampled_from(
+    [
+        {"messages": [Q1, A1, Q2, {**A2, "weight": 0}]},
+        {"messages": [A1, Q1, {**A1, "content": ""}, Q2, A2, Q1]},
+        {"conversations": [{"from": "human", "value": "Q1"}, {"from": "gpt", "value": "A1" * 200}]},
+        {"conversations": [{"from": "human", "value": "Q1"}, {"from": "critic", "value": "A1"}]},
+        {"messages": ["Q1", "A1"], "prompt": "Q1", "chosen": "x", "rejected": "y"},
+        {"instruction": "Q1", "output": "A1", "text": "Q1 A1", "input": ""},
+        {"prompt": "Q1", "completion": " "},
+        {"prompt": [Q1], "completion": "A1"},
+        {"prompt": "Q1", "completion": "A1", "messages": [Q1, A1]},
+        {"text": "a document"},
+        {"chosen": "x", "rejected": "y"},
+        {},
+        "{",
+    ]
+)
+
+
+@given(rows=st.lists(ROWS, max_size=12))
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_of_any_mix_of_shapes_all_records_are_used_left_out_or_malformed(tiny: Path, tmp_path: Path, rows: list[Any]) -> None:
+    rows = [*rows, {"question": "Q1", "answer": "A1"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    task = SftTask(AutoTokenizer.from_pretrained(tiny))
+    counts = task.load([DataSource(str(path))], ReadOptions(max_length=128, packing=True, skip_bad_rows=True), None).counts
+    good = [row for row in rows if row != "{" and ROW_ANSWERS.get(json.dumps(row), (0, 0))[0]]
+    assert counts.read.read == len(rows) and counts.read.used + counts.read.left_out == len(good)
+    assert counts.answers.read == sum(ROW_ANSWERS[json.dumps(row)][1] for row in rows if row != "{")
+    assert sum(notice.count for notice in counts.notices if "malformed" in notice.reason) == counts.read.malformed
+
+
+# Whether a row is good, and how many answers it has.
+ROW_ANSWERS = {
+    json.dumps(row): (good, answers)
+    for row, good, answers in (
+        ({"messages": [Q1, A1, Q2, {**A2, "weight": 0}]}, True, 2),
+        ({"messages": [A1, Q1, {**A1, "content": ""}, Q2, A2, Q1]}, True, 3),
+        ({"conversations": [{"from": "human", "value": "Q1"}, {"from": "gpt", "value": "A1" * 200}]}, True, 1),
+        ({"conversations": [{"from": "human", "value": "Q1"}, {"from": "critic", "value": "A1"}]}, False, 0),
+        ({"messages": ["Q1", "A1"], "prompt": "Q1", "chosen": "x", "rejected": "y"}, True, 1),
+        ({"instruction": "Q1", "output": "A1", "text": "Q1 A1", "input": ""}, True, 1),
+        ({"prompt": "Q1", "completion": " "}, False, 1),
+        ({"prompt": [Q1], "completion": "A1"}, False, 1),
+        ({"prompt": "Q1", "completion": "A1", "messages": [Q1, A1]}, False, 1),
+        ({"text": "a document"}, True, 0),
+        ({"chosen": "x", "rejected": "y"}, False, 0),
+        ({}, False, 0),
+        ({"question": "Q1", "answer": "A1"}, True, 1),
+    )
+}
+
+
+def test_nulls_that_a_table_of_structs_fills_in_go_and_those_of_json_stay(tokenizer: Any, tmp_path: Path) -> None:
+    def tool(**properties: Any) -> dict[str, Any]:
+        return {"type": "function", "function": {"name": "w", "parameters": {"properties": properties}}}
+
+    kind = {"type": "string"}
+    rows = [{"messages": [Q1, A1], "tools": [tool(city=kind)]}, {"messages": [Q1, A1], "tools": [tool(n=kind)]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"messages": [Q1, A1], "tools": [tool(city=kind, n=None)]}) + "\n")
+    task, bad_rows = SftTask(tokenizer), BadRows(False)
+
+    def properties(name: str) -> list[Any]:
+        records = task.records(str(tmp_path / name), bad_rows, split="train", token=None)
+        forms = [task.normal_form.read(record, bad_rows) for record in records]
+        return [form.tools[0]["function"]["parameters"]["properties"] for form in forms if isinstance(form, Conversation)]
+
+    assert properties("a.parquet") == [{"city": kind}, {"n": kind}]
+    assert properties("b.jsonl") == [{"city": kind, "n": None}]
+    assert [notice.count for notice in bad_rows.notices if "null keys" in notice.reason] == [2]
