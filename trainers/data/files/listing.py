@@ -44,7 +44,9 @@ def in_directory(directory: Path, formats: Formats, split: str) -> Listing:
     """
     paths = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
     folders = [path.name for path in paths if path.is_dir()]
-    remedy = f"'{directory}/**/*' in quotes names the files in them too."
+    remedy = (
+        "A pattern in quotes, DIRECTORY/**/*, names the files in them too."  # without the path, which is nobody else's business
+    )
     notices = unread(DIRECTORIES, directory, folders, remedy)
     return _chosen(directory, [path for path in paths if not path.is_dir()], formats, split, notices)
 

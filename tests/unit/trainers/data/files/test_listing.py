@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pitstop.checkpointing.store.portable_paths import portable
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.files.listing import split_of
 from pitstop.trainers.data.files.places import hub_place, read_records
@@ -35,7 +36,7 @@ def test_a_directory_is_read_whole_whatever_the_endings_and_their_case(tmp_path:
     texts, told = _read(tmp_path)
     assert texts == ["0", "1", "2", "3", "4"]
     assert told == [
-        f"1 directory is not looked into: more: {tmp_path}/more. '{tmp_path}/**/*' in quotes names the files in them too.",
+        f"1 directory is not looked into: more: {tmp_path}/more. A pattern in quotes, DIRECTORY/**/*, names the files in them too.",
         f"2 files are not read: README.md, notes.txt, first {tmp_path}/README.md.",
     ]
 
@@ -113,3 +114,15 @@ def test_a_directory_may_have_a_split_of_its_own(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     assert _read("data/chats::validation", "train")[0] == ["dev.jsonl"]
     assert hub_place("data/chats::validation") is None and hub_place("owner/chats::validation") is not None
+
+
+def test_what_is_told_of_a_directory_names_its_path_only_where_a_push_shortens_it(tmp_path: Path) -> None:
+    """``portable`` shortens texts that begin with a path: of the recorded parts of a notice that is the place alone."""
+    for name in ("train.jsonl", "test.jsonl", "more/a.jsonl"):
+        _write(tmp_path / name, name)
+    (tmp_path / "README.md").touch()
+    bad = BadRows(False)
+    assert len(list(read_records(str(tmp_path), bad))) == 1 and len(bad.notices) == 3
+    for notice in bad.notices:
+        assert str(tmp_path) not in notice.reason + notice.subject + notice.remedy
+        assert portable(notice.place) == notice.place.rpartition("/")[2]
