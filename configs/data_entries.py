@@ -15,7 +15,10 @@ from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import nearest
 from pitstop.configs.schema import Settings
 
-OF_RECORDS = ("columns", "shape", "roles", "prompt_template", "system_prompt", "learn", "group_by")
+OF_RECORDS = (
+    *("columns", "shape", "roles", "prompt_template", "system_prompt", "learn", "group_by"),
+    *("rewritten_turns", "reasoning", "system_role", "merge_turns"),
+)
 """Settings of the group ``data`` that say how records are read."""
 OWN = (*OF_RECORDS, "max_records")
 """Those that a data set may have of its own."""

@@ -61,7 +61,42 @@ class DataSettings:
     system_prompt: str | None = setting(
         None, "System message of conversations that have none. @FILE reads it from a file.", flag="--system-prompt"
     )
-    learn: Literal["all", "last"] = setting("all", "Answers of a conversation that are learnt.", env="DATA_LEARN", flag="--learn")
+    learn: Literal["all", "last", "everything"] = setting(
+        "all",
+        "Answers of a conversation that are learnt: all, the last, or everything, that is all that the chat template writes, questions too.",
+        env="DATA_LEARN",
+        flag="--learn",
+    )
+    rewritten_turns: Literal["unroll", "skip"] = setting(
+        "unroll",
+        "Answers that the chat template writes differently once another message follows have an example each (unroll), or all but the last are not learnt (skip).",
+        flag="--rewritten-turns",
+    )
+    thinking: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "Whether the chat template is asked for a thought in front of each answer; auto follows the answer, off leaves thoughts out.",
+        env="DATA_THINKING",
+        flag="--thinking",
+    )
+    reasoning: Literal["auto", "inline", "drop"] = setting(
+        "auto",
+        "Thoughts that the chat template does not write: auto refuses the record, inline puts <think>…</think> in front of the answer, drop leaves them out.",
+        env="DATA_REASONING",
+        flag="--reasoning",
+    )
+    system_role: Literal["auto", "keep", "fold"] = setting(
+        "auto",
+        "System messages: fold puts them in front of the first question, keep gives them to the chat template, auto folds where it takes none.",
+        flag="--system-role",
+    )
+    merge_turns: bool = setting(
+        False, "Make one message of neighbours of one role, a blank line between their texts.", flag="--merge-turns"
+    )
+    template_options: list[str] = setting(
+        [],
+        "Option of the chat template, as NAME=VALUE, such as reasoning_effort=low; VALUE is JSON, or else text. Repeatable; in YAML a mapping.",
+        flag="--template-option",
+    )
     group_by: str | None = setting(
         None, "Field of records: those with the same value are held out together by eval_fraction.", flag="--group-by"
     )

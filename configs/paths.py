@@ -24,7 +24,7 @@ VERBATIM = ("data.prompt_template", "data.system_prompt")
 JSON_TEXTS = ("data.train_settings", "data.eval_settings")
 """Lists of JSON texts, in which a comma parts nothing."""
 
-PAIRS = ("data.columns", "data.roles")
+PAIRS = ("data.columns", "data.roles", "data.template_options")
 """Lists of ``NAME=VALUE``, which YAML may write as a mapping."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pitstop.configs.errors import SettingsError
 
@@ -44,6 +46,18 @@ def parse_roles(entries: Sequence[str], setting: str = "--role") -> Mapping[str,
         if not role:
             raise SettingsError(f"{setting}: {name} has no role to become.", hint=f"Write {name}=assistant, say.")
     return {name.casefold(): role for name, role in roles.items()}
+
+
+def parse_options(entries: Sequence[str], setting: str = "--template-option") -> Mapping[str, Any]:
+    """The options of a chat template by name; a value that is no JSON is text. Raises ``SettingsError``."""
+    return {name: _value(text) for name, text in parse_pairs(entries, setting, "NAME=VALUE").items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def check_path(field: str, setting: str) -> None:

@@ -13,7 +13,7 @@ from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path, nearest
 from pitstop.configs.paths import VERBATIM
-from pitstop.configs.record_fields import check_path, parse_columns, parse_roles, split_template
+from pitstop.configs.record_fields import check_path, parse_columns, parse_options, parse_roles, split_template
 from pitstop.configs.schema import TRACKERS
 from pitstop.configs.secrets import mask
 from pitstop.configs.sources import DEFAULT, Source
@@ -26,6 +26,7 @@ _TASK, _METHOD, _IN_4BIT = "training.task", "training.method", "quantization.loa
 _MODEL, _FROM_RUN, _FROM_SCRATCH = "model.id", "model.from_run", "model.from_scratch"
 _CONFIG, _TOKENIZER = "model.config", "model.tokenizer"
 _DATA, _EVAL_DATA, _TEMPLATE_DATE = "data.train", "data.eval", "data.template_date"
+_TEMPLATE_OPTIONS = "data.template_options"
 _EPOCHS, _BASE_TRAINING_EPOCHS = "training.epochs", 3
 _PUSH_BASE, _SAVE_BASE = "hub.push_base", "training.checkpoint.save_base_model"
 _REPORT_TO = "tracking.report_to"
@@ -34,7 +35,8 @@ _CONDITIONAL = "diffusion.conditional_classes"
 
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS, _CONDITIONAL, "diffusion.flip", "diffusion.fid_images")
 _TOO_LONG, _OVERLAP, _MAX_LENGTH = "data.too_long", "data.overlap", "data.max_length"
-_OF_TEXT = (_TOKENIZER, _TEMPLATE_DATE, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
+_OF_TEMPLATE = (_TEMPLATE_DATE, "data.thinking", _TEMPLATE_OPTIONS)
+_OF_TEXT = (_TOKENIZER, *_OF_TEMPLATE, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _IMAGE_DEFAULTS = {
     "training.batch_size": 64,
     "training.gradient_accumulation_steps": 1,
@@ -130,7 +132,7 @@ def _refuse_other_tasks(draft: Draft) -> None:
     if [str(rank).lower() for rank in draft.values[_STAGE_RANKS]] == ["none"]:  # switches those of a preset off
         draft.values[_STAGE_RANKS] = []
     for path in _OF_TEXT if draft.of_images else _OF_IMAGES:
-        if draft.values[path]:
+        if draft.values[path] and draft.values[path] != by_path()[path].default:
             raise SettingsError(
                 f"{draft.place(path)} is for {'text' if draft.of_images else 'images'}, and the task is {draft.values[_TASK]}.",
                 hint="Leave it out." if draft.of_images else "Add --task diffusion, or leave it out.",
@@ -263,6 +265,7 @@ def _check_push_base(draft: Draft) -> None:
 
 def _resolve_records(draft: Draft) -> None:
     """Read texts that are given as ``@FILE``, and check what settings say of the fields of records."""
+    parse_options(draft.values[_TEMPLATE_OPTIONS], draft.place(_TEMPLATE_OPTIONS))
     for name in OWN:
         path = f"data.{name}"
         if draft.values[path] != by_path()[path].default:

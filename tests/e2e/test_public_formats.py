@@ -18,7 +18,7 @@ from support.training import metadata
 
 pytestmark = pytest.mark.usefixtures("warm")
 
-CALLS = CHAT_TEMPLATE.replace(
+CALLS = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHAT_TEMPLATE.replace(
     "{{ message['content'] }}",
     "{{ message['content'] }}{% for call in message['tool_calls'] %}{{ call['function'] | tojson }}{% endfor %}",
 )

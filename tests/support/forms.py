@@ -38,3 +38,9 @@ class Shapes:
         """All that there is to tell behind the last record."""
         self.reader.conclude(self.rows)
         return [str(notice) for notice in self.rows.notices]
+
+
+def form_of(tokenizer: Any, fields: dict[str, Any]) -> Form:
+    """The normal form of a record for ``tokenizer``. Raises ``BadRecord``."""
+    template = None if tokenizer.chat_template is None else str(tokenizer.get_chat_template())
+    return NormalForm(ShapeOptions(), template).read(Record(fields, "here"), BadRows(skip=True))

@@ -9,7 +9,6 @@ from typing import Any
 
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.errors import DataError, SettingsError
-from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
@@ -21,8 +20,6 @@ from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
 from pitstop.trainers.data.shapes.normal_form import NO_SUCH_FIELD, NormalForm, ShapeOptions
 from pitstop.trainers.tasks.text import TextTask
-
-UNSTABLE = "{count} [answer is|answers are] not learnt, since the chat template renders earlier answers differently"
 
 
 class SftTask(TextTask):
@@ -36,7 +33,7 @@ class SftTask(TextTask):
     def with_settings(self, own: Mapping[str, Any]) -> TextTask:
         """See ``TextTask``."""
         task = super().with_settings(own)
-        for cached in ("normal_form", "_shape_options", "_lengths"):
+        for cached in ("normal_form", "_shape_options", "_lengths", "chat"):
             vars(task).pop(cached, None)
         return task
 
@@ -76,36 +73,37 @@ class SftTask(TextTask):
         return NormalForm(self._shape_options, template, control=ControlTokens.of(self.tokenizer), end_token=end_token)
 
     def examples(self, record: Record) -> list[Example]:
-        """One example a record. Raises ``BadRecord``."""
-        example = self.examples_of([record], BadRows(skip=True))[0]
-        if isinstance(example, BadRecord):
-            raise example
-        return example
+        """The examples of a record: more than one where the template renders earlier answers differently. Raises ``BadRecord``."""
+        examples = self.examples_of([record], BadRows(skip=True))[0]
+        if isinstance(examples, BadRecord):
+            raise examples
+        return examples
 
     def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
-        """The example of each record, or the error it raised, with one call of the tokenizer for all.
+        """The examples of each record, or the error it raised, with a few calls of the tokenizer for all.
 
         A run of the first rendering reads records as it did when it began.
         """
         if self.settings.data.rendering == 1 and self._shape_options == ShapeOptions():
             first = self.chat.encode_all([record.fields for record in records])
-            return [example if isinstance(example, BadRecord) else [example] for example in first]
+            return [item if isinstance(item, BadRecord) else list(item.examples) for item in first]
         forms = [self._form(record, bad_rows) for record in records]
         encoded = iter(self.chat.encode_all([form for form in forms if not isinstance(form, BadRecord)]))
         results: list[list[Example] | BadRecord] = []
         for record, form in zip(records, forms, strict=True):
-            example = form if isinstance(form, BadRecord) else next(encoded)
-            answers = _answers(form)
-            if isinstance(example, BadRecord):
-                example.answers = example.answers or answers
-                results.append(example)
+            item = form if isinstance(form, BadRecord) else next(encoded)
+            if isinstance(item, BadRecord):
+                item.answers = item.answers or _answers(form)
+                results.append(item)
                 continue
-            if example.answers < answers:
-                bad_rows.leave_out_answers(Notice(UNSTABLE, count=answers - example.answers, place=record.place, loss=True))
-            group = self.normal_form.group(record)
+            for notice in item.unlearnt:
+                bad_rows.leave_out_answers(replace(notice, place=record.place))
+            for notice in item.notices:
+                bad_rows.notices.add(replace(notice, place=record.place))
+            group = self.normal_form.group(record) or (record.place if len(item.examples) > 1 else "")
             assert not isinstance(form, BadRecord)
-            encoded_examples = [replace(example, group=group) if group else example]
-            results.append(self._lengths.fit(form, encoded_examples, record.place, bad_rows))
+            examples = [replace(example, group=group) if group else example for example in item.examples]
+            results.append(self._lengths.fit(form, examples, record.place, bad_rows))
         return results
 
     def _form(self, record: Record, bad_rows: BadRows) -> Form | BadRecord:
@@ -115,15 +113,17 @@ class SftTask(TextTask):
             return error
 
     def conclude(self, bad_rows: BadRows) -> None:
-        """Shapes and fields of the data set, and the documents that were split."""
+        """Shapes and fields of the data set, what the chat template is like, and the documents that were split."""
         self.normal_form.conclude(bad_rows)
+        for notice in self.chat.template_notices():
+            bad_rows.notices.add(notice)
         self._lengths.conclude(bad_rows)
 
     @cached_property
     def _lengths(self) -> LengthFitter:
         data = self.settings.data
         rule = LengthRule(data.max_length, data.too_long, data.overlap)
-        return LengthFitter(rule, lambda form: [self.chat.encode(form)], self.tokenizer)
+        return LengthFitter(rule, self.chat.examples, self.tokenizer)
 
     @property
     def too_long_remedy(self) -> str:

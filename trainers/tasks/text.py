@@ -5,17 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pitstop.configs.datasets import DataSource
+from pitstop.configs.errors import SettingsError
 from pitstop.configs.load import settings_to_dict
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import identify
+from pitstop.trainers.data.chat.options import RenderingOptions
 from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.chat.template import ChatTemplate
 from pitstop.trainers.data.dataset import Dataset, Sequences
@@ -43,11 +45,18 @@ class TextTask(Task):
 
     @cached_property
     def chat(self) -> ChatRenderer:
-        """Renders prompts and answers by the tokenizer's chat template."""
-        day = self.settings.data.template_date
-        return ChatRenderer(
-            self.tokenizer, version=self.settings.data.rendering, day=None if day is None else date.fromisoformat(day)
-        )
+        """Renders prompts and answers by the tokenizer's chat template. Raises ``SettingsError``."""
+        data = self.settings.data
+        options = RenderingOptions.of(data)
+        if data.rendering == 1 and options != RenderingOptions():
+            raise SettingsError(
+                "The run renders records as earlier versions did, without settings of the chat template.",
+                hint="Leave --thinking and the like out, or start a new run with 'pitstop train'.",
+            )
+        day = None if data.template_date is None else date.fromisoformat(data.template_date)
+        renderer = ChatRenderer(self.tokenizer, version=data.rendering, day=day, options=options)
+        renderer.check_options()
+        return renderer
 
     def load(self, sources: Sequence[DataSource], options: ReadOptions, cache: DataCache | None) -> Dataset:
         """Read, tokenise and pack; several data sets are a mixture."""
@@ -98,9 +107,13 @@ class TextTask(Task):
         return settings
 
     def rendered_by(self) -> dict[str, Any]:
-        """What the rendering follows from besides record and tokenizer: its version, and the day where the chat template writes it."""
+        """What the rendering follows from besides record and tokenizer: its version and settings, and the day where the template writes it."""
         day = self.chat.template.day
-        return {"rendering": self.settings.data.rendering, "template_date": None if day is None else day.isoformat()}
+        return {
+            "rendering": self.settings.data.rendering,
+            "template_date": None if day is None else day.isoformat(),
+            "options": asdict(self.chat.options),
+        }
 
     @abstractmethod
     def examples(self, record: Record) -> list[Example]:

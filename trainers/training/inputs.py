@@ -131,7 +131,9 @@ def _check_limits(limits: ModelLimits, task: Task, train: Sequences, evaluation:
 
 
 def _tell_template(task: Task, reporter: Reporter) -> None:
-    """Say what day the chat template is told. Raises ``ModelError`` for one that writes another text each time."""
+    """Say what day the chat template is told. Raises ``SettingsError`` for options that it does not know, ``ModelError`` for one that writes
+    another text each time.
+    """
     if not isinstance(task, TextTask):
         return
     template, day = task.chat.template, task.settings.data.template_date

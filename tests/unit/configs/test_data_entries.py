@@ -98,7 +98,7 @@ def test_a_text_of_an_entry_comes_from_its_file() -> None:
     [
         ("{learn: last}", "conf.yaml line 1: a data set needs a path."),
         ("{path: a.jsonl, lern: last}", "conf.yaml line 1: a data set has no 'lern'."),
-        ("{path: a.jsonl, learn: first}", "data.learn (conf.yaml line 1): 'first' is not one of all, last."),
+        ("{path: a.jsonl, learn: first}", "data.learn (conf.yaml line 1): 'first' is not one of all, last, everything."),
         ("{path: a.jsonl, columns: [x]}", "data.columns (conf.yaml line 1): 'x' is not NAME=FIELD."),
         ("{path: a.jsonl, max_records: 0}", "data.max_records (conf.yaml line 1): '0' is not a whole number of at least 1"),
         ("{path: [a]}", "conf.yaml line 1: a data set needs a path."),

@@ -108,6 +108,7 @@ def test_a_bad_token_is_never_part_of_the_message(raw: Any) -> None:
 LATER = (
     *("training.method", "quantization.load_in_4bit", "model.config", "model.tokenizer", "model.from_scratch"),
     *("data.train", "data.eval"),  # weights
+    *("data.columns", "data.roles", "data.template_options", "data.prompt_template", "data.group_by", "data.template_date"),
     "tracking.report_to",
     *("data.classes", "data.label", "lora.stage_ranks"),  # the task
     *("diffusion.conditional_classes", "diffusion.flip", "diffusion.fid_images"),

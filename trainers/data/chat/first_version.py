@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pitstop.trainers.data.chat.template import ChatTemplate, Message
+from pitstop.trainers.data.chat.conversation import Message
+from pitstop.trainers.data.chat.template import ChatTemplate
 from pitstop.trainers.data.chat.tokens import NO_CHARACTER, example_of, leading_bos, special_tokens, with_bos
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord

@@ -6,50 +6,88 @@ Every task of text renders through it, and so does generation: a prompt's tokens
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from functools import cached_property
 from typing import Any
 
-from pitstop.trainers.data.chat.conversation import Form, RenderedExample, Stretch
+from pitstop.configs.errors import SettingsError
+from pitstop.configs.notices import Notice
+from pitstop.trainers.data.chat.added_tokens import AddedTokens
+from pitstop.trainers.data.chat.conversation import Conversation, Form, Message, RenderedExample, Stretch, TextPair
 from pitstop.trainers.data.chat.first_version import Fields, FirstTokens, Segment, segments_of
-from pitstop.trainers.data.chat.segments import segments_of_form
-from pitstop.trainers.data.chat.template import ChatTemplate, Message
-from pitstop.trainers.data.chat.tokens import Tokens, special_tokens
+from pitstop.trainers.data.chat.options import RenderingOptions
+from pitstop.trainers.data.chat.rendering import ConversationRenderer, Rendering
+from pitstop.trainers.data.chat.template import ChatTemplate
+from pitstop.trainers.data.chat.tokens import Tokens
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
 
+_NO_TEMPLATE = "the model's tokenizer has no chat template; give prompt and completion instead"
+_DEFAULT_OPTIONS = RenderingOptions()
 
-class ChatRenderer:
-    """Turns the fields of a record or its normal form, or the messages of a conversation, into token ids by the tokenizer's chat template.
 
-    A tokenizer without a template has prompt and completion one after the other. Whatever cannot be rendered raises ``BadRecord``.
-    ``version`` is the rendering's: 1 tokenises each segment by itself, as runs of earlier versions do. ``day`` is what a template that
-    asks for the date is told, by default today.
+@dataclass(frozen=True)
+class Encoded:
+    """The examples of a record; the reasons for which answers of it are not learnt, each with their number; and what else there is to
+    tell.
     """
 
-    def __init__(self, tokenizer: Any, *, version: int = 2, day: date | None = None) -> None:
-        self.tokenizer = tokenizer
+    examples: Sequence[Example]
+    unlearnt: Sequence[Notice] = ()
+    notices: Sequence[Notice] = ()
+
+
+class ChatRenderer:
+    """Turns records, or the messages of a conversation, into token ids by the tokenizer's chat template.
+
+    A tokenizer without a template has prompt and completion one after the other. Whatever cannot be rendered raises ``BadRecord``.
+    ``version`` is the rendering's: 2 takes records in their normal form, 1 their fields, and tokenises each segment by itself, as runs
+    of earlier versions do. ``day`` is what a template that asks for the date is told, by default today.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, version: int = 2, day: date | None = None, options: RenderingOptions = _DEFAULT_OPTIONS
+    ) -> None:
+        self.tokenizer, self.options = tokenizer, options
         self.template = ChatTemplate(tokenizer, day)
         self.tokens = Tokens(tokenizer)
+        self._added = AddedTokens.of(tokenizer)
         self._first = FirstTokens(tokenizer) if version == 1 else None
-        self._ends = tuple(special_tokens(tokenizer).values())
+        self._by_source: dict[str, ConversationRenderer] = {}
 
-    def encode(self, fields: Fields | Form) -> Example:
-        """Tokenise one record. Raises ``BadRecord`` with the reason it cannot be used."""
-        example = self.encode_all([fields])[0]
-        if isinstance(example, BadRecord):
-            raise example
+    def encode(self, record: Fields | Form) -> Example:
+        """Tokenise a record of one example. Raises ``BadRecord`` with the reason it cannot be used."""
+        (example,) = self.examples(record)
         return example
 
-    def encode_all(self, records: Sequence[Fields | Form]) -> list[Example | BadRecord]:
-        """The example of each record, or why it has none, with a few calls of the tokenizer for all."""
-        rendered = [self._segments(fields) for fields in records]
-        segments = [item for item in rendered if not isinstance(item, BadRecord)]
+    def examples(self, record: Fields | Form) -> list[Example]:
+        """The examples of a record. Raises ``BadRecord`` with the reason it has none."""
+        encoded = self.encode_all([record])[0]
+        if isinstance(encoded, BadRecord):
+            raise encoded
+        return list(encoded.examples)
+
+    def encode_all(self, records: Sequence[Fields | Form]) -> list[Encoded | BadRecord]:
+        """The examples of each record, or why it has none, with a few calls of the tokenizer for all."""
         if self._first is not None:
-            examples = iter(self._first.examples_of(segments))
-        else:
-            examples = iter(self.tokens.examples_of([self._closed(item) for item in segments]))
-        return [item if isinstance(item, BadRecord) else next(examples) for item in rendered]
+            return self._encode_first(self._first, records)
+        rendered = [self._rendered(record) for record in records]
+        texts = [example for item in rendered if not isinstance(item, BadRecord) for example in item.examples]
+        examples = iter(self.tokens.examples_of(texts))
+        return [
+            item if isinstance(item, BadRecord) else _encoded(item, [next(examples) for _ in item.examples]) for item in rendered
+        ]
+
+    def pair(self, prompt: str, completion: str) -> Fields | Form:
+        """A question and its answer as a record. Raises ``BadRecord`` for an empty answer."""
+        if self._first is not None:
+            return {"prompt": prompt, "completion": completion}
+        if not completion.strip():
+            raise BadRecord("the completion is empty")
+        if self.template.text is None:
+            return TextPair(prompt, completion)
+        return Conversation([{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}], [False, True])
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids that ``prompt`` has in front of a completion: what generation starts from."""
@@ -64,39 +102,91 @@ class ChatRenderer:
 
         The last message is the user's. Raises ``BadRecord`` where there is no chat template, or it refuses them.
         """
-        context = segments_of({"messages": [*messages, {"role": "assistant", "content": "x"}]}, self.template)[:-1]
-        return self._first.context_ids(context) if self._first else self.opening_ids("".join(text for text, _ in context))
+        if self._first is not None:
+            answered = {"messages": [*messages, {"role": "assistant", "content": "x"}]}
+            return self._first.context_ids(segments_of(answered, self.template)[:-1])
+        conversation = Conversation(messages, [False] * len(messages))
+        return self.opening_ids(self._renderer_of(conversation).prompt(conversation))
 
     def turn(self, prompt: str, completion: str) -> tuple[str, str]:
         """The text in front of an answer, and what becomes of ``completion`` behind it, with whatever the template adds."""
-        (prefix, _), (answer, _) = segments_of({"prompt": prompt, "completion": completion}, self.template)
-        return prefix, answer
+        pair = self.pair(prompt, completion)
+        if isinstance(pair, Mapping):
+            (prefix, _), (answer, _) = segments_of(pair, self.template)
+            return prefix, answer
+        (rendered,) = self._render(pair).examples
+        texts = [stretch.text for stretch in rendered.stretches]
+        start = next(number for number, stretch in enumerate(rendered.stretches) if stretch.learnt)
+        return "".join(texts[:start]), "".join(texts[start:])
 
     @cached_property
     def end_id(self) -> int:
         """The token that training puts behind an assistant's last turn: the template's, or the end of sequence."""
-        return int(self.encode({"prompt": "x", "completion": "x"}).input_ids[-1])
+        return int(self.encode(self.pair("x", "x")).input_ids[-1])
 
-    def _segments(self, fields: Fields | Form) -> list[Segment] | BadRecord:
+    def template_notices(self) -> list[Notice]:
+        """What is to be told of the templates that were used."""
+        return [notice for renderer in self._by_source.values() for notice in renderer.template_notices()]
+
+    def check_options(self) -> None:
+        """Raises ``SettingsError`` for options that the template does not know, and for any where there is none."""
+        if self.template.text is not None:
+            self.options.check(self.template)
+        elif self.options != _DEFAULT_OPTIONS:
+            changed = next(item.name for item in fields(self.options) if getattr(self.options, item.name) != item.default)
+            raise SettingsError(
+                f"The tokenizer has no chat template, which the setting of {changed.replace('_', ' ')} is for.",
+                hint="Leave it out.",
+            )
+
+    def _encode_first(self, first: FirstTokens, records: Sequence[Fields | Form]) -> list[Encoded | BadRecord]:
+        rendered: list[list[Segment] | BadRecord] = []
+        for record in records:
+            assert isinstance(record, Mapping)
+            try:
+                rendered.append(segments_of(record, self.template))
+            except BadRecord as error:
+                rendered.append(error)
+        examples = iter(first.examples_of([item for item in rendered if not isinstance(item, BadRecord)]))
+        encoded = [item if isinstance(item, BadRecord) else next(examples) for item in rendered]
+        return [item if isinstance(item, BadRecord) else Encoded([item]) for item in encoded]
+
+    def _rendered(self, record: Fields | Form) -> Rendering | BadRecord:
+        assert not isinstance(record, Mapping)
         try:
-            if isinstance(fields, Mapping):
-                return segments_of(fields, self.template)
-            return segments_of_form(fields, self.template)
+            return self._render(record)
         except BadRecord as error:
             return error
 
-    def _closed(self, segments: Sequence[Segment]) -> RenderedExample:
-        """An answer is learnt up to and with its end token; what a template puts behind the last one is dropped.
+    def _render(self, form: Form) -> Rendering:
+        if isinstance(form, Conversation):
+            return self._renderer_of(form).render(form)
+        if isinstance(form, TextPair):
+            return Rendering([self._closed(form.prompt, form.completion)])
+        return Rendering([replace(self._closed("", form.text), answers=0)])
 
-        A last one that ends without any special token gets the tokenizer's end of sequence.
-        """
-        stretches: list[Stretch] = []
-        for text, learnt in segments:
-            ended = text.rstrip()
-            if learnt and ended.endswith(self._ends):
-                stretches += [Stretch(ended, True), Stretch(text[len(ended) :], False)]
-            else:
-                stretches.append(Stretch(text, learnt))
-        if stretches[-1].learnt:
-            return RenderedExample(stretches, add_eos=True)
-        return RenderedExample(stretches[:-1])
+    def _closed(self, prompt: str, text: str) -> RenderedExample:
+        """``text`` is learnt up to and with its end token; one that ends without any gets the tokenizer's end of sequence."""
+        own, end = self._added.end_of(text)
+        stretches = [Stretch(prompt, learnt=False), Stretch(text[:end], learnt=True)]
+        return RenderedExample(stretches if prompt else stretches[1:], add_eos=own == end)
+
+    def _renderer_of(self, conversation: Conversation) -> ConversationRenderer:
+        """Of several templates ``tool_use`` serves conversations with tools, ``default`` the others."""
+        if self.tokenizer.chat_template is None:
+            raise BadRecord(_NO_TEMPLATE)
+        source = str(self.tokenizer.get_chat_template(tools=list(conversation.tools) or None))
+        if source not in self._by_source:
+            template = ChatTemplate(self.tokenizer, self.template.day, source=source)
+            self._by_source[source] = ConversationRenderer(template, self._added, self.options)
+        return self._by_source[source]
+
+
+def _encoded(rendering: Rendering, examples: Sequence[Example | BadRecord]) -> Encoded | BadRecord:
+    """The examples of a record with their answers, or the first error of one."""
+    counted = []
+    for rendered, example in zip(rendering.examples, examples, strict=True):
+        if isinstance(example, BadRecord):
+            return example
+        counted.append(replace(example, answers=rendered.answers))
+    return Encoded(counted, rendering.unlearnt, rendering.notices)

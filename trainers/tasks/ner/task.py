@@ -150,7 +150,7 @@ class NerTask(TextTask):
         return [(kind, self.question(text, kind), completion(entities.get(kind, ()))) for kind in self.entity_types()]
 
     def _example(self, kind: str, question: str, answer: str, group: str) -> Example:
-        example = self.chat.encode({"prompt": question, "completion": answer})
+        example = self.chat.encode(self.chat.pair(question, answer))
         # What the answer is read back as, so that both sides of the comparison went through the same reader.
         reference = json.dumps({"type": kind, "items": parse_items(answer)}, ensure_ascii=False)
         return replace(example, reference=reference, group=group)

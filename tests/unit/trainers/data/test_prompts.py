@@ -55,7 +55,7 @@ def test_a_missing_file_is_said(tmp_path: Path, name: str) -> None:
 def test_prompts_are_rendered_as_in_training_and_one_that_is_too_long_is_named(tokenizer: Any) -> None:
     chat = ChatRenderer(tokenizer)
     (ids,) = tokenised(["hello"], chat.prompt_ids, longest=None, noun="prompt")
-    assert ids == chat.encode({"prompt": "hello", "completion": "x"}).prompt.tolist()
+    assert ids == chat.encode(chat.pair("hello", "x")).prompt.tolist()
     with pytest.raises(DataError, match=f"line 2: it is .* and there is room for {len(ids)}"):
         tokenised(["hello", "hello " * 9], chat.prompt_ids, longest=len(ids), noun="line")
 

@@ -86,10 +86,25 @@ def test_answers_that_are_not_learnt_are_left_out_of_the_sum(task: SftTask) -> N
     assert isinstance(third, list) and third[0].answers == 0
 
 
-def test_answers_that_the_template_rewrites_are_counted(tokenizer: Any) -> None:
+def test_answers_that_the_template_rewrites_have_an_example_each_in_one_group(tokenizer: Any) -> None:
     tokenizer.chat_template = FORGETFUL
     rows = BadRows(skip=True)
-    SftTask(tokenizer).examples_of([Record({"messages": [Q1, A1, Q2, A2]}, "a line 1")], rows)
+    (examples,) = SftTask(tokenizer).examples_of([Record({"messages": [Q1, A1, Q2, A2]}, "a line 1")], rows)
+    assert not isinstance(examples, BadRecord)
+    assert [(example.answers, example.group) for example in examples] == [(1, "a line 1"), (1, "a line 1")]
+    assert [str(notice) for notice in rows.notices] == [
+        "1 record gives several examples, since the chat template renders earlier answers differently: a line 1. "
+        "--learn last takes the last answer only."
+    ]
+    assert rows.answers_left_out == 0
+
+
+def test_they_are_counted_where_they_are_skipped(tokenizer: Any) -> None:
+    tokenizer.chat_template = FORGETFUL
+    rows = BadRows(skip=True)
+    task = _with(tokenizer, rewritten_turns="skip")
+    (examples,) = task.examples_of([Record({"messages": [Q1, A1, Q2, A2]}, "a line 1")], rows)
+    assert not isinstance(examples, BadRecord) and len(examples) == 1 and not examples[0].group
     assert [str(notice) for notice in rows.notices] == [
         "1 answer is not learnt, since the chat template renders earlier answers differently: a line 1."
     ]
@@ -143,6 +158,59 @@ def test_a_field_that_no_data_set_has_stops(tokenizer: Any, tmp_path: Path) -> N
         task.load(sources[:1], options, None)
     told = [str(notice) for notice in task.load(sources, options, None).counts.notices]
     assert told == ["--column: no record has a field 'persona'; there are: prompt, completion."]
+
+
+@pytest.mark.parametrize(
+    ("settings", "learnt"),
+    [
+        ({}, ["A1<|end|>", "A2<|end|>"]),
+        ({"learn": "last"}, ["A2<|end|>"]),
+        ({"learn": "everything"}, ["|user|>Q1<|end|><|assistant|>A1<|end|><|user|>Q2<|end|><|assistant|>A2<|end|>"]),
+        ({"system_prompt": "S", "system_role": "fold"}, ["A1<|end|>", "A2<|end|>"]),
+    ],
+)
+def test_settings_say_what_is_learnt(tokenizer: Any, settings: dict[str, Any], learnt: list[str]) -> None:
+    tokenizer.chat_template = CALLS
+    ids, supervised = _tokens(_with(tokenizer, **settings), messages=[Q1, A1, Q2, A2])
+    parts: list[list[int]] = [[]]
+    for token, learn in zip(ids, supervised, strict=True):
+        if learn:
+            parts[-1].append(token)
+        elif parts[-1]:
+            parts.append([])
+    assert [tokenizer.decode(part) for part in parts if part] == learnt
+    folded = "<|user|>S\n\nQ1" in tokenizer.decode(ids)
+    assert folded == ("system_role" in settings)
+
+
+def test_neighbours_are_merged_and_thoughts_put_in_front_on_request(tokenizer: Any) -> None:
+    tokenizer.chat_template = CALLS
+    messages = [Q1, Q2, {**A1, "reasoning_content": "R1"}]
+    with pytest.raises(BadRecord, match="does not render thoughts"):
+        _tokens(_with(tokenizer), messages=messages)
+    ids, _ = _tokens(_with(tokenizer, merge_turns=True, reasoning="inline"), messages=messages)
+    assert tokenizer.decode(ids) == "<|user|>Q1\n\nQ2<|end|><|assistant|><think>\nR1\n</think>\n\nA1<|end|>"
+    ids, _ = _tokens(_with(tokenizer, reasoning="drop"), messages=messages)
+    assert tokenizer.decode(ids) == "<|user|>Q1<|end|><|user|>Q2<|end|><|assistant|>A1<|end|>"
+
+
+def test_options_of_the_template_are_those_of_the_settings_and_of_generation(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{{ mood }}" + CALLS
+    task = _with(tokenizer, template_options=["mood=calm"])
+    ids, supervised = _tokens(task, messages=[Q1, A1])
+    assert tokenizer.decode(ids) == "calm<|user|>Q1<|end|><|assistant|>A1<|end|>"
+    assert task.prompt_ids("Q1") == ids[: supervised.index(True)]
+    assert task.relevant_settings() != _with(tokenizer).relevant_settings()
+    with pytest.raises(SettingsError, match="uses no option 'tone'"):
+        _with(tokenizer, template_options=["tone=calm"]).chat  # noqa: B018
+    tokenizer.chat_template = None
+    with pytest.raises(SettingsError, match="has no chat template, which the setting of template options is for"):
+        _with(tokenizer, template_options=["mood=calm"]).chat  # noqa: B018
+
+
+def test_a_run_of_the_first_rendering_takes_no_settings_of_the_template(tokenizer: Any) -> None:
+    with pytest.raises(SettingsError, match="as earlier versions did"):
+        _tokens(_with(tokenizer, rendering=1, merge_turns=True), prompt="Q1", completion="A1")
 
 
 def test_a_run_of_the_first_rendering_takes_no_settings_of_fields(tokenizer: Any) -> None:

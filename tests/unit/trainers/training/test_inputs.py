@@ -184,6 +184,7 @@ def test_a_template_that_writes_the_date_is_told_the_day_and_that_is_said(tiny: 
     assert inputs.task.relevant_settings() == {
         "rendering": 2,
         "template_date": "2026-01-05",
+        "options": ANY,
         "shapes": ANY,
         "too_long": "auto",
         "overlap": 0,
@@ -198,6 +199,7 @@ def test_a_template_that_does_not_write_it_leaves_the_day_unset_and_says_that_on
     assert inputs.task.relevant_settings() == {
         "rendering": 2,
         "template_date": None,
+        "options": ANY,
         "shapes": ANY,
         "too_long": "auto",
         "overlap": 0,

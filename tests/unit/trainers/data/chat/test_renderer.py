@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.trainers.data.chat.renderer import ChatRenderer
+from pitstop.trainers.data.chat.conversation import Conversation, Document, Form, TextPair
+from pitstop.trainers.data.chat.renderer import ChatRenderer, Encoded
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
+from support.forms import form_of
 from support.tiny_model import CHAT_TEMPLATE
 
 # Drops the reasoning of every turn but the last, as templates of reasoning models do.
@@ -33,7 +36,7 @@ CHAT = [
 
 
 def _encode(tokenizer: Any, **fields: Any) -> Example:
-    return ChatRenderer(tokenizer).encode(fields)
+    return ChatRenderer(tokenizer).encode(form_of(tokenizer, fields))
 
 
 def _text(tokenizer: Any, example: Example) -> str:
@@ -134,12 +137,16 @@ def test_what_follows_the_last_assistant_turn_is_left_out(tokenizer: Any) -> Non
     assert _encode(tokenizer, messages=more).input_ids.tolist() == _encode(tokenizer, messages=CHAT).input_ids.tolist()
 
 
-def test_a_turn_that_is_rendered_differently_later_on_is_not_learnt(tokenizer: Any) -> None:
+def test_a_turn_that_is_rendered_differently_later_on_has_an_example_of_its_own(tokenizer: Any) -> None:
     tokenizer.chat_template = FORGETFUL
     messages = [{**m, "content": "hmm #" + m["content"]} if m["role"] == "assistant" else m for m in CHAT]
-    example = _encode(tokenizer, messages=messages)
-    assert "hmm #Yes" not in _text(tokenizer, example) and "Yes." in _text(tokenizer, example)
-    assert _learnt(tokenizer, example) == "hmm #No.<|end|>"
+    (encoded,) = ChatRenderer(tokenizer).encode_all([form_of(tokenizer, {"messages": messages})])
+    assert isinstance(encoded, Encoded)
+    first, second = encoded.examples
+    assert (first.answers, second.answers) == (1, 1)
+    assert _learnt(tokenizer, first) == "hmm #Yes.<|end|>"
+    assert "hmm #Yes" not in _text(tokenizer, second) and "Yes." in _text(tokenizer, second)
+    assert _learnt(tokenizer, second) == "hmm #No.<|end|>"
 
 
 def test_a_turn_that_opens_the_conversation_answers_nothing(tokenizer: Any) -> None:
@@ -147,13 +154,6 @@ def test_a_turn_that_opens_the_conversation_answers_nothing(tokenizer: Any) -> N
     example = _encode(tokenizer, messages=[greeting, *CHAT[1:3]])
     assert _text(tokenizer, example).startswith("<|start|>assistant\nHello.<|end|>\n<|start|>user")
     assert _learnt(tokenizer, example) == "Yes.<|end|>"
-    assert "nothing to learn" in _reason(tokenizer, messages=[greeting])
-
-
-def test_messages_win_over_other_fields_and_prompts_over_text(tokenizer: Any) -> None:
-    fields = {"prompt": "p", "completion": "from the prompt", "text": "from the text"}
-    assert "from the prompt" in _text(tokenizer, _encode(tokenizer, **fields))
-    assert "Metformin" in _text(tokenizer, _encode(tokenizer, **fields, messages=CHAT))
 
 
 # The end token -----------------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_a_conversation_is_tokenised_turn_by_turn_as_in_training(tokenizer: Any)
         {"role": "assistant", "content": "two"},
         {"role": "user", "content": "three"},
     ]
-    example = chat.encode({"messages": [*messages, {"role": "assistant", "content": "four"}]})
+    example = chat.encode(form_of(tokenizer, {"messages": [*messages, {"role": "assistant", "content": "four"}]}))
     ids = chat.conversation_ids(messages)
     assert ids == example.input_ids[: len(ids)].tolist()
     assert example.supervised[len(ids) :].all()
@@ -280,42 +280,35 @@ def test_the_end_token_is_the_templates_or_the_tokenizers(tokenizer: Any) -> Non
 
 def test_records_rendered_together_are_as_each_alone(tokenizer: Any) -> None:
     chat = ChatRenderer(tokenizer)
-    records: list[dict[str, Any]] = [{"prompt": "one", "completion": ""}, {"messages": CHAT}, {}, {"text": "a text"}]
-    for example, fields in zip(chat.encode_all(records), records, strict=True):
-        if isinstance(example, BadRecord):
-            assert str(example) == _reason(tokenizer, **fields)
+    bad = Conversation(CHAT, [True, False, False, False, False])
+    forms: list[Form] = [
+        bad,
+        form_of(tokenizer, {"messages": CHAT}),
+        TextPair("half", "\ud83d"),
+        Document("a text"),
+        TextPair("", "x"),
+    ]
+    for encoded, form in zip(chat.encode_all(forms), forms, strict=True):
+        if isinstance(encoded, BadRecord):
+            with pytest.raises(BadRecord, match=re.escape(str(encoded))):
+                chat.encode(form)
         else:
-            alone = _encode(tokenizer, **fields)
-            assert example.input_ids.tolist() == alone.input_ids.tolist()
-            assert example.supervised.tolist() == alone.supervised.tolist()
+            (together,), alone = encoded.examples, chat.encode(form)
+            assert together.input_ids.tolist() == alone.input_ids.tolist()
+            assert together.supervised.tolist() == alone.supervised.tolist()
 
 
 # Bad records -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({}, "none of the known record shapes"),
-        ({"question": "q", "answer": "a"}, "its fields: answer, question"),
-        ({"prompt": "p", "completion": " \n"}, "the completion is empty"),
-        ({"prompt": "p", "completion": 3}, "'completion' is not text but int"),
-        ({"prompt": None, "completion": "c"}, "'prompt' is not text but NoneType"),
-        ({"instruction": "i", "response": "r", "input": 5}, "'input' is not text but int"),
-        ({"text": ""}, "'text' is empty"),
-        ({"messages": []}, "not a list with at least one message"),
-        ({"messages": "hello"}, "not a list with at least one message"),
-        ({"messages": [{"role": "user"}]}, "message 1 needs a 'role' and a 'content'"),
-        ({"messages": [CHAT[0], {"role": 3, "content": "x"}]}, "message 2 needs a 'role' and a 'content'"),
-        ({"messages": ["hello"]}, "message 1 needs"),
-        ({"messages": [{"role": "user", "content": None}]}, "message 1 needs"),
-        ({"messages": CHAT[:2]}, "nothing to learn"),
-        ({"prompt": "p", "completion": "half \ud83d"}, "half of a surrogate pair"),
-        ({"text": "\ud83d"}, "half of a surrogate pair"),
-    ],
-)
-def test_a_bad_record_has_its_reason(tokenizer: Any, fields: dict[str, Any], reason: str) -> None:
-    assert reason in _reason(tokenizer, **fields)
+@pytest.mark.parametrize("fields", [{"prompt": "p", "completion": "half \ud83d"}, {"text": "\ud83d"}])
+def test_half_of_a_surrogate_pair_is_no_character(tokenizer: Any, fields: dict[str, Any]) -> None:
+    assert "half of a surrogate pair" in _reason(tokenizer, **fields)
+
+
+def test_a_pair_needs_an_answer(tokenizer: Any) -> None:
+    with pytest.raises(BadRecord, match="the completion is empty"):
+        ChatRenderer(tokenizer).pair("p", " \n")
 
 
 def test_messages_need_a_template(plain: Any) -> None:
@@ -340,4 +333,4 @@ def test_a_template_that_refuses_a_record_says_why(tokenizer: Any, template: str
 
 def test_a_template_that_hides_where_an_answer_starts_is_not_guessed_at(tokenizer: Any) -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}##{% endif %}"
-    assert "cannot be told apart" in _reason(tokenizer, messages=CHAT)
+    assert "the generation prompt ends in '##'" in _reason(tokenizer, messages=CHAT)

@@ -1,4 +1,4 @@
-"""A chat template that asks for the date is told the day that the run keeps."""
+"""A chat template that asks for the date is told the day that the run keeps; marks travel with what it tags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pitstop.trainers.data.chat.template import ChatTemplate, dated
+from pitstop.trainers.data.chat.conversation import Conversation
+from pitstop.trainers.data.chat.template import CLOSING, OPENING, ChatTemplate, MessageForm, dated
+from pitstop.trainers.data.records import BadRecord
+from support.chat_templates import TWO, byte_tokenizer, user, wheel_templates
 from support.tokenizers_of_kinds import tokenizer_of
 
 DAY = date(2026, 1, 5)  # a Monday, with zeros to drop
@@ -95,3 +98,79 @@ def test_of_several_templates_the_default_one_is_asked() -> None:
     tokenizer = tokenizer_of("byte-level")
     tokenizer.chat_template = {"default": "{{ strftime_now('%Y') }}", "tool_use": "{{ messages }}"}
     assert ChatTemplate(tokenizer, DAY).render(CHAT, generation_prompt=False) == "2026"
+
+
+# What it tags, looks at and is given ------------------------------------------------------------------------------------
+
+
+def _template(source: str) -> ChatTemplate:
+    return ChatTemplate(byte_tokenizer(), source=source)
+
+
+def _one(text: str) -> Conversation:
+    return Conversation([user(text)], [False])
+
+
+@pytest.mark.parametrize("name", [name for name in wheel_templates() if name.endswith("_training")])
+def test_without_its_marks_a_tagged_rendering_is_the_ordinary_one(name: str) -> None:
+    template = _template(wheel_templates()[name])
+    template.form = MessageForm(parts=name.startswith(("idefics", "smolvlm", "llava")))
+    count = len(TWO.messages)
+    marked = template.render_marked(TWO, count, {})
+    assert marked.replace(OPENING, "").replace(CLOSING, "") == template.render_first(TWO, count, {})
+    assert marked.count(OPENING) == marked.count(CLOSING) >= 2 and template.has_tags
+
+
+@pytest.mark.parametrize(
+    ("tagged", "marked"),
+    [
+        ("a {% generation %} b {% endgeneration %} c", "a [ b ] c"),
+        ("a {%- generation -%} b {%- endgeneration -%} c", "a[b]c"),
+        ("a\n{% generation %}\nb\n{% endgeneration %}\nc", "a\n[b\n]c"),
+        ("{# {% generation %} #}a", "a"),
+        ("{% macro m() %}{% generation %}b{% endgeneration %}{% endmacro %}a{{ m() }}c", "a[b]c"),
+        ("{% set x %}{% generation %}b{% endgeneration %}{% endset %}a{{ x }}{{ x }}", "a[b][b]"),
+    ],
+)
+def test_marks_travel_with_the_text_and_leave_white_space_to_the_tags(tagged: str, marked: str) -> None:
+    template = _template(tagged)
+    text = template.render_marked(_one("x"), 1, {})
+    assert text.replace(OPENING, "[").replace(CLOSING, "]") == marked
+    assert text.replace(OPENING, "").replace(CLOSING, "") == template.render_first(_one("x"), 1, {})
+
+
+def test_a_tag_in_a_comment_is_none() -> None:
+    assert not _template("{# adds {% generation %} #}a").has_tags
+    assert _template("{%- generation %}a{% endgeneration %}").has_tags
+
+
+def test_variables_are_the_options_of_a_template() -> None:
+    source = (
+        "{% set own = 1 %}{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+        "{{ enable_thinking }}{{ own }}{{ raise_exception }}{{ bos_token }}{% if tools %}{{ strftime_now('%Y') }}{% endif %}"
+    )
+    assert _template(source).variables == {"enable_thinking"}
+
+
+def test_options_tools_and_documents_reach_the_template() -> None:
+    template = _template("{{ mood }} {{ tools | length }} {{ documents | length }}")
+    conversation = Conversation([user("x")], [False], tools=[{"a": 1}], documents=[{"b": 1}, {"c": 1}])
+    assert template.render_first(conversation, 1, {"mood": "calm"}) == "calm 1 2"
+
+
+def test_a_form_changes_what_a_template_is_given() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": {"a": "ä"}}}
+    form = MessageForm(parts=True, arguments_as_text=True, empty_content=True, thinking=True)
+    assert form.of({"role": "assistant", "tool_calls": [call], "reasoning_content": "R"}) == {
+        "role": "assistant",
+        "reasoning_content": "R",
+        "thinking": "R",
+        "content": [{"type": "text", "text": ""}],
+        "tool_calls": [{**call, "function": {"name": "add", "arguments": '{"a": "ä"}'}}],
+    }
+    assert call["function"] == {"name": "add", "arguments": {"a": "ä"}}
+
+
+def test_what_a_template_stumbles_over_is_a_bad_record() -> None:
+    with pytest.raises(BadRecord, match="the chat template refuses it: no"):
+        _template("{{ raise_exception('no') }}").render([user("x")], generation_prompt=False)

@@ -14,7 +14,8 @@ from pitstop.trainers.data.preview.tokens import in_short, marked, stretches, to
 
 
 def _rendered(tokenizer: Any, prompt: str, completion: str) -> Example:
-    return ChatRenderer(tokenizer).encode({"prompt": prompt, "completion": completion})
+    chat = ChatRenderer(tokenizer)
+    return chat.encode(chat.pair(prompt, completion))
 
 
 def _example(ids: list[int], learnt: list[bool]) -> Example:

@@ -1,0 +1,268 @@
+"""From a conversation to examples: each answer learnt once, behind exactly what the model has in front of it when it generates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from pitstop.configs.notices import Notice
+from pitstop.trainers.data.chat.added_tokens import AddedTokens
+from pitstop.trainers.data.chat.conversation import Conversation, Message, RenderedExample, Stretch
+from pitstop.trainers.data.chat.cue import Answer, CueFinder
+from pitstop.trainers.data.chat.fitting import fitted, texts_of
+from pitstop.trainers.data.chat.learnt import LearntParts, Span
+from pitstop.trainers.data.chat.options import RenderingOptions, option_sets, thinking_variable
+from pitstop.trainers.data.chat.probe import Probe
+from pitstop.trainers.data.chat.template import ChatTemplate
+from pitstop.trainers.data.chat.thought import thought_of
+from pitstop.trainers.data.records import BadRecord
+
+NO_CUE = "The chat template has no generation prompt; answers are learnt behind {subject}, and generate starts there"
+OWN_SYSTEM_TEXT = "The chat template writes a system text of its own: {subject}"
+LEFT_OUT = "{count} [answer is|answers are] not learnt: {subject}"
+WITHOUT_END = "{count} [answer is|answers are] learnt in place without [its|their] end token, which the last answer teaches"
+UNROLLED = "{count} [record gives|records give] several examples, since the chat template renders earlier answers differently"
+SKIPPED = "{count} [answer is|answers are] not learnt, since the chat template renders earlier answers differently"
+THINKING = "{count} [answer is|answers are] learnt behind another prompt than the chat template's usual one; ask with {subject}"
+CHANGED_TEXT = "in {count} [record|records] the chat template changes a text"
+UNKNOWN_OPTION = "{count} [record names an option|records name options] that the chat template does not use: {subject}"
+
+
+@dataclass
+class Rendering:
+    """What a conversation gives: at least one example, all of one group; the reasons for which answers are not learnt, each with their
+    number; and what else there is to tell.
+    """
+
+    examples: list[RenderedExample] = field(default_factory=list)
+    unlearnt: list[Notice] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+    def leave_out(self, reason: str, subject: str = "", count: int = 1) -> None:
+        """Tell of answers that are not learnt."""
+        self.unlearnt.append(Notice(reason, subject, count, loss=True))
+
+
+@dataclass(frozen=True)
+class _Target:
+    """An answer, the learnt spans of its target, and where its own text stops there."""
+
+    answer: Answer
+    spans: Sequence[Span]
+    own_end: int
+
+
+class ConversationRenderer:
+    """Renders conversations by one chat template.
+
+    ``stops`` are the texts of the tokens at which generation stops, beside the end of sequence.
+    """
+
+    def __init__(
+        self, template: ChatTemplate, tokens: AddedTokens, options: RenderingOptions, *, stops: frozenset[str] = frozenset()
+    ) -> None:
+        self.template, self.tokens, self.options, self.stops = template, tokens, options, stops
+        self.finder, self.parts = CueFinder(template, tokens), LearntParts(template, tokens)
+
+    @cached_property
+    def probe(self) -> Probe:
+        """What the template renders."""
+        return Probe(self.template, self.tokens)
+
+    @cached_property
+    def _thinking_variable(self) -> str | None:
+        return thinking_variable(self.template)
+
+    def template_notices(self) -> list[Notice]:
+        """What is to be told of the template itself."""
+        notices = []
+        if self.finder.header:
+            notices.append(Notice(NO_CUE, repr(self.finder.header)))
+        if text := self.probe.own_system_text:
+            notices.append(Notice(OWN_SYSTEM_TEXT, repr(text[:60])))
+        return notices
+
+    def render(self, conversation: Conversation) -> Rendering:
+        """The examples of ``conversation``. Raises ``BadRecord`` with the reason there is none."""
+        rendering = Rendering()
+        conversation = fitted(conversation, self.probe, self.options, rendering.notices.append)
+        chosen = self._options(conversation, rendering.notices)
+        if self.options.everything:
+            rendering.examples.append(self._everything(conversation, chosen))
+            return rendering
+        targets = self._targets(conversation, chosen, rendering)
+        self._add_examples(targets, rendering)
+        if not _hold([target.answer for target in targets], texts_of(conversation.messages[: targets[0].answer.number + 1])):
+            rendering.notices.append(Notice(CHANGED_TEXT, loss=True))
+        return rendering
+
+    def prompt(self, conversation: Conversation) -> str:
+        """What generation starts from, where all messages of ``conversation`` stand in front of an answer: what is in front of a short
+        one that is learnt, or else the template's own generation prompt.
+        """
+        conversation = fitted(conversation, self.probe, self.options, lambda notice: None)
+        number = len(conversation.messages)
+        chosen = self._options(conversation, [])
+        sets = option_sets(self._thinking_variable, chosen, self.options.thinking, has_thought=False)
+        answered = replace(conversation, messages=[*conversation.messages, {"role": "assistant", "content": "x"}])
+        try:
+            return self.finder.find(answered, number, sets).prompt
+        except BadRecord:
+            return self.finder.prompt(conversation, number, sets[0]) + self.finder.header
+
+    def _options(self, conversation: Conversation, notices: list[Notice]) -> Mapping[str, Any]:
+        if not conversation.options:
+            return self.options.template_options
+        unknown = conversation.options.keys() - self.template.variables
+        notices += [Notice(UNKNOWN_OPTION, name) for name in sorted(unknown)]
+        options = {name: value for name, value in conversation.options.items() if name not in unknown}
+        return {**self.options.template_options, **options}
+
+    def _everything(self, conversation: Conversation, chosen: Mapping[str, Any]) -> RenderedExample:
+        sets = option_sets(self._thinking_variable, chosen, self.options.thinking, has_thought=True)
+        text = self.template.render_first(conversation, len(conversation.messages), sets[0])
+        own, end = self.tokens.end_of(text)
+        return RenderedExample([Stretch(text, learnt=True)], add_eos=own == end, answers=sum(conversation.learnt))
+
+    # Answers -------------------------------------------------------------------------------------------------------------
+
+    def _targets(self, conversation: Conversation, chosen: Mapping[str, Any], rendering: Rendering) -> list[_Target]:
+        """The answers that are learnt, the last one first. Raises ``BadRecord`` where there is none."""
+        numbers = [number for number, learn in enumerate(conversation.learnt) if learn]
+        targets: list[_Target] = []
+        refusals: list[BadRecord] = []
+        for number in reversed(numbers):
+            try:
+                targets.append(self._target(conversation, number, chosen, rendering))
+            except BadRecord as error:
+                refusals.append(error)
+        if not targets:
+            raise _with_hint(refusals[0], conversation.messages) if refusals else BadRecord("no answer to learn")
+        for refusal in refusals:
+            rendering.leave_out(LEFT_OUT, str(refusal))
+        return targets
+
+    def _target(self, conversation: Conversation, number: int, chosen: Mapping[str, Any], rendering: Rendering) -> _Target:
+        thought = thought_of(conversation.messages[number])
+        sets = option_sets(self._thinking_variable, chosen, self.options.thinking, has_thought=bool(thought))
+        answer = self.finder.find(conversation, number, sets)
+        target = answer.target
+        if thought and thought.strip() not in target:
+            raise BadRecord("the chat template leaves out the thought of an answer; --reasoning drop learns it without")
+        own_end, end = self.tokens.end_of(target)
+        if not target[:own_end].strip():
+            raise BadRecord("the chat template writes nothing of an answer")
+        spans, reason = self.parts.of(conversation, answer, (own_end, end))
+        rendering.notices += [Notice(case) for case in (answer.case, reason) if case]
+        if answer.options is not sets[0]:
+            rendering.notices.append(Notice(THINKING, f"{self._thinking_variable}={str(bool(thought)).lower()}"))
+        return _Target(answer, spans, own_end)
+
+    # Examples ------------------------------------------------------------------------------------------------------------
+
+    def _add_examples(self, targets: Sequence[_Target], rendering: Rendering) -> None:
+        """From the last answer to the first, an example of each that no later one covers; in the order of the conversation."""
+        waiting = list(targets)
+        while waiting:
+            last, *waiting = waiting
+            if rendering.examples and self.options.rewritten_turns == "skip":
+                rendering.leave_out(SKIPPED, count=len(waiting) + 1)
+                break
+            text = last.answer.prompt + last.answer.target
+            covered = [(target, reach) for target in waiting if (reach := self._reach(target, last, text))]
+            members = {target.answer.number for target, _ in covered}
+            waiting = [target for target in waiting if target.answer.number not in members]
+            rendering.examples.insert(0, self._example(text, last, covered[::-1], rendering))
+        if len(rendering.examples) > 1:
+            rendering.notices.append(Notice(UNROLLED, remedy="--learn last takes the last answer only."))
+
+    def _reach(self, target: _Target, last: _Target, text: str) -> int:
+        """How far into ``text``, the example of ``last``, it is what ``target`` has; 0 where that misses the end of its own text."""
+        answer = target.answer
+        if answer.options != last.answer.options or not text.startswith(answer.prompt):
+            return 0
+        start = len(answer.prompt)
+        if text.startswith(answer.target, start) and answer.target.endswith(tuple(self.tokens.special)):
+            return start + len(answer.target)
+        reach = self.tokens.common(answer.target, text[start : start + len(answer.target) + 64])
+        return start + reach if reach >= target.own_end else 0
+
+    def _example(self, text: str, last: _Target, covered: Sequence[tuple[_Target, int]], rendering: Rendering) -> RenderedExample:
+        spans: list[Span] = []
+        without_end = 0
+        for target, reach in covered:
+            reached, has_end = self._covered_spans(text, target, reach)
+            spans += reached
+            without_end += not has_end
+        if without_end:
+            rendering.notices.append(Notice(WITHOUT_END, count=without_end))
+        start = len(last.answer.prompt)
+        spans += [(start + begin, start + end) for begin, end in last.spans]
+        own, end = self.tokens.end_of(text)
+        add_eos = own == end and not text[spans[-1][1] :].strip()
+        return RenderedExample(_stretches(text, spans), add_eos, answers=len(covered) + 1)
+
+    def _covered_spans(self, text: str, target: _Target, reach: int) -> tuple[list[Span], bool]:
+        """The spans of an earlier answer in ``text``, which has it up to ``reach``, and whether its end is among them."""
+        start = len(target.answer.prompt)
+        stop = start + self.tokens.end_of(target.answer.target[: reach - start])[1]
+        spans = [(start + begin, min(start + end, stop)) for begin, end in target.spans if start + begin < stop]
+        begin, stop = spans[-1]
+        own, end = self.tokens.end_of(text[begin:stop])
+        follower = self.tokens.begins(text, stop) if own == end else ""
+        if follower and follower in self.stops:
+            spans[-1] = (begin, stop + len(follower))
+        return spans, own < end or follower in self.stops
+
+
+def _hold(answers: Sequence[Answer], texts: Sequence[str]) -> bool:
+    """Whether all ``texts`` are in what is rendered for one of ``answers``: in the first, in this order, as a rule."""
+    renderings = [answers[0].prompt + answers[0].target]
+    position = 0
+    for text in texts:
+        start = renderings[0].find(text, position)
+        if start >= 0:
+            position = start + len(text)
+            continue
+        if len(renderings) == 1:
+            renderings += [answer.prompt + answer.target for answer in answers[1:]]
+        if not any(text in rendering for rendering in renderings):
+            return False
+    return True
+
+
+def _stretches(text: str, spans: Sequence[Span]) -> list[Stretch]:
+    """``text`` up to the end of the last span, parted at each; there is nothing in front of a span that begins the text."""
+    stretches: list[Stretch] = []
+    position = 0
+    for start, stop in spans:
+        if start > position:
+            stretches.append(Stretch(text[position:start], learnt=False))
+        stretches.append(Stretch(text[start:stop], learnt=True))
+        position = stop
+    return stretches
+
+
+def _with_hint(error: BadRecord, messages: Sequence[Message]) -> BadRecord:
+    """The error with the setting that helps where a role follows itself."""
+    roles = [message["role"] for message in messages]
+    if "alternate" in str(error) and any(role == follower != "tool" for role, follower in pairwise(roles)):
+        return BadRecord(f"{error}; --merge-turns makes one message of neighbours of one role")
+    return error
+
+
+def renderer_of(
+    tokenizer: Any,
+    source: str,
+    options: RenderingOptions,
+    *,
+    stops: frozenset[str] = frozenset(),
+    day: date | None = None,
+) -> ConversationRenderer:
+    """A renderer of one template's source; ``day`` is what it takes for today."""
+    template = ChatTemplate(tokenizer, day, source=source)
+    return ConversationRenderer(template, AddedTokens.of(tokenizer), options, stops=stops)
