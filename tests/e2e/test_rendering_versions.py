@@ -29,16 +29,18 @@ def marking(tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
 
 
 def _as_the_version_before() -> None:
-    """Start runs as a version did that had one rendering."""
+    """Start runs as a version did that had one rendering, and nothing of what came with the second."""
     for item in dataclasses.fields(DataSettings):
-        if item.name == "rendering":
-            item.default = 1
-    for cached in (leaves.recorded_leaves, leaves.by_path):
+        if item.metadata.get("before") is not None and item.default is not dataclasses.MISSING:
+            item.default = item.metadata["before"]
+    for cached in (leaves.leaves, leaves.recorded_leaves, leaves.by_path):
         cached.cache_clear()
 
 
 def _forget(settings: Any) -> None:
-    del settings["data"]["rendering"]
+    for item in dataclasses.fields(DataSettings):
+        if item.metadata.get("before") is not None:
+            del settings["data"][item.name]
 
 
 def _data(run: Path, name: str) -> str:

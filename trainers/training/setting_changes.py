@@ -28,7 +28,7 @@ def is_fixed(path: str) -> bool:
 
 
 def changes_between(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Changes:
-    """The settings in which two documents differ; one that ``saved`` is too old to know had its default."""
+    """The settings in which two documents differ; one that ``saved`` is too old to know had what held before."""
 
     def get(document: Any, path: str, default: Any) -> Any:
         for part in path.split("."):
@@ -36,7 +36,8 @@ def changes_between(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Cha
         return document
 
     compared = [leaf for leaf in leaves() if not leaf.secret and leaf.path != _BASE_DIR]
-    pairs = {leaf.path: (get(saved, leaf.path, leaf.default), get(current, leaf.path, leaf.default)) for leaf in compared}
+    earlier = {leaf.path: leaf.default if leaf.before is None else leaf.before for leaf in compared}
+    pairs = {path: (get(saved, path, value), get(current, path, value)) for path, value in earlier.items()}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
