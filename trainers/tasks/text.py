@@ -77,7 +77,7 @@ class TextTask(Task):
     def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
         """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""
         try:
-            yield from read_records(spec, bad_rows, split=split, token=token)
+            yield from read_records(spec, bad_rows, split=split, token=token, first=self.settings.data.rendering == 1)
         except UnknownFormat as error:
             if not spec.lower().endswith(ANNOTATED_SUFFIXES):
                 raise
@@ -93,7 +93,9 @@ class TextTask(Task):
 
         ``digest`` gives the SHA-256 of a file. None, which a task that reads its data itself gives, keeps none.
         """
-        return identify(spec, split=split, token=token, digest=digest) if type(self).records is TextTask.records else None
+        if type(self).records is not TextTask.records:
+            return None
+        return identify(spec, split=split, token=token, digest=digest, first=self.settings.data.rendering == 1)
 
     def relevant_settings(self) -> Mapping[str, Any]:
         """The settings that ``examples`` depends on besides ``max_length``; by default all that any task could look at."""

@@ -37,15 +37,16 @@ def is_large(specs: Sequence[str]) -> bool:
     return total > SMALL_BYTES
 
 
-def identify(spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
-    """What changes with the content of a ``--dataset`` value; ``digest`` gives the SHA-256 of a file.
+def identify(spec: str, *, split: str, token: str | None, digest: Callable[[Path], str], first: bool = False) -> str | None:
+    """What changes with the content of a ``--dataset`` value; ``digest`` gives the SHA-256 of a file;
+    ``first`` as in ``read_records``.
 
     A Hub data set is identified by its commit, which a run records. Raises ``DataError`` for a directory without data. None where
     nothing identifies it.
     """
     if spec.startswith(EXAMPLE_SCHEME):
         return spec
-    listing = files_of(spec, split=split)
+    listing = files_of(spec, split=split, first=first)
     place = hub_place(spec) if listing is None else None
     if place is not None:
         return (

@@ -37,10 +37,10 @@ def format_of(path: Path, formats: Formats) -> RecordFormat | None:
     return None if format_ is None or (is_packed(path) and not format_.packed) else format_
 
 
-def in_directory(directory: Path, formats: Formats, split: str) -> Listing:
+def in_directory(directory: Path, formats: Formats, split: str | None) -> Listing:
     """The files of a directory that are of a known format and of ``split``, in the order of names; hidden ones are not looked at.
 
-    Raises ``DataError`` where there is none, ``NoData`` where they are of other splits, and ``OSError``.
+    Names mark no splits where ``split`` is None. Raises ``DataError`` where there is none, ``NoData`` where they are of other splits, and ``OSError``.
     """
     paths = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
     folders = [path.name for path in paths if path.is_dir()]
@@ -71,7 +71,7 @@ def by_pattern(pattern: str, formats: Formats, split: str) -> Listing:
     return _chosen(root, files, formats, split, [])
 
 
-def _chosen(root: Path, paths: Sequence[Path], formats: Formats, split: str, notices: Sequence[Notice]) -> Listing:
+def _chosen(root: Path, paths: Sequence[Path], formats: Formats, split: str | None, notices: Sequence[Notice]) -> Listing:
     """Those of ``paths`` that are read."""
     known = {
         path: format_ for path in paths if path.is_file() and (format_ := format_of(path, formats)) and format_.recognises(path)
@@ -81,7 +81,7 @@ def _chosen(root: Path, paths: Sequence[Path], formats: Formats, split: str, not
     if not known:
         there = f" There are: {', '.join(_names(root, paths[:3]))}." if paths else ""
         raise DataError(f"No data files in {root}.{there}", hint=f"Wanted: files ending in {', '.join(formats)}.")
-    files = _of_split(root, list(known), split)
+    files = list(known) if split is None else _of_split(root, list(known), split)
     others = [path for path in known if path not in set(files)]
     return Listing(
         tuple(files),

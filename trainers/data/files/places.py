@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -32,6 +33,8 @@ USUAL: Formats = {
     ".txt": RecordFormat(read_document, packed=True, alone=True),
 }
 """The formats that every task reads, by ending."""
+_OF_FIRST_RUNS = (".jsonl", ".json", ".csv", ".parquet")
+"""Endings that were read from a directory when runs had the first rendering; names marked no splits then."""
 _FETCHED = {
     "http": "curl -LO {spec}", "https": "curl -LO {spec}", "s3": "aws s3 cp {spec} .", "gs": "gcloud storage cp {spec} .",
 }  # fmt: skip
@@ -39,13 +42,19 @@ _PAGE = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(?:
 
 
 def read_records(
-    spec: str, bad_rows: BadRows, *, split: str = "train", token: str | None = None, extra_formats: Formats = NO_MORE
+    spec: str,
+    bad_rows: BadRows,
+    *,
+    split: str = "train",
+    token: str | None = None,
+    extra_formats: Formats = NO_MORE,
+    first: bool = False,
 ) -> Iterator[Record]:
     """Yield the records of one ``--dataset`` value.
 
     ``spec`` is a file, a directory of files or one that ``save_to_disk`` wrote, a pattern of paths, ``example:NAME`` for data that Pitstop
     ships, or a Hub data set. ``extra_formats`` are formats that a task reads beside the usual ones, by ending. What is not read goes
-    to the notices of ``bad_rows``. Raises ``NoData`` for what cannot be found, ``DataError`` for what cannot be read.
+    to the notices of ``bad_rows``. ``first``: a directory is read as runs of the first rendering read it. Raises ``NoData`` for what cannot be found, ``DataError`` for what cannot be read.
     """
     formats = {**USUAL, **extra_formats}
     if spec.startswith(EXAMPLE_SCHEME):
@@ -54,7 +63,7 @@ def read_records(
                 raise DataError(f"There is no shipped example {spec!r}.", hint="Shipped: example:medical_ner/train.jsonl.")
             yield from _read_file(path, spec, bad_rows, formats)
         return
-    listing = files_of(spec, split=split, formats=formats)
+    listing = files_of(spec, split=split, formats=formats, first=first)
     if listing is not None:
         for notice in listing.notices:
             bad_rows.notices.add(notice)
@@ -66,11 +75,17 @@ def read_records(
         raise _nowhere(spec, formats)
 
 
-def files_of(spec: str, *, split: str = "train", formats: Formats = USUAL) -> Listing | None:
+def files_of(spec: str, *, split: str = "train", formats: Formats = USUAL, first: bool = False) -> Listing | None:
     """The files of one ``--dataset`` value; None where it names none. Raises ``DataError`` for a directory without a file to read."""
     spec, split = _own_split(spec, split)
     path = Path(spec).expanduser()
     try:
+        if path.is_dir() and first:
+            known = {
+                ending: form for ending, form in formats.items() if ending in _OF_FIRST_RUNS or form is not USUAL.get(ending)
+            }
+            known = {ending: replace(form, packed=False) for ending, form in known.items()}
+            return in_directory(path, known, None)
         if path.is_dir():
             return saved_files(path, split) if is_saved(path) else in_directory(path, formats, split)
     except OSError as error:

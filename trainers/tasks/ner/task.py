@@ -84,7 +84,8 @@ class NerTask(TextTask):
         """
         if self.settings.ner.entity_types and spec in self._training_data():
             self._check_types()
-        return read_records(spec, bad_rows, split=split, token=token, extra_formats=ANNOTATED)
+        first = self.settings.data.rendering == 1
+        return read_records(spec, bad_rows, split=split, token=token, extra_formats=ANNOTATED, first=first)
 
     def entity_types(self) -> tuple[str, ...]:
         """The types that are asked for, in the order of the settings or else of the alphabet.
@@ -114,7 +115,12 @@ class NerTask(TextTask):
         try:
             for spec in self._training_data():
                 for record in read_records(
-                    spec, BadRows(skip=True), split=self.settings.data.split, token=token, extra_formats=ANNOTATED
+                    spec,
+                    BadRows(skip=True),
+                    split=self.settings.data.split,
+                    token=token,
+                    extra_formats=ANNOTATED,
+                    first=self.settings.data.rendering == 1,
                 ):
                     with contextlib.suppress(BadRecord):
                         types |= _types_in(record.fields)

@@ -126,3 +126,12 @@ def test_what_is_told_of_a_directory_names_its_path_only_where_a_push_shortens_i
     for notice in bad.notices:
         assert str(tmp_path) not in notice.reason + notice.subject + notice.remedy
         assert portable(notice.place) == notice.place.rpartition("/")[2]
+
+
+def test_a_run_of_the_first_rendering_reads_the_files_of_a_directory_that_it_read(tmp_path: Path) -> None:
+    for name in ("a.JSONL", "b.ndjson", "c.jsonl.gz", "test.jsonl", "train.jsonl", "d.txt"):
+        _write(tmp_path / name, name)
+    bad = BadRows(False)
+    texts = [record.fields["text"] for record in read_records(str(tmp_path), bad, first=True)]
+    assert texts == ["a.JSONL", "test.jsonl", "train.jsonl"]
+    assert [notice.subject for notice in bad.notices] == ["b.ndjson, c.jsonl.gz, d.txt"]
