@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pitstop.configs.datasets import DataSource, sources_with_settings
 from pitstop.configs.setting import recorded, setting
 
 
@@ -153,3 +154,13 @@ class DataSettings:
     )
     train_settings: list[str] = recorded([], "Settings that each training data set has of its own, as JSON.", before=[])
     eval_settings: list[str] = recorded([], "Settings that each evaluation data set has of its own, as JSON.", before=[])
+
+    @property
+    def training_sources(self) -> tuple[DataSource, ...]:
+        """The data sets to train on."""
+        return sources_with_settings(self.train, self.train_settings)
+
+    @property
+    def evaluation_sources(self) -> tuple[DataSource, ...]:
+        """The data sets to evaluate on: those to train on where there are no others."""
+        return sources_with_settings(self.eval, self.eval_settings) if self.eval else self.training_sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pitstop.configs.data_entries import ENTRIES, OWN, split_entry
+from pitstop.configs.datasets import ENTRIES, OWN, split_entry
 from pitstop.configs.env_file import read_text
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path, children, groups, nearest, nearest_path
@@ -150,8 +150,8 @@ class _Walk:
         entries = [
             self._entry(path, item) if isinstance(item, MappingNode) else (self._text(path, item), "{}") for item in node.value
         ]
-        texts, own = zip(*entries, strict=True)
-        return {path: RawValue(list(texts), source), ENTRIES[path]: RawValue(list(own), source)}
+        texts, settings = zip(*entries, strict=True)
+        return {path: RawValue(list(texts), source), ENTRIES[path]: RawValue(list(settings), source)}
 
     def _entry(self, path: str, node: MappingNode) -> tuple[str, str]:
         entry: dict[str, Any] = {}

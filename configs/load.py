@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pitstop.configs.data_entries import ENTRIES
+from pitstop.configs.datasets import ENTRIES
 from pitstop.configs.env_file import default_env_file
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.files import read_config, read_preset

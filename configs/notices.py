@@ -98,20 +98,20 @@ def shortened(notices: Iterable[Notice], limit: int = LONGEST_LIST) -> list[Noti
 
     The noun is the word in front of ``{subject}`` in the reason.
     """
-    told: list[Notice] = []
+    lines: list[Notice] = []
     numbers: dict[str, int] = {}
     for notice in notices:
         numbers[notice.reason] = numbers.get(notice.reason, 0) + 1
         if numbers[notice.reason] <= limit:
-            told.append(notice)
+            lines.append(notice)
     for reason, number in numbers.items():
         if number > limit:
-            last = next(index for index in reversed(range(len(told))) if told[index].reason == reason)
+            last = next(index for index in reversed(range(len(lines))) if lines[index].reason == reason)
             noun = match[1] if (match := _NOUN.search(reason)) else "case"
-            told.insert(
+            lines.insert(
                 last + 1,
                 replace(
-                    told[last],
+                    lines[last],
                     reason=f"and {{count}} more [{noun}|{noun}s]",
                     subject="",
                     count=number - limit,
@@ -119,4 +119,4 @@ def shortened(notices: Iterable[Notice], limit: int = LONGEST_LIST) -> list[Noti
                     remedy="",
                 ),
             )
-    return told
+    return lines

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pitstop.configs.data_entries import ENTRIES, OF_RECORDS, OWN
-from pitstop.configs.datasets import parse_sources
+from pitstop.configs.datasets import ENTRIES, OF_RECORDS, OWN, parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import by_path, nearest
 from pitstop.configs.paths import VERBATIM
@@ -270,26 +269,26 @@ def _resolve_records(draft: Draft) -> None:
         path = f"data.{name}"
         if draft.values[path] != by_path()[path].default:
             draft.values[path] = _checked(draft, name, draft.values[path], draft.sources[path].kind, draft.place(path))
-    for path, beside in ENTRIES.items():
-        draft.values[beside] = _own_settings(draft, path, beside)
+    for path, of_each in ENTRIES.items():
+        draft.values[of_each] = _own_settings(draft, path, of_each)
 
 
-def _own_settings(draft: Draft, path: str, beside: str) -> list[str]:
+def _own_settings(draft: Draft, path: str, of_each: str) -> list[str]:
     """What each data set has of its own, less what flags set for all; nothing where another source names the data sets."""
-    texts, source = draft.values[beside], draft.sources.pop(beside)  # nobody sets it, so that no source is told
+    texts, source = draft.values[of_each], draft.sources.pop(of_each)  # nobody sets it, so that no source is told
     is_moved = source.kind == "run" and len(texts) == len(draft.values[path])  # a resume says where they lie now
     if source != draft.sources[path] and not is_moved:
         return []
     results = []
     for text in texts:
-        own = {name: value for name, value in json.loads(text).items() if draft.sources[f"data.{name}"].kind != "flag"}
-        for name, value in own.items():
+        settings = {name: value for name, value in json.loads(text).items() if draft.sources[f"data.{name}"].kind != "flag"}
+        for name, value in settings.items():
             place = f"data.{name} ({source.place})"
             try:
-                own[name] = _checked(draft, name, parse(by_path()[f"data.{name}"], value), source.kind, place)
+                settings[name] = _checked(draft, name, parse(by_path()[f"data.{name}"], value), source.kind, place)
             except InvalidValue as error:
                 raise SettingsError(f"{place}: {error}.") from None
-        results.append(json.dumps(own, ensure_ascii=False, sort_keys=True))
+        results.append(json.dumps(settings, ensure_ascii=False, sort_keys=True))
     return results if any(text != "{}" for text in results) else []
 
 

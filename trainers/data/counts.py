@@ -25,8 +25,8 @@ class Tally:
         """How many there were."""
         return self.used + self.left_out + self.malformed
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.used + other.used, self.left_out + other.left_out, self.malformed + other.malformed)
+    def __add__(self, tally: Tally) -> Tally:
+        return Tally(self.used + tally.used, self.left_out + tally.left_out, self.malformed + tally.malformed)
 
     def as_dict(self) -> dict[str, int]:
         """``read`` and the three parts of it."""

@@ -71,7 +71,7 @@ class RecordEncoder(Protocol):
     def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
         """The examples of each record, or the reason why it has none; what else is decided about records goes to ``bad_rows``."""
 
-    def with_settings(self, own: Mapping[str, Any]) -> RecordEncoder:
+    def with_settings(self, settings: Mapping[str, Any]) -> RecordEncoder:
         """The same with other settings of the group ``data``, by name."""
 
     def conclude(self, bad_rows: BadRows) -> None:
@@ -104,8 +104,8 @@ def load_dataset(
     large = is_large([source.spec for source in sources])
     parts = []
     for source in sources:
-        encoder = task.with_settings(source.own) if source.own else task
-        max_records = source.own.get("max_records", options.max_records)
+        encoder = task.with_settings(source.settings) if source.settings else task
+        max_records = source.settings.get("max_records", options.max_records)
         examples, counts = _examples(source.spec, encoder, replace(options, max_records=max_records), large, cache)
         parts.append(Dataset(examples, max_length=options.max_length, packing=options.packing, counts=counts))
     weights = [source.weight for source in sources if source.weight is not None]

@@ -30,9 +30,9 @@ class SftTask(TextTask):
     def __init__(self, tokenizer: Any, settings: Settings | None = None) -> None:
         super().__init__(tokenizer, settings or Settings())
 
-    def with_settings(self, own: Mapping[str, Any]) -> TextTask:
+    def with_settings(self, settings: Mapping[str, Any]) -> TextTask:
         """See ``TextTask``."""
-        task = super().with_settings(own)
+        task = super().with_settings(settings)
         for cached in ("normal_form", "_shape_options", "_lengths", "chat"):
             vars(task).pop(cached, None)
         return task
@@ -61,7 +61,7 @@ class SftTask(TextTask):
             for part in dataset.parts
         ]
         for setting, notice in missing[0].items():
-            if all(setting in others for others in missing):
+            if all(setting in of_part for of_part in missing):
                 raise DataError(str(notice))
         return dataset
 

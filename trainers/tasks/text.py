@@ -135,10 +135,10 @@ class TextTask(Task):
                 results.append(error)
         return results
 
-    def with_settings(self, own: Mapping[str, Any]) -> TextTask:
-        """The task as a data set with settings of its own has it: ``own`` are those of the group ``data``, by name."""
+    def with_settings(self, settings: Mapping[str, Any]) -> TextTask:
+        """The task as a data set with settings of its own has it: ``settings`` are those of the group ``data``, by name."""
         task = copy(self)
-        task.settings = replace(self.settings, data=replace(self.settings.data, **own))
+        task.settings = replace(self.settings, data=replace(self.settings.data, **settings))
         return task
 
     @property

@@ -9,7 +9,6 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pitstop.configs.data_entries import evaluation_sources, training_sources
 from pitstop.configs.datasets import DataSource, parse_sources
 from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.configs.notices import Notice, shortened
@@ -164,7 +163,7 @@ def read_data(
         raise SettingsError(f"--split {data.split}: the task {task.name} makes its own splits.", hint="Leave --split out.")
     reader = DataReader.of(settings, task, reporter, packing=packing, model=model)
     with reader.taking_turns():
-        train = reader.load(training_sources(settings), data.split, "Training data")
+        train = reader.load(settings.data.training_sources, data.split, "Training data")
         if data.eval or task.splits_itself():
             return train, reader.evaluation()
         return reader.held_out(train) if data.eval_fraction > 0 else (train, None)
@@ -182,13 +181,13 @@ def read_split(
     if specs:
         return reader.load(parse_sources(specs), split, "Data")
     if split == "test":
-        sources = evaluation_sources(settings)
+        sources = settings.data.evaluation_sources
         if not task.has_test_split(sources):
             raise SettingsError("The run's data are files, which have no test split.", hint="Give the test data with --dataset.")
         return reader.load(sources, split, "Test data")
     if split == "validation" and (data.eval or task.splits_itself()):
         return reader.evaluation()
-    train = reader.load(training_sources(settings), data.split, "Training data")
+    train = reader.load(settings.data.training_sources, data.split, "Training data")
     if data.eval or task.splits_itself() or data.eval_fraction == 0:
         if split == "validation":
             raise SettingsError("The run has no evaluation data.", hint="Give some with --dataset, or --split train.")
@@ -244,7 +243,7 @@ class DataReader:
 
     def evaluation(self) -> Sequences:
         """The evaluation data, where it is not held out from the training data."""
-        return self.load(evaluation_sources(self.settings), "validation", "Evaluation data")
+        return self.load(self.settings.data.evaluation_sources, "validation", "Evaluation data")
 
     def held_out(self, train: Sequences) -> tuple[Sequences, Sequences]:
         """The training data without the examples that are held out, and these."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pitstop.configs.data_entries import evaluation_sources, training_sources
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
@@ -48,13 +47,13 @@ class Previewer:
     def previews(self, wish: Wish) -> Iterator[Previewed]:
         """Each data set, as soon as it is read: those for training first. Raises ``DataError``."""
         trained: list[np.ndarray] = []
-        for source in training_sources(self._settings):
+        for source in self._settings.data.training_sources:
             data = self._gather(source, self._settings.data.split, wish)
             trained.append(data.figures.hashes)
             yield Previewed(data, evaluates=False)
         # What a task splits off by itself is made with a model of its own.
         has_own = bool(self._settings.data.eval) and not self.task.splits_itself()
-        for source in evaluation_sources(self._settings) if has_own else ():
+        for source in self._settings.data.evaluation_sources if has_own else ():
             data = self._gather(source, "validation", wish)
             shared = np.isin(data.figures.hashes, np.concatenate(trained))
             yield Previewed(data, evaluates=True, in_training=int(shared.sum()))
@@ -68,7 +67,7 @@ class Previewer:
             packing=False,
             split=split,
             token=self._settings.hub.token_value,
-            max_records=source.own.get("max_records", data.max_records),
+            max_records=source.settings.get("max_records", data.max_records),
         )
-        task = self.task.with_settings(source.own) if source.own else self.task
+        task = self.task.with_settings(source.settings) if source.settings else self.task
         return gather(source.spec, task, options, wish)

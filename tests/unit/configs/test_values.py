@@ -109,6 +109,7 @@ LATER = (
     *("training.method", "quantization.load_in_4bit", "model.config", "model.tokenizer", "model.from_scratch"),
     *("data.train", "data.eval"),  # weights
     *("data.columns", "data.roles", "data.template_options", "data.prompt_template", "data.group_by", "data.template_date"),
+    *("data.system_prompt", "data.overlap"),  # a file, and the length that it is compared with
     "tracking.report_to",
     *("data.classes", "data.label", "lora.stage_ranks"),  # the task
     *("diffusion.conditional_classes", "diffusion.flip", "diffusion.fid_images"),

@@ -31,7 +31,7 @@ _PLAIN = {"role", "content"}
 
 
 @dataclass
-class Told:
+class RecordAccount:
     """What there is to tell of one record: answers that are not learnt, other decisions, and keys of messages that are not used."""
 
     unlearnt: list[Notice] = field(default_factory=list)
@@ -46,7 +46,7 @@ class MessageReader:
         self._roles, self._template = roles, template
         self._plain = [name for name, role in roles.items() if name == role and role != CALL]
 
-    def read(self, raw: Any, name: str, told: Told) -> tuple[list[Message], list[bool | None]]:
+    def read(self, raw: Any, name: str, account: RecordAccount) -> tuple[list[Message], list[bool | None]]:
         """The messages under the field ``name``, and which of them may be learnt. Raises ``BadRecord``."""
         listed = from_json_text(raw, name)
         if isinstance(listed, Mapping):
@@ -60,12 +60,12 @@ class MessageReader:
                 messages.append(message)
                 weights.append(True)
             else:
-                read, is_learnt = self._message(message, number, told)
+                read, is_learnt = self._message(message, number, account)
                 messages.append(read)
                 weights.append(is_learnt)
         return messages, weights
 
-    def _message(self, message: Mapping[str, Any], number: int, told: Told) -> tuple[Message, bool]:
+    def _message(self, message: Mapping[str, Any], number: int, account: RecordAccount) -> tuple[Message, bool]:
         role = self._role(message, number)
         calls = [] if is_absent(message.get("tool_calls")) else calls_of(message["tool_calls"], number)
         if not is_absent(message.get("function_call")):
@@ -84,7 +84,7 @@ class MessageReader:
                 if key in _PASSED_ON or key in self._template:
                     read[key] = value
                 else:
-                    told.unused.append(f"messages.{key}")
+                    account.unused.append(f"messages.{key}")
         return read, _weight(message, role, number)
 
     def _role(self, message: Mapping[str, Any], number: int) -> str:
@@ -171,8 +171,10 @@ def _weight(message: Mapping[str, Any], role: str, number: int) -> bool:
     return all(weights.values())
 
 
-def learnt_answers(messages: Sequence[Message], weights: Sequence[bool | None], told: Told, *, only_last: bool) -> list[bool]:
-    """Which messages are answers to be learnt; what is not learnt is told, and counted by its reason.
+def learnt_answers(
+    messages: Sequence[Message], weights: Sequence[bool | None], account: RecordAccount, *, only_last: bool
+) -> list[bool]:
+    """Which messages are answers to be learnt; what is not learnt is account, and counted by its reason.
 
     ``weights`` says of each message whether it may be learnt; None is part of a question, whoever wrote it.
     """
@@ -188,23 +190,23 @@ def learnt_answers(messages: Sequence[Message], weights: Sequence[bool | None], 
             reason = EMPTY
         learnt.append(is_answer and reason is None)
         if reason is not None:
-            told.unlearnt.append(Notice(reason))
+            account.unlearnt.append(Notice(reason))
     if only_last and sum(learnt) > 1:
         last = max(number for number, learn in enumerate(learnt) if learn)
-        told.unlearnt.append(Notice(NOT_LAST, count=sum(learnt) - 1))
+        account.unlearnt.append(Notice(NOT_LAST, count=sum(learnt) - 1))
         learnt = [number == last for number in range(len(learnt))]
     return learnt
 
 
-def tell_calls(messages: Sequence[Message], told: Told) -> None:
+def tell_calls(messages: Sequence[Message], account: RecordAccount) -> None:
     """Count calls without a result, the last answer's aside, and results without a call."""
     waiting = 0
     for message in messages:
         if message["role"] == TOOL:
             if not waiting:
-                told.notices.append(Notice(RESULT_WITHOUT_CALL))
+                account.notices.append(Notice(RESULT_WITHOUT_CALL))
             waiting = max(0, waiting - 1)
             continue
         if waiting:
-            told.notices.append(Notice(CALL_WITHOUT_RESULT, count=waiting))
+            account.notices.append(Notice(CALL_WITHOUT_RESULT, count=waiting))
         waiting = len(message.get("tool_calls", ()))

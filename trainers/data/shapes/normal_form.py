@@ -16,7 +16,7 @@ from pitstop.trainers.data.shapes.control_tokens import ControlTokens
 from pitstop.trainers.data.shapes.messages import (
     UNANSWERED,
     MessageReader,
-    Told,
+    RecordAccount,
     learnt_answers,
     tell_calls,
 )
@@ -105,19 +105,19 @@ class NormalForm:
         """The normal form of a record. Raises ``BadRecord`` with the reason that there is none."""
         if self._is_plain and (pair := self._plain_pair(record.fields)) is not None:
             return pair
-        told = Told()
+        account = RecordAccount()
         if not record.fields.keys() <= self._names.keys():
             self._names.update(dict.fromkeys(record.fields))
         try:
-            form = self._form(record, told)
+            form = self._form(record, account)
         except BadRecord as error:
             error.answers = _answers_in(record.fields)
             raise
-        for notice in told.unlearnt:
+        for notice in account.unlearnt:
             bad_rows.leave_out_answers(replace(notice, place=record.place, loss=True))
-        for notice in told.notices:
+        for notice in account.notices:
             bad_rows.notices.add(replace(notice, place=record.place + notice.place))
-        for name in dict.fromkeys(told.unused):
+        for name in dict.fromkeys(account.unused):
             self._count_unused(name, record.place)
         return form
 
@@ -157,9 +157,9 @@ class NormalForm:
                     loss=True,
                 )
             )
-        there = ", ".join(list(self._names)[:20])
-        for setting, name in self._missing_fields() if there else ():
-            bad_rows.notices.add(Notice(f"{setting}{NO_SUCH_FIELD}{there}", f"'{name}'", loss=True))
+        names = ", ".join(list(self._names)[:20])
+        for setting, name in self._missing_fields() if names else ():
+            bad_rows.notices.add(Notice(f"{setting}{NO_SUCH_FIELD}{names}", f"'{name}'", loss=True))
         self._begin()
 
     def _missing_fields(self) -> list[tuple[str, str]]:
@@ -195,22 +195,22 @@ class NormalForm:
 
     # Fields --------------------------------------------------------------------------------------------------------------
 
-    def _form(self, record: Record, told: Told) -> Form:
+    def _form(self, record: Record, account: RecordAccount) -> Form:
         fields, used = dict(record.fields), set[str]()
         if self._options.columns:
             fields, overridden = self._columns.apply(record.fields)
-            told.unused += overridden
+            account.unused += overridden
         for name in () if _EXTRAS.isdisjoint(fields) else _MEDIA:
             if name in fields and fields[name] not in (None, "", []):
                 raise BadRecord(
                     f"it has a field '{name}', and Pitstop trains on text", hint="--skip-bad-rows leaves such records out."
                 )
         shape = self._shape(record.fields, fields, used)
-        form = self._built(shape, fields, used, record, told)
+        form = self._built(shape, fields, used, record, account)
         if self._group is not None and (name := self._group.name_in(record.fields)) in record.fields:
             self._has_groups = True
             used.add(name)
-        told.unused += [name for name, value in fields.items() if name not in used and not is_absent(value)]
+        account.unused += [name for name, value in fields.items() if name not in used and not is_absent(value)]
         self._count_shape(shape.kind)
         return form
 
@@ -221,9 +221,9 @@ class NormalForm:
     def _shape(self, original: Fields, fields: dict[str, Any], used: set[str]) -> Shape:
         """The shape, where a template makes the question with that question put into ``fields``."""
         if self._question is not None:
-            both = {**original, **fields}
-            text = self._question.question(both)
-            used.update(self._question.names_in(both))
+            combined = {**original, **fields}
+            text = self._question.question(combined)
+            used.update(self._question.names_in(combined))
             shape = with_question(fields, "prompt")
             fields["prompt"] = text
             used.add("prompt")
@@ -232,12 +232,12 @@ class NormalForm:
                 shape = recognise(fields, self._options.shape)
             except BadRecord as error:
                 missing = self._columns.missing_in(original)
-                more = f"; --column names {', '.join(map(repr, missing))}, which it does not have" if missing else ""
-                raise BadRecord(f"{error}{more}", hint=error.hint) from None
+                absence = f"; --column names {', '.join(map(repr, missing))}, which it does not have" if missing else ""
+                raise BadRecord(f"{error}{absence}", hint=error.hint) from None
         used.update(shape.fields)
         return shape
 
-    def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, told: Told) -> Form:
+    def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, account: RecordAccount) -> Form:
         if shape.kind == "text":
             return Document(_text(fields, "text"))
         extras = {} if _EXTRAS.isdisjoint(fields) else _extras(fields, used)
@@ -246,11 +246,11 @@ class NormalForm:
         if self._template is None:
             raise BadRecord("the model's tokenizer has no chat template; give prompt and completion instead")
         if record.fills_nulls:
-            fields, extras = _without_filled_nulls(fields, extras, told)
-        messages, weights = self._messages(shape, fields, used, told)
+            fields, extras = _without_filled_nulls(fields, extras, account)
+        messages, weights = self._messages(shape, fields, used, account)
         messages, weights = self._with_system(messages, weights, extras.get("system"))
-        tell_calls(messages, told)
-        return self._conversation(messages, weights, extras, told)
+        tell_calls(messages, account)
+        return self._conversation(messages, weights, extras, account)
 
     def _text_pair(self, shape: Shape, fields: Fields, used: set[str], fields_for_templates: Iterable[str]) -> TextPair:
         """Question and answer as they stand; an instruction has its frame. Raises ``BadRecord`` where more is to be said."""
@@ -264,8 +264,8 @@ class NormalForm:
             raise BadRecord("the completion is empty")
         context = self._context(shape, fields, used)
         if question == "instruction":
-            shown = f"\n\n### Input:\n{context}" if context else ""
-            return TextPair(f"### Instruction:\n{prompt}{shown}\n\n### Response:\n", completion)
+            framed = f"\n\n### Input:\n{context}" if context else ""
+            return TextPair(f"### Instruction:\n{prompt}{framed}\n\n### Response:\n", completion)
         return self._counted_pair("\n\n".join(text for text in (prompt, context) if text), completion)
 
     def _counted_pair(self, prompt: str, completion: str) -> TextPair:
@@ -285,12 +285,14 @@ class NormalForm:
 
     # Messages ------------------------------------------------------------------------------------------------------------
 
-    def _messages(self, shape: Shape, fields: Fields, used: set[str], told: Told) -> tuple[list[Message], list[bool | None]]:
+    def _messages(
+        self, shape: Shape, fields: Fields, used: set[str], account: RecordAccount
+    ) -> tuple[list[Message], list[bool | None]]:
         """The messages of a record, and which of them may be learnt."""
         if shape.kind == "messages":
-            return self._reader.read(fields[shape.fields[0]], shape.fields[0], told)
+            return self._reader.read(fields[shape.fields[0]], shape.fields[0], account)
         if shape.kind == "lists":
-            return self._joined_lists(shape, fields, told)
+            return self._joined_lists(shape, fields, account)
         question, answer = shape.fields
         prompt = "\n\n".join(text for text in (_text(fields, question), self._context(shape, fields, used)) if text)
         history = self._history(fields, used)
@@ -315,12 +317,12 @@ class NormalForm:
             messages += [{"role": USER, "content": exchange[0]}, {"role": ASSISTANT, "content": exchange[1]}]
         return messages
 
-    def _joined_lists(self, shape: Shape, fields: Fields, told: Told) -> tuple[list[Message], list[bool | None]]:
+    def _joined_lists(self, shape: Shape, fields: Fields, account: RecordAccount) -> tuple[list[Message], list[bool | None]]:
         for name, another in (shape.fields, shape.fields[::-1]):
             if isinstance(fields[another], str):
                 raise BadRecord(f"'{name}' is a list of messages and '{another}' is text", hint="Give both in one form.")
-        prompt, _ = self._reader.read(fields[shape.fields[0]], shape.fields[0], told)
-        completion, weights = self._reader.read(fields[shape.fields[1]], shape.fields[1], told)
+        prompt, _ = self._reader.read(fields[shape.fields[0]], shape.fields[0], account)
+        completion, weights = self._reader.read(fields[shape.fields[1]], shape.fields[1], account)
         if prompt[-1]["role"] == ASSISTANT:
             raise BadRecord("the prompt ends with an answer")
         return [*prompt, *completion], [None] * len(prompt) + weights
@@ -329,43 +331,43 @@ class NormalForm:
         self, messages: list[Message], weights: list[bool | None], system: Any
     ) -> tuple[list[Message], list[bool | None]]:
         """The messages with the record's ``system`` in front, or that of the settings."""
-        own = [message.get("content", "") for message in messages if message["role"] in (SYSTEM, DEVELOPER)]
+        system_texts = [message.get("content", "") for message in messages if message["role"] in (SYSTEM, DEVELOPER)]
         text = system if is_absent(system) or isinstance(system, str) else _text({"system": system}, "system")
-        if not is_absent(text) and own and any(content.strip() != text.strip() for content in own):
+        if not is_absent(text) and system_texts and any(content.strip() != text.strip() for content in system_texts):
             raise BadRecord(
                 "has a system message and a field 'system' that says something else", hint="Leave one out: --column system="
             )
         self._conversations += 1
-        if is_absent(text) and not own:
+        if is_absent(text) and not system_texts:
             text = self._options.system_prompt
         elif self._options.system_prompt:
             self._with_own_system += 1
-        if is_absent(text) or own:
+        if is_absent(text) or system_texts:
             return messages, weights
         return [{"role": SYSTEM, "content": text}, *messages], [None, *weights]
 
     def _conversation(
-        self, messages: list[Message], weights: list[bool | None], extras: Mapping[str, Any], told: Told
+        self, messages: list[Message], weights: list[bool | None], extras: Mapping[str, Any], account: RecordAccount
     ) -> Conversation:
         last = max((number for number, message in enumerate(messages) if message["role"] == ASSISTANT), default=-1)
         if last < 0:
             raise BadRecord("no answer to learn")
         if last + 1 < len(messages):
-            told.notices.append(Notice(UNANSWERED, loss=True))
-        learnt = learnt_answers(messages[: last + 1], weights[: last + 1], told, only_last=self._options.learn == "last")
+            account.notices.append(Notice(UNANSWERED, loss=True))
+        learnt = learnt_answers(messages[: last + 1], weights[: last + 1], account, only_last=self._options.learn == "last")
         if not any(learnt):
             raise BadRecord("no answer to learn")
         last = max(number for number, learn in enumerate(learnt) if learn)
         return Conversation(
-            self._without_end_tokens(messages[: last + 1], told),
+            self._without_end_tokens(messages[: last + 1], account),
             learnt[: last + 1],
             tools_of(extras["tools"]) if "tools" in extras else [],
             _listed(extras["documents"], "documents") if "documents" in extras else [],
             _object(extras["chat_template_kwargs"], "chat_template_kwargs") if "chat_template_kwargs" in extras else {},
         )
 
-    def _without_end_tokens(self, messages: Sequence[Message], told: Told) -> list[Message]:
-        """Answers without the end token that the template writes anyway; other special tokens are told."""
+    def _without_end_tokens(self, messages: Sequence[Message], account: RecordAccount) -> list[Message]:
+        """Answers without the end token that the template writes anyway; other special tokens are account."""
         result = list(messages)
         control = None
         for number, message in enumerate(messages):
@@ -373,12 +375,12 @@ class NormalForm:
             token = self._control.first_in(text)
             if token is not None and message["role"] == ASSISTANT and text.rstrip().endswith(end := self._end_token()):
                 text = text.rstrip().removesuffix(end)
-                told.notices.append(Notice(END_TOKEN))
+                account.notices.append(Notice(END_TOKEN))
                 result[number] = {**message, "content": text}
                 token = self._control.first_in(text)
             control = control or token
         if control is not None:
-            told.notices.append(Notice(CONTROL, place=f": {control!r}", loss=True))
+            account.notices.append(Notice(CONTROL, place=f": {control!r}", loss=True))
         return result
 
 
@@ -427,16 +429,16 @@ def _extras(fields: Fields, used: set[str]) -> dict[str, Any]:
     return {name: value for name, value in extras.items() if value not in (None, [], {}, "[]", "{}")}
 
 
-def _without_filled_nulls(fields: Fields, extras: Mapping[str, Any], told: Told) -> tuple[Fields, dict[str, Any]]:
-    """The lists of messages and the tools of a row of a table without the keys that are null; of tools and calls that is told."""
+def _without_filled_nulls(fields: Fields, extras: Mapping[str, Any], account: RecordAccount) -> tuple[Fields, dict[str, Any]]:
+    """The lists of messages and the tools of a row of a table without the keys that are null; of tools and calls that is account."""
     cleaned = {
         name: without_nulls(value) if name in (*MESSAGE_FIELDS, "prompt", "completion") else value
         for name, value in fields.items()
     }
     tools = extras.get("tools")
     pairs = [(tools, without_nulls(tools)), *zip(_calls(fields), _calls(cleaned), strict=False)]
-    if any(before != after for before, after in pairs):
-        told.notices.append(Notice(NULLS, remedy="A null that was meant cannot be told apart; give tools as JSON text."))
+    if any(original != cleared for original, cleared in pairs):
+        account.notices.append(Notice(NULLS, remedy="A null that was meant cannot be told apart; give tools as JSON text."))
     return cleaned, {**extras, "tools": without_nulls(tools)} if tools else dict(extras)
 
 
@@ -446,7 +448,7 @@ def _calls(fields: Fields) -> list[Any]:
 
 
 def _answers_in(fields: Fields) -> int:
-    """How many answers a malformed record has, as far as that can be told."""
+    """How many answers a malformed record has, as far as that can be account."""
     for name in MESSAGE_FIELDS:
         if isinstance(fields.get(name), list):
             roles = known_roles("", {})

@@ -44,11 +44,11 @@ def recognise(fields: Fields, setting: str) -> Shape:
         raise _preference()
     if not shapes:
         raise BadRecord("'text' is empty") if fields.get("text") == "" else _unknown(present, setting)
-    first, others = shapes[0], shapes[1:]
-    if first.kind == "pair" and [shape.kind for shape in others] == ["text"] and _holds_answer(present, first):
-        others = []
-    if others:
-        raise _ambiguous(first, str(others[0]), _word(others[0]))
+    first, rivals = shapes[0], shapes[1:]
+    if first.kind == "pair" and [shape.kind for shape in rivals] == ["text"] and _holds_answer(present, first):
+        rivals = []
+    if rivals:
+        raise _ambiguous(first, str(rivals[0]), _word(rivals[0]))
     if setting == "auto" and first.kind == "messages" and not _is_first_question(present.get("prompt"), present[first.fields[0]]):
         raise _ambiguous(first, "prompt", "prompt")
     if setting == "auto" and first.kind != "messages" and has_preference:

@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 
 from pitstop.trainers.data.records import BadRecord
-from pitstop.trainers.data.shapes.messages import MessageReader, Told, learnt_answers, tell_calls
+from pitstop.trainers.data.shapes.messages import MessageReader, RecordAccount, learnt_answers, tell_calls
 from pitstop.trainers.data.shapes.roles import known_roles
 
 USER = {"role": "user", "content": "Q1"}
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 
 
-def _read(*messages: Any, template: str = "", roles: dict[str, str] | None = None, told: Told | None = None) -> list[Any]:
+def _read(
+    *messages: Any, template: str = "", roles: dict[str, str] | None = None, account: RecordAccount | None = None
+) -> list[Any]:
     reader = MessageReader(known_roles(template, roles or {}), template)
-    return list(reader.read(list(messages), "messages", told or Told())[0])
+    return list(reader.read(list(messages), "messages", account or RecordAccount())[0])
 
 
 def _refusal(*messages: Any) -> str:
@@ -107,10 +109,10 @@ def test_roles_are_mapped_and_passed_on() -> None:
 
 
 def test_keys_that_the_template_names_go_to_it_and_others_are_told() -> None:
-    told = Told()
+    account = RecordAccount()
     message = {**USER, "mood": "glad", "id": 7, "empty": None}
-    assert _read(message, template="{{ m.mood }}", told=told) == [{**USER, "mood": "glad"}]
-    assert told.unused == ["messages.id"]
+    assert _read(message, template="{{ m.mood }}", account=account) == [{**USER, "mood": "glad"}]
+    assert account.unused == ["messages.id"]
 
 
 def test_calls_and_results_that_miss_each_other_are_told() -> None:
@@ -121,11 +123,11 @@ def test_calls_and_results_that_miss_each_other_are_told() -> None:
         ([USER, call, USER], ["2 tool calls have no result"]),
         ([USER, result, call, result, result, result], ["1 tool result has no call"] * 2),
     ):
-        told = Told()
-        tell_calls(messages, told)
-        assert [str(notice).rstrip(".") for notice in told.notices] == expected
+        account = RecordAccount()
+        tell_calls(messages, account)
+        assert [str(notice).rstrip(".") for notice in account.notices] == expected
 
 
 def test_an_answer_with_calls_alone_is_learnt() -> None:
     call = {"role": "assistant", "tool_calls": [CALL]}
-    assert learnt_answers([USER, call], [True, True], Told(), only_last=False) == [False, True]
+    assert learnt_answers([USER, call], [True, True], RecordAccount(), only_last=False) == [False, True]
