@@ -189,7 +189,7 @@ class NormalForm:
         if earlier is not None:
             self._unused[name] = replace(earlier, count=earlier.count + 1)
         elif len(self._unused) < _MOST_NAMES:
-            self._unused[name] = Notice(UNUSED, f'"{name}"', place=place, loss=True)
+            self._unused[name] = Notice(UNUSED, f'"{name}"', place=place)
         else:
             self._count_unused(next(reversed(self._unused)), place)
 
