@@ -127,6 +127,11 @@ class DataSettings:
     overlap: int = setting(
         0, "Tokens of a piece of a split document that come again in the next as context, not learnt.", flag="--overlap", ge=0
     )
+    duplicates: Literal["keep", "drop"] = setting(
+        "keep",
+        "Examples with the same tokens as an earlier one of their data set are counted and kept, or left out (drop).",
+        flag="--duplicates",
+    )
     packing: bool = setting(
         True, "Pack several records into one sequence of max_length tokens. Attention does not cross records.", flag="--packing"
     )

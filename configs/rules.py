@@ -33,6 +33,7 @@ _RANK, _ALPHA, _STAGE_RANKS = "lora.rank", "lora.alpha", "lora.stage_ranks"
 _CONDITIONAL = "diffusion.conditional_classes"
 
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS, _CONDITIONAL, "diffusion.flip", "diffusion.fid_images")
+_DUPLICATES = "data.duplicates"
 _TOO_LONG, _OVERLAP, _MAX_LENGTH = "data.too_long", "data.overlap", "data.max_length"
 _OF_TEMPLATE = (_TEMPLATE_DATE, "data.thinking", _TEMPLATE_OPTIONS)
 _OF_TEXT = (_TOKENIZER, *_OF_TEMPLATE, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
@@ -141,6 +142,9 @@ def _refuse_other_tasks(draft: Draft) -> None:
 def _check_lengths(draft: Draft) -> None:
     """Refuse ways to make records fit that are not for the task, and an overlap that pieces have no room for."""
     values = draft.values
+    for path in (_TOO_LONG, _DUPLICATES) if draft.of_images else ():
+        if draft.sources[path].kind not in ("default", "run"):
+            raise SettingsError(f"{draft.place(path)} is for text, and the task is {IMAGE_TASK}.", hint="Leave it out.")
     if values[_TOO_LONG] not in ("auto", "drop", "refuse") and values[_TASK] != "sft":
         raise SettingsError(
             f"{draft.place(_TOO_LONG)} is for the task sft, and the task is {values[_TASK]}.", hint="Give drop or refuse."

@@ -124,7 +124,7 @@ def _facts(previewed: Previewed, template: str) -> Iterator[tuple[str, str]]:
     if any(number > 1 for number in figures.of_records):
         parts = (f"{number} of {count:,} records" for number, count in figures.of_records.items())
         yield "examples", f"{counts.used:,}: {', '.join(parts)}"
-    yield "duplicates", f"{figures.duplicates:,} examples occur before" if figures.duplicates else "none"
+    yield "duplicates", f"{figures.duplicates:,} examples occur more than once" if figures.duplicates else "none"
     if previewed.in_training:
         yield "in training", f"{previewed.in_training:,} examples are in the training data, too"
     yield "longest", f"{figures.longest:,} tokens"

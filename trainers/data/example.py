@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
@@ -27,6 +28,16 @@ class Example:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def hash64(self) -> int:
+        """64 bits that examples have in common whose tokens and learnt positions are equal."""
+        ids = self.input_ids.astype("<i4", copy=False).tobytes()
+        return int.from_bytes(blake2b(ids + np.packbits(self.supervised).tobytes(), digest_size=8).digest(), "little")
+
+    def equals(self, other: Example) -> bool:
+        """Whether tokens and learnt positions are equal."""
+        return np.array_equal(self.input_ids, other.input_ids) and np.array_equal(self.supervised, other.supervised)
 
     @property
     def prompt(self) -> np.ndarray:

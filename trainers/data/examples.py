@@ -6,6 +6,7 @@ import hashlib
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import overload
 
@@ -27,6 +28,11 @@ class Examples(Sequence[Example]):
     answers: np.ndarray
     cut: np.ndarray
     opens: np.ndarray
+
+    @property
+    @abstractmethod
+    def hashes(self) -> np.ndarray:
+        """Those of ``Example.hash64``, as uint64."""
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -79,6 +85,11 @@ class InMemory(Examples):
         self.cut = np.fromiter((e.cut for e in self._examples), dtype=bool, count=count)
         self.opens = np.fromiter((e.opens for e in self._examples), dtype=bool, count=count)
 
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """See ``Examples``."""
+        return np.fromiter((example.hash64 for example in self._examples), dtype=np.uint64, count=len(self))
+
     def _at(self, index: int) -> Example:
         return self._examples[index]
 
@@ -101,6 +112,11 @@ class ExampleSubset(Examples):
         self._source, self._indices = examples, indices
         self.lengths, self.learnt, self.cut = examples.lengths[indices], examples.learnt[indices], examples.cut[indices]
         self.answers, self.opens = examples.answers[indices], examples.opens[indices]
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """See ``Examples``."""
+        return np.asarray(self._source.hashes[self._indices])
 
     def _at(self, index: int) -> Example:
         return self._source[int(self._indices[index])]
@@ -133,6 +149,11 @@ class JoinedExamples(Examples):
         self.answers = np.concatenate([part.answers for part in parts])
         self.cut = np.concatenate([part.cut for part in parts])
         self.opens = np.concatenate([part.opens for part in parts])
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """See ``Examples``."""
+        return np.concatenate([part.hashes for part in self._parts])
 
     def _at(self, index: int) -> Example:
         part = bisect_right(self._starts, index) - 1

@@ -15,6 +15,7 @@ from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import is_large
 from pitstop.trainers.data.counts import Counts, LeftOut
 from pitstop.trainers.data.dataset import Dataset
+from pitstop.trainers.data.duplicates import told, without_repeated
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, InMemory
 from pitstop.trainers.data.lengths import TooLong
@@ -24,7 +25,7 @@ from pitstop.trainers.data.records import BadRecord, BadRows, Record
 _BATCH = 512
 """Records tokenised at a time."""
 
-FORMAT = "5"
+FORMAT = "6"
 """Part of every key of the cache: to be raised with any change of how a record becomes tokens."""
 
 
@@ -33,6 +34,7 @@ class ReadOptions:
     """The longest example in tokens, whether examples share sequences, whether bad rows are skipped, which split, the Hub's token.
 
     ``max_records`` are read of each data set, from the first on; None reads all. ``refuse_too_long``: a record that is too long stops.
+    ``drop_duplicates``: of equal examples of a data set the first is used.
     """
 
     max_length: int
@@ -42,6 +44,7 @@ class ReadOptions:
     token: str | None = None
     max_records: int | None = None
     refuse_too_long: bool = False
+    drop_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,10 @@ def load_dataset(
         encoder = task.with_settings(source.settings) if source.settings else task
         max_records = source.settings.get("max_records", options.max_records)
         examples, counts = _examples(source.spec, encoder, replace(options, max_records=max_records), large, cache)
+        if options.drop_duplicates:
+            examples, counts = without_repeated(examples, counts)
+        else:
+            counts = replace(counts, notices=(*counts.notices, *told(examples)))
         parts.append(Dataset(examples, max_length=options.max_length, packing=options.packing, counts=counts))
     weights = [source.weight for source in sources if source.weight is not None]
     return mixed(parts, source_names([source.spec for source in sources]), weights or None)

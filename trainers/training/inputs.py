@@ -18,6 +18,7 @@ from pitstop.configs.secrets import mask
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import is_large, tokenizer_key
 from pitstop.trainers.data.dataset import Dataset, Sequences
+from pitstop.trainers.data.duplicates import in_training
 from pitstop.trainers.data.mixture import Mixture
 from pitstop.trainers.data.preview.tokens import LEARNT, in_short
 from pitstop.trainers.data.reading import ReadOptions
@@ -165,8 +166,13 @@ def read_data(
     with reader.taking_turns():
         train = reader.load(settings.data.training_sources, data.split, "Training data")
         if data.eval or task.splits_itself():
-            return train, reader.evaluation()
-        return reader.held_out(train) if data.eval_fraction > 0 else (train, None)
+            evaluation: Sequences | None = reader.evaluation()
+        else:
+            train, evaluation = reader.held_out(train) if data.eval_fraction > 0 else (train, None)
+    if isinstance(train, Dataset) and isinstance(evaluation, Dataset):
+        for warning in in_training(evaluation.examples, train.examples):
+            reporter.notice(warning)
+    return train, evaluation
 
 
 def read_split(
@@ -239,6 +245,7 @@ class DataReader:
             hub.token_value,
             data.max_records,
             data.too_long == "refuse",
+            data.duplicates == "drop",
         )
 
     def evaluation(self) -> Sequences:

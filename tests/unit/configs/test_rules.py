@@ -363,6 +363,7 @@ def test_settings_of_records_are_for_the_task_that_reads_them() -> None:
     ("flags", "message"),
     [
         ({"training.task": "ner", "data.too_long": "left"}, "is for the task sft, and the task is ner"),
+        ({"training.task": "diffusion", "data.duplicates": "drop"}, "is for text, and the task is diffusion"),
         ({"data.too_long": "drop", "data.overlap": 2}, "is for documents that are split, and none is"),
         ({"data.max_length": 16, "data.overlap": 9}, "9 tokens are more than half of MAX_LENGTH = 16"),
     ],

@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
         ("cut", pa.bool_()),
         ("answers", pa.int32()),
         ("opens", pa.bool_()),
+        ("hash64", pa.uint64()),
     ]
 )
 _BATCH_TOKENS, _BATCH_ROWS = 1 << 20, 1 << 13
@@ -78,6 +79,7 @@ def _as_batch(examples: Sequence[Example]) -> pa.RecordBatch:
             pa.array([e.cut for e in examples], pa.bool_()),
             pa.array([e.answers for e in examples], pa.int32()),
             pa.array([e.opens for e in examples], pa.bool_()),
+            pa.array([e.hash64 for e in examples], pa.uint64()),
         ],
         schema=_SCHEMA,
     )
@@ -94,6 +96,11 @@ class TableExamples(Examples):
         self.cut = _joined([batch.column(5).to_numpy(zero_copy_only=False) for batch in batches], np.bool_)
         self.answers = _joined([batch.column(6).to_numpy() for batch in batches], np.int64)
         self.opens = _joined([batch.column(7).to_numpy(zero_copy_only=False) for batch in batches], np.bool_)
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """See ``Examples``."""
+        return _joined([batch.column(8).to_numpy() for batch in self._batches], np.uint64)
 
     def _at(self, index: int) -> Example:
         number = bisect_right(self._starts, index) - 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pitstop.trainers.data.duplicates import example_hash, repeated
+from pitstop.trainers.data.duplicates import repeated
 from pitstop.trainers.data.example import Example
 
 
@@ -36,7 +36,7 @@ class ExampleFigures:
         if examples:
             self._of_records[len(examples)] += 1
         for example in examples:
-            self._hashes.append(example_hash(example))
+            self._hashes.append(example.hash64)
             self.used += 1
             self.tokens += len(example)
             self.learnt += int(example.supervised.sum())
@@ -61,7 +61,7 @@ class ExampleFigures:
 
     @property
     def duplicates(self) -> int:
-        """Examples that are the same as an earlier one."""
+        """Examples that occur more than once."""
         return repeated(self.hashes)
 
     @property

@@ -11,7 +11,7 @@ class ControlTokens:
     """Finds ``tokens`` in texts, quickly where there are none."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        longest_first = sorted({token for token in tokens if token.strip()}, key=len, reverse=True)
+        self.tokens = longest_first = sorted({token for token in tokens if token.strip()}, key=len, reverse=True)
         self._starts = tuple({token[:2] for token in longest_first})
         self._pattern = re.compile("|".join(re.escape(token) for token in longest_first) or "(?!)")
 
@@ -20,6 +20,10 @@ class ControlTokens:
         """Those of a tokenizer."""
         added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         return cls([*tokenizer.all_special_tokens, *added])
+
+    def named_in(self, template: str) -> ControlTokens:
+        """Those of them that stand in the source of a chat template."""
+        return ControlTokens(token for token in self.tokens if token in template)
 
     def first_in(self, text: str) -> str | None:
         """The first of them in ``text``; None where there is none."""

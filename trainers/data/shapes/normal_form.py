@@ -26,6 +26,7 @@ from pitstop.trainers.data.shapes.roles import ASSISTANT, DEVELOPER, SYSTEM, USE
 from pitstop.trainers.data.shapes.tools import from_json_text, tools_of, without_nulls
 
 UNUSED = "{count} [record has|records have] a field {subject} that is not used"
+LIKE_CONVERSATIONS = "{count} of {total} texts [looks|look] like [a rendered conversation|rendered conversations]; [its|their] questions are learnt too"
 NO_SUCH_FIELD = ": no record has a field {subject}; there are: "
 OWN_SYSTEM = "{count} [record keeps its|records keep their] own system message"
 CONTROL = "{count} [record holds|records hold] control tokens in a message"
@@ -86,6 +87,7 @@ class NormalForm:
     ) -> None:
         self._options, self._template = options, template
         self._control, self._end_token = control or ControlTokens(()), end_token
+        self._marks = self._control.named_in(template or "")
         self._reader = MessageReader(known_roles(template or "", options.roles), template or "")
         self._is_plain = replace(options, learn="all", roles={}) in (ShapeOptions(), ShapeOptions(shape="prompt"))
         self._begin()
@@ -100,6 +102,7 @@ class NormalForm:
         self._shapes: dict[str, int] = {}
         self._with_own_system, self._conversations = 0, 0
         self._pairs, self._joints_without_space = 0, 0
+        self._documents, self._like_conversations = 0, 0
 
     def read(self, record: Record, bad_rows: BadRows) -> Form:
         """The normal form of a record. Raises ``BadRecord`` with the reason that there is none."""
@@ -157,6 +160,10 @@ class NormalForm:
                     loss=True,
                 )
             )
+        if self._like_conversations * 2 > self._documents:
+            reason = LIKE_CONVERSATIONS.replace("{total}", f"{self._documents:,}")
+            remedy = "Give them as messages, of which the answers alone are learnt."
+            bad_rows.notices.add(Notice(reason, count=self._like_conversations, remedy=remedy, loss=True))
         names = ", ".join(list(self._names)[:20])
         for setting, name in self._missing_fields() if names else ():
             bad_rows.notices.add(Notice(f"{setting}{NO_SUCH_FIELD}{names}", f"'{name}'", loss=True))
@@ -239,7 +246,10 @@ class NormalForm:
 
     def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, account: RecordAccount) -> Form:
         if shape.kind == "text":
-            return Document(_text(fields, "text"))
+            text = _text(fields, "text")
+            self._documents += 1
+            self._like_conversations += self._marks.first_in(text) is not None
+            return Document(text)
         extras = {} if _EXTRAS.isdisjoint(fields) else _extras(fields, used)
         if shape.kind == "pair" and self._template is None:
             return self._text_pair(shape, fields, used, extras)

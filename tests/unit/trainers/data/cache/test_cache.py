@@ -114,7 +114,7 @@ def test_the_file_is_one_that_datasets_opens(file: Path, sft: SftTask, tmp_path:
     cache = RecordingCache(tmp_path / "cache")
     data = load(file, sft, cache)
     rows = datasets.Dataset.from_file(str(cache.entries()[0] / entry.EXAMPLES))
-    assert rows.column_names == ["input_ids", "supervised", "learnt", "reference", "group", "cut", "answers", "opens"]
+    assert rows.column_names == ["input_ids", "supervised", "learnt", "reference", "group", "cut", "answers", "opens", "hash64"]
     assert rows[7]["input_ids"] == data.examples[7].input_ids.tolist() and len(rows) == 60
 
 
