@@ -25,9 +25,9 @@ from pitstop.configs.sources import Source
 from pitstop.naming.names import run_name
 from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.pinned_data import at_commits
 from pitstop.trainers.training.building import BaseOnDisk
 from pitstop.trainers.training.inputs import Inputs
-from pitstop.trainers.training.pinned_data import at_commits
 
 
 def check_writable(base_dir: Path) -> None:

@@ -26,9 +26,9 @@ from pitstop.trainers.models.adapter import add_adapter
 from pitstop.trainers.models.cost import frozen_linear
 from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.reporter import Reporter
+from pitstop.trainers.tasks.pinned_data import at_commits
 from pitstop.trainers.tasks.registry import family_of
 from pitstop.trainers.training.inputs import read_inputs
-from pitstop.trainers.training.pinned_data import at_commits
 
 _PROCESS_BYTES = {"cpu": 700 << 20, "cuda": 600 << 20, "mps": 700 << 20}  # libraries, or the CUDA context
 # NF4: half a byte a weight, and for each block of 64 a constant of 4 bytes, or with double quantisation of about 1.02.
