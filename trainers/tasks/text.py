@@ -115,6 +115,7 @@ class TextTask(Task):
             "rendering": self.settings.data.rendering,
             "template_date": None if day is None else day.isoformat(),
             "options": asdict(self.chat.options),
+            "stops": sorted(self.chat.stops),
         }
 
     @abstractmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -76,6 +78,20 @@ class AddedTokens:
             ):
                 return start
         return position
+
+
+def stop_tokens(tokenizer: Any) -> frozenset[str]:
+    """The texts of the tokens at which generation stops, as ``generation_config.json`` beside the tokenizer names them."""
+    directory = getattr(tokenizer, "name_or_path", "")
+    if not directory:
+        return frozenset()
+    try:
+        config = json.loads((Path(directory) / "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # there is none, or none that can be read
+        return frozenset()
+    ends = config.get("eos_token_id") if isinstance(config, dict) else None
+    numbers = [end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int and 0 <= end < len(tokenizer)]
+    return frozenset(tokenizer.convert_ids_to_tokens(numbers))
 
 
 def _lengths(tokens: Iterable[str]) -> tuple[int, ...]:

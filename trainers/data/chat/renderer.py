@@ -13,7 +13,7 @@ from typing import Any
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.notices import Notice
-from pitstop.trainers.data.chat.added_tokens import AddedTokens
+from pitstop.trainers.data.chat.added_tokens import AddedTokens, stop_tokens
 from pitstop.trainers.data.chat.conversation import Conversation, Form, Message, RenderedExample, Stretch, TextPair
 from pitstop.trainers.data.chat.first_version import Fields, FirstTokens, Segment, segments_of
 from pitstop.trainers.data.chat.options import RenderingOptions
@@ -54,6 +54,7 @@ class ChatRenderer:
         self.tokens = Tokens(tokenizer)
         self._added = AddedTokens.of(tokenizer)
         self._first = FirstTokens(tokenizer) if version == 1 else None
+        self.stops = stop_tokens(tokenizer)
         self._by_source: dict[str, ConversationRenderer] = {}
 
     def encode(self, record: Fields | Form) -> Example:
@@ -178,7 +179,7 @@ class ChatRenderer:
         source = str(self.tokenizer.get_chat_template(tools=list(conversation.tools) or None))
         if source not in self._by_source:
             template = ChatTemplate(self.tokenizer, self.template.day, source=source)
-            self._by_source[source] = ConversationRenderer(template, self._added, self.options)
+            self._by_source[source] = ConversationRenderer(template, self._added, self.options, stops=self.stops)
         return self._by_source[source]
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pitstop.trainers.data.chat.added_tokens import AddedTokens
-from support.chat_templates import byte_tokenizer
+from pitstop.trainers.data.chat.added_tokens import AddedTokens, stop_tokens
+from pitstop.trainers.data.chat.renderer import ChatRenderer
+from support.chat_templates import TWO, byte_tokenizer
+from support.tokenizers_of_kinds import tokenizer_of
 
 TOKENS = AddedTokens(["<think>", "</think>", "<|end|>"], ["<|end|>", "</s>"])
 
@@ -79,3 +84,34 @@ def test_the_unknown_token_ends_nothing() -> None:
 def test_the_special_token_at_a_place_is_found() -> None:
     assert TOKENS.begins("A1<|end|>x", 2) == "<|end|>"
     assert TOKENS.begins("A1<think>", 2) == TOKENS.begins("A1", 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "stops"),
+    [
+        ('{"eos_token_id": [1, 0]}', {"<|end|>", "<|start|>"}),
+        ('{"eos_token_id": 1}', {"<|end|>"}),
+        ('{"eos_token_id": [99999, true, -1, "x"]}', set()),
+        ("[]", set()),
+        ("{", set()),
+    ],
+)
+def test_stops_are_those_of_the_generation_config_beside_the_tokenizer(
+    tokenizer: Any, tmp_path: Path, config: str, stops: set[str]
+) -> None:
+    tokenizer.name_or_path = str(tmp_path)
+    assert stop_tokens(tokenizer) == set()
+    (tmp_path / "generation_config.json").write_text(config)
+    assert stop_tokens(tokenizer) == stops
+
+
+def test_an_earlier_answer_learns_the_stop_that_follows_it(tmp_path: Path) -> None:
+    """Oracle 34, with the tokens of the task."""
+    tokenizer = tokenizer_of("byte-level", (files("trl") / "chat_templates/glm4moe.jinja").read_text(encoding="utf-8"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})
+    tokenizer.name_or_path = str(tmp_path)
+    (number,) = tokenizer.convert_tokens_to_ids(["<|user|>"])
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [number]}))
+    example = ChatRenderer(tokenizer).encode(TWO)
+    learnt = tokenizer.decode(example.input_ids[example.supervised].tolist())
+    assert learnt.startswith("\n<think></think>\nA1<|user|>\n<think></think>\nA2")
