@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form, TextPair
+from pitstop.trainers.data.chat.options import RenderingOptions
 from pitstop.trainers.data.chat.renderer import ChatRenderer, Encoded
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
@@ -334,3 +336,20 @@ def test_a_template_that_refuses_a_record_says_why(tokenizer: Any, template: str
 def test_a_template_that_hides_where_an_answer_starts_is_not_guessed_at(tokenizer: Any) -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}##{% endif %}"
     assert "the generation prompt ends in '##'" in _reason(tokenizer, messages=CHAT)
+
+
+def test_all_of_a_conversation_counts_its_answers(tokenizer: Any) -> None:
+    chat = ChatRenderer(tokenizer, options=RenderingOptions(everything=True))
+    example = chat.encode(form_of(tokenizer, {"messages": CHAT}))
+    assert example.answers == 2 and example.supervised[1:].all() and not example.supervised[0]
+
+
+def test_of_named_templates_tool_use_serves_conversations_with_tools(tokenizer: Any) -> None:
+    tools = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHAT_TEMPLATE
+    tokenizer.chat_template = {"default": CHAT_TEMPLATE, "tool_use": tools}
+    chat = ChatRenderer(tokenizer)
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+    form = form_of(tokenizer, {"messages": CHAT})
+    assert _text(tokenizer, chat.encode(form)).startswith("<|start|>system")
+    assert isinstance(form, Conversation)
+    assert _text(tokenizer, chat.encode(replace(form, tools=[tool]))).startswith('[{"type": "function"')

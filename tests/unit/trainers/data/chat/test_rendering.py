@@ -457,3 +457,9 @@ def test_each_answer_is_learnt_once_behind_what_generation_gives_or_is_left_out(
     assert (learnt, left_out) == (1_028, 0)
     several = [name for name in wheel_templates() if len(renderer(name).render(TWO).examples) > 1]
     assert len(several) == 8
+
+
+def test_answers_of_different_weight_are_not_merged() -> None:
+    messages = conversation(user("Q1"), assistant("A1"), assistant("A2"), learnt=[False, False, True])
+    assert _rendered("base", messages, merge_turns=True).endswith("<|assistant|>A1<|end|><|assistant|>⟦A2<|end|>⟧")
+    assert _rendered("base", replace(messages, learnt=[False, True, True]), merge_turns=True).endswith("⟦A1↵↵A2<|end|>⟧")
