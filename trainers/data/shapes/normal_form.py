@@ -14,7 +14,9 @@ from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
 from pitstop.trainers.data.shapes.messages import (
+    NOT_LAST,
     UNANSWERED,
+    WEIGHTLESS,
     MessageReader,
     RecordAccount,
     learnt_answers,
@@ -117,7 +119,9 @@ class NormalForm:
             error.answers = _answers_in(record.fields)
             raise
         for notice in account.unlearnt:
-            bad_rows.leave_out_answers(replace(notice, place=record.place, loss=True))
+            # That an answer is context is what the record says, or the settings: no loss.
+            is_loss = notice.reason not in (WEIGHTLESS, NOT_LAST)
+            bad_rows.leave_out_answers(replace(notice, place=record.place, loss=is_loss))
         for notice in account.notices:
             bad_rows.notices.add(replace(notice, place=record.place + notice.place))
         for name in dict.fromkeys(account.unused):
