@@ -122,7 +122,9 @@ def _facts(previewed: Previewed, template: str) -> Iterator[tuple[str, str]]:
         share = 100 * counts.supervised_tokens / counts.tokens
         yield "tokens", f"{counts.tokens:,}, of them {counts.supervised_tokens:,} learnt ({share:.1f} %)"
     if any(number > 1 for number in figures.of_records):
-        parts = (f"{number} of {count:,} records" for number, count in figures.of_records.items())
+        parts = (
+            f"{count:,} record{' gives' if count == 1 else 's give'} {number}" for number, count in figures.of_records.items()
+        )
         yield "examples", f"{counts.used:,}: {', '.join(parts)}"
     yield "duplicates", f"{figures.duplicates:,} examples occur more than once" if figures.duplicates else "none"
     if previewed.in_training:

@@ -91,7 +91,7 @@ def test_entities_are_previewed_as_the_task_asks(pitstop: Cli, model: Path, tmp_
     row = {"text": "Aspirin for pain.", "entities": {"chemical": ["Aspirin"], "disease": ["pain"]}}
     done = pitstop("preview", "--task", "ner", "--model-id", model, "--dataset", _write(tmp_path / "a.jsonl", row))
     assert done.code == 0 and "example 2 of 2, " in done.stdout and "⟦- pain<|end|>⟧" in done.stdout
-    assert re.search(r"examples +2: 2 of 1 records", done.stdout)
+    assert re.search(r"examples +2: 1 record gives 2\n", done.stdout)
 
 
 def test_rankings_too_and_images_not(pitstop: Cli, tmp_path: Path) -> None:
