@@ -9,6 +9,7 @@ from pitstop.configs.notices import Notice
 
 FILES = "{count} [file is|files are] not read: {subject}"
 DIRECTORIES = "{count} [directory is|directories are] not looked into: {subject}"
+AGAIN = "{count} [path leads|paths lead] to a file that is read already: {subject}"
 OTHER_SPLITS = "{count} [file|files] of other splits [is|are] not read: {subject}"
 _NAMED = 3
 

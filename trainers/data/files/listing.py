@@ -13,7 +13,7 @@ from pitstop.configs.errors import DataError
 from pitstop.configs.notices import Notice
 from pitstop.trainers.data.files.packed import form_suffix, is_packed
 from pitstop.trainers.data.records import Formats, NoData, RecordFormat
-from pitstop.trainers.data.unread import DIRECTORIES, FILES, OTHER_SPLITS, unread
+from pitstop.trainers.data.unread import AGAIN, DIRECTORIES, FILES, OTHER_SPLITS, unread
 
 _SPLITS = {
     "train": "train",
@@ -59,6 +59,8 @@ def is_pattern(spec: str) -> bool:
 def by_pattern(pattern: str, formats: Formats, split: str) -> Listing:
     """The files that a pattern matches, ``**`` standing for folders too, as ``in_directory`` takes those of a directory.
 
+    A file that links lead to again, such as a link to its folder, is read once.
+
     Raises ``NoData`` where there is none.
     """
     matches = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]  # noqa: PTH207  with ** and folders in any order
@@ -68,7 +70,12 @@ def by_pattern(pattern: str, formats: Formats, split: str) -> Listing:
             f"No file fits the pattern {pattern}.", hint=f"Relative patterns start at {Path.cwd()}; ** stands for folders."
         )
     root = Path(os.path.commonpath([path.parent for path in files]))
-    return _chosen(root, files, formats, split, [])
+    once: dict[Path, Path] = {}
+    for path in sorted(files, key=lambda path: len(path.parts)):
+        once.setdefault(path.resolve(), path)
+    first = set(once.values())
+    again = [path for path in files if path not in first]
+    return _chosen(root, [path for path in files if path in first], formats, split, unread(AGAIN, root, _names(root, again)))
 
 
 def _chosen(root: Path, paths: Sequence[Path], formats: Formats, split: str | None, notices: Sequence[Notice]) -> Listing:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import gzip
 import io
 import lzma
 import zlib
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from pitstop.configs.errors import DataError, first_line
 
 
-def _open_zst(path: Path) -> Any:
+def _by_pyarrow(compression: str, path: Path) -> Any:
+    """Where streams follow one another, Python's own ``bz2`` takes one whose beginning is damaged for the end."""
     import pyarrow
 
-    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression=compression))
 
 
 def _open(path: Path) -> Any:
@@ -28,9 +29,9 @@ def _open(path: Path) -> Any:
 
 _OPENED: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.GzipFile,
-    ".zst": _open_zst,
+    ".zst": partial(_by_pyarrow, "zstd"),
     ".xz": lzma.LZMAFile,
-    ".bz2": bz2.BZ2File,
+    ".bz2": partial(_by_pyarrow, "bz2"),
 }
 PACKED = tuple(_OPENED)
 """Endings of compressed files, behind the ending of their form: ``.jsonl.gz``."""

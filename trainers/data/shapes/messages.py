@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,7 @@ class MessageReader:
     def __init__(self, roles: Mapping[str, str], template: str) -> None:
         self._roles, self._template = roles, template
         self._plain = [name for name, role in roles.items() if name == role and role != CALL]
+        self._named: dict[str, bool] = {}
 
     def read(self, raw: Any, name: str, account: RecordAccount) -> tuple[list[Message], list[bool | None]]:
         """The messages under the field ``name``, and which of them may be learnt. Raises ``BadRecord``."""
@@ -81,11 +83,19 @@ class MessageReader:
             read["tool_calls"] = calls
         for key, value in message.items():
             if key not in _KNOWN and value is not None:
-                if key in _PASSED_ON or key in self._template:
+                if key in _PASSED_ON or self._names(key):
                     read[key] = value
                 else:
                     account.unused.append(f"messages.{key}")
         return read, _weight(message, role, number)
+
+    def _names(self, key: str) -> bool:
+        """Whether the template names a key of messages: as ``.key``, ``['key']``, ``get('key'``, ``'key' in`` or an attribute of a filter."""
+        if key not in self._named:
+            word = re.escape(key)
+            uses = rf"""(?<!\bloop)\.\s*{word}\b|[\[(]\s*(?:attribute\s*=\s*)?['"]{word}['"]|['"]{word}['"]\s+(?:not\s+)?in\b"""
+            self._named[key] = re.search(uses, self._template) is not None
+        return self._named[key]
 
     def _role(self, message: Mapping[str, Any], number: int) -> str:
         named = _one_of(message, ("role", "from"), number)
@@ -133,7 +143,7 @@ def _text(content: Any, role: str, has_calls: bool, number: int) -> str | None:
     if isinstance(content, list) and content and all(isinstance(part, Mapping) and "type" in part for part in content):
         return "".join(_part_text(part, number) for part in content)
     if role == TOOL and content is not None:
-        return json.dumps(content, ensure_ascii=False)
+        return json.dumps(content, ensure_ascii=False, default=str)  # a table has dates, too
     if content in (None, []) and has_calls:
         return None
     raise BadRecord(f"message {number} has neither text nor tool calls")
@@ -174,7 +184,7 @@ def _weight(message: Mapping[str, Any], role: str, number: int) -> bool:
 def learnt_answers(
     messages: Sequence[Message], weights: Sequence[bool | None], account: RecordAccount, *, only_last: bool
 ) -> list[bool]:
-    """Which messages are answers to be learnt; what is not learnt is account, and counted by its reason.
+    """Which messages are answers to be learnt; what is not learnt is told, and counted by its reason.
 
     ``weights`` says of each message whether it may be learnt; None is part of a question, whoever wrote it.
     """

@@ -216,6 +216,8 @@ class NormalForm:
                 raise BadRecord(
                     f"it has a field '{name}', and Pitstop trains on text", hint="--skip-bad-rows leaves such records out."
                 )
+        if self._question is not None and not is_absent(fields.get("prompt")):
+            account.unused += {"prompt"} - {*self._question.names_in({**record.fields, **fields})}
         shape = self._shape(record.fields, fields, used)
         form = self._built(shape, fields, used, record, account)
         if self._group is not None and (name := self._group.name_in(record.fields)) in record.fields:
@@ -368,12 +370,13 @@ class NormalForm:
             raise BadRecord("no answer to learn")
         if last + 1 < len(messages):
             account.notices.append(Notice(UNANSWERED, loss=True))
-        learnt = learnt_answers(messages[: last + 1], weights[: last + 1], account, only_last=self._options.learn == "last")
+        messages = self._without_end_tokens(messages[: last + 1], account)  # an answer that was nothing else is empty
+        learnt = learnt_answers(messages, weights[: last + 1], account, only_last=self._options.learn == "last")
         if not any(learnt):
             raise BadRecord("no answer to learn")
         last = max(number for number, learn in enumerate(learnt) if learn)
         return Conversation(
-            self._without_end_tokens(messages[: last + 1], account),
+            messages[: last + 1],
             learnt[: last + 1],
             tools_of(extras["tools"]) if "tools" in extras else [],
             _listed(extras["documents"], "documents") if "documents" in extras else [],
@@ -381,7 +384,7 @@ class NormalForm:
         )
 
     def _without_end_tokens(self, messages: Sequence[Message], account: RecordAccount) -> list[Message]:
-        """Answers without the end token that the template writes anyway; other special tokens are account."""
+        """Answers without the end token that the template writes anyway; other special tokens are told."""
         result = list(messages)
         control = None
         for number, message in enumerate(messages):

@@ -87,6 +87,23 @@ def test_a_pattern_names_files_in_folders_too_and_tells_what_of_them_is_not_read
         _read(f"{tmp_path}/*.csv")
 
 
+def test_a_pattern_reads_a_file_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    _write(tmp_path / "data" / "b" / "a.jsonl", "once")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data" / "b")
+    (tmp_path / "data" / "c.jsonl").symlink_to(tmp_path / "data" / "b" / "a.jsonl")
+    texts, told = _read(f"{tmp_path}/data/**/*.jsonl")
+    assert texts == ["once"]
+    assert told == [
+        f"2 paths lead to a file that is read already: again/a.jsonl, b/a.jsonl, first {tmp_path}/data/again/a.jsonl."
+    ]
+    (tmp_path / "data" / "c.jsonl").unlink()
+    (tmp_path / "data" / "again").unlink()
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    texts, told = _read(f"{tmp_path}/data/**/*.jsonl")
+    assert texts == ["once"]
+    assert len(told) == 1
+
+
 def test_an_existing_path_wins_over_a_pattern(tmp_path: Path) -> None:
     _write(tmp_path / "a[1].jsonl", "itself")
     _write(tmp_path / "a1.jsonl", "by pattern")

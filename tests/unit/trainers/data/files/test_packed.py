@@ -73,6 +73,15 @@ def test_several_streams_in_one_file_are_read_all(tmp_path: Path, ending: str) -
     assert [record.fields["text"] for record in read_records(str(path), BadRows(False))] == ["a", "b"]
 
 
+@pytest.mark.parametrize("ending", [".gz", ".zst", ".bz2"])
+def test_a_stream_behind_another_that_is_damaged_where_it_begins_is_not_taken_for_the_end(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.jsonl{ending}"
+    stream = PACK[ending](b'{"text": "a"}\n')
+    path.write_bytes(stream + b"XX" + stream[2:])
+    with pytest.raises(DataError, match=f"{path}: damaged or cut off"):
+        list(read_records(str(path), BadRows(True)))
+
+
 @pytest.mark.parametrize("ending", PACK)
 def test_what_is_not_packed_as_its_name_says_is_named(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.jsonl{ending}"

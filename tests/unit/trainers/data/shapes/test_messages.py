@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -131,3 +132,25 @@ def test_calls_and_results_that_miss_each_other_are_told() -> None:
 def test_an_answer_with_calls_alone_is_learnt() -> None:
     call = {"role": "assistant", "tool_calls": [CALL]}
     assert learnt_answers([USER, call], [True, True], RecordAccount(), only_last=False) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("template", "is_named"),
+    [
+        ("{% for m in messages %}{{ m.mood }}{% endfor %}", True),
+        ("{{ messages[0]['mood'] }}", True),
+        ('{{ messages[0].get("mood", "") }}', True),
+        ("{% if 'mood' not in m %}x{% endif %}", True),
+        ("{{ messages | map(attribute='mood') | join }}", True),
+        ("moods{{ m.moody }}<|mood|>{% if m.role == 'mood' %}{% endif %}{{ loop.mood }}", False),
+    ],
+)
+def test_a_key_of_a_message_goes_to_the_template_only_where_that_names_it_as_a_key(template: str, is_named: bool) -> None:
+    account = RecordAccount()
+    [message] = _read({**USER, "mood": "glad"}, template=template, account=account)
+    assert message.get("mood") == ("glad" if is_named else None)
+    assert account.unused == ([] if is_named else ["messages.mood"])
+
+
+def test_a_result_of_a_table_may_hold_a_date() -> None:
+    assert _read({"role": "tool", "content": {"day": date(2026, 1, 2)}})[0]["content"] == '{"day": "2026-01-02"}'

@@ -378,3 +378,25 @@ def test_every_answer_of_a_conversation_is_learnt_or_counted(fields: dict[str, A
         answers = sum(m["role"] in ("assistant", "gpt") for m in messages) if messages else 1
         assert sum(form.learnt) + shapes.rows.answers_left_out == answers and form.learnt[-1]
         assert len(form.learnt) == len(form.messages)
+
+
+@pytest.mark.parametrize("end", ["<|end|>", " <|end|>\n"])
+def test_an_answer_that_is_the_end_token_alone_is_empty(end: str) -> None:
+    only = {"role": "assistant", "content": end}
+    assert Shapes().reason(messages=[Q1, only]) == "no answer to learn"
+    assert Shapes().reason(prompt="Q1", completion=end) == "no answer to learn"
+    shapes = Shapes()
+    form = shapes.read(messages=[Q1, only, Q2, A2])
+    assert isinstance(form, Conversation)
+    assert form.learnt == [False, False, False, True]
+    assert shapes.rows.answers_left_out == 1
+    assert "1 answer is empty and is not learnt: a line 1." in shapes.told()
+
+
+def test_a_prompt_that_a_template_of_the_question_does_not_use_is_told() -> None:
+    shapes = Shapes(prompt_template="{question}")
+    shapes.read(prompt="P", question="Q1", answer="A1")
+    assert shapes.told() == ['1 record has a field "prompt" that is not used: a line 1.']
+    shapes = Shapes(prompt_template="{question} {prompt}")
+    shapes.read(prompt="P", question="Q1", answer="A1")
+    assert shapes.told() == []
