@@ -23,7 +23,7 @@ from pitstop.trainers.models.cost import Cost, of_causal_lm
 from pitstop.trainers.models.fit import SAME_MODEL, Tell, UnfitWeights, check_weights
 from pitstop.trainers.models.foreign_code import check_stored, forget_code
 from pitstop.trainers.models.loss import TokenObjective, takes_logits_to_keep
-from pitstop.trainers.models.scratch import read_model_config
+from pitstop.trainers.models.scratch import BUILDING, read_model_config
 from pitstop.trainers.models.source import KnownBase, ModelSource, find_model
 from pitstop.trainers.models.tokenizer import load_tokenizer
 from pitstop.trainers.models.trained import as_evaluated, check_size
@@ -41,8 +41,9 @@ class CausalLM:
         return load_tokenizer(source.path)
 
     def check(self, source: ModelSource, tell: Tell) -> nn.Module:
-        """By headers; those of a run's own copy, which is verified and may be in 4 bits, are left to loading."""
+        """By headers, and whether it is a decoder; the headers of a run's own copy, which is verified and may be in 4 bits, are left to loading."""
         model = self.without_weights(source)
+        _refuse_encoder(model, source)
         if source.config is None and not source.is_copy:
             with as_evaluated(source.path) as directory:
                 check_weights(directory, model, source.model_id, tell)
@@ -82,13 +83,15 @@ class CausalLM:
             return _from_config(read_model_config(source.config), source.config)
 
     def _on_meta(self, path: Path) -> nn.Module:
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
         with quiet_libraries(), torch.device("meta"):
             try:
                 config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ModelError(f"{path} has no usable config.json: {first_line(error)}", hint=SAME_MODEL) from error
+            except (StrictDataclassError, OSError, *BUILDING) as error:
+                reason = first_line(error.__cause__ or error)
+                raise ModelError(f"{path} has no usable config.json: {reason}", hint=SAME_MODEL) from error
             return _from_config(config, path)
 
     def adapter_form(self, model: nn.Module, settings: Settings) -> AdapterForm:
@@ -160,13 +163,26 @@ class CausalLM:
             return {name: path.read_bytes() for name, path in files.items() if name not in weights}
 
 
+def _refuse_encoder(model: Any, source: ModelSource) -> None:
+    """``ModelError`` for one of BERT's kind: transformers builds it with a head for the next token, which each token sees by then."""
+    config = model.config.get_text_config()
+    is_encoder = getattr(config, "is_decoder", None) is False and any(
+        getattr(module, "is_causal", None) is False for module in model.modules()
+    )
+    if is_encoder or getattr(config, "use_bidirectional_attention", None) is True:
+        raise ModelError(
+            f"{source.model_id} is an encoder ({config.model_type}): each token sees those behind it, so it cannot learn to write.",
+            hint="Take a decoder, such as those of the families Llama, Qwen or Gemma.",
+        )
+
+
 def _from_config(config: Any, path: Path, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with quiet_libraries():
         try:
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32, **options)
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, ZeroDivisionError) as error:
+        except (OSError, RuntimeError, *BUILDING) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             if options.get("attn_implementation") == attention.IMPLEMENTATION and error.args == (attention.IMPLEMENTATION,):

@@ -12,6 +12,9 @@ from pitstop.checkpointing.store.model_files import CODE_KEYS, MAX_BYTES, names_
 from pitstop.configs.errors import ModelError, first_line
 from pitstop.trainers.models.foreign_code import needs_code
 
+BUILDING = (ValueError, LookupError, TypeError, AttributeError, ImportError, ArithmeticError, AssertionError)
+"""What a library raises that computes with the values of a configuration before it looks at them."""
+
 _HINT = "Take the config.json of a model whose architecture transformers has, and change its sizes."
 
 
@@ -35,7 +38,7 @@ def read_model_config(path: Path) -> Any:
         raise ModelError(f"{path}: model_type is missing.", hint=_HINT)
     try:
         return AutoConfig.for_model(**content)
-    except (StrictDataclassError, ValueError, KeyError, TypeError, AttributeError, ImportError, ZeroDivisionError) as error:
+    except (StrictDataclassError, *BUILDING) as error:
         reason = first_line(error.__cause__ or error)
         raise ModelError(f"{path} is not a configuration of a model: {reason}", hint=_HINT) from error
 

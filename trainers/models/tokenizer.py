@@ -17,10 +17,13 @@ def load_tokenizer(path: Path) -> Any:
     with quiet_libraries():
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except Exception as error:  # the parser of tokenizer.json raises no more special ones
             if "trust_remote_code" in str(error):
                 raise needs_code(path, "auto_map in tokenizer_config.json") from error
-            raise ModelError(f"Cannot load a tokenizer from {path}: {first_line(error)}") from error
+            raise ModelError(
+                f"Cannot load a tokenizer from {path}: {first_line(error)}",
+                hint="Copy or download again the files of the tokenizer: tokenizer.json and tokenizer_config.json.",
+            ) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer in {path} has no end-of-sequence token, so a model could not learn to stop.")
     return tokenizer
