@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pitstop.configs.notices import Notice
+from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.entry import open_entry, write_entry
 from pitstop.trainers.data.counts import Counts, LeftOut, Tally
 from pitstop.trainers.data.dataset import Dataset
@@ -39,7 +40,7 @@ class _Scripted(TextTask):
     name = "scripted"
 
     def __init__(self) -> None:
-        pass
+        self.settings = Settings()
 
     def examples(self, record: Record) -> list[Example]:
         if "bad" in record.fields:
