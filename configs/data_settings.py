@@ -81,7 +81,7 @@ class DataSettings:
     )
     reasoning: Literal["auto", "inline", "drop"] = setting(
         "auto",
-        "Thoughts that the chat template does not write: auto refuses the record, inline puts <think>…</think> in front of the answer, drop leaves them out.",
+        "Thoughts that the chat template does not write: auto refuses the record, inline puts them between think tags in front of the answer, drop leaves them out.",
         env="DATA_REASONING",
         flag="--reasoning",
     )

@@ -10,11 +10,9 @@ import typer
 from pitstop.cli.arguments.base_dir import find_base_run
 from pitstop.cli.arguments.foreign import pass_on
 from pitstop.cli.arguments.options import with_settings
-from pitstop.cli.reports.preview import show_preview
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.leaves import leaves
 from pitstop.configs.load import load_settings
-from pitstop.trainers.data.preview.gathering import Wish
 
 _GROUPS = ("model", "data", "ner", "rank")
 _MORE = ("training.task", "training.method", "training.seed", "training.checkpoint.base_dir")
@@ -78,4 +76,7 @@ def preview(
     loaded = load_settings(
         flags=flags, config_files=config_files, env_file=env_file, require_model_and_data=True, find_base_run=find_base_run
     )
+    from pitstop.cli.reports.preview import show_preview
+    from pitstop.trainers.data.preview.gathering import Wish
+
     return show_preview(loaded, pass_on(env_file), Wish(records, record, odd), ids=ids, json_output=json_output)

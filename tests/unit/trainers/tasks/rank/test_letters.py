@@ -46,6 +46,9 @@ def test_letters_that_are_one_token_are_refused(tokenizer: Any, rank_settings: C
         def __getattr__(self, name: str) -> Any:
             return getattr(tokenizer, name)
 
+        def __len__(self) -> int:
+            return len(tokenizer)
+
         def __call__(self, texts: str | list[str], **options: Any) -> Any:
             lower = str.maketrans(ascii_uppercase, "a" * 26)
             return tokenizer(texts.translate(lower) if isinstance(texts, str) else [t.translate(lower) for t in texts], **options)
