@@ -229,6 +229,6 @@ def test_prompts_and_records_with_a_token_that_has_no_row_are_refused(home: Path
     ended = pitstop("generate", 1, "--base-dir", tmp_path / "runs", "--prompt", "an <image>", "--max-new-tokens", 2)
     assert ended.code == 3 and "320 rows: '<image>', which occurs in prompt 1" in ended.output, ended.output
     records = tmp_path / "pictures.jsonl"
-    records.write_text(json.dumps({"prompt": "What is it?", "completion": "<image>"}) + "\n")
+    records.write_text(json.dumps({"prompt": "What is it?", "completion": "<image> of it"}) + "\n")
     ended = pitstop("evaluate", 1, "--base-dir", tmp_path / "runs", "--dataset", records)
     assert ended.code == 3 and "320 rows: '<image>', which occurs in the data" in ended.output, ended.output
