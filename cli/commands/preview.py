@@ -70,6 +70,7 @@ def preview(
       pitstop preview --odd
       pitstop preview --record 88 --ids
       pitstop preview --dataset a.jsonl --dataset b.jsonl -n 1 --json
+      pitstop preview --dataset pairs.jsonl --shape preference
     """
     if record is not None and odd:
         raise SettingsError("--record shows one record, and --odd chooses by itself.", hint="Give one of the two.")

@@ -14,7 +14,7 @@ from pitstop.configs.load import Loaded
 from pitstop.configs.notices import Notice
 from pitstop.trainers.data.preview.gathering import Wish
 from pitstop.trainers.data.preview.oddities import PreviewedRecord
-from pitstop.trainers.data.preview.tokens import token_texts
+from pitstop.trainers.data.preview.tokens import part_texts
 
 if TYPE_CHECKING:
     from pitstop.trainers.data.example import Example
@@ -101,7 +101,7 @@ def _record_as_json(record: PreviewedRecord, tokenizer: Any, *, ids: bool) -> di
 
 def _example_as_json(example: Example, tokenizer: Any, *, left_out: bool, ids: bool) -> dict[str, Any]:
     return {
-        "tokens": len(example),
+        "tokens": example.input_ids.size,
         "learnt": int(example.supervised.sum()),
         "left_out": left_out,
         "parts": list(_parts_as_json(example, tokenizer, ids=ids)),
@@ -109,5 +109,7 @@ def _example_as_json(example: Example, tokenizer: Any, *, left_out: bool, ids: b
 
 
 def _parts_as_json(example: Example, tokenizer: Any, *, ids: bool) -> Iterator[dict[str, Any]]:
-    for part in token_texts(example, tokenizer, single=ids):
-        yield {"text": part.text, "learnt": part.learnt, **({"id": part.ids[0]} if ids else {})}
+    for name, texts in part_texts(example, tokenizer, single=ids).items():
+        of_part = {"part": name} if name else {}
+        for text in texts:
+            yield {**of_part, "text": text.text, "learnt": text.learnt, **({"id": text.ids[0]} if ids else {})}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pitstop.cli.terminal.output import ellipsis, is_terminal, paint, print_facts, say, use_color
 from pitstop.cli.terminal.streams import can_show
 from pitstop.configs.notices import shortened
-from pitstop.trainers.data.preview.tokens import LEARNT, TokenText, shown, token_texts
+from pitstop.trainers.data.preview.tokens import LEARNT, TokenText, part_texts, shown
 
 if TYPE_CHECKING:
     from pitstop.trainers.data.counts import Tally
@@ -24,6 +24,7 @@ _LONGEST_STRETCH = 80
 _LONGEST_FIELDS = 300
 _BAR = 30
 _WIDTH = 14  # of a label
+_PART_WIDTH = 10  # of the name of an answer
 
 
 def print_record(record: PreviewedRecord, tokenizer: Any, spec: str, *, full: bool, ids: bool) -> None:
@@ -40,12 +41,14 @@ def print_record(record: PreviewedRecord, tokenizer: Any, spec: str, *, full: bo
             _print_wrapped([(_in_short(outcome.record.fields), "")])
     number = len(outcome.examples) + len(outcome.too_long)
     for index, example in enumerate((*outcome.examples, *outcome.too_long), start=1):
-        words = f"{len(example):,} tokens, {int(example.supervised.sum()):,} learnt"
+        words = f"{example.input_ids.size:,} tokens, {int(example.supervised.sum()):,} learnt"
         if index > len(outcome.examples):
             words += ": left out, it is too long"
         say(f"  {f'example {index} of {number}, ' if number > 1 else ''}{words}")
         longest = None if full else _LONGEST_STRETCH
-        _print_wrapped(_spans(token_texts(example, tokenizer, single=ids, longest=longest), ids=ids))
+        for name, texts in part_texts(example, tokenizer, single=ids, longest=longest).items():
+            label = [(f"{name:<{_PART_WIDTH}}", "dim")] if name else []
+            _print_wrapped([*label, *_spans(texts, ids=ids)])
 
 
 def _spans(texts: Sequence[TokenText], *, ids: bool) -> list[tuple[str, str]]:
@@ -104,7 +107,9 @@ def print_figures(previewed: Previewed, template: str, max_length: int) -> None:
     for line in _histogram(data.figures.histogram(), max_length):
         say(line)
     lines = [str(notice) for notice in shortened(data.counts.notices)]
-    if data.counts.bad:
+    if not previewed.learnt:
+        lines.append("train refuses preference records: --column completion=chosen learns the chosen answers.")
+    elif data.counts.bad:
         lines.append("train stops at the first malformed record, unless --skip-bad-rows leaves them out.")
     for line in lines:
         _print_wrapped([(f"- {shown(line)}", "")], indent=2)

@@ -94,6 +94,26 @@ def test_entities_are_previewed_as_the_task_asks(pitstop: Cli, model: Path, tmp_
     assert re.search(r"examples +2: 1 record gives 2\n", done.stdout)
 
 
+def test_preferences_show_the_prompt_once_and_both_answers(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    pair = {"prompt": "Aspirin?", "chosen": "Yes.", "rejected": "No."}
+    data = _write(tmp_path / "a.jsonl", pair, {**pair, "rejected": "Yes."})
+    shape = ("--model-id", model, "--dataset", data, "--shape", "preference")
+    done = pitstop("preview", *shape)
+    assert done.code == 0, done.stderr
+    assert "\n  line 1 · prompt+chosen+rejected\n" in done.stdout
+    assert (
+        "    prompt    <|start|>user↵Aspirin?<|end|>↵<|start|>assistant↵\n"
+        "    chosen    ⟦Yes.<|end|>⟧\n    rejected  ⟦No.<|end|>⟧\n"
+    ) in done.stdout
+    assert re.search(r"records +2 = 1 used \+ 0 left out \+ 1 malformed\n", done.stdout)
+    assert re.search(r"answers +4 = 2 used \+ 0 left out \+ 2 malformed\n", done.stdout)
+    assert "train refuses preference records" in done.stdout and "train stops" not in done.stdout
+    parts = pitstop("preview", *shape, "--json").json()["data"][0]["preview"][0]["examples"][0]["parts"]
+    assert [(part["part"], part["learnt"]) for part in parts] == [("prompt", False), ("chosen", True), ("rejected", True)]
+    done = pitstop("preview", *shape[:-2])
+    assert "2 malformed rows were left out: is a preference record" in done.stdout and "--column completion=chosen" in done.stdout
+
+
 def test_rankings_too_and_images_not(pitstop: Cli, tmp_path: Path) -> None:
     done = pitstop("preview", "--task", "diffusion", "--dataset", "CIFAR10")
     assert done.code == 2 and "pitstop preview shows tokens, and the task diffusion learns images." in done.stderr

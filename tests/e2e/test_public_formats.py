@@ -100,24 +100,36 @@ FORMS = {
     ),
 }
 
+PREFERENCES = {
+    "ultrafeedback.jsonl": FORMS["ultrafeedback.jsonl"].record,
+    "hh.jsonl": FORMS["hh.jsonl"].record,
+    "openai_preferences.jsonl": {
+        "input": {"messages": [Q], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [A],
+        "non_preferred_output": [{**A, "content": "-"}],
+    },
+    "kto.jsonl": {"prompt": "Which drug?", "completion": "- aspirin", "label": True},
+}
+"""A record of each format of preferences, whose answers are ``- aspirin`` or ``aspirin``, and ``-``."""
 
-def _commands() -> Iterator[Any]:
-    """The command of each row of the table, by the file that it trains on."""
+
+def _commands(name: str = "train") -> Iterator[Any]:
+    """The command ``name`` of each row of the table, by the file that it reads."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     section = page[page.index("## Public formats") :]
     section = section[: section.index("\n## ")]
-    for command in re.findall(r"`(pitstop train [^`]*)` \|$", section, re.MULTILINE):
+    for command in re.findall(rf"`(pitstop {name} [^`]*)` \|$", section, re.MULTILINE):
         words = shlex.split(command)
         yield pytest.param(words, id=words[words.index("--dataset") + 1])
 
 
 @pytest.fixture
 def files(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a model in ``model`` whose template writes calls, and three records of each form."""
+    """A directory with a model in ``model`` whose template writes calls, and three records of each form and format."""
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / "chat_template.jinja").write_text(CALLS)
-    for name, form in FORMS.items():
-        records = [form.record] * 3
+    for name, record in {**PREFERENCES, **{name: form.record for name, form in FORMS.items()}}.items():
+        records = [record] * 3
         text = json.dumps(records) if name.endswith(".json") else "".join(json.dumps(record) + "\n" for record in records)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -126,6 +138,7 @@ def files(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_every_form_has_a_row() -> None:
     assert {parameter.id for parameter in _commands()} == set(FORMS)
+    assert {parameter.id for parameter in _commands("preview")} == set(PREFERENCES)
 
 
 @pytest.mark.parametrize("words", list(_commands()))
@@ -137,6 +150,17 @@ def test_the_command_of_a_format_trains_on_it(words: list[str], files: Path) -> 
         assert f'3 records have a field "{name}" that is not used' in ended.output
     assert ended.output.count("that is not used") == len(form.unused)
     assert "Nothing was started" in ended.output
+
+
+@pytest.mark.parametrize("words", list(_commands("preview")))
+def test_the_command_of_a_format_of_preferences_shows_its_answers(words: list[str], files: Path) -> None:
+    ended = pitstop(*words[1:], "-n", 1)
+    assert ended.code == 0, ended.output
+    assert re.search(r"records +3 = 3 used \+ 0 left out \+ 0 malformed", ended.output)
+    assert re.search(r"    chosen    ⟦(- )?aspirin", ended.output)
+    judged = "kto.jsonl" in words
+    assert ("    rejected  ⟦-" in ended.output) is not judged
+    assert re.search(rf"answers +{3 if judged else 6} = ", ended.output)
 
 
 def test_a_run_on_sharegpt_and_chat_records_has_its_sums_on_record(files: Path) -> None:

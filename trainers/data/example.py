@@ -43,3 +43,47 @@ class Example:
     def prompt(self) -> np.ndarray:
         """The token ids in front of the first one that is learnt: what generation starts from."""
         return self.input_ids[: int(np.argmax(self.supervised))]
+
+
+@dataclass(frozen=True)
+class PreferenceExample(Example):
+    """A question and its answers: ``input_ids`` are those of the question, with its BOS, then of the chosen and of the rejected answer.
+
+    ``prompt_length`` and ``chosen_length`` are the tokens of the first two, the latter 0 where an answer was judged to be bad; one that was
+    judged to be good has nothing behind it. ``margin`` is None where the record has none.
+    """
+
+    prompt_length: int = 0
+    chosen_length: int = 0
+    margin: float | None = None
+
+    def __len__(self) -> int:
+        """Tokens of the question with the longer answer, which is what has to fit."""
+        answers = self.input_ids.size - self.prompt_length
+        return self.prompt_length + max(self.chosen_length, answers - self.chosen_length)
+
+    @property
+    def hash64(self) -> int:
+        """See ``Example``; where the answers begin is part of it."""
+        places = f"{self.prompt_length} {self.chosen_length}".encode()
+        return int.from_bytes(blake2b(super().hash64.to_bytes(8, "little") + places, digest_size=8).digest(), "little")
+
+    def equals(self, other: Example) -> bool:
+        """See ``Example``."""
+        places = (self.prompt_length, self.chosen_length)
+        same = isinstance(other, PreferenceExample) and (other.prompt_length, other.chosen_length) == places
+        return same and super().equals(other)
+
+    @property
+    def sides(self) -> dict[str, Example]:
+        """The question with each of the answers that there are, by ``chosen`` and ``rejected``."""
+        start, middle, end = self.prompt_length, self.prompt_length + self.chosen_length, self.input_ids.size
+        spans = {"chosen": (start, middle), "rejected": (middle, end)}
+        return {
+            name: Example(
+                np.concatenate([self.input_ids[:start], self.input_ids[first:last]]),
+                np.concatenate([self.supervised[:start], self.supervised[first:last]]),
+            )
+            for name, (first, last) in spans.items()
+            if last > first
+        }

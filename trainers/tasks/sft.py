@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.errors import DataError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
+from pitstop.trainers.data.chat.renderer import Encoded
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.lengths import LengthFitter, LengthRule
@@ -20,6 +21,8 @@ from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
 from pitstop.trainers.data.shapes.normal_form import NO_SUCH_FIELD, NormalForm, ShapeOptions
 from pitstop.trainers.tasks.text import TextTask
+
+Reader = TypeVar("Reader", bound=NormalForm)
 
 
 class SftTask(TextTask):
@@ -68,9 +71,13 @@ class SftTask(TextTask):
     @cached_property
     def normal_form(self) -> NormalForm:
         """Reads records of any shape."""
+        return self._form_reader(NormalForm)
+
+    def _form_reader(self, kind: type[Reader]) -> Reader:
         template = None if self.tokenizer.chat_template is None else str(self.tokenizer.get_chat_template())
         end_token = lambda: str(self.tokenizer.decode([self.chat.end_id]))  # noqa: E731
-        return NormalForm(self._shape_options, template, control=ControlTokens.of(self.tokenizer), end_token=end_token)
+        control = ControlTokens.of(self.tokenizer)
+        return kind(self._shape_options, template, control=control, end_token=end_token)
 
     def examples(self, record: Record) -> list[Example]:
         """The examples of a record: more than one where the template renders earlier answers differently. Raises ``BadRecord``."""
@@ -96,15 +103,18 @@ class SftTask(TextTask):
                 item.answers = item.answers or _answers(form)
                 results.append(item)
                 continue
-            for notice in item.unlearnt:
-                bad_rows.leave_out_answers(replace(notice, place=record.place))
-            for notice in item.notices:
-                bad_rows.notices.add(replace(notice, place=record.place))
+            self._tell(item, record, bad_rows)
             group = self.normal_form.group(record) or (record.place if len(item.examples) > 1 else "")
             assert not isinstance(form, BadRecord)
             examples = [replace(example, group=group) if group else example for example in item.examples]
             results.append(self._lengths.fit(form, examples, record.place, bad_rows))
         return results
+
+    def _tell(self, encoded: Encoded, record: Record, bad_rows: BadRows) -> None:
+        for notice in encoded.unlearnt:
+            bad_rows.leave_out_answers(replace(notice, place=record.place))
+        for notice in encoded.notices:
+            bad_rows.notices.add(replace(notice, place=record.place))
 
     def _form(self, record: Record, bad_rows: BadRows) -> Form | BadRecord:
         try:

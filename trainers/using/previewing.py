@@ -16,17 +16,22 @@ from pitstop.trainers.data.preview.gathering import DataPreview, Wish, gather
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.models.source import find_tokenizer
 from pitstop.trainers.models.tokenizer import load_tokenizer
+from pitstop.trainers.tasks.preferences import PreferenceRecords
 from pitstop.trainers.tasks.registry import make_task
 from pitstop.trainers.tasks.text import TextTask
 
 
 @dataclass(frozen=True)
 class Previewed:
-    """One data set, which is for training or for evaluation; ``in_training`` are examples of the latter that are trained on, too."""
+    """One data set, which is for training or for evaluation; ``in_training`` are examples of the latter that are trained on, too.
+
+    ``learnt``: the task that the settings name learns from such records.
+    """
 
     data: DataPreview
     evaluates: bool
     in_training: int = 0
+    learnt: bool = True
 
 
 class Previewer:
@@ -50,13 +55,17 @@ class Previewer:
         for source in self._settings.data.training_sources:
             data = self._gather(source, self._settings.data.split, wish)
             trained.append(data.figures.hashes)
-            yield Previewed(data, evaluates=False)
+            yield Previewed(data, evaluates=False, learnt=not self._are_preferences(source))
         # What a task splits off by itself is made with a model of its own.
         has_own = bool(self._settings.data.eval) and not self.task.splits_itself()
         for source in self._settings.data.evaluation_sources if has_own else ():
             data = self._gather(source, "validation", wish)
             shared = np.isin(data.figures.hashes, np.concatenate(trained))
-            yield Previewed(data, evaluates=True, in_training=int(shared.sum()))
+            yield Previewed(data, evaluates=True, in_training=int(shared.sum()), learnt=not self._are_preferences(source))
+
+    def _are_preferences(self, source: DataSource) -> bool:
+        """Whether the records are preferences, which no task learns from."""
+        return self.task.name == "sft" and source.settings.get("shape", self._settings.data.shape) == "preference"
 
     def _gather(self, source: DataSource, split: str, wish: Wish) -> DataPreview:
         if is_large([source.spec]):
@@ -70,4 +79,6 @@ class Previewer:
             max_records=source.settings.get("max_records", data.max_records),
         )
         task = self.task.with_settings(source.settings) if source.settings else self.task
+        if self._are_preferences(source):
+            task = PreferenceRecords(self.tokenizer, task.settings)
         return gather(source.spec, task, options, wish)

@@ -45,6 +45,24 @@ Form = Conversation | TextPair | Document
 
 
 @dataclass(frozen=True)
+class Preference:
+    """A question with an answer that is better and one that is worse; or with one answer that was judged, the other being None.
+
+    Conversations are equal in front of the first answer that is learnt, text pairs have the same prompt. ``margin`` says by how much the
+    one is better, where the record does.
+    """
+
+    chosen: Conversation | TextPair | None
+    rejected: Conversation | TextPair | None
+    margin: float | None = None
+
+    @property
+    def answers(self) -> Sequence[Conversation | TextPair]:
+        """Those that there are, the better one first."""
+        return [answer for answer in (self.chosen, self.rejected) if answer is not None]
+
+
+@dataclass(frozen=True)
 class Stretch:
     """A piece of a rendered example, all of which is learnt, or nothing."""
 

@@ -53,16 +53,31 @@ class CueFinder:
 
     def find(self, conversation: Conversation, number: int, option_sets: Sequence[Mapping[str, Any]]) -> Answer:
         """The answer ``number`` under the first of ``option_sets`` that fits it. Raises ``BadRecord`` with the reason it is refused."""
+        return self.find_all([conversation], number, option_sets)[0]
+
+    def find_all(
+        self, conversations: Sequence[Conversation], number: int, option_sets: Sequence[Mapping[str, Any]]
+    ) -> list[Answer]:
+        """The answer ``number`` of each conversation, all under the first of ``option_sets`` that fits all of them. ``BadRecord``."""
         unfit = None
         for options in option_sets:
-            prompt = self.prompt(conversation, number, options)
-            rendering = self.template.render_first(conversation, number + 1, options)
-            if rendering.startswith(prompt) and len(rendering) > len(prompt):
-                return self._behind_header(Answer(number, options, prompt, rendering[len(prompt) :]))
-            unfit = unfit or (options, prompt, rendering)
+            prompts = [self.prompt(conversation, number, options) for conversation in conversations]
+            renderings = [self.template.render_first(conversation, number + 1, options) for conversation in conversations]
+            pairs = list(zip(prompts, renderings, strict=True))
+            if all(_fits(prompt, rendering) for prompt, rendering in pairs):
+                return [self._fitting(number, options, prompt, rendering) for prompt, rendering in pairs]
+            unfit = unfit or (options, pairs)
         assert unfit is not None
-        options, prompt, rendering = unfit
-        return self._with_foreign_cue(conversation, Answer(number, options, prompt, ""), rendering)
+        options, pairs = unfit
+        return [
+            self._fitting(number, options, prompt, rendering)
+            if _fits(prompt, rendering)
+            else self._with_foreign_cue(conversation, Answer(number, options, prompt, ""), rendering)
+            for conversation, (prompt, rendering) in zip(conversations, pairs, strict=True)
+        ]
+
+    def _fitting(self, number: int, options: Mapping[str, Any], prompt: str, rendering: str) -> Answer:
+        return self._behind_header(Answer(number, options, prompt, rendering[len(prompt) :]))
 
     @cached_property
     def header(self) -> str:
@@ -119,3 +134,8 @@ class CueFinder:
         before = self.template.render_first(conversation, answer.number, answer.options)
         shared = before[: self.tokens.common(before, answer.prompt)]
         return self.tokens.end_of(shared)[0]
+
+
+def _fits(prompt: str, rendering: str) -> bool:
+    """Whether the rendering up to an answer is what stands in front of it, and more."""
+    return rendering.startswith(prompt) and len(rendering) > len(prompt)

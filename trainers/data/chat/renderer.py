@@ -129,6 +129,19 @@ class ChatRenderer:
         """What is to be told of the templates that were used."""
         return [notice for renderer in self._by_source.values() for notice in renderer.template_notices()]
 
+    def render_alike(self, conversations: Sequence[Conversation]) -> tuple[str, Rendering]:
+        """The prompt of conversations that part at an answer, and one example of each. Raises ``BadRecord``."""
+        return self._renderer_of(conversations[0]).render_alike(conversations)
+
+    def closed(self, prompt: str, text: str) -> RenderedExample:
+        """``text`` behind ``prompt`` as they stand, learnt up to and with its end token.
+
+        One that ends without any gets the tokenizer's end of sequence.
+        """
+        own, end = self._added.end_of(text)
+        stretches = [Stretch(prompt, learnt=False), Stretch(text[:end], learnt=True)]
+        return RenderedExample(stretches if prompt else stretches[1:], add_eos=own == end)
+
     def check_options(self) -> None:
         """Raises ``SettingsError`` for options that the template does not know, and for any where there is none."""
         if self.template.text is not None:
@@ -163,14 +176,8 @@ class ChatRenderer:
         if isinstance(form, Conversation):
             return self._renderer_of(form).render(form)
         if isinstance(form, TextPair):
-            return Rendering([self._closed(form.prompt, form.completion)])
-        return Rendering([replace(self._closed("", form.text), answers=0)])
-
-    def _closed(self, prompt: str, text: str) -> RenderedExample:
-        """``text`` is learnt up to and with its end token; one that ends without any gets the tokenizer's end of sequence."""
-        own, end = self._added.end_of(text)
-        stretches = [Stretch(prompt, learnt=False), Stretch(text[:end], learnt=True)]
-        return RenderedExample(stretches if prompt else stretches[1:], add_eos=own == end)
+            return Rendering([self.closed(form.prompt, form.completion)])
+        return Rendering([replace(self.closed("", form.text), answers=0)])
 
     def _renderer_of(self, conversation: Conversation) -> ConversationRenderer:
         """Of several templates ``tool_use`` serves conversations with tools, ``default`` the others."""

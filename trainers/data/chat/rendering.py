@@ -100,6 +100,56 @@ class ConversationRenderer:
             rendering.notices.append(Notice(CHANGED_TEXT, loss=True))
         return rendering
 
+    def render_alike(self, conversations: Sequence[Conversation]) -> tuple[str, Rendering]:
+        """The prompt of conversations that part at an answer, and one example of each: their answers behind it under the same options.
+
+        Further answers are learnt only where they stand in place behind the first. Raises ``BadRecord``.
+        """
+        rendering = Rendering()
+        alike = [fitted(conversation, self.probe, self.options, rendering.notices.append) for conversation in conversations]
+        chosen = self._options(alike[0], rendering.notices)
+        number = alike[0].learnt.index(True)
+        sets: list[Mapping[str, Any]] = []
+        for conversation in alike:
+            has_thought = bool(thought_of(conversation.messages[number]))
+            of_one = option_sets(self._thinking_variable, chosen, self.options.thinking, has_thought=has_thought)
+            sets += [options for options in of_one if options not in sets]
+        answers = self.finder.find_all(alike, number, sets)
+        if any(answer.prompt != answers[0].prompt for answer in answers):
+            raise BadRecord("the chat template writes its answers behind different prompts")
+        for conversation, answer in zip(alike, answers, strict=True):
+            rendering.examples.append(self._in_place(conversation, answer, sets[0], rendering))
+            if not _hold([answer], texts_of(conversation.messages[: answer.number + 1])):
+                rendering.notices.append(Notice(CHANGED_TEXT, loss=True))
+        told = dict.fromkeys(notice for notice in rendering.notices if "[record" in notice.reason)  # a record counts once
+        rendering.notices = [*told, *(notice for notice in rendering.notices if notice not in told)]
+        return answers[0].prompt, rendering
+
+    def _in_place(
+        self, conversation: Conversation, answer: Answer, usual: Mapping[str, Any], rendering: Rendering
+    ) -> RenderedExample:
+        """The example that begins with ``answer`` and has as many of those behind it as stand there as they were generated."""
+        first = self._target_of(conversation, answer, usual, rendering)
+        targets = [first]
+        for number in range(answer.number + 1, len(conversation.messages)):
+            if conversation.learnt[number]:
+                try:
+                    later = self.finder.find(conversation, number, (answer.options,))
+                    targets.append(self._target_of(conversation, later, usual, rendering))
+                except BadRecord as error:
+                    rendering.leave_out(LEFT_OUT, str(error))
+        count = len(targets)
+        while True:
+            *earlier, last = targets
+            text = last.answer.prompt + last.answer.target
+            covered = [(target, reach) for target in earlier if (reach := self._reach(target, last, text))]
+            if not earlier or (covered and covered[0][0] is first):
+                break
+            targets = earlier
+        if left_out := count - len(covered) - 1:
+            rendering.leave_out(SKIPPED, count=left_out)
+        return self._example(text, last, covered, rendering)
+
     def prompt(self, conversation: Conversation) -> str:
         """What generation starts from, where all messages of ``conversation`` stand in front of an answer: what is in front of a short
         one that is learnt, or else the template's own generation prompt.
@@ -149,7 +199,11 @@ class ConversationRenderer:
     def _target(self, conversation: Conversation, number: int, chosen: Mapping[str, Any], rendering: Rendering) -> _Target:
         thought = thought_of(conversation.messages[number])
         sets = option_sets(self._thinking_variable, chosen, self.options.thinking, has_thought=bool(thought))
-        answer = self.finder.find(conversation, number, sets)
+        return self._target_of(conversation, self.finder.find(conversation, number, sets), sets[0], rendering)
+
+    def _target_of(self, conversation: Conversation, answer: Answer, usual: Mapping[str, Any], rendering: Rendering) -> _Target:
+        """The learnt spans of an answer; ``usual`` are the options that the template is tried with first. Raises ``BadRecord``."""
+        thought = thought_of(conversation.messages[answer.number])
         target = answer.target
         if thought and thought.strip() not in target:
             raise BadRecord("the chat template leaves out the thought of an answer; --reasoning drop learns it without")
@@ -158,8 +212,10 @@ class ConversationRenderer:
             raise BadRecord("the chat template writes nothing of an answer")
         spans, reason = self.parts.of(conversation, answer, (own_end, end))
         rendering.notices += [Notice(case) for case in (answer.case, reason) if case]
-        if answer.options is not sets[0]:
-            rendering.notices.append(Notice(THINKING, f"{self._thinking_variable}={str(bool(thought)).lower()}"))
+        if answer.options is not usual:
+            variable = self._thinking_variable
+            asked = answer.options[variable] if variable is not None else None
+            rendering.notices.append(Notice(THINKING, f"{variable}={str(asked).lower()}"))
         return _Target(answer, spans, own_end)
 
     # Examples ------------------------------------------------------------------------------------------------------------

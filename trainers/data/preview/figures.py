@@ -38,7 +38,7 @@ class ExampleFigures:
         for example in examples:
             self._hashes.append(example.hash64)
             self.used += 1
-            self.tokens += len(example)
+            self.tokens += example.input_ids.size
             self.learnt += int(example.supervised.sum())
             self.answers += example.answers
             self.cut += example.cut

@@ -32,7 +32,7 @@ class _Extreme:
     text: str = ""
 
     def hear(self, record: PreviewedRecord, example: Example) -> None:
-        tokens, learnt = len(example), int(example.supervised.sum())
+        tokens, learnt = example.input_ids.size, int(example.supervised.sum())
         value = self.measure(tokens, learnt, example)
         if value is not None and (self.largest is None or value > self.largest):
             self.largest, self.record = value, record

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pitstop.configs.shown import printable
-from pitstop.trainers.data.example import Example
+from pitstop.trainers.data.example import Example, PreferenceExample
 
 _CONTEXT = 8
 """Tokens in front of a stretch that are decoded with it: by themselves many tokenizers drop a space at the beginning."""
@@ -29,10 +29,32 @@ class TokenText:
     omitted: int = 0
 
 
-def token_texts(example: Example, tokenizer: Any, *, single: bool = False, longest: int | None = None) -> list[TokenText]:
-    """The example in stretches, or token by token (``single``). Of a stretch of more than ``longest`` tokens the middle is left out."""
+def part_texts(
+    example: Example, tokenizer: Any, *, single: bool = False, longest: int | None = None
+) -> dict[str, list[TokenText]]:
+    """The ``token_texts`` of an example by the names of its parts: a preference has a prompt and answers, any other one part without name."""
+    if not isinstance(example, PreferenceExample):
+        return {"": token_texts(example, tokenizer, single=single, longest=longest)}
+    front = example.prompt_length
+    prompt = Example(example.input_ids[:front], example.supervised[:front])
+    parts = {"prompt": token_texts(prompt, tokenizer, single=single, longest=longest)}
+    for name, side in example.sides.items():
+        parts[name] = token_texts(side, tokenizer, single=single, longest=longest, front=front)
+    return parts
+
+
+def token_texts(
+    example: Example, tokenizer: Any, *, single: bool = False, longest: int | None = None, front: int = 0
+) -> list[TokenText]:
+    """The example in stretches, or token by token (``single``), without the first ``front`` tokens.
+
+    Of a stretch of more than ``longest`` tokens the middle is left out.
+    """
     texts: list[TokenText] = []
-    for start, end in stretches(example.supervised):
+    for first, end in stretches(example.supervised):
+        start = max(first, front)
+        if start >= end:
+            continue
         learnt = bool(example.supervised[start])
         if longest is not None and end - start > longest:
             head = start + longest // 2

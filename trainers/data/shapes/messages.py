@@ -57,7 +57,7 @@ class MessageReader:
             raise BadRecord(f"'{name}' is not a list with at least one message")
         messages: list[Message] = []
         weights: list[bool | None] = []
-        for number, message in enumerate(_as_objects(listed), start=1):
+        for number, message in enumerate(as_objects(listed), start=1):
             if message.keys() == _PLAIN and isinstance(message["content"], str) and message["role"] in self._plain:
                 messages.append(message)
                 weights.append(True)
@@ -110,7 +110,7 @@ class MessageReader:
         return role
 
 
-def _as_objects(listed: Sequence[Any]) -> list[Mapping[str, Any]]:
+def as_objects(listed: Sequence[Any]) -> list[Mapping[str, Any]]:
     """Messages as objects: texts take turns, the user first, and ``{input, output}`` is a question with its answer."""
     if all(isinstance(item, str) for item in listed):
         return [{"role": ASSISTANT if number % 2 else USER, "content": text} for number, text in enumerate(listed)]

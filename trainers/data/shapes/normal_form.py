@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.notices import Notice
@@ -34,16 +34,25 @@ OWN_SYSTEM = "{count} [record keeps its|records keep their] own system message"
 CONTROL = "{count} [record holds|records hold] control tokens in a message"
 END_TOKEN = "{count} [answer ends|answers end] in the template's end token, which is there once more and is taken off"
 NULLS = "{count} [record has|records have] null keys in tools or calls, which are left out"
-SHAPES = {"messages": "messages", "lists": "question and answer", "pair": "question and answer", "text": "text"}
+SHAPES = {
+    "messages": "messages",
+    "lists": "question and answer",
+    "pair": "question and answer",
+    "text": "text",
+    "preference": "preferences",
+}
 
 _SYSTEM_FIELDS = ("system", "system_prompt")
 _TOOL_FIELDS = ("tools", "functions")
-_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _CONTEXT_FIELDS = ("input", "context")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _EXTRAS = frozenset((*_SYSTEM_FIELDS, *_TOOL_FIELDS, *_MEDIA, "documents", "chat_template_kwargs"))
+_LISTS = (*MESSAGE_FIELDS, "prompt", "completion", "chosen", "rejected")
 _MOST_NAMES = 200
 _PLAIN_PAIR: dict[str, None] = {"prompt": None, "completion": None}
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -110,13 +119,16 @@ class NormalForm:
         """The normal form of a record. Raises ``BadRecord`` with the reason that there is none."""
         if self._is_plain and (pair := self._plain_pair(record.fields)) is not None:
             return pair
+        return self._accounted(record, bad_rows, self._form)
+
+    def _accounted(self, record: Record, bad_rows: BadRows, read: Callable[[Record, RecordAccount], Read]) -> Read:
         account = RecordAccount()
         if not record.fields.keys() <= self._names.keys():
             self._names.update(dict.fromkeys(record.fields))
         try:
-            form = self._form(record, account)
+            form = read(record, account)
         except BadRecord as error:
-            error.answers = _answers_in(record.fields)
+            error.answers = self._answer_count(record.fields)
             raise
         for notice in account.unlearnt:
             # That an answer is context is what the record says, or the settings: no loss.
@@ -207,6 +219,14 @@ class NormalForm:
     # Fields --------------------------------------------------------------------------------------------------------------
 
     def _form(self, record: Record, account: RecordAccount) -> Form:
+        fields, used = self._named(record, account)
+        shape = self._shape(record.fields, fields, used)
+        form = self._built(shape, fields, used, record, account)
+        self._finish(shape, fields, used, record, account)
+        return form
+
+    def _named(self, record: Record, account: RecordAccount) -> tuple[dict[str, Any], set[str]]:
+        """The fields of a record by the names that they are read by, and a set for those that are used."""
         fields, used = dict(record.fields), set[str]()
         if self._options.columns:
             fields, overridden = self._columns.apply(record.fields)
@@ -218,14 +238,14 @@ class NormalForm:
                 )
         if self._question is not None and not is_absent(fields.get("prompt")):
             account.unused += {"prompt"} - {*self._question.names_in({**record.fields, **fields})}
-        shape = self._shape(record.fields, fields, used)
-        form = self._built(shape, fields, used, record, account)
+        return fields, used
+
+    def _finish(self, shape: Shape, fields: Fields, used: set[str], record: Record, account: RecordAccount) -> None:
         if self._group is not None and (name := self._group.name_in(record.fields)) in record.fields:
             self._has_groups = True
             used.add(name)
         account.unused += [name for name, value in fields.items() if name not in used and not is_absent(value)]
         self._count_shape(shape.kind)
-        return form
 
     def _count_shape(self, kind: Kind) -> None:
         word = SHAPES[kind]
@@ -237,18 +257,27 @@ class NormalForm:
             combined = {**original, **fields}
             text = self._question.question(combined)
             used.update(self._question.names_in(combined))
-            shape = with_question(fields, "prompt")
+            shape = self._recognised_with_question(fields, text)
             fields["prompt"] = text
             used.add("prompt")
         else:
             try:
-                shape = recognise(fields, self._options.shape)
+                shape = self._recognised(fields)
             except BadRecord as error:
                 missing = self._columns.missing_in(original)
                 absence = f"; --column names {', '.join(map(repr, missing))}, which it does not have" if missing else ""
                 raise BadRecord(f"{error}{absence}", hint=error.hint) from None
         used.update(shape.fields)
         return shape
+
+    def _recognised(self, fields: Fields) -> Shape:
+        """The shape that the fields of a record have. Raises ``BadRecord``."""
+        return recognise(fields, self._options.shape)
+
+    def _recognised_with_question(self, fields: Fields, question: str) -> Shape:
+        """The shape of a record whose field ``prompt`` is ``question``. Raises ``BadRecord``."""
+        del question
+        return with_question(fields, "prompt")
 
     def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, account: RecordAccount) -> Form:
         if shape.kind == "text":
@@ -270,7 +299,7 @@ class NormalForm:
 
     def _text_pair(self, shape: Shape, fields: Fields, used: set[str], fields_for_templates: Iterable[str]) -> TextPair:
         """Question and answer as they stand; an instruction has its frame. Raises ``BadRecord`` where more is to be said."""
-        extras = [*fields_for_templates, *(name for name in ("history", *_THOUGHT_FIELDS) if not is_absent(fields.get(name)))]
+        extras = [*fields_for_templates, *(name for name in ("history", *THOUGHT_FIELDS) if not is_absent(fields.get(name)))]
         extras += ["--system-prompt"] if self._options.system_prompt else []
         if extras:
             raise BadRecord(f"the model's tokenizer has no chat template, and '{extras[0]}' needs one")
@@ -299,6 +328,10 @@ class NormalForm:
         used.update(names)
         return _text(fields, names[0]) if names else ""
 
+    def _answer_count(self, fields: Fields) -> int:
+        """How many answers a malformed record has."""
+        return _answers_in(fields)
+
     # Messages ------------------------------------------------------------------------------------------------------------
 
     def _messages(
@@ -316,7 +349,7 @@ class NormalForm:
         if not history and not completion.strip():
             raise BadRecord("the completion is empty")
         last: dict[str, Any] = {"role": ASSISTANT, "content": completion}
-        if thought := _first_of(fields, _THOUGHT_FIELDS, used):
+        if thought := _first_of(fields, THOUGHT_FIELDS, used):
             last["reasoning_content"] = (
                 thought if isinstance(thought, str) else _text({"reasoning_content": thought}, "reasoning_content")
             )
@@ -448,10 +481,7 @@ def _extras(fields: Fields, used: set[str]) -> dict[str, Any]:
 
 def _without_filled_nulls(fields: Fields, extras: Mapping[str, Any], account: RecordAccount) -> tuple[Fields, dict[str, Any]]:
     """The lists of messages and the tools of a row of a table without the keys that are null; of tools and calls that is account."""
-    cleaned = {
-        name: without_nulls(value) if name in (*MESSAGE_FIELDS, "prompt", "completion") else value
-        for name, value in fields.items()
-    }
+    cleaned = {name: without_nulls(value) if name in _LISTS else value for name, value in fields.items()}
     tools = extras.get("tools")
     pairs = [(tools, without_nulls(tools)), *zip(_calls(fields), _calls(cleaned), strict=False)]
     if any(original != cleared for original, cleared in pairs):
@@ -460,12 +490,12 @@ def _without_filled_nulls(fields: Fields, extras: Mapping[str, Any], account: Re
 
 
 def _calls(fields: Fields) -> list[Any]:
-    lists = [fields[name] for name in (*MESSAGE_FIELDS, "prompt", "completion") if isinstance(fields.get(name), list)]
+    lists = [fields[name] for name in _LISTS if isinstance(fields.get(name), list)]
     return [message.get("tool_calls") for messages in lists for message in messages if isinstance(message, Mapping)]
 
 
 def _answers_in(fields: Fields) -> int:
-    """How many answers a malformed record has, as far as that can be account."""
+    """How many answers a malformed record has, as far as that can be told."""
     for name in MESSAGE_FIELDS:
         if isinstance(fields.get(name), list):
             roles = known_roles("", {})

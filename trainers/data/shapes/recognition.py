@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pitstop.trainers.data.records import BadRecord
 from pitstop.trainers.data.shapes.paths import Fields, is_absent
 
-Kind = Literal["messages", "lists", "pair", "text"]
+Kind = Literal["messages", "lists", "pair", "text", "preference"]
 
 MESSAGE_FIELDS = ("messages", "conversations")
 ANSWERS_OF = {
