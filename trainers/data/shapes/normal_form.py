@@ -147,7 +147,7 @@ class NormalForm:
         prompt, completion = fields["prompt"], fields["completion"]
         if not isinstance(prompt, str) or not isinstance(completion, str) or not prompt or not completion.strip():
             return None
-        if self._template is not None and (self._control.first_in(prompt) or self._control.first_in(completion)):
+        if self._control.first_in(completion) or (self._template is not None and self._control.first_in(prompt)):
             return None
         self._names |= _PLAIN_PAIR
         self._count_shape("pair")
@@ -305,8 +305,8 @@ class NormalForm:
             raise BadRecord(f"the model's tokenizer has no chat template, and '{extras[0]}' needs one")
         question, answer = shape.fields
         prompt, completion = _text(fields, question), _text(fields, answer)
-        if not completion.strip():
-            raise BadRecord("the completion is empty")
+        if not completion.strip() or self._control.first_in(completion) == completion.strip():
+            raise BadRecord("the completion is empty")  # an end token alone would teach to stop at once
         context = self._context(shape, fields, used)
         if question == "instruction":
             framed = f"\n\n### Input:\n{context}" if context else ""
@@ -408,11 +408,16 @@ class NormalForm:
         if not any(learnt):
             raise BadRecord("no answer to learn")
         last = max(number for number, learn in enumerate(learnt) if learn)
+        documents = _listed(extras["documents"], "documents") if "documents" in extras else []
+        if documents and "documents" not in (self._template or ""):
+            raise BadRecord(
+                "the chat template does not render documents", hint="--column documents= learns the answers without them."
+            )
         return Conversation(
             messages[: last + 1],
             learnt[: last + 1],
             tools_of(extras["tools"]) if "tools" in extras else [],
-            _listed(extras["documents"], "documents") if "documents" in extras else [],
+            documents,
             _object(extras["chat_template_kwargs"], "chat_template_kwargs") if "chat_template_kwargs" in extras else {},
         )
 

@@ -84,9 +84,10 @@ def test_fields_of_alpaca_and_dolly_in_both_frames() -> None:
 
 
 def test_a_pair_has_system_history_tools_and_the_thought_of_its_answer() -> None:
-    form = _conversation(
+    form = Shapes(TEMPLATE + "{{ documents }}").read(
         prompt="Q2", completion="A2", system="S", history=[["Q1", "A1"]], tools="[]", thinking="hm", documents=[{"text": "d"}]
     )
+    assert isinstance(form, Conversation)
     assert list(form.messages) == [S, Q1, A1, Q2, {**A2, "reasoning_content": "hm"}]
     assert form.learnt == [False, False, True, False, True] and form.tools == [] and form.documents == [{"text": "d"}]
     assert _messages(prompt="Q1", completion="A1", system_prompt="S") == [S, Q1, A1]
@@ -385,6 +386,8 @@ def test_an_answer_that_is_the_end_token_alone_is_empty(end: str) -> None:
     only = {"role": "assistant", "content": end}
     assert Shapes().reason(messages=[Q1, only]) == "no answer to learn"
     assert Shapes().reason(prompt="Q1", completion=end) == "no answer to learn"
+    assert Shapes(None).reason(prompt="Q1", completion=end) == "the completion is empty"
+    assert Shapes(None).read(prompt="Q1", completion=f"A1{end}") == TextPair("Q1", f"A1{end}")
     shapes = Shapes()
     form = shapes.read(messages=[Q1, only, Q2, A2])
     assert isinstance(form, Conversation)
@@ -400,3 +403,13 @@ def test_a_prompt_that_a_template_of_the_question_does_not_use_is_told() -> None
     shapes = Shapes(prompt_template="{question} {prompt}")
     shapes.read(prompt="P", question="Q1", answer="A1")
     assert shapes.told() == []
+
+
+def test_documents_that_the_template_does_not_name_are_refused() -> None:
+    fields = {"prompt": "Q1", "completion": "A1", "documents": [{"title": "T"}]}
+    assert Shapes().reason(**fields) == (
+        "the chat template does not render documents · --column documents= learns the answers without them."
+    )
+    form = Shapes(TEMPLATE + "{{ documents }}").read(**fields)
+    assert isinstance(form, Conversation) and form.documents == [{"title": "T"}]
+    assert isinstance(Shapes(columns={"documents": ""}).read(**fields), Conversation)
