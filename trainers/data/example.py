@@ -71,8 +71,8 @@ class PreferenceExample(Example):
     def equals(self, other: Example) -> bool:
         """See ``Example``."""
         places = (self.prompt_length, self.chosen_length)
-        same = isinstance(other, PreferenceExample) and (other.prompt_length, other.chosen_length) == places
-        return same and super().equals(other)
+        is_alike = isinstance(other, PreferenceExample) and (other.prompt_length, other.chosen_length) == places
+        return is_alike and super().equals(other)
 
     @property
     def sides(self) -> dict[str, Example]:

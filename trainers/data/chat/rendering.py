@@ -121,8 +121,8 @@ class ConversationRenderer:
             rendering.examples.append(self._in_place(conversation, answer, sets[0], rendering))
             if not _hold([answer], texts_of(conversation.messages[: answer.number + 1])):
                 rendering.notices.append(Notice(CHANGED_TEXT, loss=True))
-        told = dict.fromkeys(notice for notice in rendering.notices if "[record" in notice.reason)  # a record counts once
-        rendering.notices = [*told, *(notice for notice in rendering.notices if notice not in told)]
+        of_record = dict.fromkeys(notice for notice in rendering.notices if "[record" in notice.reason)  # it counts once
+        rendering.notices = [*of_record, *(notice for notice in rendering.notices if notice not in of_record)]
         return answers[0].prompt, rendering
 
     def _in_place(
@@ -214,8 +214,8 @@ class ConversationRenderer:
         rendering.notices += [Notice(case) for case in (answer.case, reason) if case]
         if answer.options is not usual:
             variable = self._thinking_variable
-            asked = answer.options[variable] if variable is not None else None
-            rendering.notices.append(Notice(THINKING, f"{variable}={str(asked).lower()}"))
+            value = answer.options[variable] if variable is not None else None
+            rendering.notices.append(Notice(THINKING, f"{variable}={str(value).lower()}"))
         return _Target(answer, spans, own_end)
 
     # Examples ------------------------------------------------------------------------------------------------------------

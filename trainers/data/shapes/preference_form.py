@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pitstop.trainers.data.chat.conversation import Conversation, Document, Preference, TextPair
+from pitstop.trainers.data.chat.conversation import Conversation, Document, Message, Preference, TextPair
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.messages import RecordAccount
 from pitstop.trainers.data.shapes.normal_form import END_TOKEN, THOUGHT_FIELDS, NormalForm
@@ -32,6 +32,13 @@ class PreferenceForm(NormalForm):
 
     def _recognised_with_question(self, fields: Fields, question: str) -> Shape:
         return preference_shape({**fields, "prompt": question})
+
+    def _messages(
+        self, shape: Shape, fields: Fields, used: set[str], account: RecordAccount
+    ) -> tuple[list[Message], list[bool | None]]:
+        """The messages of one answer; earlier exchanges, which ``history`` holds, are part of what it answers."""
+        messages, weights = super()._messages(shape, fields, used, account)
+        return messages, [*[None] * (len(weights) - 1), weights[-1]] if shape.kind == "pair" else weights
 
     def _answer_count(self, fields: Fields) -> int:
         return answers_in(fields)
@@ -69,7 +76,9 @@ class PreferenceForm(NormalForm):
             answers.append(self._answer(parted.kind, (parted.question, name), fields, used, record, of_one))
             account.unlearnt += of_one.unlearnt
             account.unused += of_one.unused
-            account.notices += [told for told in of_one.notices if told not in account.notices or told.reason == END_TOKEN]
+            account.notices += [
+                notice for notice in of_one.notices if notice not in account.notices or notice.reason == END_TOKEN
+            ]
             if name == REJECTED:
                 self._conversations, self._with_own_system, self._pairs, self._joints_without_space = counts
         fronts = [item.messages[: item.learnt.index(True)] for item in answers if isinstance(item, Conversation)]

@@ -73,9 +73,9 @@ def _question_of(present: Fields) -> tuple[str, ...]:
     if all(_is_single(present.get(name)) for name in (CHOSEN, REJECTED)):
         lists = [name for name in MESSAGE_FIELDS if name in present]
         if len(lists) > 1 or (lists and names):
-            other = [*lists, *names][1]
+            rival = [*lists, *names][1]
             raise BadRecord(
-                f"has both '{lists[0]}' and '{other}' in front of its answers", hint=f"Leave one out: --column {other}="
+                f"has both '{lists[0]}' and '{rival}' in front of its answers", hint=f"Leave one out: --column {rival}="
             )
         names = names or lists
     return tuple(names)
@@ -144,16 +144,18 @@ class AnswerParting:
 
     def _openai(self, fields: Fields) -> PreferenceFields:
         """``input`` holds the messages and tools, the outputs are lists of messages."""
-        given = from_json_text(fields["input"], "input")
-        if not isinstance(given, Mapping) or is_absent(given.get("messages")):
+        request = from_json_text(fields["input"], "input")
+        if not isinstance(request, Mapping) or is_absent(request.get("messages")):
             raise BadRecord("'input' is not an object with 'messages'")
-        tools = given.get("tools")
+        tools = request.get("tools")
         if not is_absent(tools) and fields.get("tools") not in (None, "", [], tools):
             raise BadRecord("has 'tools' and other ones in 'input'", hint="Leave one out: --column tools=")
-        more = {} if is_absent(tools) else {"tools": tools}
+        extras = {} if is_absent(tools) else {"tools": tools}
         outputs = {name: _parsed(fields[field], field) for name, field in zip((CHOSEN, REJECTED), _OPENAI[1:], strict=True)}
-        parted = self._lists({**fields, **more, **outputs, "prompt": given["messages"]}, "prompt")
-        unused = [f"input.{name}" for name, value in given.items() if name not in ("messages", "tools") and not is_absent(value)]
+        parted = self._lists({**fields, **extras, **outputs, "prompt": request["messages"]}, "prompt")
+        unused = [
+            f"input.{name}" for name, value in request.items() if name not in ("messages", "tools") and not is_absent(value)
+        ]
         return PreferenceFields(parted.fields, parted.kind, parted.question, _OPENAI, unused)
 
     # Texts ---------------------------------------------------------------------------------------------------------------
@@ -166,7 +168,7 @@ class AnswerParting:
         if turns[CHOSEN] and turns[REJECTED]:
             return self._lists({**fields, **turns}, question)
         if question:
-            if not isinstance(_parsed(fields[question], question), str):
+            if isinstance(_parsed(fields[question], question), list | Mapping):
                 raise BadRecord(f"'{question}' is a list of messages and '{CHOSEN}' is text", hint="Give both in one form.")
             return PreferenceFields(fields, "pair", question, (question,))
         common = chosen[: _shared(chosen, rejected)]
@@ -182,25 +184,25 @@ class AnswerParting:
     def _lists(self, fields: dict[str, Any], question: str) -> PreferenceFields:
         raw = {name: _objects(fields[name], name) for name in (CHOSEN, REJECTED)}
         read = {name: self._read(raw[name], name) for name in raw}
-        asked = _parsed(fields[question], question) if question else ""
-        if all(messages[0]["role"] == ASSISTANT for messages in read.values()) and asked:
+        content = _parsed(fields[question], question) if question else ""
+        if all(messages[0]["role"] == ASSISTANT for messages in read.values()) and content:
             _check_apart(read[CHOSEN], read[REJECTED])
-            prompt = [{"role": USER, "content": asked}] if isinstance(asked, str) else asked
+            prompt = [{"role": USER, "content": content}] if isinstance(content, str) else content
             return PreferenceFields({**fields, **raw, question: prompt}, "lists", question, (question,))
         end = _end_of_question(read[CHOSEN], read[REJECTED])
-        used = [question] if asked and self._is_question(asked, question, read[CHOSEN][:end]) else []
-        inside = {"prompt": raw[CHOSEN][:end], CHOSEN: raw[CHOSEN][end:], REJECTED: raw[REJECTED][end:]}
-        return PreferenceFields({**fields, **inside}, "lists", "prompt", used)
+        used = [question] if content and self._is_question(content, question, read[CHOSEN][:end]) else []
+        parted = {"prompt": raw[CHOSEN][:end], CHOSEN: raw[CHOSEN][end:], REJECTED: raw[REJECTED][end:]}
+        return PreferenceFields({**fields, **parted}, "lists", "prompt", used)
 
     def _read(self, raw: Any, name: str) -> list[Message]:
         return self._reader.read(raw, name, RecordAccount())[0]
 
-    def _is_question(self, asked: Any, name: str, inside: Sequence[Message]) -> bool:
-        """Whether what is asked is the last question of the messages in front of the answers. Messages have to be all of these."""
-        if isinstance(asked, str):
-            texts = [message.get("content", "") for message in inside if message["role"] == USER]
-            return bool(texts) and str(texts[-1]).strip() == asked.strip()
-        if self._read(asked, name) != list(inside):
+    def _is_question(self, content: Any, name: str, front: Sequence[Message]) -> bool:
+        """Whether ``content`` is the last question of the messages in front of the answers. Messages have to be all of these."""
+        if isinstance(content, str):
+            texts = [message.get("content", "") for message in front if message["role"] == USER]
+            return bool(texts) and str(texts[-1]).strip() == content.strip()
+        if self._read(content, name) != list(front):
             raise BadRecord(f"'{name}' has other messages than its answers begin with", hint=f"Leave it out: --column {name}=")
         return True
 
@@ -263,6 +265,6 @@ def _turns(text: str) -> list[Mapping[str, Any]]:
     if not parts or parts[0] != "Human" or not text.lstrip().startswith("Human:"):
         return []
     return [
-        {"role": USER if who == "Human" else ASSISTANT, "content": said.strip()}
-        for who, said in zip(parts[::2], parts[1::2], strict=True)
+        {"role": USER if speaker == "Human" else ASSISTANT, "content": text.strip()}
+        for speaker, text in zip(parts[::2], parts[1::2], strict=True)
     ]

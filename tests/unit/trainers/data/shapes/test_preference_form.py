@@ -81,6 +81,14 @@ def test_a_judged_answer_is_the_chosen_or_the_rejected_one() -> None:
     assert _messages(good.chosen) == _messages(bad.rejected) == [Q, A] and good.rejected is bad.chosen is None
 
 
+def test_earlier_exchanges_are_part_of_the_question() -> None:
+    history = [["Q0", "A0"]]
+    for fields in ({"chosen": "A", "rejected": "B"}, {"completion": "A", "label": 1}):
+        preference, _ = _read({"prompt": "Q", "history": history, **fields})
+        assert _messages(preference.chosen) == [user("Q0"), assistant("A0"), Q, A]
+        assert isinstance(preference.chosen, Conversation) and preference.chosen.learnt == [False, False, False, True]
+
+
 def test_without_a_chat_template_texts_follow_each_other() -> None:
     preference, _ = _read({"chosen": "It is 12", "rejected": "It is 13"}, None)
     assert preference == Preference(TextPair("It is", " 12"), TextPair("It is", " 13"))

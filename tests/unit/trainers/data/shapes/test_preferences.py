@@ -114,6 +114,10 @@ def test_what_is_malformed(fields: dict[str, Any], reason: str) -> None:
     assert _refusal(**fields) == reason
 
 
+def test_a_question_that_is_neither_text_nor_messages_is_left_to_the_reader_of_texts() -> None:
+    assert _parted({"prompt": 3, "chosen": "a", "rejected": "b"})[0] == 3
+
+
 def test_other_records_are_told_what_to_name() -> None:
     refusal = _refusal(prompt="Q", completion="A")
     assert refusal.startswith("not of the shape 'preference'; its fields: completion, prompt · Name them: --column chosen=FIELD")
