@@ -33,6 +33,7 @@ MALFORMED: list[tuple[dict[str, Any], int]] = [
     ({"chosen": "yes", "rejected": "no"}, 2),
     ({"prompt": "Q", "completion": "A", "label": "?"}, 1),
     ({"text": "A text."}, 0),
+    ({"prompt": "Q", "chosen": "A", "rejected": "B", "tools": [{"name": "add"}]}, 2),  # which the template does not render
 ]
 
 

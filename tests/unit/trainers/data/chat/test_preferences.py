@@ -98,8 +98,19 @@ def test_both_answers_are_learnt_behind_the_prompt_of_one_option() -> None:
     assert [str(notice) for notice in item.notices] == [
         "1 answer is learnt behind another prompt than the chat template's usual one; ask with enable_thinking=true."
     ] * 2
-    (mixed,) = encode_preferences(chat, [Preference(thoughtful, BAD)])  # no option has both
-    assert isinstance(mixed, BadRecord) or len({side.prompt.tobytes() for side in mixed.examples[0].sides.values()}) == 1  # type: ignore[attr-defined]
+
+
+def test_an_option_that_fits_one_answer_alone_is_not_taken() -> None:
+    tokenizer = deepcopy(byte_tokenizer())
+    tokenizer.chat_template = OWN["base"].replace(
+        "<|assistant|>", "<|assistant|>{% if enable_thinking is not defined %}x{% endif %}"
+    )
+    chat = ChatRenderer(tokenizer)
+    assert _shown(chat, _encoded(chat, conversation(user("Q"), assistant("xa")), BAD)[0]) == [
+        "<|user|>Q<|end|><|assistant|>",
+        "⟦xa<|end|>⟧",
+        "⟦bad<|end|>⟧",
+    ]
 
 
 def test_further_answers_are_learnt_only_in_place() -> None:

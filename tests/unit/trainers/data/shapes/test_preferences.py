@@ -61,6 +61,8 @@ def test_lists_part_at_the_last_answer_that_both_follow() -> None:
     )
     # both say A to Q and go on with other questions: the answers begin with A
     assert _parted({"chosen": [Q, A, Q2, B], "rejected": [Q, A, user("Q3"), B]})[0] == [Q]
+    # nor does a question end in an answer
+    assert _parted({"chosen": [Q, A, B], "rejected": [Q, A, assistant("C")]}) == ([Q], [A, B], [A, assistant("C")])
     turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
     assert _parted({"chosen": turns, "rejected": ["Q", "B"]}) == (turns[:1], turns[1:], [assistant("B")])
 
