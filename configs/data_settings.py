@@ -93,6 +93,12 @@ class DataSettings:
     merge_turns: bool = setting(
         False, "Make one message of neighbours of one role, a blank line between their texts.", flag="--merge-turns"
     )
+    chat_template: str = setting(
+        "tokenizer",
+        "Chat template: the tokenizer's, or in its place a .jinja file, plain, chatml, none, a Hub id or the directory of another tokenizer. The run keeps its text.",
+        flag="--chat-template",
+        min_length=1,
+    )
     template_options: list[str] = setting(
         [],
         "Option of the chat template, as NAME=VALUE, such as reasoning_effort=low; VALUE is JSON, or else text. Repeatable; in YAML a mapping.",
@@ -156,6 +162,9 @@ class DataSettings:
     )
     rendering: int = recorded(
         2, "Version of how records become text and tokens; a run keeps the one that it was started with.", before=1, ge=1, le=2
+    )
+    chat_template_text: str = recorded(
+        "", "The chat template in place of the tokenizer's, as JSON: a text, several by name, or null for none.", before=""
     )
     train_settings: list[str] = recorded([], "Settings that each training data set has of its own, as JSON.", before=[])
     eval_settings: list[str] = recorded([], "Settings that each evaluation data set has of its own, as JSON.", before=[])

@@ -35,7 +35,7 @@ _CONDITIONAL = "diffusion.conditional_classes"
 _OF_IMAGES = ("data.classes", "data.label", _STAGE_RANKS, _CONDITIONAL, "diffusion.flip", "diffusion.fid_images")
 _DUPLICATES = "data.duplicates"
 _TOO_LONG, _OVERLAP, _MAX_LENGTH = "data.too_long", "data.overlap", "data.max_length"
-_OF_TEMPLATE = (_TEMPLATE_DATE, "data.thinking", _TEMPLATE_OPTIONS)
+_OF_TEMPLATE = (_TEMPLATE_DATE, "data.chat_template", "data.thinking", _TEMPLATE_OPTIONS)
 _OF_TEXT = (_TOKENIZER, *_OF_TEMPLATE, "model.gradient_checkpointing", "model.use_flash_attention", "evaluation.sample_prompts")
 _IMAGE_DEFAULTS = {
     "training.batch_size": 64,

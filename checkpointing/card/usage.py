@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from pitstop.checkpointing.card.facts import CardFacts
 from pitstop.checkpointing.card.markdown import quoted
 from pitstop.checkpointing.disk.dotted import at
@@ -42,6 +44,7 @@ def loading(facts: CardFacts) -> list[str]:
         f"repo = {quoted(facts.repo)}",
         *(_quantization(facts) if in_4bit else [_FETCH] if from_copy else []),
         f"tokenizer = AutoTokenizer.from_pretrained({', '.join(base_arguments)})",
+        *([] if from_copy else _template(facts)),
         "base = AutoModelForCausalLM.from_pretrained(",
         *(f"    {argument}," for argument in [*base_arguments, weights, 'device_map="auto"']),
         ")",
@@ -114,6 +117,18 @@ def _base(facts: CardFacts) -> tuple[list[str], list[str]]:
         return [_COPY], []
     note = "The base was a directory on the machine that trained it and is not part of this repository: put its path in here."
     return [quoted(BASE_PLACEHOLDER)], [note, ""]
+
+
+def _template(facts: CardFacts) -> list[str]:
+    """The line that gives the base's tokenizer the chat template of the run, where that is another one."""
+    try:
+        template = json.loads(str(at(facts.settings, "data.chat_template_text") or ""))
+    except ValueError:
+        return []
+    if template is not None and not isinstance(template, str | dict):
+        return []
+    literal = repr(template) if template is None else json.dumps(template).replace("`", "\\u0060")  # which would end the code
+    return [f"tokenizer.chat_template = {literal}"]
 
 
 def _quantization(facts: CardFacts) -> list[str]:

@@ -28,6 +28,7 @@ class BaseRecipe:
     quant_type: str
     double_quant: bool
     compute: torch.dtype
+    template: str = ""  # the chat template that the copy's tokenizer has in place of its own
 
     @classmethod
     def from_settings(cls, settings: Settings, precision: Precision) -> BaseRecipe:
@@ -40,14 +41,22 @@ class BaseRecipe:
             double_quant=settings.quantization.use_double_quant,
             # Small updates are lost in 16-bit weights: the whole model is kept in 32 bits, and autocast computes in fewer.
             compute=torch.float32 if settings.training.all_weights else compute,
+            template=settings.data.chat_template_text,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able description; part of the shared copy's digest."""
         dtype = str(self.compute).removeprefix("torch.")
+        template = {"template": self.template} if self.template else {}
         if not self.quantised:
-            return {"dtype": dtype}
-        return {"dtype": dtype, "quant_type": self.quant_type, "double_quant": self.double_quant, "library": "bitsandbytes"}
+            return {"dtype": dtype, **template}
+        return {
+            **template,
+            "dtype": dtype,
+            "quant_type": self.quant_type,
+            "double_quant": self.double_quant,
+            "library": "bitsandbytes",
+        }
 
     def quantization_config(self) -> Any:
         """bitsandbytes' config for transformers, or ``None`` for 16-bit weights."""

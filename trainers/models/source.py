@@ -100,7 +100,8 @@ def find_tokenizer(settings: Settings) -> Path:
     """The directory of the tokenizer that training would use; no weights are downloaded or looked at. Raises as ``find_model``."""
     if settings.model.from_run is not None:
         return _of_base_training(str(settings.model.id), settings, verify=False).path
-    return _tokenizer_files(str(settings.model.tokenizer if settings.model.from_scratch else settings.model.id), settings)
+    tokenizer = str(settings.model.tokenizer if settings.model.from_scratch else settings.model.id)
+    return tokenizer_files(tokenizer, settings, settings.model.revision)
 
 
 def _of_base_training(model_id: str, settings: Settings, *, verify: bool = True) -> ModelSource:
@@ -125,11 +126,16 @@ def _from_scratch(model_id: str, settings: Settings) -> ModelSource:
     if not config.is_file():
         raise ModelError(f"MODEL_CONFIG = {config}: no such file.", hint="Give a JSON file like the config.json of a model.")
     return ModelSource(
-        model_id, _tokenizer_files(tokenizer, settings), None, config=config.resolve(), seed=settings.training.seed
+        model_id,
+        tokenizer_files(tokenizer, settings, settings.model.revision),
+        None,
+        config=config.resolve(),
+        seed=settings.training.seed,
     )
 
 
-def _tokenizer_files(tokenizer: str, settings: Settings) -> Path:
+def tokenizer_files(tokenizer: str, settings: Settings, revision: str | None) -> Path:
+    """The directory of a tokenizer that is one or is on the Hub, without weights. Raises ``NoModel``, and ``ModelError`` for code in it."""
     local = Path(tokenizer).expanduser()
     if local.is_dir():
         check_source(local.resolve())
@@ -140,7 +146,7 @@ def _tokenizer_files(tokenizer: str, settings: Settings) -> Path:
         raise NoModel(
             f"No tokenizer at {tokenizer}: no such directory.", hint="Give a directory with tokenizer.json, or a Hub id."
         )
-    path = _download(tokenizer, settings, settings.model.revision, [pattern for pattern in HUB_PATTERNS if pattern != WEIGHTS])
+    path = _download(tokenizer, settings, revision, [pattern for pattern in HUB_PATTERNS if pattern != WEIGHTS])
     check_source(path)
     return path
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from pitstop.checkpointing.store.portable_paths import portable
 from pitstop.configs.datasets import DataSource
-from pitstop.configs.errors import DataError, SettingsError
+from pitstop.configs.errors import DataError, ModelError, PitstopError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
@@ -19,7 +20,7 @@ from pitstop.trainers.data.lengths import LengthFitter, LengthRule
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
-from pitstop.trainers.data.shapes.normal_form import NO_SUCH_FIELD, NormalForm, ShapeOptions
+from pitstop.trainers.data.shapes.normal_form import NO_SUCH_FIELD, NormalForm, NoTemplate, ShapeOptions
 from pitstop.trainers.tasks.text import TextTask
 
 Reader = TypeVar("Reader", bound=NormalForm)
@@ -119,13 +120,25 @@ class SftTask(TextTask):
     def _form(self, record: Record, bad_rows: BadRows) -> Form | BadRecord:
         try:
             return self.normal_form.read(record, bad_rows)
+        except NoTemplate as error:
+            raise self._no_template(record) from error
         except BadRecord as error:
             return error
+
+    def _no_template(self, record: Record) -> PitstopError:
+        """Messages without a chat template, which concerns all records: a stop, whatever is skipped."""
+        hint = "Give one: --chat-template plain, chatml, a .jinja file or the Hub id of the chat model."
+        if self.settings.data.chat_template == "none":
+            return SettingsError(f"--chat-template none: {record.place} has messages, which need one.", hint=hint)
+        model = self.settings.model
+        name = portable(str(model.tokenizer if model.from_scratch else model.id))
+        return ModelError(f"The tokenizer of {name} has no chat template.", hint=hint)
 
     def conclude(self, bad_rows: BadRows) -> None:
         """Shapes and fields of the data set, what the chat template is like, and the documents that were split."""
         self.normal_form.conclude(bad_rows)
-        for notice in self.chat.template_notices():
+        of_another = self.chat.end_notices() if self.settings.data.chat_template_text else []
+        for notice in (*self.chat.template_notices(), *of_another):
             bad_rows.notices.add(notice)
         self._lengths.conclude(bad_rows)
 

@@ -54,7 +54,8 @@ class TextTask(Task):
                 hint="Leave --thinking and the like out, or start a new run with 'pitstop train'.",
             )
         day = None if data.template_date is None else date.fromisoformat(data.template_date)
-        renderer = ChatRenderer(self.tokenizer, version=data.rendering, day=day, options=options)
+        origin = data.chat_template if data.chat_template_text else "the tokenizer's"
+        renderer = ChatRenderer(self.tokenizer, version=data.rendering, day=day, options=options, origin=origin)
         renderer.check_options()
         return renderer
 

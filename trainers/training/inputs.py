@@ -25,6 +25,7 @@ from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.machine.processes import main_process_first
 from pitstop.trainers.models.limits import ModelLimits
 from pitstop.trainers.models.source import ModelSource
+from pitstop.trainers.models.templates import keep_template, put_template
 from pitstop.trainers.reporter import Display, Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import family_of, make_task
@@ -106,7 +107,9 @@ def read_inputs(
     family = family_of(settings)
     with main_process_first():
         source = find() if find is not None else family.find(settings, None)
+        settings = keep_template(settings)
     tokenizer = family.tokenizer(source)
+    put_template(tokenizer, settings)
     model = family.check(source, reporter.notice)
     settings = on_day(settings, tokenizer, day or datetime.now().date())
     task = make_task(settings, tokenizer)
@@ -140,7 +143,7 @@ def _tell_template(task: Task, reporter: Reporter) -> None:
     if template.draws is not None:
         raise ModelError(
             f"The chat template of the tokenizer draws at random ({template.draws}): no two starts would train on the same tokens.",
-            hint="Take that out of the model's chat_template.jinja.",
+            hint="Take that out of the model's chat_template.jinja, or give another one with --chat-template.",
         )
     if template.asks_for_date:
         told = Notice(

@@ -54,13 +54,18 @@ def pinned(loaded: Loaded, device: torch.device, reporter: Reporter) -> Loaded:
     return replace(loaded, settings=at_commits(loaded.settings, device, reporter))
 
 
-def dated(loaded: Loaded, inputs: Inputs) -> Loaded:
-    """With the day that the chat template was told when ``inputs`` were read, which the run keeps."""
-    day, source = inputs.task.settings.data.template_date, Source("default", "day of the start")
-    if day == loaded.settings.data.template_date:
-        return loaded
-    settings = replace(loaded.settings, data=replace(loaded.settings.data, template_date=day))
-    return replace(loaded, settings=settings, sources={**loaded.sources, "data.template_date": source})
+def with_template(loaded: Loaded, inputs: Inputs) -> Loaded:
+    """With the chat template that stands in place of the tokenizer's, and the day that it was told, as ``inputs`` were read with them."""
+    read, data, sources = inputs.task.settings.data, loaded.settings.data, loaded.sources
+    if read.template_date != data.template_date:
+        sources = {**sources, "data.template_date": Source("default", "day of the start")}
+    data = replace(
+        data,
+        template_date=read.template_date,
+        chat_template=read.chat_template,
+        chat_template_text=read.chat_template_text,
+    )
+    return replace(loaded, settings=replace(loaded.settings, data=data), sources=sources)
 
 
 def name_of(settings: Settings, now: datetime, reporter: Reporter) -> str:

@@ -79,14 +79,14 @@ def prepare_new(
     settings = loaded.settings
     pusher = start_pusher(settings, reporter, stack) if settings.hub.push and hardware.is_main else None
     tracking, inputs, samples = _read(settings, hardware, reporter, pusher, day=new_run.day_of_start(now, device))
-    loaded = new_run.dated(loaded, inputs)
+    loaded = new_run.with_template(loaded, inputs)
+    settings = loaded.settings
     inputs.show_first(reporter.display)
     if hardware.is_main:
         new_run.check_writable(Path(settings.training.checkpoint.base_dir))
     base = place_base(settings, inputs.source, inputs.tokenizer, hardware, reporter)
     built, inputs = _build(settings, base, inputs, hardware, reporter, samples)
     name = new_run.name_of(settings, now, reporter)
-    settings = loaded.settings
     run = None
     if hardware.is_main:
         notices = {"notices": reporter.record(), **(metadata or {})}

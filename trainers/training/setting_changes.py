@@ -14,7 +14,7 @@ Changes = dict[str, tuple[Any, Any]]
 # Changing one of these makes another model or another run of it.
 _FIXED = ("model.revision", "model.from_scratch", "lora.", "quantization.", "training.task", "training.method",
           "training.optimizer", "training.ema_decay", "training.checkpoint.shard_size_gb",
-          "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.", "data.label", "data.rendering",
+          "training.checkpoint.base_dir", "training.checkpoint.run_number", "naming.", "data.label", "data.rendering", "data.chat_template",
           "diffusion.conditional_classes")  # fmt: skip
 _MAY_CHANGE = ("lora.dropout",)
 _BASE_DIR = "training.checkpoint.base_dir"

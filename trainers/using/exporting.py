@@ -19,7 +19,7 @@ from pitstop.configs.errors import RunError
 from pitstop.trainers.machine.device import choose_precision
 from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models.foreign_code import forget_code
-from pitstop.trainers.models.tokenizer import load_tokenizer
+from pitstop.trainers.models.templates import tokenizer_of
 from pitstop.trainers.models.trained import parameter_counts
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.training.building import BaseOnDisk
@@ -90,7 +90,7 @@ def _export_adapter(chosen: ChosenCheckpoint, request: ExportRequest, facts: Fac
     else:
         revision = chosen.known_base.revision if chosen.known_base and request.base_id is None else None
         config |= {"base_model_name_or_path": base_id, **({"revision": revision} if revision else {})}
-    tokenizer = None if chosen.settings.training.makes_images else load_tokenizer(_base(chosen, reporter).path)
+    tokenizer = None if chosen.settings.training.makes_images else tokenizer_of(chosen.settings, _base(chosen, reporter).path)
     with in_place_of(request.target) as directory:
         directory.mkdir()
         (directory / layout.ADAPTER_WEIGHTS).write_bytes(read_verified(chosen.info, layout.ADAPTER_WEIGHTS))
@@ -116,7 +116,7 @@ def _export_merged(chosen: ChosenCheckpoint, request: ExportRequest, facts: Fact
     base = _base(chosen, reporter)
     if chosen.settings.training.makes_images:
         return _export_merged_denoiser(chosen, base, request, facts, reporter)
-    tokenizer = load_tokenizer(base.path)
+    tokenizer = tokenizer_of(chosen.settings, base.path)
     ids = merging.probe_ids(chosen, tokenizer)
     reporter.line("Loading the base and its adapter …")
     adapted, precision = merging.open_for_merging(chosen, base)

@@ -27,6 +27,7 @@ from pitstop.trainers.machine.launch import is_worker
 from pitstop.trainers.models.adapter import add_another, share_inputs_under_autocast
 from pitstop.trainers.models.limits import ModelLimits
 from pitstop.trainers.models.source import ModelSource
+from pitstop.trainers.models.templates import put_template
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import family_of, make_task
@@ -211,6 +212,7 @@ def open_model(chosen: ChosenCheckpoint, reporter: Reporter) -> OpenModel:
     base = find_base(chosen, hardware.precision, reporter.notice)
     source = chosen.whole_model() or ModelSource(str(settings.model.id), base.path, None)
     tokenizer = family_of(settings).tokenizer(source)
+    put_template(tokenizer, settings)
     built = build(settings, base, source, tokenizer, hardware, reporter)
     chosen.restore_weights(built.engine)
     return OpenModel(chosen, built.engine, hardware, base, tokenizer, packing=built.packing)

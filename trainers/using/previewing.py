@@ -15,7 +15,7 @@ from pitstop.trainers.data.cache.key import is_large
 from pitstop.trainers.data.preview.gathering import DataPreview, Wish, gather
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.models.source import find_tokenizer
-from pitstop.trainers.models.tokenizer import load_tokenizer
+from pitstop.trainers.models.templates import keep_template, tokenizer_of
 from pitstop.trainers.tasks.preferences import PreferenceRecords
 from pitstop.trainers.tasks.registry import make_task
 from pitstop.trainers.tasks.text import TextTask
@@ -42,8 +42,9 @@ class Previewer:
             raise SettingsError(
                 "pitstop preview shows tokens, and the task diffusion learns images.", hint="pitstop plan counts the images."
             )
+        settings = keep_template(settings)
         self._settings, self._tell = settings, tell
-        self.tokenizer: Any = load_tokenizer(find_tokenizer(settings))
+        self.tokenizer: Any = tokenizer_of(settings, find_tokenizer(settings))
         task = make_task(settings, self.tokenizer)
         assert isinstance(task, TextTask)
         self.task = task

@@ -25,6 +25,7 @@ from pitstop.trainers.data.records import BadRecord
 
 _NO_TEMPLATE = "the model's tokenizer has no chat template; give prompt and completion instead"
 _DEFAULT_OPTIONS = RenderingOptions()
+_ANSWER = "pitstop answers"
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,21 @@ class ChatRenderer:
 
     A tokenizer without a template has prompt and completion one after the other. Whatever cannot be rendered raises ``BadRecord``.
     ``version`` is the rendering's: 2 takes records in their normal form, 1 their fields, and tokenises each segment by itself, as runs
-    of earlier versions do. ``day`` is what a template that asks for the date is told, by default today.
+    of earlier versions do. ``day`` is what a template that asks for the date is told, by default today; ``origin`` says where the
+    template is from.
     """
 
     def __init__(
-        self, tokenizer: Any, *, version: int = 2, day: date | None = None, options: RenderingOptions = _DEFAULT_OPTIONS
+        self,
+        tokenizer: Any,
+        *,
+        version: int = 2,
+        day: date | None = None,
+        options: RenderingOptions = _DEFAULT_OPTIONS,
+        origin: str = "the tokenizer's",
     ) -> None:
         self.tokenizer, self.options = tokenizer, options
-        self.template = ChatTemplate(tokenizer, day)
+        self.template = ChatTemplate(tokenizer, day, origin=origin)
         self.tokens = Tokens(tokenizer)
         self._added = AddedTokens.of(tokenizer)
         self._first = FirstTokens(tokenizer) if version == 1 else None
@@ -141,6 +149,20 @@ class ChatRenderer:
         own, end = self._added.end_of(text)
         stretches = [Stretch(prompt, learnt=False), Stretch(text[:end], learnt=True)]
         return RenderedExample(stretches if prompt else stretches[1:], add_eos=own == end)
+
+    def end_notices(self) -> list[Notice]:
+        """What is to be told where the template ends answers in ordinary text: that nothing stops there."""
+        try:
+            messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": _ANSWER}]
+            tail = self.template.render(messages, generation_prompt=False).rpartition(_ANSWER)[2].strip()
+        except BadRecord:  # each record says why
+            return []
+        own, end = self._added.end_of(tail)
+        if not tail or own < end:
+            return []
+        count = len(self.tokenizer(tail, add_special_tokens=False)["input_ids"])
+        tokens = f"{count} token{'s' if count > 1 else ''}"
+        return [Notice("{subject}", f"{tail!r} is {tokens} here; generation stops at {self.tokenizer.eos_token!r} behind it")]
 
     def check_options(self) -> None:
         """Raises ``SettingsError`` for options that the template does not know, and for any where there is none."""

@@ -67,11 +67,13 @@ class ChatTemplate:
     """Renders messages as ``tokenizer``, which stays as it is, does when it is served, by its template or by the text ``source``.
 
     A template that asks for the date is told ``day``, at midnight; by default the day on which it was first asked for here. ``form`` is
-    how it takes messages. Whatever a template, which is a program, stumbles over is a ``BadRecord``.
+    how it takes messages, ``origin`` where it is from. Whatever a template, which is a program, stumbles over is a ``BadRecord``.
     """
 
-    def __init__(self, tokenizer: Any, day: date | None = None, *, source: str | None = None) -> None:
-        self._tokenizer, self._day, self._source = tokenizer, day, source
+    def __init__(
+        self, tokenizer: Any, day: date | None = None, *, source: str | None = None, origin: str = "the tokenizer's"
+    ) -> None:
+        self._tokenizer, self._day, self._source, self._origin = tokenizer, day, source, origin
         self.form = PLAIN_FORM
 
     @property
@@ -114,7 +116,7 @@ class ChatTemplate:
             if self.day is None
             else f", with the date {self.day}"
         )
-        return f"the tokenizer's, {hashlib.sha256(self.text.encode()).hexdigest()[:12]}{day}"
+        return f"{self._origin}, {hashlib.sha256(self.text.encode()).hexdigest()[:12]}{day}"
 
     @cached_property
     def has_tags(self) -> bool:

@@ -81,6 +81,10 @@ class ShapeOptions:
         )
 
 
+class NoTemplate(BadRecord):
+    """Messages, and no chat template: no record of this shape can be used."""
+
+
 class NormalForm:
     """Reads records. ``template`` is the source of the chat template, None where the tokenizer has none.
 
@@ -289,7 +293,7 @@ class NormalForm:
         if shape.kind == "pair" and self._template is None:
             return self._text_pair(shape, fields, used, extras)
         if self._template is None:
-            raise BadRecord("the model's tokenizer has no chat template; give prompt and completion instead")
+            raise NoTemplate("the model's tokenizer has no chat template; give prompt and completion instead")
         if record.fills_nulls:
             fields, extras = _without_filled_nulls(fields, extras, account)
         messages, weights = self._messages(shape, fields, used, account)

@@ -210,6 +210,23 @@ def test_the_code_loads_the_base_as_it_was_trained_on() -> None:
     assert "BitsAndBytes" not in sixteen and "import torch\n" not in sixteen
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('"{{ `a` }}\\n"', 'tokenizer.chat_template = "{{ \\u0060a\\u0060 }}\\n"'),
+        ("null", "tokenizer.chat_template = None"),
+        ("", ""),
+        ("7", ""),
+        ("os.system(1)", ""),
+    ],
+)
+def test_the_code_gives_the_base_s_tokenizer_the_template_of_the_run(text: str, line: str) -> None:
+    from pitstop.checkpointing.card.usage import loading
+
+    code = loading(CardFacts(repo="owner/name", name="x", settings={"data": {"chat_template_text": text}}))
+    assert [each for each in code if each.startswith("tokenizer.chat_template")] == ([line] if line else [])
+
+
 def test_a_base_that_is_not_on_the_hub_comes_from_the_repository_or_from_the_reader() -> None:
     local = facts(settings=settings(model__id="llama"), metadata={"base_model": {"id": "llama", "revision": None}})
     (load, _), card = code(model_card(local)), model_card(local)

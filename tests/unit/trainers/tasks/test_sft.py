@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from pitstop.configs.datasets import DataSource
-from pitstop.configs.errors import DataError, SettingsError
+from pitstop.configs.errors import DataError, ModelError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.chat.conversation import Conversation
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.tasks.sft import SftTask
+from support.fake_training import settings_with
 
 Q1, A1 = {"role": "user", "content": "Q1"}, {"role": "assistant", "content": "A1"}
 Q2, A2 = {"role": "user", "content": "Q2"}, {"role": "assistant", "content": "A2"}
@@ -206,6 +207,26 @@ def test_options_of_the_template_are_those_of_the_settings_and_of_generation(tok
     tokenizer.chat_template = None
     with pytest.raises(SettingsError, match="has no chat template, which the setting of template options is for"):
         _with(tokenizer, template_options=["mood=calm"]).chat  # noqa: B018
+
+
+def test_messages_for_a_base_without_template_stop_whatever_is_skipped(tokenizer: Any) -> None:
+    tokenizer.chat_template = None
+    task = SftTask(tokenizer, settings_with(model__id="/models/owner/base"))
+    records = [Record({"prompt": "Q1", "completion": "A1"}, "a line 1"), Record({"messages": [Q1, A1]}, "a line 2")]
+    with pytest.raises(ModelError) as caught:
+        task.examples_of(records, BadRows(skip=True))
+    assert caught.value.message == "The tokenizer of base has no chat template."
+    assert caught.value.hint == "Give one: --chat-template plain, chatml, a .jinja file or the Hub id of the chat model."
+    with pytest.raises(SettingsError, match="--chat-template none: a line 2 has messages, which need one"):
+        SftTask(tokenizer, settings_with(data__chat_template="none")).examples_of(records, BadRows(skip=True))
+    assert len(task.examples_of(records[:1], BadRows(skip=False))[0]) == 1  # type: ignore[arg-type]
+
+
+def test_a_template_in_place_of_the_tokenizers_is_named(tokenizer: Any) -> None:
+    assert _with(tokenizer).chat.template.in_words.startswith("the tokenizer's, ")
+    task = _with(tokenizer, chat_template="mine.jinja", chat_template_text='"{{ messages }}"')
+    assert task.chat.template.in_words.startswith("mine.jinja, ")
+    assert task.relevant_settings() == _with(tokenizer).relevant_settings(), "the cache's key has the tokenizer's template"
 
 
 def test_a_run_of_the_first_rendering_takes_no_settings_of_the_template(tokenizer: Any) -> None:

@@ -23,6 +23,8 @@ from support.fake_training import settings_with
         ("training.checkpoint.run_number", True),
         ("model.id", False),
         ("quantization.quant_type", True),
+        ("data.chat_template", True),
+        ("data.template_date", False),
     ],
 )
 def test_what_would_make_another_model_is_fixed(path: str, fixed: bool) -> None:

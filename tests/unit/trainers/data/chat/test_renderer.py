@@ -300,6 +300,35 @@ def test_records_rendered_together_are_as_each_alone(tokenizer: Any) -> None:
             assert together.supervised.tolist() == alone.supervised.tolist()
 
 
+@pytest.mark.parametrize(
+    ("behind", "told"),
+    [
+        ("<|im_end|>", "'<|im_end|>' is 10 tokens here; generation stops at '</s>' behind it."),
+        ("#", "'#' is 1 token here; generation stops at '</s>' behind it."),
+        ("{{ eos_token }}", ""),
+        ("#{{ eos_token }}\n", ""),
+        ("\n", ""),
+        ("{{ raise_exception('no') }}", ""),
+    ],
+)
+def test_a_template_whose_answers_end_in_ordinary_text_is_told(behind: str, told: str) -> None:
+    letters = _letters()
+    letters.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}" + behind + "{% endfor %}"
+    assert [str(notice) for notice in ChatRenderer(letters).end_notices()] == ([told] if told else [])
+
+
+def _letters() -> Any:
+    """A tokenizer of single characters, with an end of sequence."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    fast = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    fast.add_special_tokens([AddedToken("</s>", special=True, normalized=False)])
+    return PreTrainedTokenizerFast(tokenizer_object=fast, eos_token="</s>")
+
+
 # Bad records -------------------------------------------------------------------------------------------------------------
 
 
