@@ -25,7 +25,7 @@ from pitstop.trainers.data.records import BadRecord, BadRows, Record
 _BATCH = 512
 """Records tokenised at a time."""
 
-FORMAT = "8"
+FORMAT = "9"
 """Part of every key of the cache: to be raised with any change of how a record becomes tokens."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.files.packed import lines_of
 from pitstop.trainers.data.records import BadRows, Record
-from pitstop.trainers.data.row_json import check_depth, is_unicode, parse_json, row_texts
+from pitstop.trainers.data.row_json import DECODER, check_depth, is_unicode, parse_json, row_texts
 
 
 def read_jsonl(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
@@ -29,7 +29,7 @@ def read_json(path: Path, name: str, bad_rows: BadRows) -> Iterator[Record]:
     """Yield the objects of a list, or of the list under ``data``. Raises ``DataError`` where there is none."""
     text = "".join(lines_of(path, name))
     try:
-        content = json.loads(text)
+        content = DECODER.decode(text)
     except json.JSONDecodeError as error:
         if not is_unicode(text):
             number = next(number for number, line in enumerate(text.split("\n"), start=1) if not is_unicode(line))

@@ -26,8 +26,9 @@ VALUES = st.recursive(
         ('{"a": 1', "not valid JSON: Expecting ',' delimiter at column 8"),
         ('"\udcff"', "not UTF-8 text"),
         ("", "not valid JSON: Expecting value at column 1"),
+        ('{"a": [{"b": 1, "b": 1}]}', "JSON that cannot be used: the key 'b' stands twice in one object"),
     ],
-    ids=["digits", "depth", "one too deep", "cut off", "bytes", "nothing"],
+    ids=["digits", "depth", "one too deep", "cut off", "bytes", "nothing", "a key twice"],
 )  # fmt: skip
 def test_whatever_the_parser_raises_is_a_reason(text: str, reason: str) -> None:
     with pytest.raises(ValueError) as caught:

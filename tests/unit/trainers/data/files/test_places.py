@@ -164,8 +164,9 @@ LATIN = '{"text": "Größe"}'.encode("latin-1").decode("utf-8", "surrogateescape
         (DIGITS, "JSON that cannot be used: Exceeds the limit"),
         (DEEP, "JSON nested more than 200 deep"),
         (LATIN, "not UTF-8 text"),
+        ('{"text": "a", "text": "b"}', "JSON that cannot be used: the key 'text' stands twice in one object"),
     ],
-    ids=["digits", "depth", "bytes"],
+    ids=["digits", "depth", "bytes", "a key twice"],
 )
 @pytest.mark.parametrize("form", [".jsonl", ".json", "data.json"])
 def test_what_the_parser_cannot_take_is_the_fault_of_its_row(tmp_path: Path, row: str, reason: str, form: str) -> None:
