@@ -216,6 +216,14 @@ class RecordedSplit(Recorded):
     tokens = _integer()
 
 
+class RecordedCounts(Recorded):
+    """What became of the training data; ``template_options`` says how many ``answers`` are learnt behind which ``options`` of the template."""
+
+    template_options = _list(
+        fits=lambda value: all(isinstance(entry, dict) and isinstance(entry.get("options"), dict) for entry in value)
+    )
+
+
 class RecordedData(RecordedSplit):
     """The training data, and as ``eval`` the evaluation data; ``classes`` counts the images of each class by its name.
 
@@ -224,6 +232,7 @@ class RecordedData(RecordedSplit):
 
     template = _text()
     eval = _part(RecordedSplit)
+    counts = _part(RecordedCounts)
     class_names = _list(fits=lambda value: all(isinstance(item, str) for item in value))
     classes = _object()
 

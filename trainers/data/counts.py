@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +40,8 @@ class LeftOut:
     """What was read and gave no example.
 
     ``too_long`` are examples, ``records`` are left out and ``bad`` ones malformed, ``answers_left_out`` and ``answers_bad`` their answers and those of
-    records that are used. ``notices`` are the reasons, and whatever else was decided while the data was read.
+    records that are used. ``notices`` are the reasons, and whatever else was decided while the data was read. ``options`` are those that
+    the chat template asks with, as JSON, each with the answers that are used.
     """
 
     too_long: int = 0
@@ -48,6 +51,7 @@ class LeftOut:
     answers_left_out: int = 0
     answers_bad: int = 0
     notices: tuple[Notice, ...] = ()
+    options: tuple[tuple[str, int], ...] = ()
 
 
 _NOTHING = LeftOut()
@@ -58,7 +62,7 @@ class Counts:
     """The numbers of a data set.
 
     In ``records``, ``used`` and ``too_long`` a record that gives several examples counts once for each; ``read`` has each record
-    once, and ``answers`` each answer.
+    once, and ``answers`` each answer. ``options``: how many answers are learnt behind which options of the chat template, as JSON.
     """
 
     records: int
@@ -72,6 +76,7 @@ class Counts:
     read: Tally = Tally()
     answers: Tally = Tally()
     notices: tuple[Notice, ...] = ()
+    options: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(cls, examples: Examples, left_out: LeftOut = _NOTHING) -> Counts:
@@ -88,6 +93,7 @@ class Counts:
             read=Tally(int(examples.opens.sum()), left_out.records, left_out.bad),
             answers=Tally(int(examples.answers.sum()), left_out.answers_left_out, left_out.answers_bad),
             notices=left_out.notices,
+            options=left_out.options,
         )
 
     @classmethod
@@ -100,6 +106,7 @@ class Counts:
                 "read": Tally(**values["read"]),
                 "answers": Tally(**values["answers"]),
                 "notices": tuple(Notice(**notice) for notice in values["notices"]),
+                "options": tuple((str(options), int(count)) for options, count in values["options"]),
             }
         )
 
@@ -118,6 +125,7 @@ class Counts:
             read=sum((part.read for part in counts), Tally()),
             answers=sum((part.answers for part in counts), Tally()),
             notices=tuple(Notices(notice for part in counts for notice in part.notices)),
+            options=_summed(pair for part in counts for pair in part.options),
         )
 
     @property
@@ -131,7 +139,13 @@ class Counts:
             self.answers.left_out,
             self.answers.malformed,
             self.notices,
+            self.options,
         )
+
+    @property
+    def asked(self) -> dict[str, Any] | None:
+        """The options of the chat template that all answers are learnt behind; None where they differ or no template asks."""
+        return json.loads(self.options[0][0]) if len(self.options) == 1 else None
 
     def as_dict(self) -> dict[str, Any]:
         """What a run records of them."""
@@ -144,5 +158,17 @@ class Counts:
         return {
             "records": self.read.as_dict(),
             **({"answers": self.answers.as_dict()} if self.answers.read else {}),
+            **(
+                {"template_options": [{"options": json.loads(text), "answers": count} for text, count in self.options]}
+                if self.options
+                else {}
+            ),
             **({"notices": [notice.as_dict() for notice in self.notices]} if self.notices else {}),
         }
+
+
+def _summed(pairs: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    counter: Counter[str] = Counter()
+    for options, count in pairs:
+        counter[options] += count
+    return tuple(sorted(counter.items()))

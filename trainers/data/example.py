@@ -15,7 +15,8 @@ class Example:
     ``reference`` is what the task's scorer compares an answer with, as JSON; empty where nothing is scored. Examples of one
     ``group`` (one article, say) never stand on both sides of a split; without one each example is its own group. ``cut`` says
     that its prompt was cut to fit, ``answers`` how many answers are learnt in it (a document has none), ``opens`` that it is the
-    first example of its record: all of these are counted.
+    first example of its record, ``options`` with which options the chat template asks for its answers, as JSON (empty where none was
+    asked): all of these are counted.
     """
 
     input_ids: np.ndarray
@@ -25,6 +26,7 @@ class Example:
     cut: bool = False
     answers: int = 1
     opens: bool = True
+    options: str = ""
 
     def __len__(self) -> int:
         return len(self.input_ids)

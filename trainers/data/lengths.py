@@ -41,7 +41,7 @@ class LengthRule:
     overlap: int = 0
 
 
-class TooLong:
+class OverlongExamples:
     """Examples that are left out: their ``lengths`` in tokens, and where the first one is. With ``refuse`` none may be."""
 
     def __init__(self, longest: int, *, refuse: bool = False) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +20,7 @@ from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.duplicates import told, without_repeated
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, InMemory
-from pitstop.trainers.data.lengths import TooLong
+from pitstop.trainers.data.lengths import OverlongExamples
 from pitstop.trainers.data.mixture import mixed
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 
@@ -48,7 +50,7 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RecordResult:
     """What became of a record: the examples that are used, those longer than ``max_length``, or the reason why it is malformed.
 
     ``record`` is None for a row that could not be read.
@@ -166,22 +168,6 @@ def _key(spec: str, task: RecordEncoder, options: ReadOptions, cache: DataCache)
     }
 
 
-class _InOrder(BadRows):
-    """Bad rows of the reader, told after those that the task found in the records before."""
-
-    def __init__(self, skip: bool, first: Callable[[], None], hear: Callable[[Outcome], None], notices: Notices) -> None:
-        super().__init__(skip, notices=notices)
-        self._first, self._hear = first, hear
-        self.unreadable = 0
-
-    def report(self, place: str, reason: str, hint: str = "") -> None:
-        """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
-        self.unreadable += 1
-        self._first()
-        super().report(place, reason, hint)
-        self._hear(Outcome(place, None, malformed=reason))
-
-
 class _Refused(Exception):
     """The disk did not take an example: not to be mistaken for one that the reader cannot read, which calls ``report``."""
 
@@ -192,7 +178,7 @@ class _Refused(Exception):
 def _read(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[Example], None]) -> LeftOut:
     """Give each example that fits to ``add``; returns what else there was. ``OSError`` from ``add``."""
 
-    def hear(outcome: Outcome) -> None:
+    def hear(outcome: RecordResult) -> None:
         try:
             for example in outcome.examples:
                 add(example)
@@ -206,60 +192,99 @@ def _read(spec: str, task: RecordEncoder, options: ReadOptions, add: Callable[[E
 
 
 def read_outcomes(
-    spec: str, task: RecordEncoder, options: ReadOptions, hear: Callable[[Outcome], None], notices: Notices
+    spec: str, task: RecordEncoder, options: ReadOptions, hear: Callable[[RecordResult], None], notices: Notices
 ) -> LeftOut:
     """Read and tokenise the records of ``spec``; ``hear`` is told what became of each, in order. Returns what gave no example.
 
     ``notices`` takes what else is decided, before ``hear`` is told of the record that it is about. Raises ``DataError``.
     """
-    waiting: list[Record] = []
-    total = left_out = 0
-    too_long = TooLong(options.max_length, refuse=options.refuse_too_long)
-
-    def tokenise() -> None:
-        nonlocal total, left_out
-        records = waiting[:]
-        waiting.clear()
-        for record, examples in zip(records, task.examples_of(records, bad_rows), strict=True):
-            if isinstance(examples, BadRecord):
-                BadRows.report(bad_rows, record.place, str(examples), examples.hint)
-                bad_rows.answers += examples.answers
-                hear(Outcome(record.place, record, malformed=str(examples)))
-                continue
-            fitting = [example for example in examples if len(example) <= options.max_length]
-            longer = [example for example in examples if len(example) > options.max_length]
-            for example in longer:
-                too_long.add(record.place, len(example))
-            total += len(examples)
-            left_out += not fitting
-            bad_rows.answers_left_out += sum(example.answers for example in longer)
-            fitting[1:] = [replace(example, opens=False) for example in fitting[1:]]
-            hear(Outcome(record.place, record, fitting, longer))
-
-    bad_rows = _InOrder(options.skip_bad_rows, tokenise, hear, notices)
+    reading = _Reading(task, options, hear, notices)
     try:
-        for number, record in enumerate(task.records(spec, bad_rows, split=options.split, token=options.token), start=1):
-            waiting.append(record)
-            if options.max_records is not None and number + bad_rows.unreadable >= options.max_records:
+        for number, record in enumerate(task.records(spec, reading, split=options.split, token=options.token), start=1):
+            reading.waiting.append(record)
+            if options.max_records is not None and number + reading.unreadable >= options.max_records:
                 break
-            if len(waiting) >= _BATCH:
-                tokenise()
+            if len(reading.waiting) >= _BATCH:
+                reading.tokenise()
     except DataError:
-        tokenise()  # a record before the place that cannot be read may be the first that is wrong
+        reading.tokenise()  # a record before the place that cannot be read may be the first that is wrong
         raise
-    tokenise()
-    task.conclude(bad_rows)
-    if too_long.lengths:
-        bad_rows.notices.add(too_long.notice(total + bad_rows.count, task.too_long_remedy))
-    return LeftOut(
-        len(too_long.lengths),
-        left_out,
-        bad_rows.count,
-        bad_rows.reasons,
-        bad_rows.answers_left_out,
-        bad_rows.answers,
-        tuple(bad_rows.notices),
-    )
+    reading.tokenise()
+    task.conclude(reading)
+    return reading.left_out()
+
+
+class _Reading(BadRows):
+    """Records that wait to be tokenised, and what became of the others. A bad row of the reader is told behind those that the task finds
+    in the records before it.
+    """
+
+    def __init__(self, task: RecordEncoder, options: ReadOptions, hear: Callable[[RecordResult], None], notices: Notices) -> None:
+        super().__init__(options.skip_bad_rows, notices=notices)
+        self._task, self._longest, self._hear = task, options.max_length, hear
+        self._overlong = OverlongExamples(options.max_length, refuse=options.refuse_too_long)
+        self._examples = self._records_left_out = 0
+        self._options: Counter[str] = Counter()
+        self.waiting: list[Record] = []
+        self.unreadable = 0
+
+    def report(self, place: str, reason: str, hint: str = "") -> None:
+        """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
+        self.unreadable += 1
+        self.tokenise()
+        super().report(place, reason, hint)
+        self._hear(RecordResult(place, None, malformed=reason))
+
+    def tokenise(self) -> None:
+        """Make examples of the records that wait."""
+        records = self.waiting[:]
+        self.waiting.clear()
+        for record, examples in zip(records, self._examples_of(records), strict=True):
+            if isinstance(examples, BadRecord):
+                super().report(record.place, str(examples), examples.hint)
+                self.answers += examples.answers
+                self._hear(RecordResult(record.place, record, malformed=str(examples)))
+            else:
+                self._sort(record, examples)
+
+    def _examples_of(self, records: Sequence[Record]) -> list[list[Example] | BadRecord]:
+        collecting = gc.isenabled()
+        gc.disable()  # thousands of lists of tokens: looking for cycles among them costs an eighth of the time
+        try:
+            return self._task.examples_of(records, self)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _sort(self, record: Record, examples: Sequence[Example]) -> None:
+        """Tell which examples of a record fit."""
+        fitting = [example for example in examples if len(example) <= self._longest]
+        longer = [example for example in examples if len(example) > self._longest]
+        for example in longer:
+            self._overlong.add(record.place, len(example))
+        self._examples += len(examples)
+        self._records_left_out += not fitting
+        self.answers_left_out += sum(example.answers for example in longer)
+        fitting[1:] = [replace(example, opens=False) for example in fitting[1:]]
+        for example in fitting:
+            if example.options:
+                self._options[example.options] += example.answers
+        self._hear(RecordResult(record.place, record, fitting, longer))
+
+    def left_out(self) -> LeftOut:
+        """What was read and gave no example, all of it told."""
+        if self._overlong.lengths:
+            self.notices.add(self._overlong.notice(self._examples + self.count, self._task.too_long_remedy))
+        return LeftOut(
+            len(self._overlong.lengths),
+            self._records_left_out,
+            self.count,
+            self.reasons,
+            self.answers_left_out,
+            self.answers,
+            tuple(self.notices),
+            tuple(sorted(self._options.items())),
+        )
 
 
 def _counted(spec: str, examples: Examples, left_out: LeftOut, options: ReadOptions) -> Counts:

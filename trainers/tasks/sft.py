@@ -34,12 +34,11 @@ class SftTask(TextTask):
     def __init__(self, tokenizer: Any, settings: Settings | None = None) -> None:
         super().__init__(tokenizer, settings or Settings())
 
-    def with_settings(self, settings: Mapping[str, Any]) -> TextTask:
+    def _forget_rendering(self) -> None:
         """See ``TextTask``."""
-        task = super().with_settings(settings)
-        for cached in ("normal_form", "_shape_options", "_lengths", "chat"):
-            vars(task).pop(cached, None)
-        return task
+        super()._forget_rendering()
+        for cached in ("normal_form", "_shape_options", "_lengths"):
+            vars(self).pop(cached, None)
 
     @cached_property
     def _shape_options(self) -> ShapeOptions:

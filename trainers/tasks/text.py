@@ -43,6 +43,19 @@ class TextTask(Task):
     unit: ClassVar[str] = "tokens"
     always: ClassVar[Mapping[str, Direction]] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
 
+    asked: Mapping[str, Any] | None = None
+    """The options that the chat template asks with in all of the training data; None where they differ or are not known."""
+
+    def ask_with(self, options: Mapping[str, Any] | None) -> None:
+        """Let prompts, and evaluation data as far as it fits, be rendered with ``options``, those of all answers of the training data."""
+        if options != self.asked:
+            self.asked = options
+            self._forget_rendering()
+
+    def _forget_rendering(self) -> None:
+        """Drop what was made of the settings and ``asked``."""
+        vars(self).pop("chat", None)
+
     @cached_property
     def chat(self) -> ChatRenderer:
         """Renders prompts and answers by the tokenizer's chat template. Raises ``SettingsError``."""
@@ -55,7 +68,9 @@ class TextTask(Task):
             )
         day = None if data.template_date is None else date.fromisoformat(data.template_date)
         origin = data.chat_template if data.chat_template_text else "the tokenizer's"
-        renderer = ChatRenderer(self.tokenizer, version=data.rendering, day=day, options=options, origin=origin)
+        renderer = ChatRenderer(
+            self.tokenizer, version=data.rendering, day=day, options=replace(options, asked=self.asked), origin=origin
+        )
         renderer.check_options()
         return renderer
 
@@ -141,6 +156,7 @@ class TextTask(Task):
         """The task as a data set with settings of its own has it: ``settings`` are those of the group ``data``, by name."""
         task = copy(self)
         task.settings = replace(self.settings, data=replace(self.settings.data, **settings))
+        task._forget_rendering()
         return task
 
     @property

@@ -64,6 +64,12 @@ class ChosenCheckpoint:
             return self.info.saved_at.date()
 
     @property
+    def asked(self) -> Mapping[str, Any] | None:
+        """The options of the chat template that all answers of the training data are learnt behind; None where they differ or are not known."""
+        entries = self.run.metadata().data.counts.template_options
+        return entries[0]["options"] if len(entries) == 1 else None
+
+    @property
     def base_digest(self) -> str:
         """The digest of the base that the checkpoint was trained on."""
         return self.info.manifest.fingerprints.get("base", "")

@@ -168,6 +168,8 @@ def read_data(
     reader = DataReader.of(settings, task, reporter, packing=packing, model=model)
     with reader.taking_turns():
         train = reader.load(settings.data.training_sources, data.split, "Training data")
+        if isinstance(task, TextTask) and isinstance(train, Dataset):
+            task.ask_with(train.counts.asked)
         if data.eval or task.splits_itself():
             evaluation: Sequences | None = reader.evaluation()
         else:

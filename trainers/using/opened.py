@@ -31,7 +31,7 @@ from pitstop.trainers.models.templates import put_template
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
 from pitstop.trainers.tasks.registry import family_of, make_task
-from pitstop.trainers.tasks.text import on_day
+from pitstop.trainers.tasks.text import TextTask, on_day
 from pitstop.trainers.training.building import BaseOnDisk, build
 from pitstop.trainers.training.chosen import ChosenCheckpoint, find_base, open_checkpoint
 
@@ -184,8 +184,11 @@ class OpenModel:
 
 
 def task_of(chosen: ChosenCheckpoint, tokenizer: Any) -> Task:
-    """The task as the run has it: a chat template that writes the date is told the day that training told it."""
-    return make_task(on_day(chosen.settings, tokenizer, chosen.started_on), tokenizer)
+    """The task as the run has it: a chat template is told the day that training told it, and asks with the options that training asked with."""
+    task = make_task(on_day(chosen.settings, tokenizer, chosen.started_on), tokenizer)
+    if isinstance(task, TextTask):
+        task.ask_with(chosen.asked)
+    return task
 
 
 def _targets(chosen: ChosenCheckpoint) -> list[str]:

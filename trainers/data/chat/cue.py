@@ -26,7 +26,7 @@ OPENED_THOUGHT = (
 
 
 @dataclass(frozen=True)
-class Answer:
+class PromptedAnswer:
     """The message ``number`` of a conversation: ``prompt`` (P) in front of it, ``target`` (T) behind, under ``options``.
 
     ``added``: how many characters of the target the template did not write; ``case``: the reason for the notice where the cue
@@ -51,13 +51,13 @@ class CueFinder:
         """P of the message ``number``, without the cue of a template that has no generation prompt."""
         return self.template.render_first(conversation, number, options, generation_prompt=True)
 
-    def find(self, conversation: Conversation, number: int, option_sets: Sequence[Mapping[str, Any]]) -> Answer:
+    def find(self, conversation: Conversation, number: int, option_sets: Sequence[Mapping[str, Any]]) -> PromptedAnswer:
         """The answer ``number`` under the first of ``option_sets`` that fits it. Raises ``BadRecord`` with the reason it is refused."""
         return self.find_all([conversation], number, option_sets)[0]
 
     def find_all(
         self, conversations: Sequence[Conversation], number: int, option_sets: Sequence[Mapping[str, Any]]
-    ) -> list[Answer]:
+    ) -> list[PromptedAnswer]:
         """The answer ``number`` of each conversation, all under the first of ``option_sets`` that fits all of them. ``BadRecord``."""
         unfit = None
         for options in option_sets:
@@ -72,12 +72,12 @@ class CueFinder:
         return [
             self._fitting(number, options, prompt, rendering)
             if _fits(prompt, rendering)
-            else self._with_foreign_cue(conversation, Answer(number, options, prompt, ""), rendering)
+            else self._with_foreign_cue(conversation, PromptedAnswer(number, options, prompt, ""), rendering)
             for conversation, (prompt, rendering) in zip(conversations, pairs, strict=True)
         ]
 
-    def _fitting(self, number: int, options: Mapping[str, Any], prompt: str, rendering: str) -> Answer:
-        return self._behind_header(Answer(number, options, prompt, rendering[len(prompt) :]))
+    def _fitting(self, number: int, options: Mapping[str, Any], prompt: str, rendering: str) -> PromptedAnswer:
+        return self._behind_header(PromptedAnswer(number, options, prompt, rendering[len(prompt) :]))
 
     @cached_property
     def header(self) -> str:
@@ -99,13 +99,13 @@ class CueFinder:
         header = first[: self.tokens.common(first, second)]
         return header if header.strip() else ""
 
-    def _behind_header(self, answer: Answer) -> Answer:
+    def _behind_header(self, answer: PromptedAnswer) -> PromptedAnswer:
         header = self.header
         if not header or not answer.target.startswith(header) or len(answer.target) == len(header):
             return answer
         return replace(answer, prompt=answer.prompt + header, target=answer.target[len(header) :])
 
-    def _with_foreign_cue(self, conversation: Conversation, answer: Answer, rendering: str) -> Answer:
+    def _with_foreign_cue(self, conversation: Conversation, answer: PromptedAnswer, rendering: str) -> PromptedAnswer:
         """The answer behind a cue that its conversation lacks, where the difference is white space or a thought."""
         prompt = answer.prompt
         shared = self.tokens.common(prompt, rendering)
@@ -124,7 +124,7 @@ class CueFinder:
             return replace(answer, target=closing + body.lstrip("\n"), added=len(closing), case=OPENED_THOUGHT)
         raise BadRecord(f"the generation prompt ends in {rest.strip()!r}, which the conversation does not have")
 
-    def _end_of_last_message(self, conversation: Conversation, answer: Answer) -> int:
+    def _end_of_last_message(self, conversation: Conversation, answer: PromptedAnswer) -> int:
         """Where the text in front of the answer ends in its prompt."""
         content = conversation.messages[answer.number - 1].get("content")
         text = content.strip() if isinstance(content, str) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pitstop.trainers.data.chat.added_tokens import AddedTokens
 from pitstop.trainers.data.chat.conversation import Conversation
-from pitstop.trainers.data.chat.cue import Answer
+from pitstop.trainers.data.chat.cue import PromptedAnswer
 from pitstop.trainers.data.chat.template import CLOSING, OPENING, ChatTemplate
 from pitstop.trainers.data.records import BadRecord
 
@@ -21,7 +21,7 @@ class LearntParts:
     def __init__(self, template: ChatTemplate, tokens: AddedTokens) -> None:
         self.template, self.tokens = template, tokens
 
-    def of(self, conversation: Conversation, answer: Answer, ends: tuple[int, int]) -> tuple[list[Span], str]:
+    def of(self, conversation: Conversation, answer: PromptedAnswer, ends: tuple[int, int]) -> tuple[list[Span], str]:
         """Spans of the answer's target in order, and the reason of a notice or nothing. ``BadRecord`` where tags leave none.
 
         ``ends``: where the own text of the target stops, and its end token.
@@ -35,7 +35,7 @@ class LearntParts:
             return [(0, ends[1])], TAGS_IGNORED
         return self._tagged(answer, [(start - len(text), stop - len(text)) for start, stop in spans], ends)
 
-    def _tagged(self, answer: Answer, from_end: list[Span], ends: tuple[int, int]) -> tuple[list[Span], str]:
+    def _tagged(self, answer: PromptedAnswer, from_end: list[Span], ends: tuple[int, int]) -> tuple[list[Span], str]:
         """The spans of the target; ``from_end`` counts characters from its end, as negative numbers."""
         length = len(answer.target)
         clipped = [(max(length + start, answer.added), length + stop) for start, stop in from_end]
@@ -55,7 +55,7 @@ class LearntParts:
         return end if follows else stop
 
 
-def _shared(text: str, answer: Answer) -> int:
+def _shared(text: str, answer: PromptedAnswer) -> int:
     """How much of the rendering stands in front of the target's own text, a cue that it lacks aside."""
     return 0 if answer.case else len(text) - len(answer.target)
 

@@ -20,7 +20,8 @@ class RenderingOptions:
     have an example each, or only the last one is learnt. ``thinking``: whether the template is asked for a thought; auto follows each
     answer. ``reasoning``: what becomes of thoughts that it does not render. ``system_role``: whether system texts stand in front of the
     first question; auto where the template takes none. ``merge_turns``: neighbours of one role become one message.
-    ``template_options`` go to the template.
+    ``template_options`` go to the template. ``asked``: the options that all answers of the training data are learnt behind, which are tried
+    first and are what generation asks with; None where they differ or are not known.
     """
 
     everything: bool = False
@@ -30,6 +31,7 @@ class RenderingOptions:
     system_role: Literal["auto", "keep", "fold"] = "auto"
     merge_turns: bool = False
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, data: DataSettings) -> RenderingOptions:

@@ -5,6 +5,7 @@ Every task of text renders through it, and so does generation: a prompt's tokens
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
@@ -100,6 +101,8 @@ class ChatRenderer:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The token ids that ``prompt`` has in front of a completion: what generation starts from."""
+        if self.options.asked is not None:
+            return self.conversation_ids([{"role": "user", "content": prompt}])
         return self.opening_ids(self.turn(prompt, "x")[0])
 
     def opening_ids(self, text: str) -> list[int]:
@@ -168,8 +171,8 @@ class ChatRenderer:
         """Raises ``SettingsError`` for options that the template does not know, and for any where there is none."""
         if self.template.text is not None:
             self.options.check(self.template)
-        elif self.options != _DEFAULT_OPTIONS:
-            changed = next(item.name for item in fields(self.options) if getattr(self.options, item.name) != item.default)
+        elif (options := replace(self.options, asked=None)) != _DEFAULT_OPTIONS:
+            changed = next(item.name for item in fields(options) if getattr(options, item.name) != item.default)
             raise SettingsError(
                 f"The tokenizer has no chat template, which the setting of {changed.replace('_', ' ')} is for.",
                 hint="Leave it out.",
@@ -218,5 +221,11 @@ def _encoded(rendering: Rendering, examples: Sequence[Example | BadRecord]) -> E
     for rendered, example in zip(rendering.examples, examples, strict=True):
         if isinstance(example, BadRecord):
             return example
-        counted.append(replace(example, answers=rendered.answers))
+        counted.append(replace(example, answers=rendered.answers, options=_as_json(rendered.options)))
     return Encoded(counted, rendering.unlearnt, rendering.notices)
+
+
+def _as_json(options: Mapping[str, Any] | None) -> str:
+    if options is None:
+        return ""
+    return json.dumps(options, ensure_ascii=False, sort_keys=True, default=str) if options else "{}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -12,7 +13,7 @@ from typing import Any
 from pitstop.configs.notices import Notice
 from pitstop.trainers.data.chat.added_tokens import AddedTokens
 from pitstop.trainers.data.chat.conversation import Conversation, Message, RenderedExample, Stretch
-from pitstop.trainers.data.chat.cue import Answer, CueFinder
+from pitstop.trainers.data.chat.cue import CueFinder, PromptedAnswer
 from pitstop.trainers.data.chat.fitting import fitted, texts_of
 from pitstop.trainers.data.chat.learnt import LearntParts, Span
 from pitstop.trainers.data.chat.options import RenderingOptions, option_sets, thinking_variable
@@ -51,7 +52,7 @@ class Rendering:
 class _Target:
     """An answer, the learnt spans of its target, and where its own text stops there."""
 
-    answer: Answer
+    answer: PromptedAnswer
     spans: Sequence[Span]
     own_end: int
 
@@ -126,7 +127,7 @@ class ConversationRenderer:
         return answers[0].prompt, rendering
 
     def _in_place(
-        self, conversation: Conversation, answer: Answer, usual: Mapping[str, Any], rendering: Rendering
+        self, conversation: Conversation, answer: PromptedAnswer, usual: Mapping[str, Any], rendering: Rendering
     ) -> RenderedExample:
         """The example that begins with ``answer`` and has as many of those behind it as stand there as they were generated."""
         first = self._target_of(conversation, answer, usual, rendering)
@@ -152,17 +153,27 @@ class ConversationRenderer:
 
     def prompt(self, conversation: Conversation) -> str:
         """What generation starts from, where all messages of ``conversation`` stand in front of an answer: what is in front of a short
-        one that is learnt, or else the template's own generation prompt.
+        one that is learnt, or else the template's own generation prompt, with the options that training asked with where these are known.
         """
         conversation = fitted(conversation, self.probe, self.options, lambda notice: None)
         number = len(conversation.messages)
         chosen = self._options(conversation, [])
         sets = option_sets(self._thinking_variable, chosen, self.options.thinking, has_thought=False)
+        sets = self._asked(conversation, sets) or sets
         answered = replace(conversation, messages=[*conversation.messages, {"role": "assistant", "content": "x"}])
         try:
-            return self.finder.find(answered, number, sets).prompt
+            answer = self.finder.find(answered, number, sets)
+            spans, _ = self.parts.of(answered, answer, self.tokens.end_of(answer.target))
+            return answer.prompt + answer.target[: spans[0][0]]
         except BadRecord:
             return self.finder.prompt(conversation, number, sets[0]) + self.finder.header
+
+    def _asked(self, conversation: Conversation, sets: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """The options that training asked with, unless the conversation or the settings name others."""
+        asked = self.options.asked
+        if asked is None or conversation.options or not sets[0].items() <= asked.items():
+            return ()
+        return (asked,)
 
     def _options(self, conversation: Conversation, notices: list[Notice]) -> Mapping[str, Any]:
         if not conversation.options:
@@ -199,9 +210,12 @@ class ConversationRenderer:
     def _target(self, conversation: Conversation, number: int, chosen: Mapping[str, Any], rendering: Rendering) -> _Target:
         thought = thought_of(conversation.messages[number])
         sets = option_sets(self._thinking_variable, chosen, self.options.thinking, has_thought=bool(thought))
-        return self._target_of(conversation, self.finder.find(conversation, number, sets), sets[0], rendering)
+        answer = self.finder.find(conversation, number, (*self._asked(conversation, sets), *sets))
+        return self._target_of(conversation, answer, sets[0], rendering)
 
-    def _target_of(self, conversation: Conversation, answer: Answer, usual: Mapping[str, Any], rendering: Rendering) -> _Target:
+    def _target_of(
+        self, conversation: Conversation, answer: PromptedAnswer, usual: Mapping[str, Any], rendering: Rendering
+    ) -> _Target:
         """The learnt spans of an answer; ``usual`` are the options that the template is tried with first. Raises ``BadRecord``."""
         thought = thought_of(conversation.messages[answer.number])
         target = answer.target
@@ -212,10 +226,10 @@ class ConversationRenderer:
             raise BadRecord("the chat template writes nothing of an answer")
         spans, reason = self.parts.of(conversation, answer, (own_end, end))
         rendering.notices += [Notice(case) for case in (answer.case, reason) if case]
-        if answer.options is not usual:
-            variable = self._thinking_variable
-            value = answer.options[variable] if variable is not None else None
-            rendering.notices.append(Notice(THINKING, f"{variable}={str(value).lower()}"))
+        if answer.options != usual:
+            changed = {name: value for name, value in answer.options.items() if name not in usual or usual[name] != value}
+            subject = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in changed.items())
+            rendering.notices.append(Notice(THINKING, subject))
         return _Target(answer, spans, own_end)
 
     # Examples ------------------------------------------------------------------------------------------------------------
@@ -260,7 +274,7 @@ class ConversationRenderer:
         spans += [(start + begin, start + end) for begin, end in last.spans]
         own, end = self.tokens.end_of(text)
         add_eos = own == end and not text[spans[-1][1] :].strip()
-        return RenderedExample(_stretches(text, spans), add_eos, answers=len(covered) + 1)
+        return RenderedExample(_stretches(text, spans), add_eos, len(covered) + 1, last.answer.options)
 
     def _covered_spans(self, text: str, target: _Target, reach: int) -> tuple[list[Span], bool]:
         """The spans of an earlier answer in ``text``, which has it up to ``reach``, and whether its end is among them."""
@@ -275,7 +289,7 @@ class ConversationRenderer:
         return spans, own < end or follower in self.stops
 
 
-def _hold(answers: Sequence[Answer], texts: Sequence[str]) -> bool:
+def _hold(answers: Sequence[PromptedAnswer], texts: Sequence[str]) -> bool:
     """Whether all ``texts`` are in what is rendered for one of ``answers``: in the first, in this order, as a rule."""
     renderings = [answers[0].prompt + answers[0].target]
     position = 0

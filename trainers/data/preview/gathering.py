@@ -9,7 +9,7 @@ from pitstop.configs.notices import Notices
 from pitstop.trainers.data.counts import Counts, LeftOut, Tally
 from pitstop.trainers.data.preview.figures import ExampleFigures
 from pitstop.trainers.data.preview.oddities import Oddities, PreviewedRecord
-from pitstop.trainers.data.reading import Outcome, ReadOptions, RecordEncoder, read_outcomes
+from pitstop.trainers.data.reading import ReadOptions, RecordEncoder, RecordResult, read_outcomes
 
 _LAST_NUMBER = re.compile(r"(\d+)$")
 
@@ -62,6 +62,7 @@ def _counts(figures: ExampleFigures, left_out: LeftOut) -> Counts:
         read=Tally(figures.records, left_out.records, left_out.bad),
         answers=Tally(figures.answers, left_out.answers_left_out, left_out.answers_bad),
         notices=left_out.notices,
+        options=left_out.options,
     )
 
 
@@ -75,7 +76,7 @@ class _Gatherer:
         self._chosen: list[PreviewedRecord] = []
         self._oddities = Oddities(self.notices)
 
-    def hear(self, outcome: Outcome) -> None:
+    def hear(self, outcome: RecordResult) -> None:
         """Count a record, and keep it if it is to be shown."""
         self.figures.add(outcome.examples, outcome.too_long)
         shape = "" if outcome.record is None or outcome.malformed else self._task.shape(outcome.record)

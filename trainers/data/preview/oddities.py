@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pitstop.configs.notices import Notices
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.reading import Outcome
+from pitstop.trainers.data.reading import RecordResult
 
 _LARGEST_SHARE, _SMALLEST_SHARE = 0.95, 0.01
 
@@ -16,7 +16,7 @@ _LARGEST_SHARE, _SMALLEST_SHARE = 0.95, 0.01
 class PreviewedRecord:
     """A record to show, its kind, and why it is odd; no reasons for one that was asked for."""
 
-    outcome: Outcome
+    outcome: RecordResult
     shape: str
     reasons: tuple[str, ...] = ()
 

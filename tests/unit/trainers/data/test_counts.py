@@ -125,3 +125,13 @@ def test_a_run_records_the_sums_and_the_reasons() -> None:
         "answers": {"read": 8, "used": 1, "left_out": 3, "malformed": 4},
         "notices": [{"reason": UNUSED.reason, "subject": '"x"', "count": 2, "place": "a line 1", "loss": True}],
     }
+
+
+def test_options_are_summed_and_asked_with_where_all_answers_agree() -> None:
+    on, default = (replace(Counts.of(InMemory([_example(3)])), options=((text, 2),)) for text in ('{"thinking": true}', "{}"))
+    assert (on.asked, default.asked, Counts.of(InMemory([])).asked) == ({"thinking": True}, {}, None)
+    assert Counts.together([on, on]).asked == {"thinking": True}
+    both = Counts.together([on, default, on])
+    assert both.asked is None
+    assert both.sums()["template_options"] == [{"options": {"thinking": True}, "answers": 4}, {"options": {}, "answers": 2}]
+    assert Counts.recorded(json.loads(json.dumps(asdict(both)))) == both

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.lengths import LengthFitter, LengthRule, TooLong
+from pitstop.trainers.data.lengths import LengthFitter, LengthRule, OverlongExamples
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.tasks.sft import SftTask
@@ -238,7 +238,7 @@ def test_answers_and_records_add_up_and_all_fits(
 
 
 def test_what_is_told_of_records_that_are_left_out() -> None:
-    too_long = TooLong(2048)
+    too_long = OverlongExamples(2048)
     for number in range(56):
         too_long.add(f"a.jsonl line {number + 4}", 2049 + 10 * number)
     too_long.add("a.jsonl line 99", 9310)

@@ -393,6 +393,15 @@ def test_generation_starts_where_training_put_the_answer() -> None:
         assert rendering.prompt(question) == example.stretches[0].text, template
 
 
+def test_generation_asks_as_training_did_unless_the_conversation_says_otherwise() -> None:
+    question = Conversation(messages=[user("Q1")], learnt=[False])
+    front = "<|im_start|>assistant\n"
+    for asked, cue in ((None, "<think></think>"), ({}, "<think>\n"), ({"enable_thinking": False}, "<think></think>")):
+        assert renderer("nemotron_3_nano", asked=asked).prompt(question).endswith(front + cue)
+    of_its_own = replace(question, options={"enable_thinking": False})
+    assert renderer("nemotron_3_nano", asked={}).prompt(of_its_own).endswith(front + "<think></think>")
+
+
 def test_a_dated_template_answers_the_day_that_is_given() -> None:
     """Oracle 33."""
     dated = renderer_of(byte_tokenizer(), wheel_templates()["gptoss"], renderer("base").options, day=date(2024, 2, 3))
