@@ -57,6 +57,7 @@ def test_counts(task: SftTask, tmp_path: Path) -> None:
         read=Tally(used=2, left_out=1, malformed=2),
         answers=Tally(used=2, left_out=1),
         notices=data.counts.notices,
+        options=(("{}", 2),),
     )
     assert [(notice.count, notice.place, notice.remedy) for notice in data.counts.notices] == [
         (1, f"{first} line 2", ""),
