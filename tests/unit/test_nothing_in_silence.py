@@ -277,12 +277,15 @@ PASSED_OVER: dict[str, dict[str, int]] = {
     "the error is given back, and whoever asked counts it": {
         "trainers/data/files/tables.py _rows": 1,
         "trainers/data/files/text.py read_json": 1,
+        "trainers/tasks/preferences.py PreferenceRecords.examples_of": 1,
     },
     "a question, and the exception answers it": {
         "trainers/data/files/hub.py _chosen_wrongly": 1,
         "trainers/data/images/folder.py has_folder_split": 1,
         "trainers/data/row_json.py is_unicode": 1,
         "trainers/data/shapes/normal_form.py NormalForm.shape": 1,
+        "trainers/data/shapes/preferences.py _parsed": 1,
+        "trainers/data/shapes/preferences.py margin": 1,
         "trainers/data/lengths.py LengthFitter._encoded": 1,
         "trainers/models/attention.py keeps_documents_apart": 1,
         "trainers/models/origin.py check_origin": 2,
@@ -297,6 +300,7 @@ PASSED_OVER: dict[str, dict[str, int]] = {
     },
     "nothing is there to be read: a blank line, a header, a turn that is handled above": {
         "trainers/data/shapes/paths.py PromptTemplate.question": 1,
+        "trainers/data/preview/tokens.py token_texts": 1,
         "configs/record_fields.py split_template": 1,
         "trainers/tasks/sft.py SftTask.examples_of": 1,
         "trainers/tasks/ner/pubtator.py _whole": 1,
