@@ -102,3 +102,12 @@ def test_a_resume_is_exact_after_the_file_is_gone(bare: Path, chats: Path, tmp_p
     assert "changed" not in ended.output
     files = ("model.safetensors", "chat_template.jinja") if "method" in more else ("adapter_model.safetensors",)
     assert_same_end(group / "run_001", group / "run_002", files)
+
+    evaluated = pitstop("evaluate", f"{reference}@epoch_002", "--base-dir", tmp_path / "runs", "--json")
+    assert evaluated.code == 0, evaluated.output
+    (metrics,) = evaluated.json()["metrics"].values()
+    assert metrics == evaluated.json()["recorded"]
+    ended = pitstop("export", reference, "--base-dir", tmp_path / "runs", "--format", "merged", "--output", tmp_path / "export")
+    if "method" not in more:
+        assert ended.code == 0, ended.output
+        assert _chat_template(tmp_path / "export") == PLAIN.replace("{{ eos_token }}", "<|im_end|>")

@@ -12,6 +12,7 @@ from pitstop.trainers.data.chat.conversation import Conversation, Preference
 from pitstop.trainers.data.chat.preferences import encode_preferences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
+from pitstop.trainers.data.shapes.normal_form import NoTemplate
 from pitstop.trainers.data.shapes.preference_form import PreferenceForm
 from pitstop.trainers.tasks.sft import SftTask
 
@@ -55,6 +56,8 @@ class PreferenceRecords(SftTask):
     def _read(self, record: Record, bad_rows: BadRows) -> Preference | BadRecord:
         try:
             return self.normal_form.read_preference(record, bad_rows)
+        except NoTemplate as error:
+            raise self._no_template(record) from error
         except BadRecord as error:
             return error
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pitstop.configs.errors import SettingsError
+from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.preview.gathering import DataPreview, Wish, gather
 from pitstop.trainers.data.reading import ReadOptions
@@ -54,6 +54,13 @@ def test_records_and_answers_add_up(tokenizer: Any, tmp_path: Path, rows: list[t
     examples = [example for record in data.records for example in record.outcome.examples]
     assert data.counts.tokens == sum(example.input_ids.size for example in examples)
     assert data.counts.supervised_tokens == sum(int(example.supervised.sum()) for example in examples)
+
+
+def test_messages_for_a_base_without_template_stop(tokenizer: Any, tmp_path: Path) -> None:
+    tokenizer.chat_template = None
+    assert _gather(tokenizer, tmp_path / "a.jsonl", [USED[0][0]]).counts.used == 1
+    with pytest.raises(ModelError, match="has no chat template"):
+        _gather(tokenizer, tmp_path / "a.jsonl", [USED[1][0]])
 
 
 def test_the_longer_answer_counts_and_labels_are_told(tokenizer: Any, tmp_path: Path) -> None:
