@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from pitstop.trainers.data.chat.options import RenderingOptions
 from pitstop.trainers.data.chat.renderer import ChatRenderer, Encoded
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
+from support.chat_templates import assistant, byte_tokenizer, conversation, user
 from support.forms import form_of
 from support.tiny_model import CHAT_TEMPLATE
 
@@ -382,3 +384,32 @@ def test_of_named_templates_tool_use_serves_conversations_with_tools(tokenizer: 
     assert _text(tokenizer, chat.encode(form)).startswith("<|start|>system")
     assert isinstance(form, Conversation)
     assert _text(tokenizer, chat.encode(replace(form, tools=[tool]))).startswith('[{"type": "function"')
+
+
+def test_without_a_template_a_pair_is_one_text_between_bos_and_eos() -> None:
+    """Oracle 43."""
+    from tokenizers import processors
+
+    tokenizer = deepcopy(byte_tokenizer())
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    example = ChatRenderer(tokenizer).encode(TextPair("ab", "c"))
+    assert tokenizer.convert_ids_to_tokens(example.input_ids.tolist()) == ["<s>", "a", "b", "c", "</s>"]
+    assert example.supervised.tolist() == [False, False, False, True, True]
+
+
+def test_the_mask_of_transformers_takes_in_a_question_that_ours_leaves_out() -> None:
+    """Oracle 41: a span that ends at the first token makes all behind it learnt."""
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    messages = [assistant("A"), user("B")]
+    tokenizer = byte_tokenizer()
+    masked = tokenizer.apply_chat_template(messages, chat_template=template, return_assistant_tokens_mask=True, return_dict=True)
+    assert masked["assistant_masks"] == [1, 1]
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.chat_template = template
+    example = ChatRenderer(tokenizer).encode(conversation(user("B"), assistant("A"), user("B"), assistant("A")))
+    assert example.supervised.tolist()[:3] == [False, True, False]
