@@ -134,12 +134,17 @@ def _check_limits(limits: ModelLimits, task: Task, train: Sequences, evaluation:
 
 
 def _tell_template(task: Task, reporter: Reporter) -> None:
-    """Say what day the chat template is told. Raises ``SettingsError`` for options that it does not know, ``ModelError`` for one that writes
-    another text each time.
+    """Say what day the chat template is told. Raises ``SettingsError`` for options that it does not know, ``ModelError`` for what is no
+    template, and for one that writes another text each time.
     """
     if not isinstance(task, TextTask):
         return
     template, day = task.chat.template, task.settings.data.template_date
+    if template.fault is not None:
+        raise ModelError(
+            f"The chat template of the tokenizer is no template: {template.fault}.",
+            hint="Correct the model's chat_template.jinja, or give another one with --chat-template.",
+        )
     if template.draws is not None:
         raise ModelError(
             f"The chat template of the tokenizer draws at random ({template.draws}): no two starts would train on the same tokens.",

@@ -128,16 +128,28 @@ class ChatTemplate:
         return word in (self.text or "")
 
     @cached_property
-    def variables(self) -> frozenset[str]:
-        """The names that it looks at without setting them, beside what it is always given: its options. None of a text that is no template."""
-        from jinja2 import Environment, TemplateError, meta
+    def _parsed(self) -> Any:
+        """Jinja's tree of it, without its tags; the error where it is no template."""
+        from jinja2 import Environment, TemplateError
 
         untagged = _TAG.sub(lambda tag: "{%" + tag[1] + (" endif " if tag[2] else " if true ") + tag[3] + "%}", self.text or "")
         try:
-            parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(untagged)
-        except TemplateError:  # each record says why
-            return frozenset()
-        return frozenset(meta.find_undeclared_variables(parsed)) - _GIVEN - _PROVIDED
+            return Environment(extensions=["jinja2.ext.loopcontrols"]).parse(untagged)
+        except TemplateError as error:
+            return error
+
+    @property
+    def fault(self) -> str | None:
+        """Why it is no template, with the line; None where it is one."""
+        error = self._parsed
+        return f"{error} (line {getattr(error, 'lineno', 1)})" if isinstance(error, Exception) else None
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that it looks at without setting them, beside what it is always given: its options. None of a text that is no template."""
+        from jinja2 import meta
+
+        return frozenset() if self.fault else frozenset(meta.find_undeclared_variables(self._parsed)) - _GIVEN - _PROVIDED
 
     def render(
         self,

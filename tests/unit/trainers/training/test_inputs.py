@@ -211,6 +211,13 @@ def test_a_template_that_does_not_write_it_leaves_the_day_unset_and_says_that_on
     assert display.warnings == ["The chat template does not write the date: --template-date 2026-01-05 is not used."]
 
 
+def test_a_text_that_is_no_template_is_the_models_fault_and_not_the_first_records(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 6)
+    model = _retemplated(tiny, lambda template: "line\n{% for x %}")
+    with pytest.raises(ModelError, match=r"is no template: .* \(line 2\)"):
+        _read(model, display)
+
+
 def test_a_template_that_draws_at_random_is_refused(tiny: Path, display: Lines) -> None:
     write_records(Path("train.jsonl"), 6)
     model = _retemplated(tiny, lambda template: template + "{{ ['a', 'b'] | random }}")
