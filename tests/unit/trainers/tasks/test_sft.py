@@ -326,3 +326,29 @@ def test_nulls_that_a_table_of_structs_fills_in_go_and_those_of_json_stay(tokeni
     assert properties("a.parquet") == [{"city": kind}, {"n": kind}]
     assert properties("b.jsonl") == [{"city": kind, "n": None}]
     assert [notice.count for notice in bad_rows.notices if "null keys" in notice.reason] == [2]
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_keys_that_a_table_fills_with_null_go_from_tools(tokenizer: Any, tmp_path: Path, form: str) -> None:
+    """Oracle 44: two rows whose tools have the properties city and n; from JSON the second is a null that was meant."""
+    kind = {"type": "string"}
+    properties: list[dict[str, Any]] = [{"city": kind, "n": None}, {"city": None, "n": kind}]
+    rows = [
+        {
+            "messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}],
+            "tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": each}}}],
+        }
+        for each in properties
+    ]
+    path = tmp_path / f"a.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task, bad_rows = SftTask(tokenizer), BadRows(skip=False)
+    first = next(iter(task.records(str(path), bad_rows, split="train", token=None)))
+    assert first.fields["tools"][0]["function"]["parameters"]["properties"] == {"city": kind, "n": None}
+    conversation = task.normal_form.read(first, bad_rows)
+    assert isinstance(conversation, Conversation)
+    expected = {"city": kind} if form == "parquet" else {"city": kind, "n": None}
+    assert conversation.tools[0]["function"]["parameters"]["properties"] == expected
