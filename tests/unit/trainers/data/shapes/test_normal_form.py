@@ -1,4 +1,7 @@
-"""Every shape becomes a conversation, a text pair or a document, and nothing of a record vanishes without a word."""
+"""Every shape becomes a conversation, a text pair or a document, and nothing of a record vanishes without a word.
+
+46 to 50 are oracles of the specification.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +62,35 @@ def _messages(**fields: Any) -> list[Any]:
         },
     ],
 )
-def test_one_question_and_its_answer_in_any_shape_is_one_conversation(fields: dict[str, Any]) -> None:
+def test_oracle_47_one_question_and_its_answer_in_any_shape_is_one_conversation(fields: dict[str, Any]) -> None:
     assert _conversation(**fields) == Conversation([Q1, A1], [False, True], [], [], {})
+
+
+def test_oracle_46_an_input_goes_behind_its_instruction_and_a_text_that_holds_the_answer_loses() -> None:
+    fields = {"instruction": "I", "input": "X", "output": "O", "text": "I O"}
+    assert _conversation(**fields) == _conversation(prompt="I\n\nX", completion="O")
+
+
+def test_oracle_48_messages_beside_prompt_and_completion_are_a_stop() -> None:
+    assert Shapes().reason(messages=[Q1, A1], prompt="Q1", completion="A1") == (
+        "can be read as messages and as prompt+completion"
+        " · Choose with --shape messages or --shape prompt, or name the fields with --column."
+    )
+
+
+def test_oracle_49_calls_of_sharegpt_are_those_of_chat_apis() -> None:
+    call = {"from": "function_call", "value": json.dumps({"name": "add", "arguments": {"a": 1}})}
+    turns = [{"from": "human", "value": "Q1"}, call, {"from": "observation", "value": 3}, {"from": "gpt", "value": "A2"}]
+    loop = _conversation(messages=LOOP)
+    assert _conversation(conversations=turns) == loop == Conversation(LOOP, [False, True, False, True], [], [], {})
+
+
+def test_oracle_50_squad() -> None:
+    squad = {"id": "1", "title": "t", "context": "C", "question": "Q", "answers": {"text": ["A", "B"], "answer_start": [0, 2]}}
+    shapes = Shapes(columns={"completion": "answers.text[0]"}, prompt_template="{context}{question}")
+    assert shapes.read(**squad) == Conversation(
+        [{"role": "user", "content": "CQ"}, {"role": "assistant", "content": "A"}], [False, True], [], [], {}
+    )
 
 
 def test_the_answers_of_a_conversation_are_learnt_and_those_of_a_prompt_are_not() -> None:
