@@ -30,7 +30,7 @@ class LearntParts:
         if not self.template.has_tags:
             return [(0, ends[1])], ""
         marked = self.template.render_marked(conversation, answer.number + 1, answer.options)
-        text, spans = _unmarked(marked)
+        text, spans = unmarked(marked)
         if not text.endswith(target[answer.added :]) or not answer.prompt.startswith(text[: _shared(text, answer)]):
             return [(0, ends[1])], TAGS_IGNORED
         return self._tagged(answer, [(start - len(text), stop - len(text)) for start, stop in spans], ends)
@@ -60,8 +60,8 @@ def _shared(text: str, answer: PromptedAnswer) -> int:
     return 0 if answer.case else len(text) - len(answer.target)
 
 
-def _unmarked(marked: str) -> tuple[str, list[Span]]:
-    """The text without marks, and the spans between them."""
+def unmarked(marked: str) -> tuple[str, list[Span]]:
+    """The text of a rendering with marks without them, and the spans between them."""
     pieces: list[str] = []
     spans: list[Span] = []
     position, start = 0, None

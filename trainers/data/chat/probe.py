@@ -10,7 +10,8 @@ from itertools import product
 from typing import Any
 
 from pitstop.trainers.data.chat.added_tokens import AddedTokens, common_prefix
-from pitstop.trainers.data.chat.conversation import Message
+from pitstop.trainers.data.chat.conversation import Conversation, Message
+from pitstop.trainers.data.chat.learnt import unmarked
 from pitstop.trainers.data.chat.options import thinking_variable
 from pitstop.trainers.data.chat.template import ChatTemplate, MessageForm
 from pitstop.trainers.data.chat.thought import opens_thought
@@ -104,8 +105,11 @@ class Probe:
     @cached_property
     def results(self) -> bool:
         """Whether what a tool gave comes out behind a call."""
-        calls = [_CALLS] if self.calls else [{**_REPLY}]
-        return self._renders([_USER, *calls, _TOOL_RESULT, _REPLY], _RESULT)
+        return self._renders([_USER, *self._called, _TOOL_RESULT, _REPLY], _RESULT)
+
+    @property
+    def _called(self) -> list[Message]:
+        return [_CALLS if self.calls else _REPLY]
 
     @cached_property
     def thought(self) -> bool:
@@ -124,6 +128,35 @@ class Probe:
         except BadRecord:
             return False
         return opens_thought(prompt[prompt.rfind("<think>") :]) if "<think>" in prompt else False
+
+    @cached_property
+    def tagged_elsewhere(self) -> str:
+        """What the template tags as generated that is no answer, in words; nothing where all tags stand around answers or are ignored."""
+        if not self.template.has_tags:
+            return ""
+        messages: list[Message] = [_USER, _REPLY, {"role": "user", "content": _SECOND_QUESTION}, _REPLY]
+        if self.system and not self._lead:
+            messages = [_SYSTEM_MESSAGE, *messages]
+        spans = self._tagged(messages)
+        if any(_QUESTION in text or _SECOND_QUESTION in text for _, text in spans):
+            return "questions"
+        if any(_SYSTEM in text for _, text in spans):
+            return "the system text"
+        if any(_QUESTION not in before for before, _ in spans):
+            return "text in front of the first question"
+        if self.results and any(_RESULT in text for _, text in self._tagged([_USER, *self._called, _TOOL_RESULT, _REPLY])):
+            return "what tools give"
+        return ""
+
+    def _tagged(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
+        """Texts that are tagged, each behind all that stands before it; none where the tags change what is written."""
+        conversation = Conversation([*self._lead, *messages], [False] * (len(self._lead) + len(messages)))
+        try:
+            text, spans = unmarked(self.template.render_marked(conversation, len(conversation.messages), {}))
+            is_alike = text == self._render(messages)
+        except BadRecord:
+            return []
+        return [(text[:start], text[start:stop]) for start, stop in spans if text[start:stop].strip()] if is_alike else []
 
     @cached_property
     def own_system_text(self) -> str:

@@ -224,6 +224,11 @@ class ConversationRenderer:
         own_end, end = self.tokens.end_of(target)
         if not target[:own_end].strip():
             raise BadRecord("the chat template writes nothing of an answer")
+        if self.probe.tagged_elsewhere:
+            raise BadRecord(
+                f"the chat template tags {self.probe.tagged_elsewhere} as generated",
+                hint="Correct its {% generation %} tags, or give another template with --chat-template.",
+            )
         spans, reason = self.parts.of(conversation, answer, (own_end, end))
         rendering.notices += [Notice(case) for case in (answer.case, reason) if case]
         if answer.options != usual:

@@ -6,10 +6,12 @@ from functools import cache
 
 import pytest
 
+from pitstop.trainers.data.chat.options import RenderingOptions
 from pitstop.trainers.data.chat.probe import Probe
+from pitstop.trainers.data.chat.rendering import renderer_of
 from pitstop.trainers.data.chat.template import PLAIN_FORM
 from pitstop.trainers.data.records import BadRecord
-from support.chat_templates import LOOP, assistant, conversation, renderer, user, wheel_templates
+from support.chat_templates import LOOP, OWN, assistant, byte_tokenizer, conversation, renderer, user, wheel_templates
 
 ORIGINALS = [name for name in wheel_templates() if not name.endswith("_training")]
 ONLY_PARTS = {"smolvlm", "idefics3", "llava_next"}
@@ -76,3 +78,46 @@ def test_oracle_40_a_conversation_as_parts() -> None:
     assert template.render(ONE.messages, generation_prompt=False) == (
         "<|im_start|>User: Q1<end_of_utterance>\nAssistant: A1<end_of_utterance>\n"
     )
+
+
+# Tags ------------------------------------------------------------------------------------------------------------------------
+
+_TAGGED = "{% generation %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endgeneration %}"
+_TURN = "<|{{ m.role }}|>{{ m.content }}<|end|>"
+
+
+def _with_tags(condition: str, front: str = "") -> str:
+    """Turns, tagged where ``condition`` holds."""
+    turn = f"{{% if {condition} %}}{_TAGGED}{{% else %}}{_TURN}{{% endif %}}"
+    return front + "{% for m in messages %}" + turn + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "tagged"),
+    [
+        (_with_tags("true"), "questions"),
+        (_with_tags("m.role != 'user'"), "the system text"),
+        (_with_tags("m.role in ('assistant', 'tool')"), "what tools give"),
+        (
+            _with_tags("m.role == 'assistant'", "{% generation %}Be good.{% endgeneration %}"),
+            "text in front of the first question",
+        ),
+        (_with_tags("m.role == 'assistant'", "{% generation %} {% endgeneration %}"), ""),
+        (_with_tags("m.role == 'assistant'"), ""),
+    ],
+)
+def test_what_is_tagged_and_no_answer_is_refused(template: str, tagged: str) -> None:
+    rendering = renderer_of(byte_tokenizer(), template, RenderingOptions())
+    assert rendering.probe.tagged_elsewhere == tagged
+    if not tagged:
+        assert rendering.render(ONE).examples
+        return
+    with pytest.raises(BadRecord, match=f"the chat template tags {tagged} as generated") as caught:
+        rendering.render(ONE)
+    assert "--chat-template" in caught.value.hint
+
+
+def test_tags_of_the_wheel_stand_around_answers() -> None:
+    tagged = [name for name in (*OWN, *wheel_templates()) if renderer(name).template.has_tags]
+    assert len(tagged) > 30
+    assert {name: words for name in tagged if (words := _probe(name).tagged_elsewhere)} == {}
