@@ -96,6 +96,7 @@ def _with_tags(condition: str, front: str = "") -> str:
     ("template", "tagged"),
     [
         (_with_tags("true"), "questions"),
+        (_with_tags("m.role == 'assistant' or loop.index > 3"), "questions"),
         (_with_tags("m.role != 'user'"), "the system text"),
         (_with_tags("m.role in ('assistant', 'tool')"), "what tools give"),
         (
