@@ -79,6 +79,11 @@ class Notices:
         earlier = self._by_reason.get(key)
         self._by_reason[key] = notice if earlier is None else replace(earlier, count=earlier.count + notice.count)
 
+    def reword(self, reason: str, words: str) -> None:
+        """Say ``words`` in place of ``reason``, where more is known of what was counted; all else stays."""
+        notices = [replace(notice, reason=words) if notice.reason == reason else notice for notice in self]
+        self._by_reason = {(notice.reason, notice.subject): notice for notice in notices}
+
     def count(self, reason: str) -> int:
         """How often there was ``reason``, with whatever subject."""
         return sum(notice.count for notice in self if notice.reason == reason)

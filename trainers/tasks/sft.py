@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
 from pitstop.trainers.data.chat.renderer import Encoded
+from pitstop.trainers.data.chat.rendering import UNROLLED
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.lengths import LengthFitter, LengthRule
@@ -37,7 +39,7 @@ class SftTask(TextTask):
     def _forget_rendering(self) -> None:
         """See ``TextTask``."""
         super()._forget_rendering()
-        for cached in ("normal_form", "_shape_options", "_lengths"):
+        for cached in ("normal_form", "_shape_options", "_lengths", "_unrolled"):
             vars(self).pop(cached, None)
 
     @cached_property
@@ -115,6 +117,10 @@ class SftTask(TextTask):
             bad_rows.leave_out_answers(replace(notice, place=record.place))
         for notice in encoded.notices:
             bad_rows.notices.add(replace(notice, place=record.place))
+        if len(encoded.examples) > 1:
+            sizes = [len(example) for example in encoded.examples]
+            answers = sum(example.answers for example in encoded.examples)
+            self._unrolled.update(examples=len(sizes), answers=answers, tokens=sum(sizes), last=sizes[-1])
 
     def _form(self, record: Record, bad_rows: BadRows) -> Form | BadRecord:
         try:
@@ -140,6 +146,14 @@ class SftTask(TextTask):
         for notice in (*self.chat.template_notices(), *of_another):
             bad_rows.notices.add(notice)
         self._lengths.conclude(bad_rows)
+        if self._unrolled:
+            bad_rows.notices.reword(UNROLLED, _in_numbers(self._unrolled))
+            self._unrolled.clear()
+
+    @cached_property
+    def _unrolled(self) -> Counter[str]:
+        """Of records that give several examples so far: these, their answers and tokens, and the tokens of the last of each."""
+        return Counter()
 
     @cached_property
     def _lengths(self) -> LengthFitter:
@@ -160,6 +174,17 @@ class SftTask(TextTask):
         """Those of the rendering: how a record is rendered follows from its fields, the tokenizer and these."""
         data = self.settings.data
         return {**self.rendered_by(), "shapes": asdict(self._shape_options), "too_long": data.too_long, "overlap": data.overlap}
+
+
+def _in_numbers(unrolled: Counter[str]) -> str:
+    """The reason for several examples of a record, with what they cost."""
+    examples, answers = unrolled["examples"], unrolled["answers"]
+    each = (
+        f"one example for each of {answers:,} answers"
+        if examples == answers
+        else f"{examples:,} examples for {answers:,} answers"
+    )
+    return f"{UNROLLED.replace('several examples', each)}: {unrolled['tokens'] / unrolled['last']:.1f} times the tokens"
 
 
 def _answers(form: Form | BadRecord) -> int:

@@ -31,6 +31,12 @@ def test_equal_reasons_are_counted_together_and_keep_the_first_place() -> None:
     assert (len(notices), notices.count(UNUSED), notices.count("another")) == (2, 4, 0)
 
 
+def test_a_reason_is_reworded_in_its_place() -> None:
+    notices = Notices([Notice("some", place="line 1"), Notice(UNUSED, "a"), Notice("some", count=2)])
+    notices.reword("some", "three")
+    assert list(notices) == [Notice("three", count=3, place="line 1"), Notice(UNUSED, "a")]
+
+
 def test_a_recorded_notice_reads_as_it_was() -> None:
     notice = Notice(UNUSED, "a", 3, remedy="Do.")
     assert Notice.of(json.loads(json.dumps(notice.as_dict()))) == notice

@@ -100,6 +100,26 @@ def test_answers_that_the_template_rewrites_have_an_example_each_in_one_group(to
     assert rows.answers_left_out == 0
 
 
+def test_what_several_examples_cost_is_told_behind_the_last_record(tokenizer: Any) -> None:
+    """The tokens of all examples over those of the last of each record, which alone would be there with --learn last."""
+    tokenizer.chat_template = FORGETFUL
+    task, rows = SftTask(tokenizer), BadRows(skip=True)
+    records = [Record({"messages": [Q1, A1] * count + [Q2, A2]}, f"a line {count}") for count in (0, 1, 2)]
+    of_records = [examples for examples in task.examples_of(records, rows) if not isinstance(examples, BadRecord)]
+    several = [[len(example) for example in examples] for examples in of_records if len(examples) > 1]
+    ratio = sum(map(sum, several)) / sum(sizes[-1] for sizes in several)
+    assert [len(sizes) for sizes in several] == [2, 3] and 1.5 < ratio < 2
+    task.conclude(rows)
+    assert (
+        "2 records give one example for each of 5 answers, since the chat template renders earlier answers differently: "
+        f"{ratio:.1f} times the tokens, first a line 1. --learn last takes the last answer only."
+    ) in [str(notice) for notice in rows.notices]
+    another = BadRows(skip=True)
+    task.examples_of(records[1:2], another)
+    task.conclude(another)
+    assert any("1 record gives one example for each of 2 answers" in str(notice) for notice in another.notices)
+
+
 def test_they_are_counted_where_they_are_skipped(tokenizer: Any) -> None:
     tokenizer.chat_template = FORGETFUL
     rows = BadRows(skip=True)
