@@ -86,6 +86,10 @@ class ChosenCheckpoint:
             return None
         return ModelSource(str(self.settings.model.id), self.info.path, None, is_copy=True)
 
+    def source_in(self, path: Path) -> ModelSource:
+        """The base of the checkpoint, which lies in ``path``."""
+        return ModelSource(str(self.settings.model.id), path, None)
+
     def restore_weights(self, engine: Engine) -> None:
         """Put the weights, and their average where one is kept, into the engine's model. ``CheckpointError`` for what does not fit."""
         engine.trained.restore(self.info.path)

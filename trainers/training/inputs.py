@@ -14,7 +14,6 @@ from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.configs.notices import Notice, shortened
 from pitstop.configs.paths import cache_directory
 from pitstop.configs.schema import Settings
-from pitstop.configs.secrets import mask
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import is_large, tokenizer_key
 from pitstop.trainers.data.dataset import Dataset, Sequences
@@ -63,9 +62,7 @@ class Inputs:
         """
         if isinstance(self.train, Dataset):
             text = in_short(self.train.examples[0], self.tokenizer, _SHOWN_CHARACTERS)
-            display.line(
-                f"The first example; what is learnt is in {LEARNT[0]} {LEARNT[1]} (pitstop preview shows more):\n{mask(text)}"
-            )
+            display.line(f"The first example; what is learnt is in {LEARNT[0]} {LEARNT[1]} (pitstop preview shows more):\n{text}")
 
     def data_record(self) -> dict[str, Any]:
         """What the run's metadata says about the data."""

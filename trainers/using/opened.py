@@ -26,7 +26,6 @@ from pitstop.trainers.machine.hardware import Hardware, open_hardware
 from pitstop.trainers.machine.launch import is_worker
 from pitstop.trainers.models.adapter import add_another, share_inputs_under_autocast
 from pitstop.trainers.models.limits import ModelLimits
-from pitstop.trainers.models.source import ModelSource
 from pitstop.trainers.models.templates import put_template
 from pitstop.trainers.reporter import Reporter
 from pitstop.trainers.tasks.base import Task
@@ -92,8 +91,7 @@ class OpenModel:
     @functools.cached_property
     def limits(self) -> ModelLimits:
         """What the base, a model of text, can take."""
-        source = ModelSource(str(self.chosen.settings.model.id), self.base.path, None)
-        return ModelLimits.of(self.engine.trained.bare, self.tokenizer, source)
+        return ModelLimits.of(self.engine.trained.bare, self.tokenizer, self.chosen.source_in(self.base.path))
 
     @property
     def chosen(self) -> ChosenCheckpoint:
@@ -213,7 +211,7 @@ def open_model(chosen: ChosenCheckpoint, reporter: Reporter) -> OpenModel:
     settings = for_inference(chosen.settings, on_cuda=device.type == "cuda")
     hardware = open_hardware(settings, device)
     base = find_base(chosen, hardware.precision, reporter.notice)
-    source = chosen.whole_model() or ModelSource(str(settings.model.id), base.path, None)
+    source = chosen.whole_model() or chosen.source_in(base.path)
     tokenizer = family_of(settings).tokenizer(source)
     put_template(tokenizer, settings)
     built = build(settings, base, source, tokenizer, hardware, reporter)

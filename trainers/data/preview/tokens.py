@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pitstop.configs.secrets import mask
 from pitstop.configs.shown import printable
 from pitstop.trainers.data.example import Example, PreferenceExample
 
@@ -119,10 +120,10 @@ def marked(texts: Sequence[TokenText]) -> str:
 
 
 def in_short(example: Example, tokenizer: Any, characters: int) -> str:
-    """The example as ``marked`` writes it, in at most so many ``characters``: with less and less of each stretch."""
-    line = marked(token_texts(example, tokenizer))
+    """The example as ``marked`` writes it, without secrets, in at most so many ``characters``: with less and less of each stretch."""
+    line = mask(marked(token_texts(example, tokenizer)))
     longest = len(example)
     while len(line) > characters and longest > 2:
         longest = max(2, longest * 2 // 3)
-        line = marked(token_texts(example, tokenizer, longest=longest))
+        line = mask(marked(token_texts(example, tokenizer, longest=longest)))
     return line if len(line) <= characters else f"{line[: characters - 1]}…"

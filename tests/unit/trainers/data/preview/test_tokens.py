@@ -77,3 +77,9 @@ def test_in_short_has_something_of_each_stretch(tokenizer: Any) -> None:
     assert len(line) <= 200 and line.startswith("<|start|>user") and "⟦" in line and line.endswith("<|end|>⟧")
     short = _rendered(tokenizer, "a", "b")
     assert in_short(short, tokenizer, 200) == marked(token_texts(short, tokenizer))
+
+
+def test_in_short_shows_no_secret(tokenizer: Any) -> None:
+    secret = "hf_" + "AbCd1234" * 4
+    ids = np.array(tokenizer(f"the key {secret}")["input_ids"], dtype=np.int32)
+    assert secret not in in_short(Example(ids, np.ones(len(ids), dtype=bool)), tokenizer, 500)
