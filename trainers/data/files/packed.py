@@ -22,6 +22,43 @@ def _by_pyarrow(compression: str, path: Path) -> Any:
     return io.BufferedReader(pyarrow.input_stream(str(path), compression=compression))
 
 
+class XzStreams(io.RawIOBase):
+    """The text of an ``.xz`` file, all its streams: Python's own ``LZMAFile`` takes one whose beginning is damaged for the end.
+
+    Zeros between streams are padding (section 2.2 of the format). Reading raises ``lzma.LZMAError`` and ``EOFError``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._unpacker = lzma.LZMADecompressor()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer`` with the next bytes; 0 at the end."""
+        while True:
+            packed = b""
+            if self._unpacker.eof:
+                packed = self._unpacker.unused_data.lstrip(b"\0")
+                while not packed and (piece := self._file.read(io.DEFAULT_BUFFER_SIZE)):
+                    packed = piece.lstrip(b"\0")
+                if not packed:
+                    return 0
+                self._unpacker = lzma.LZMADecompressor()
+            elif self._unpacker.needs_input and not (packed := self._file.read(io.DEFAULT_BUFFER_SIZE)):
+                raise EOFError("it ends within a stream")
+            if data := self._unpacker.decompress(packed, max_length=len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
 def _open(path: Path) -> Any:
     unpack = _OPENED.get(path.suffix.lower())
     return path.open("rb") if unpack is None else unpack(path)
@@ -30,7 +67,7 @@ def _open(path: Path) -> Any:
 _OPENED: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.GzipFile,
     ".zst": partial(_by_pyarrow, "zstd"),
-    ".xz": lzma.LZMAFile,
+    ".xz": lambda path: io.BufferedReader(XzStreams(path)),
     ".bz2": partial(_by_pyarrow, "bz2"),
 }
 PACKED = tuple(_OPENED)

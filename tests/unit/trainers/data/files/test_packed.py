@@ -73,7 +73,14 @@ def test_several_streams_in_one_file_are_read_all(tmp_path: Path, ending: str) -
     assert [record.fields["text"] for record in read_records(str(path), BadRows(False))] == ["a", "b"]
 
 
-@pytest.mark.parametrize("ending", [".gz", ".zst", ".bz2"])
+def test_zeros_behind_a_stream_of_xz_are_padding(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.xz"
+    streams = [lzma.compress(b'{"text": "a"}\n'), b"\0" * 20_000, lzma.compress(b'{"text": "b"}\n'), b"\0" * 8]
+    path.write_bytes(b"".join(streams))
+    assert [record.fields["text"] for record in read_records(str(path), BadRows(False))] == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", PACK)
 def test_a_stream_behind_another_that_is_damaged_where_it_begins_is_not_taken_for_the_end(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.jsonl{ending}"
     stream = PACK[ending](b'{"text": "a"}\n')
