@@ -167,6 +167,9 @@ def read_data(
     data = settings.data
     if data.split != "train" and (task.splits_itself() or not isinstance(task, TextTask)):
         raise SettingsError(f"--split {data.split}: the task {task.name} makes its own splits.", hint="Leave --split out.")
+    if data.split != "train" and (files := [s.spec for s in data.training_sources if Path(s.spec).expanduser().is_file()]):
+        reason = f"--split {data.split} is not used for {{count}} [data set|data sets], which [is a file|are files] and [has|have] one split"
+        reporter.notice(Notice(reason, count=len(files), place=files[0], loss=True))
     reader = DataReader.of(settings, task, reporter, packing=packing, model=model)
     with reader.taking_turns():
         train = reader.load(settings.data.training_sources, data.split, "Training data")

@@ -223,3 +223,9 @@ def test_a_template_that_draws_at_random_is_refused(tiny: Path, display: Lines) 
     model = _retemplated(tiny, lambda template: template + "{{ ['a', 'b'] | random }}")
     with pytest.raises(ModelError, match=r"draws at random \(random\)"):
         _read(model, display)
+
+
+def test_a_split_of_a_single_file_is_told_as_not_used(tiny: Path, display: Lines) -> None:
+    write_records(Path("train.jsonl"), 6)
+    _read(tiny, display, data__split="validation")
+    assert display.warnings == ["--split validation is not used for 1 data set, which is a file and has one split: train.jsonl."]
