@@ -24,9 +24,9 @@ CALL_WITHOUT_RESULT = "{count} tool [call has|calls have] no result"
 RESULT_WITHOUT_CALL = "{count} tool [result has|results have] no call"
 
 _WEIGHTS = ("weight", "train", "loss")
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _TEXT_PARTS = ("text", "input_text", "output_text")
-_KNOWN = frozenset({"role", "from", "content", "value", "tool_calls", "function_call", *_WEIGHTS, *_THOUGHTS})
+_KNOWN = frozenset({"role", "from", "content", "value", "tool_calls", "function_call", *_WEIGHTS, *THOUGHT_FIELDS})
 _PASSED_ON = frozenset({"name", "tool_call_id"})
 _PLAIN = {"role", "content"}
 
@@ -50,14 +50,9 @@ class MessageReader:
 
     def read(self, raw: Any, name: str, account: RecordAccount) -> tuple[list[Message], list[bool | None]]:
         """The messages under the field ``name``, and which of them may be learnt. Raises ``BadRecord``."""
-        listed = from_json_text(raw, name)
-        if isinstance(listed, Mapping):
-            listed = [listed]
-        if not isinstance(listed, list) or not listed:
-            raise BadRecord(f"'{name}' is not a list with at least one message")
         messages: list[Message] = []
         weights: list[bool | None] = []
-        for number, message in enumerate(as_objects(listed), start=1):
+        for number, message in enumerate(as_objects(from_json_text(raw, name), name), start=1):
             if message.keys() == _PLAIN and isinstance(message["content"], str) and message["role"] in self._plain:
                 messages.append(message)
                 weights.append(True)
@@ -110,8 +105,14 @@ class MessageReader:
         return role
 
 
-def as_objects(listed: Sequence[Any]) -> list[Mapping[str, Any]]:
-    """Messages as objects: texts take turns, the user first, and ``{input, output}`` is a question with its answer."""
+def as_objects(value: Any, name: str) -> list[Mapping[str, Any]]:
+    """The messages of a field as objects: texts take turns, the user first, and ``{input, output}`` is a question with its answer.
+
+    ``value`` is a list of them or a single one. Raises ``BadRecord``.
+    """
+    listed = [value] if isinstance(value, Mapping) else value
+    if not isinstance(listed, list) or not listed:
+        raise BadRecord(f"'{name}' is not a list with at least one message")
     if all(isinstance(item, str) for item in listed):
         return [{"role": ASSISTANT if number % 2 else USER, "content": text} for number, text in enumerate(listed)]
     for number, item in enumerate(listed, start=1):
@@ -162,7 +163,7 @@ def _part_text(part: Mapping[str, Any], number: int) -> str:
 
 
 def _thought(message: Mapping[str, Any], number: int) -> str:
-    thought = _one_of(message, _THOUGHTS, number)
+    thought = _one_of(message, THOUGHT_FIELDS, number)
     if thought is not None and not isinstance(thought, str):
         raise BadRecord(f"message {number} has a thought that is no text")
     return thought or ""

@@ -15,6 +15,7 @@ from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
 from pitstop.trainers.data.shapes.messages import (
     NOT_LAST,
+    THOUGHT_FIELDS,
     UNANSWERED,
     WEIGHTLESS,
     MessageReader,
@@ -23,8 +24,8 @@ from pitstop.trainers.data.shapes.messages import (
     tell_calls,
 )
 from pitstop.trainers.data.shapes.paths import ColumnMapping, FieldPath, Fields, PromptTemplate, is_absent
-from pitstop.trainers.data.shapes.recognition import MESSAGE_FIELDS, Kind, Shape, recognise, with_question
-from pitstop.trainers.data.shapes.roles import ASSISTANT, DEVELOPER, SYSTEM, USER, known_roles
+from pitstop.trainers.data.shapes.recognition import ANSWER_FIELDS, MESSAGE_FIELDS, Kind, Shape, recognise, with_question
+from pitstop.trainers.data.shapes.roles import ASSISTANT, CALL, DEVELOPER, SYSTEM, USER, known_roles
 from pitstop.trainers.data.shapes.tools import from_json_text, tools_of, without_nulls
 
 UNUSED = "{count} [record has|records have] a field {subject} that is not used"
@@ -44,7 +45,6 @@ SHAPES = {
 
 _SYSTEM_FIELDS = ("system", "system_prompt")
 _TOOL_FIELDS = ("tools", "functions")
-THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _CONTEXT_FIELDS = ("input", "context")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _EXTRAS = frozenset((*_SYSTEM_FIELDS, *_TOOL_FIELDS, *_MEDIA, "documents", "chat_template_kwargs"))
@@ -285,7 +285,7 @@ class NormalForm:
 
     def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, account: RecordAccount) -> Form:
         if shape.kind == "text":
-            text = _text(fields, "text")
+            text = _text(fields["text"], "text")
             self._documents += 1
             self._like_conversations += self._marks.first_in(text) is not None
             return Document(text)
@@ -308,7 +308,7 @@ class NormalForm:
         if extras:
             raise BadRecord(f"the model's tokenizer has no chat template, and '{extras[0]}' needs one")
         question, answer = shape.fields
-        prompt, completion = _text(fields, question), _text(fields, answer)
+        prompt, completion = _text(fields[question], question), _text(fields[answer], answer)
         if not completion.strip() or self._control.first_in(completion) == completion.strip():
             raise BadRecord("the completion is empty")  # an end token alone would teach to stop at once
         context = self._context(shape, fields, used)
@@ -330,7 +330,7 @@ class NormalForm:
         if len(names) > 1:
             raise BadRecord("has both 'input' and 'context'", hint="Leave one out: --column context=")
         used.update(names)
-        return _text(fields, names[0]) if names else ""
+        return _text(fields[names[0]], names[0]) if names else ""
 
     def _answer_count(self, fields: Fields) -> int:
         """How many answers a malformed record has."""
@@ -347,16 +347,14 @@ class NormalForm:
         if shape.kind == "lists":
             return self._joined_lists(shape, fields, account)
         question, answer = shape.fields
-        prompt = "\n\n".join(text for text in (_text(fields, question), self._context(shape, fields, used)) if text)
+        prompt = "\n\n".join(text for text in (_text(fields[question], question), self._context(shape, fields, used)) if text)
         history = self._history(fields, used)
-        completion = _text(fields, answer)
+        completion = _text(fields[answer], answer)
         if not history and not completion.strip():
             raise BadRecord("the completion is empty")
         last: dict[str, Any] = {"role": ASSISTANT, "content": completion}
         if thought := _first_of(fields, THOUGHT_FIELDS, used):
-            last["reasoning_content"] = (
-                thought if isinstance(thought, str) else _text({"reasoning_content": thought}, "reasoning_content")
-            )
+            last["reasoning_content"] = _text(thought, "reasoning_content")
         messages = [*history, {"role": USER, "content": prompt}, last]
         return messages, [True] * len(messages)
 
@@ -385,7 +383,7 @@ class NormalForm:
     ) -> tuple[list[Message], list[bool | None]]:
         """The messages with the record's ``system`` in front, or that of the settings."""
         system_texts = [message.get("content", "") for message in messages if message["role"] in (SYSTEM, DEVELOPER)]
-        text = system if is_absent(system) or isinstance(system, str) else _text({"system": system}, "system")
+        text = None if is_absent(system) else _text(system, "system")
         if not is_absent(text) and system_texts and any(content.strip() != text.strip() for content in system_texts):
             raise BadRecord(
                 "has a system message and a field 'system' that says something else", hint="Leave one out: --column system="
@@ -455,8 +453,7 @@ def _first_of(fields: Fields, names: Sequence[str], used: set[str]) -> Any:
     return fields[present[0]]
 
 
-def _text(fields: Fields, name: str) -> str:
-    value = fields[name]
+def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise BadRecord(f"'{name}' is not text but {type(value).__name__}")
     return value
@@ -489,13 +486,14 @@ def _extras(fields: Fields, used: set[str]) -> dict[str, Any]:
 
 
 def _without_filled_nulls(fields: Fields, extras: Mapping[str, Any], account: RecordAccount) -> tuple[Fields, dict[str, Any]]:
-    """The lists of messages and the tools of a row of a table without the keys that are null; of tools and calls that is account."""
+    """The lists of messages and the tools of a row of a table without the keys that are null; of tools and calls that is told."""
     cleaned = {name: without_nulls(value) if name in _LISTS else value for name, value in fields.items()}
     tools = extras.get("tools")
-    pairs = [(tools, without_nulls(tools)), *zip(_calls(fields), _calls(cleaned), strict=False)]
+    cleared_tools = without_nulls(tools)
+    pairs = [(tools, cleared_tools), *zip(_calls(fields), _calls(cleaned), strict=False)]
     if any(original != cleared for original, cleared in pairs):
         account.notices.append(Notice(NULLS, remedy="A null that was meant cannot be told apart; give tools as JSON text."))
-    return cleaned, {**extras, "tools": without_nulls(tools)} if tools else dict(extras)
+    return cleaned, {**extras, "tools": cleared_tools} if tools else dict(extras)
 
 
 def _calls(fields: Fields) -> list[Any]:
@@ -509,5 +507,5 @@ def _answers_in(fields: Fields) -> int:
         if isinstance(fields.get(name), list):
             roles = known_roles("", {})
             named = [message.get("role", message.get("from")) for message in fields[name] if isinstance(message, Mapping)]
-            return sum(isinstance(role, str) and roles.get(role.casefold()) in (ASSISTANT, "function_call") for role in named)
-    return int(any(isinstance(fields.get(name), str | list) for name in ("completion", "response", "output", "answer")))
+            return sum(isinstance(role, str) and roles.get(role.casefold()) in (ASSISTANT, CALL) for role in named)
+    return int(any(isinstance(fields.get(name), str | list) for name in ANSWER_FIELDS))

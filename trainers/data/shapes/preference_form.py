@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Message, Preference, TextPair
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
-from pitstop.trainers.data.shapes.messages import RecordAccount
-from pitstop.trainers.data.shapes.normal_form import END_TOKEN, THOUGHT_FIELDS, NormalForm
+from pitstop.trainers.data.shapes.messages import THOUGHT_FIELDS, RecordAccount
+from pitstop.trainers.data.shapes.normal_form import END_TOKEN, NormalForm
 from pitstop.trainers.data.shapes.paths import Fields
 from pitstop.trainers.data.shapes.preferences import (
     CHOSEN,

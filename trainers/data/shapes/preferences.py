@@ -182,7 +182,7 @@ class AnswerParting:
     # Messages ------------------------------------------------------------------------------------------------------------
 
     def _lists(self, fields: dict[str, Any], question: str) -> PreferenceFields:
-        raw = {name: _objects(fields[name], name) for name in (CHOSEN, REJECTED)}
+        raw = {name: as_objects(fields[name], name) for name in (CHOSEN, REJECTED)}
         read = {name: self._read(raw[name], name) for name in raw}
         content = _parsed(fields[question], question) if question else ""
         if all(messages[0]["role"] == ASSISTANT for messages in read.values()) and content:
@@ -250,13 +250,6 @@ def _parsed(value: Any, name: str) -> Any:
         if messages and all(isinstance(item, Mapping) and ("role" in item or "from" in item) for item in messages)
         else value
     )
-
-
-def _objects(value: Any, name: str) -> list[Mapping[str, Any]]:
-    listed = [value] if isinstance(value, Mapping) else value
-    if not isinstance(listed, list) or not listed:
-        raise BadRecord(f"'{name}' is not a list with at least one message")
-    return as_objects(listed)
 
 
 def _turns(text: str) -> list[Mapping[str, Any]]:
