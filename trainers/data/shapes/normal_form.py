@@ -105,14 +105,14 @@ class NormalForm:
         self._marks = self._control.named_in(template or "")
         self._reader = MessageReader(known_roles(template or "", options.roles), template or "")
         self._is_plain = replace(options, learn="all", roles={}) in (ShapeOptions(), ShapeOptions(shape="prompt"))
+        self._columns = ColumnMapping(options.columns)
+        self._group = FieldPath(options.group_by) if options.group_by else None
+        self._question = PromptTemplate(options.prompt_template) if options.prompt_template else None
         self._begin()
 
     def _begin(self) -> None:
-        self._columns = ColumnMapping(self._options.columns)
-        self._group = FieldPath(self._options.group_by) if self._options.group_by else None
-        self._has_groups = False
-        self._question = PromptTemplate(self._options.prompt_template) if self._options.prompt_template else None
         self._names: dict[str, None] = {}
+        self._mapped_names: dict[str, None] = {}
         self._unused: dict[str, Notice] = {}
         self._shapes: dict[str, int] = {}
         self._with_own_system, self._conversations = 0, 0
@@ -191,12 +191,13 @@ class NormalForm:
 
     def _missing_fields(self) -> list[tuple[str, str]]:
         """The fields that settings name and no record had, each behind the setting."""
-        named = [("--column", name) for name in self._columns.fields if name not in self._columns.seen]
+        missing = [("--column", path.text) for path in self._columns.paths.values() if not path.leads_into(self._names)]
         if self._question is not None:
-            named += [("--prompt-template", name) for name in self._question.fields if name not in self._question.seen]
-        if self._group is not None and not self._has_groups:
-            named.append(("--group-by", self._group.text))
-        return named
+            names = self._names | self._mapped_names
+            missing += [("--prompt-template", path.text) for path in self._question.paths if not path.leads_into(names)]
+        if self._group is not None and not self._group.leads_into(self._names):
+            missing.append(("--group-by", self._group.text))
+        return missing
 
     def shape(self, record: Record) -> str:
         """The fields that decide how a record is read, such as ``prompt+completion``; empty where there are none."""
@@ -235,6 +236,7 @@ class NormalForm:
         if self._options.columns:
             fields, overridden = self._columns.apply(record.fields)
             account.unused += overridden
+            self._mapped_names |= dict.fromkeys(fields)
         for name in () if _EXTRAS.isdisjoint(fields) else _MEDIA:
             if name in fields and fields[name] not in (None, "", []):
                 raise BadRecord(
@@ -245,9 +247,8 @@ class NormalForm:
         return fields, used
 
     def _finish(self, shape: Shape, fields: Fields, used: set[str], record: Record, account: RecordAccount) -> None:
-        if self._group is not None and (name := self._group.name_in(record.fields)) in record.fields:
-            self._has_groups = True
-            used.add(name)
+        if self._group is not None and self._group.leads_into(record.fields):
+            used.add(self._group.name_in(record.fields))
         account.unused += [name for name, value in fields.items() if name not in used and not is_absent(value)]
         self._count_shape(shape.kind)
 

@@ -28,6 +28,10 @@ class FieldPath:
         """The field of the record that it leads into."""
         return self.text if self.text in fields else str(self._steps[0])
 
+    def leads_into(self, fields: Fields) -> bool:
+        """Whether there is such a field, whatever is in it."""
+        return self.name_in(fields) in fields
+
     def value_in(self, fields: Fields) -> Any:
         """The value; None where there is none."""
         if self.text in fields:
@@ -44,58 +48,43 @@ class FieldPath:
 
 
 class ColumnMapping:
-    """Fields by the names that they are mapped to. ``columns`` is NAME to FIELD; an empty FIELD leaves NAME out.
-
-    ``seen`` are the mapped fields that a record had so far.
-    """
+    """Fields by the names that they are mapped to. ``columns`` is NAME to FIELD; an empty FIELD leaves NAME out."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self._dropped = [name for name, field in columns.items() if not field]
-        self._paths = {name: FieldPath(field) for name, field in columns.items() if field}
-        self.seen: set[str] = set()
-
-    @property
-    def fields(self) -> list[str]:
-        """The mapped fields, as they were given."""
-        return [path.text for path in self._paths.values()]
+        self.paths = {name: FieldPath(field) for name, field in columns.items() if field}
 
     def apply(self, fields: Fields) -> tuple[dict[str, Any], list[str]]:
         """The fields of a record by their new names, and the names of those that a mapping took the place of."""
-        sources = {path.name_in(fields) for path in self._paths.values()}
+        sources = {path.name_in(fields) for path in self.paths.values()}
         mapped = {name: value for name, value in fields.items() if name not in sources and name not in self._dropped}
         overridden = []
-        for name, path in self._paths.items():
+        for name, path in self.paths.items():
             value = path.value_in(fields)
             if name in mapped and not is_absent(mapped.pop(name)):
                 overridden.append(name)
             if value is not None:
                 mapped[name] = value
-            if path.name_in(fields) in fields:
-                self.seen.add(path.text)
         return mapped, overridden
 
     def missing_in(self, fields: Fields) -> list[str]:
         """The mapped fields that a record does not have."""
-        return [path.text for path in self._paths.values() if path.value_in(fields) is None]
+        return [path.text for path in self.paths.values() if path.value_in(fields) is None]
 
 
 class PromptTemplate:
-    """A question made of ``{field}`` and ``{field?}``, which may be absent; ``{{`` and ``}}`` are braces.
-
-    ``seen`` are the fields that a record had so far.
-    """
+    """A question made of ``{field}`` and ``{field?}``, which may be absent; ``{{`` and ``}}`` are braces."""
 
     def __init__(self, text: str) -> None:
         self._parts = [
             (literal, FieldPath(field.removesuffix("?")) if field else None, field.endswith("?"))
             for literal, field in split_template(text)
         ]
-        self.seen: set[str] = set()
 
     @property
-    def fields(self) -> list[str]:
+    def paths(self) -> Iterable[FieldPath]:
         """The fields in it, in their order."""
-        return list(dict.fromkeys(path.text for _, path, _ in self._parts if path))
+        return {path.text: path for _, path, _ in self._parts if path}.values()
 
     def names_in(self, fields: Fields) -> Iterable[str]:
         """The fields of a record that it uses."""
@@ -108,8 +97,6 @@ class PromptTemplate:
             texts.append(literal)
             if path is None:
                 continue
-            if path.name_in(fields) in fields:
-                self.seen.add(path.text)
             value = path.value_in(fields)
             if is_absent(value) and not is_optional:
                 raise BadRecord(

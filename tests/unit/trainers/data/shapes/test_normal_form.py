@@ -303,6 +303,12 @@ def test_a_column_that_no_record_has_is_told_with_those_there_are() -> None:
     assert shapes.told()[-1] == "--column: no record has a field 'persona'; there are: prompt, completion, id."
 
 
+def test_a_field_that_only_malformed_records_have_is_not_told_to_be_in_none() -> None:
+    shapes = Shapes(columns={"completion": "a"}, prompt_template="{title} {q} {completion?}", group_by="doc")
+    shapes.reason(q="Q1", a="A1", doc="d")  # without a title
+    assert shapes.told() == ["--prompt-template: no record has a field 'title'; there are: q, a, doc."]
+
+
 def test_a_prompt_template_makes_the_question() -> None:
     shapes = Shapes(None, prompt_template="{context}{{}}\n{question}{hint?}: ", columns={"completion": "answers.text[0]"})
     squad = {"id": "1", "title": "t", "context": "C", "question": "Q", "answers": {"text": ["A"], "answer_start": [0]}}

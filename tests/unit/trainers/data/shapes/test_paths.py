@@ -38,14 +38,14 @@ def test_mapped_fields_take_new_names_and_leave_the_old() -> None:
     mapping = ColumnMapping({"prompt": "q"})
     assert mapping.apply({"q": "Q", "prompt": "P"}) == ({"prompt": "Q"}, ["prompt"])
     assert mapping.apply({"prompt": "P"}) == ({}, ["prompt"])
-    assert (mapping.fields, mapping.seen, mapping.missing_in({"x": 1})) == (["q"], {"q"}, ["q"])
+    assert mapping.missing_in({"x": 1}) == [mapping.paths["prompt"].text] == ["q"]
 
 
 def test_a_template_writes_fields_as_text_and_as_json() -> None:
     template = PromptTemplate("{{{q}}} {a.b[1]} {n?}.")
     assert template.question(FIELDS) == '{Q} {"c": "y"} .'
-    assert template.fields == ["q", "a.b[1]", "n"] and list(template.names_in(FIELDS)) == ["q", "a", "n"]
-    assert template.seen == {"q", "a.b[1]", "n"}
+    assert [path.text for path in template.paths] == ["q", "a.b[1]", "n"] and list(template.names_in(FIELDS)) == ["q", "a", "n"]
+    assert all(path.leads_into(FIELDS) for path in template.paths) and not FieldPath("b.a").leads_into(FIELDS)
     with pytest.raises(BadRecord, match="no field 'n', which the prompt template names") as caught:
         PromptTemplate("{n}").question(FIELDS)
     assert caught.value.hint == "Write {n?} where it may be absent."
