@@ -178,8 +178,17 @@ class _Walk:
         if isinstance(node, SequenceNode) and all(isinstance(item, ScalarNode) and item.tag in _SCALARS for item in node.value):
             return [str(item.value) for item in node.value]
         if path in PAIRS and isinstance(node, MappingNode):
-            return [f"{self._key(key)}={self._value(path, value) or ''}" for key, value in node.value]
+            return [self._pair(path, self._key(key), value) for key, value in node.value]
         raise SettingsError(f"{self._at(line)}: {path} must be a value or a list of values.")
+
+    def _pair(self, path: str, name: str, node: Node) -> str:
+        value = self._value(path, node)
+        if isinstance(value, list):
+            raise SettingsError(
+                f"{self._at(node.start_mark.line + 1)}: {path}.{name} must be a single value.",
+                hint="Write one text or number behind each name.",
+            )
+        return f"{name}={value or ''}"
 
     def _unknown(self, key: str, group: str, line: int, *, of_value: bool) -> SettingsError:
         match = nearest_path(key, group, of_value=of_value)

@@ -194,3 +194,10 @@ def test_columns_and_roles_may_be_mappings() -> None:
     data = load_settings(config_files=["conf.yaml"], environ={}).settings.data
     assert data.columns == ["prompt=question", "completion=answers.text[0]", "system="] and data.roles == ["critic=assistant"]
     assert "data.train must be a value or a list" in refused("data: {train: {a: b}}").message
+
+
+@pytest.mark.parametrize("value", ["[low, high]", "{roles: user}", "[]"])
+def test_what_stands_behind_a_name_is_a_single_value(value: str) -> None:
+    complaint = refused(f"data: {{template_options: {{effort: {value}}}}}")
+    assert complaint.message == "conf.yaml line 1: data.template_options.effort must be a single value."
+    assert complaint.hint == "Write one text or number behind each name."
