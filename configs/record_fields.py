@@ -25,7 +25,7 @@ def parse_pairs(entries: Sequence[str], setting: str, words: str) -> dict[str, s
     for entry in entries:
         name, sign, value = (part.strip() for part in entry.partition("="))
         if not sign or not name:
-            raise SettingsError(f"{setting}: '{entry}' is not {words}.", hint=f"Write {words}.")
+            raise SettingsError(f"{setting}: '{entry}' is not {words}.", hint=f"Write {words}; a comma ends it.")
         if pairs.setdefault(name, value) != value:
             raise SettingsError(f"{setting}: {name} has two values, {pairs[name]} and {value}.", hint="Leave one of the two out.")
     return pairs
@@ -49,8 +49,17 @@ def parse_roles(entries: Sequence[str], setting: str = "--role") -> Mapping[str,
 
 
 def parse_options(entries: Sequence[str], setting: str = "--template-option") -> Mapping[str, Any]:
-    """The options of a chat template by name; a value that is no JSON is text. Raises ``SettingsError``."""
-    return {name: _value(text) for name, text in parse_pairs(entries, setting, "NAME=VALUE").items()}
+    """The options of a chat template by name; a value that is no JSON is text.
+
+    Raises ``SettingsError``, also for ``False`` and the like: as text it would count as true.
+    """
+    options = {}
+    for name, text in parse_pairs(entries, setting, "NAME=VALUE").items():
+        word = text.lower()
+        if word in ("true", "false") and text != word:
+            raise SettingsError(f"{setting}: {name} is the text '{text}', no truth value.", hint=f"Write {name}={word}.")
+        options[name] = _value(text)
+    return options
 
 
 def _value(text: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pitstop.configs.errors import SettingsError
-from pitstop.configs.record_fields import parse_columns, parse_roles, split_template
+from pitstop.configs.record_fields import parse_columns, parse_options, parse_roles, split_template
 
 
 def test_pairs_are_a_mapping() -> None:
@@ -35,6 +35,31 @@ def test_what_names_no_field_is_refused(entries: list[str], message: str) -> Non
 def test_a_role_has_to_become_one() -> None:
     with pytest.raises(SettingsError, match="critic has no role to become"):
         parse_roles(["critic="])
+
+
+def test_options_of_a_template_are_json_or_text() -> None:
+    entries = ["thinking=false", "effort=low", "budget=3", "tools=none", 'quoted="True"', "empty="]
+    assert parse_options(entries) == {
+        "thinking": False,
+        "effort": "low",
+        "budget": 3,
+        "tools": "none",
+        "quoted": "True",
+        "empty": "",
+    }
+
+
+@pytest.mark.parametrize("word", ["False", "FALSE", "True"])
+def test_a_truth_value_in_other_letters_is_no_text(word: str) -> None:
+    with pytest.raises(SettingsError, match=f"--template-option: thinking is the text '{word}', no truth value") as caught:
+        parse_options(["effort=low", f"thinking={word}"])
+    assert caught.value.hint == f"Write thinking={word.lower()}."
+
+
+def test_a_comma_in_a_value_is_named_as_what_ended_it() -> None:
+    with pytest.raises(SettingsError, match=r"'2\]' is not NAME=VALUE") as caught:
+        parse_options(["sizes=[1", "2]"])
+    assert caught.value.hint == "Write NAME=VALUE; a comma ends it."
 
 
 def test_a_template_is_split_at_its_fields() -> None:
