@@ -31,10 +31,7 @@ def setting(
     a run that lacks the setting, since it was started by an earlier version, where that is not the default.
     """
     env = env or flag.removeprefix("--").replace("-", "_").upper()
-    metadata = {"help": help, "env": env, "flag": flag, "documented": documented, "limits": limits, "before": before}
-    if isinstance(default, list):
-        return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return _field(default, help=help, env=env, flag=flag, documented=documented, limits=limits, before=before)
 
 
 def recorded(default: Any, help: str, *, before: Any, **limits: Unpack[Limits]) -> Any:
@@ -42,7 +39,10 @@ def recorded(default: Any, help: str, *, before: Any, **limits: Unpack[Limits]) 
 
     ``before`` is what holds for a run that has it not on record, since it was started by an earlier version.
     """
-    metadata = {"help": help, "env": "", "flag": "", "documented": False, "limits": limits, "before": before}
+    return _field(default, help=help, env="", flag="", documented=False, limits=limits, before=before)
+
+
+def _field(default: Any, **metadata: Any) -> Any:
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
