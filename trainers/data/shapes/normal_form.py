@@ -262,12 +262,12 @@ class NormalForm:
             combined = {**original, **fields}
             text = self._question.question(combined)
             used.update(self._question.names_in(combined))
-            shape = self._recognised_with_question(fields, text)
+            shape = self._recognised(fields, text)
             fields["prompt"] = text
             used.add("prompt")
         else:
             try:
-                shape = self._recognised(fields)
+                shape = self._recognised(fields, None)
             except BadRecord as error:
                 missing = self._columns.missing_in(original)
                 absence = f"; --column names {', '.join(map(repr, missing))}, which it does not have" if missing else ""
@@ -275,14 +275,9 @@ class NormalForm:
         used.update(shape.fields)
         return shape
 
-    def _recognised(self, fields: Fields) -> Shape:
-        """The shape that the fields of a record have. Raises ``BadRecord``."""
-        return recognise(fields, self._options.shape)
-
-    def _recognised_with_question(self, fields: Fields, question: str) -> Shape:
-        """The shape of a record whose field ``prompt`` is ``question``. Raises ``BadRecord``."""
-        del question
-        return with_question(fields, "prompt")
+    def _recognised(self, fields: Fields, question: str | None) -> Shape:
+        """The shape of a record; a ``question`` that a template makes is to be its field ``prompt``. Raises ``BadRecord``."""
+        return recognise(fields, self._options.shape) if question is None else with_question(fields, "prompt")
 
     def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, account: RecordAccount) -> Form:
         if shape.kind == "text":

@@ -27,11 +27,8 @@ class PreferenceForm(NormalForm):
         """The question and the answers of a record. Raises ``BadRecord`` with the reason that there are none."""
         return self._accounted(record, bad_rows, self._preference)
 
-    def _recognised(self, fields: Fields) -> Shape:
-        return preference_shape(fields)
-
-    def _recognised_with_question(self, fields: Fields, question: str) -> Shape:
-        return preference_shape({**fields, "prompt": question})
+    def _recognised(self, fields: Fields, question: str | None) -> Shape:
+        return preference_shape(fields if question is None else {**fields, "prompt": question})
 
     def _messages(
         self, shape: Shape, fields: Fields, used: set[str], account: RecordAccount
