@@ -33,11 +33,15 @@ _PLAIN = {"role", "content"}
 
 @dataclass
 class RecordAccount:
-    """What there is to tell of one record: answers that are not learnt, other decisions, and keys of messages that are not used."""
+    """What there is to tell of one record: answers that are not learnt, other decisions, and keys of messages that are not used.
+
+    ``counts`` are names of what is counted over the data set, of records that are used.
+    """
 
     unlearnt: list[Notice] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)
 
 
 class MessageReader:

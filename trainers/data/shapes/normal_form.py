@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from pitstop.trainers.data.shapes.messages import (
     tell_calls,
 )
 from pitstop.trainers.data.shapes.paths import ColumnMapping, FieldPath, Fields, PromptTemplate, is_absent
-from pitstop.trainers.data.shapes.recognition import ANSWER_FIELDS, MESSAGE_FIELDS, Kind, Shape, recognise, with_question
+from pitstop.trainers.data.shapes.recognition import ANSWER_FIELDS, MESSAGE_FIELDS, Shape, recognise, with_question
 from pitstop.trainers.data.shapes.roles import ASSISTANT, CALL, DEVELOPER, SYSTEM, USER, known_roles
 from pitstop.trainers.data.shapes.tools import from_json_text, tools_of, without_nulls
 
@@ -50,6 +51,8 @@ _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _EXTRAS = frozenset((*_SYSTEM_FIELDS, *_TOOL_FIELDS, *_MEDIA, "documents", "chat_template_kwargs"))
 _LISTS = (*MESSAGE_FIELDS, "prompt", "completion", "chosen", "rejected")
 _MOST_NAMES = 200
+_WITH_OWN_SYSTEM, _LIKE_CONVERSATION = "own system", "like a conversation"
+_PAIR, _PAIR_WITHOUT_SPACE = "pair", "pair without space"
 _PLAIN_PAIR: dict[str, None] = {"prompt": None, "completion": None}
 
 Read = TypeVar("Read")
@@ -114,10 +117,8 @@ class NormalForm:
         self._names: dict[str, None] = {}
         self._mapped_names: dict[str, None] = {}
         self._unused: dict[str, Notice] = {}
-        self._shapes: dict[str, int] = {}
-        self._with_own_system, self._conversations = 0, 0
-        self._pairs, self._joints_without_space = 0, 0
-        self._documents, self._like_conversations = 0, 0
+        self._shapes: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def read(self, record: Record, bad_rows: BadRows) -> Form:
         """The normal form of a record. Raises ``BadRecord`` with the reason that there is none."""
@@ -142,6 +143,7 @@ class NormalForm:
             bad_rows.notices.add(replace(notice, place=record.place + notice.place))
         for name in dict.fromkeys(account.unused):
             self._count_unused(name, record.place)
+        self._counts.update(account.counts)
         return form
 
     def _plain_pair(self, fields: Fields) -> Form | None:
@@ -154,10 +156,10 @@ class NormalForm:
         if self._control.first_in(completion) or (self._template is not None and self._control.first_in(prompt)):
             return None
         self._names |= _PLAIN_PAIR
-        self._count_shape("pair")
+        self._shapes[SHAPES["pair"]] += 1
         if self._template is None:
-            return self._counted_pair(prompt, completion)
-        self._conversations += 1
+            self._counts.update(_pair_counts(prompt, completion))
+            return TextPair(prompt, completion)
         return Conversation(
             [{"role": USER, "content": prompt}, {"role": ASSISTANT, "content": completion}], [False, True], [], [], {}
         )
@@ -169,21 +171,22 @@ class NormalForm:
             bad_rows.notices.add(Notice(f"The records are {parts}", count=sum(self._shapes.values())))
         for notice in self._unused.values():
             bad_rows.notices.add(notice)
-        if self._with_own_system:
-            remedy = f"The system prompt of the settings is in the other {self._conversations - self._with_own_system:,}."
-            bad_rows.notices.add(Notice(OWN_SYSTEM, count=self._with_own_system, remedy=remedy))
-        if self._joints_without_space * 2 > self._pairs:
+        counts, documents = self._counts, self._shapes[SHAPES["text"]]
+        if own := counts[_WITH_OWN_SYSTEM]:
+            remedy = f"The system prompt of the settings is in the other {self._shapes.total() - documents - own:,}."
+            bad_rows.notices.add(Notice(OWN_SYSTEM, count=own, remedy=remedy))
+        if counts[_PAIR_WITHOUT_SPACE] * 2 > counts[_PAIR]:
             bad_rows.notices.add(
                 Notice(
-                    f"In {{count}} of {self._pairs:,} records the answer follows its question without a space or line break",
-                    count=self._joints_without_space,
+                    f"In {{count}} of {counts[_PAIR]:,} records the answer follows its question without a space or line break",
+                    count=counts[_PAIR_WITHOUT_SPACE],
                     loss=True,
                 )
             )
-        if self._like_conversations * 2 > self._documents:
-            reason = LIKE_CONVERSATIONS.replace("{total}", f"{self._documents:,}")
+        if counts[_LIKE_CONVERSATION] * 2 > documents:
+            reason = LIKE_CONVERSATIONS.replace("{total}", f"{documents:,}")
             remedy = "Give them as messages, of which the answers alone are learnt."
-            bad_rows.notices.add(Notice(reason, count=self._like_conversations, remedy=remedy, loss=True))
+            bad_rows.notices.add(Notice(reason, count=counts[_LIKE_CONVERSATION], remedy=remedy, loss=True))
         names = ", ".join(list(self._names)[:20])
         for setting, name in self._missing_fields() if names else ():
             bad_rows.notices.add(Notice(f"{setting}{NO_SUCH_FIELD}{names}", f"'{name}'", loss=True))
@@ -250,11 +253,7 @@ class NormalForm:
         if self._group is not None and self._group.leads_into(record.fields):
             used.add(self._group.name_in(record.fields))
         account.unused += [name for name, value in fields.items() if name not in used and not is_absent(value)]
-        self._count_shape(shape.kind)
-
-    def _count_shape(self, kind: Kind) -> None:
-        word = SHAPES[kind]
-        self._shapes[word] = self._shapes.get(word, 0) + 1
+        self._shapes[SHAPES[shape.kind]] += 1
 
     def _shape(self, original: Fields, fields: dict[str, Any], used: set[str]) -> Shape:
         """The shape, where a template makes the question with that question put into ``fields``."""
@@ -282,22 +281,24 @@ class NormalForm:
     def _built(self, shape: Shape, fields: Fields, used: set[str], record: Record, account: RecordAccount) -> Form:
         if shape.kind == "text":
             text = _text(fields["text"], "text")
-            self._documents += 1
-            self._like_conversations += self._marks.first_in(text) is not None
+            if self._marks.first_in(text):
+                account.counts.append(_LIKE_CONVERSATION)
             return Document(text)
         extras = {} if _EXTRAS.isdisjoint(fields) else _extras(fields, used)
         if shape.kind == "pair" and self._template is None:
-            return self._text_pair(shape, fields, used, extras)
+            return self._text_pair(shape, fields, used, extras, account)
         if self._template is None:
             raise NoTemplate("the model's tokenizer has no chat template; give prompt and completion instead")
         if record.fills_nulls:
             fields, extras = _without_filled_nulls(fields, extras, account)
         messages, weights = self._messages(shape, fields, used, account)
-        messages, weights = self._with_system(messages, weights, extras.get("system"))
+        messages, weights = self._with_system(messages, weights, extras.get("system"), account)
         tell_calls(messages, account)
         return self._conversation(messages, weights, extras, account)
 
-    def _text_pair(self, shape: Shape, fields: Fields, used: set[str], fields_for_templates: Iterable[str]) -> TextPair:
+    def _text_pair(
+        self, shape: Shape, fields: Fields, used: set[str], fields_for_templates: Iterable[str], account: RecordAccount
+    ) -> TextPair:
         """Question and answer as they stand; an instruction has its frame. Raises ``BadRecord`` where more is to be said."""
         extras = [*fields_for_templates, *(name for name in ("history", *THOUGHT_FIELDS) if not is_absent(fields.get(name)))]
         extras += ["--system-prompt"] if self._options.system_prompt else []
@@ -311,11 +312,8 @@ class NormalForm:
         if question == "instruction":
             framed = f"\n\n### Input:\n{context}" if context else ""
             return TextPair(f"### Instruction:\n{prompt}{framed}\n\n### Response:\n", completion)
-        return self._counted_pair("\n\n".join(text for text in (prompt, context) if text), completion)
-
-    def _counted_pair(self, prompt: str, completion: str) -> TextPair:
-        self._pairs += 1
-        self._joints_without_space += bool(prompt) and not (prompt[-1].isspace() or completion[0].isspace())
+        prompt = "\n\n".join(text for text in (prompt, context) if text)
+        account.counts += _pair_counts(prompt, completion)
         return TextPair(prompt, completion)
 
     def _context(self, shape: Shape, fields: Fields, used: set[str]) -> str:
@@ -375,7 +373,7 @@ class NormalForm:
         return [*prompt, *completion], [None] * len(prompt) + weights
 
     def _with_system(
-        self, messages: list[Message], weights: list[bool | None], system: Any
+        self, messages: list[Message], weights: list[bool | None], system: Any, account: RecordAccount
     ) -> tuple[list[Message], list[bool | None]]:
         """The messages with the record's ``system`` in front, or that of the settings."""
         system_texts = [message.get("content", "") for message in messages if message["role"] in (SYSTEM, DEVELOPER)]
@@ -384,11 +382,10 @@ class NormalForm:
             raise BadRecord(
                 "has a system message and a field 'system' that says something else", hint="Leave one out: --column system="
             )
-        self._conversations += 1
         if is_absent(text) and not system_texts:
             text = self._options.system_prompt
         elif self._options.system_prompt:
-            self._with_own_system += 1
+            account.counts.append(_WITH_OWN_SYSTEM)
         if is_absent(text) or system_texts:
             return messages, weights
         return [{"role": SYSTEM, "content": text}, *messages], [None, *weights]
@@ -447,6 +444,11 @@ def _first_of(fields: Fields, names: Sequence[str], used: set[str]) -> Any:
         raise BadRecord(f"has {named}, which say different things", hint=f"Leave one out: --column {present[-1]}=")
     used.update(present)
     return fields[present[0]]
+
+
+def _pair_counts(prompt: str, completion: str) -> list[str]:
+    is_apart = not prompt or prompt[-1].isspace() or completion[0].isspace()
+    return [_PAIR] if is_apart else [_PAIR, _PAIR_WITHOUT_SPACE]
 
 
 def _text(value: Any, name: str) -> str:

@@ -68,7 +68,6 @@ class PreferenceForm(NormalForm):
         fields = {name: value for name, value in parted.fields.items() if name not in THOUGHT_FIELDS}
         answers: list[Conversation | TextPair] = []
         for name in (CHOSEN, REJECTED):
-            counts = self._conversations, self._with_own_system, self._pairs, self._joints_without_space
             of_one = RecordAccount()
             answers.append(self._answer(parted.kind, (parted.question, name), fields, used, record, of_one))
             account.unlearnt += of_one.unlearnt
@@ -76,8 +75,8 @@ class PreferenceForm(NormalForm):
             account.notices += [
                 notice for notice in of_one.notices if notice not in account.notices or notice.reason == END_TOKEN
             ]
-            if name == REJECTED:
-                self._conversations, self._with_own_system, self._pairs, self._joints_without_space = counts
+            if name == CHOSEN:
+                account.counts = of_one.counts
         fronts = [item.messages[: item.learnt.index(True)] for item in answers if isinstance(item, Conversation)]
         if fronts and list(fronts[0]) != list(fronts[1]):
             raise BadRecord("the first answers that may be learnt do not follow the same messages")

@@ -286,6 +286,15 @@ def test_the_system_prompt_of_the_settings_is_for_records_without_one() -> None:
     assert "1 record keeps its own system message." in shapes.told()[1]
 
 
+def test_a_malformed_record_is_not_counted_among_those_with_their_own_system_message() -> None:
+    shapes = Shapes(system_prompt="Be kind.")
+    shapes.read(messages=[S, Q1, A1])
+    assert shapes.reason(messages=[S, Q1]) == shapes.reason(messages=[Q1]) == "no answer to learn"
+    shapes.read(messages=[Q1, A1])
+    remedy = "The system prompt of the settings is in the other 1."
+    assert shapes.told() == [f"1 record keeps its own system message. {remedy}"]
+
+
 # Settings --------------------------------------------------------------------------------------------------------------------
 
 
