@@ -89,7 +89,8 @@ def _chosen(root: Path, paths: Sequence[Path], formats: Formats, split: str | No
         there = f" There are: {', '.join(_names(root, paths[:3]))}." if paths else ""
         raise DataError(f"No data files in {root}.{there}", hint=f"Wanted: files ending in {', '.join(formats)}.")
     files = list(known) if split is None else _of_split(root, list(known), split)
-    others = [path for path in known if path not in set(files)]
+    read = set(files)
+    others = [path for path in known if path not in read]
     return Listing(
         tuple(files),
         (
