@@ -306,6 +306,7 @@ PASSED_OVER: dict[str, dict[str, int]] = {
         "trainers/tasks/ner/pubtator.py _whole": 1,
         "trainers/tasks/rank/reading.py _read": 2,
     },
+    "all rows that are asked for are read": {"trainers/data/reading.py read_outcomes": 1},
     "a miss of the retriever counts in the metric's number of users": {"trainers/tasks/rank/task.py RankTask._evaluation_rows": 1},
     "another tool's name is told by pass_on, and the environment's own spelling goes first as documented": {
         "configs/sources.py read_env_file": 2

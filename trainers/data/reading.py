@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from pitstop.trainers.data.records import BadRecord, BadRows, Record
 _BATCH = 512
 """Records tokenised at a time."""
 
-FORMAT = "9"
+FORMAT = "10"
 """Part of every key of the cache: to be raised with any change of how a record becomes tokens."""
 
 
@@ -200,18 +201,19 @@ def read_outcomes(
     """
     reading = _Reading(task, options, hear, notices)
     try:
-        for number, record in enumerate(task.records(spec, reading, split=options.split, token=options.token), start=1):
-            reading.waiting.append(record)
-            if options.max_records is not None and number + reading.unreadable >= options.max_records:
-                break
-            if len(reading.waiting) >= _BATCH:
-                reading.tokenise()
+        with contextlib.suppress(_Enough):
+            for record in task.records(spec, reading, split=options.split, token=options.token):
+                reading.take(record)
     except DataError:
         reading.tokenise()  # a record before the place that cannot be read may be the first that is wrong
         raise
     reading.tokenise()
     task.conclude(reading)
     return reading.left_out()
+
+
+class _Enough(Exception):
+    """As many rows are read as are asked for."""
 
 
 class _Reading(BadRows):
@@ -225,20 +227,32 @@ class _Reading(BadRows):
         self._overlong = OverlongExamples(options.max_length, refuse=options.refuse_too_long)
         self._examples = self._records_left_out = 0
         self._options: Counter[str] = Counter()
-        self.waiting: list[Record] = []
-        self.unreadable = 0
+        self._waiting: list[Record] = []
+        self._rows, self._most = 0, options.max_records
+
+    def take(self, record: Record) -> None:
+        """Let a record wait, with others, to be tokenised. Raises ``_Enough`` where it is the last."""
+        self._waiting.append(record)
+        if len(self._waiting) >= _BATCH:
+            self.tokenise()
+        self._count_row()
 
     def report(self, place: str, reason: str, hint: str = "") -> None:
-        """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped."""
-        self.unreadable += 1
+        """Note a bad row. Raises ``DataError`` unless bad rows are to be skipped, and ``_Enough`` where it is the last."""
         self.tokenise()
         super().report(place, reason, hint)
         self._hear(RecordResult(place, None, malformed=reason))
+        self._count_row()
+
+    def _count_row(self) -> None:
+        self._rows += 1
+        if self._rows == self._most:
+            raise _Enough
 
     def tokenise(self) -> None:
         """Make examples of the records that wait."""
-        records = self.waiting[:]
-        self.waiting.clear()
+        records = self._waiting[:]
+        self._waiting.clear()
         for record, examples in zip(records, self._examples_of(records), strict=True):
             if isinstance(examples, BadRecord):
                 super().report(record.place, str(examples), examples.hint)

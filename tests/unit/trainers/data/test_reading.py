@@ -95,6 +95,6 @@ def test_the_first_records_of_each_data_set_are_read_malformed_ones_included(tas
         for name in "ab"
     ]
     options = ReadOptions(max_length=64, packing=True, skip_bad_rows=True)
-    for limit, used, malformed in ((1, 1, 0), (3, 2, 1), (4, 2, 2), (5, 3, 2), (9, 3, 2)):
+    for limit, used, malformed in ((1, 1, 0), (2, 1, 1), (3, 2, 1), (4, 2, 2), (5, 3, 2), (9, 3, 2)):
         counts = load_dataset(paths, task, replace(options, max_records=limit)).counts
         assert counts.read == Tally(2 * used, 0, 2 * malformed)
