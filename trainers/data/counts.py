@@ -81,17 +81,30 @@ class Counts:
     @classmethod
     def of(cls, examples: Examples, left_out: LeftOut = _NOTHING) -> Counts:
         """The counts of ``examples`` and of what was left out beside them."""
-        return cls(
-            records=len(examples) + left_out.too_long + left_out.bad,
+        return cls.beside(
+            left_out,
             used=len(examples),
+            tokens=int(examples.lengths.sum()),
+            learnt=int(examples.learnt.sum()),
+            cut=int(examples.cut.sum()),
+            records=int(examples.opens.sum()),
+            answers=int(examples.answers.sum()),
+        )
+
+    @classmethod
+    def beside(cls, left_out: LeftOut, *, used: int, tokens: int, learnt: int, cut: int, records: int, answers: int) -> Counts:
+        """The counts of ``used`` examples, of which ``learnt`` tokens are supervised, out of so many ``records``, and of what was left out."""
+        return cls(
+            records=used + left_out.too_long + left_out.bad,
+            used=used,
             too_long=left_out.too_long,
             bad=left_out.bad,
             bad_reasons=left_out.bad_reasons,
-            tokens=int(examples.lengths.sum()),
-            supervised_tokens=int(examples.learnt.sum()),
-            cut=int(examples.cut.sum()),
-            read=Tally(int(examples.opens.sum()), left_out.records, left_out.bad),
-            answers=Tally(int(examples.answers.sum()), left_out.answers_left_out, left_out.answers_bad),
+            tokens=tokens,
+            supervised_tokens=learnt,
+            cut=cut,
+            read=Tally(records, left_out.records, left_out.bad),
+            answers=Tally(answers, left_out.answers_left_out, left_out.answers_bad),
             notices=left_out.notices,
             options=left_out.options,
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pitstop.configs.notices import Notice
-from pitstop.trainers.data.counts import Counts, Tally
+from pitstop.trainers.data.counts import Counts
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import Examples, ExampleSubset
 
@@ -32,19 +32,15 @@ def without_repeated(examples: Examples, counts: Counts) -> tuple[Examples, Coun
     keep = _first_ones(examples)
     if keep.all():
         return examples, counts
-    distinct = Distinct(examples, keep)
-    records, answers = int(examples.opens.sum() - distinct.opens.sum()), int(examples.answers[~keep].sum())
-    dropped = int((~keep).sum())
-    return distinct, replace(
-        counts,
-        used=len(distinct),
-        records=counts.records - dropped,
-        tokens=int(distinct.lengths.sum()),
-        supervised_tokens=int(distinct.learnt.sum()),
-        cut=int(distinct.cut.sum()),
-        read=_moved(counts.read, records),
-        answers=_moved(counts.answers, answers),
-        notices=(*counts.notices, Notice(DROPPED, count=dropped)),
+    distinct, left_out = Distinct(examples, keep), counts.left_out
+    return distinct, Counts.of(
+        distinct,
+        replace(
+            left_out,
+            records=left_out.records + int(examples.opens.sum() - distinct.opens.sum()),
+            answers_left_out=left_out.answers_left_out + int(examples.answers[~keep].sum()),
+            notices=(*left_out.notices, Notice(DROPPED, count=int((~keep).sum()))),
+        ),
     )
 
 
@@ -65,11 +61,6 @@ class Distinct(ExampleSubset):
 
     def _at(self, index: int) -> Example:
         return replace(super()._at(index), opens=bool(self.opens[index]))
-
-
-def _moved(tally: Tally, count: int) -> Tally:
-    """``count`` of those that were used are left out."""
-    return Tally(tally.used - count, tally.left_out + count, tally.malformed)
 
 
 def _first_ones(examples: Examples) -> np.ndarray:

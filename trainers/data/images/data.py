@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pitstop.configs.errors import DataError
-from pitstop.trainers.data.counts import Counts, Tally
+from pitstop.trainers.data.counts import Counts, LeftOut
 from pitstop.trainers.data.dataset import Sequences
 from pitstop.trainers.data.images.image_set import Images, ImageSet, Labels
 from pitstop.trainers.data.order import held_out
@@ -20,17 +20,8 @@ class ImageData(Sequences):
     def __init__(self, images: ImageSet) -> None:
         self.images = images
         count = len(images)
-        self.counts = Counts(
-            records=count + images.bad,
-            used=count,
-            too_long=0,
-            bad=images.bad,
-            bad_reasons=images.bad_reasons,
-            tokens=count,
-            supervised_tokens=count,
-            read=Tally(count, 0, images.bad),
-            notices=images.notices,
-        )
+        left_out = LeftOut(bad=images.bad, bad_reasons=images.bad_reasons, notices=images.notices)
+        self.counts = Counts.beside(left_out, used=count, tokens=count, learnt=count, cut=0, records=count, answers=0)
         self.fingerprint = images.fingerprint
         self._supervised = self._tokens = np.ones(count, dtype=np.int64)
 

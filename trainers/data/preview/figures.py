@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pitstop.trainers.data.counts import Counts, LeftOut
 from pitstop.trainers.data.duplicates import repeated
 from pitstop.trainers.data.example import Example
 
@@ -48,6 +49,18 @@ class ExampleFigures:
     def records(self) -> int:
         """Records that give an example."""
         return sum(self._of_records.values())
+
+    def counts(self, left_out: LeftOut) -> Counts:
+        """As training counts the examples, and what was left out beside them."""
+        return Counts.beside(
+            left_out,
+            used=self.used,
+            tokens=self.tokens,
+            learnt=self.learnt,
+            cut=self.cut,
+            records=self.records,
+            answers=self.answers,
+        )
 
     @property
     def of_records(self) -> dict[int, int]:

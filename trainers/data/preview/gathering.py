@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from pitstop.configs.notices import Notices
-from pitstop.trainers.data.counts import Counts, LeftOut, Tally
+from pitstop.trainers.data.counts import Counts
 from pitstop.trainers.data.preview.figures import ExampleFigures
 from pitstop.trainers.data.preview.oddities import Oddities, PreviewedRecord
 from pitstop.trainers.data.reading import ReadOptions, RecordEncoder, RecordResult, read_outcomes
@@ -39,31 +39,7 @@ def gather(spec: str, task: RecordEncoder, options: ReadOptions, wish: Wish) -> 
     gatherer = _Gatherer(task, wish)
     left_out = read_outcomes(spec, task, replace(options, skip_bad_rows=True), gatherer.hear, gatherer.notices)
     figures = gatherer.figures
-    return DataPreview(
-        spec,
-        _counts(figures, left_out),
-        figures,
-        gatherer.shapes,
-        tuple(gatherer.records()),
-    )
-
-
-def _counts(figures: ExampleFigures, left_out: LeftOut) -> Counts:
-    """As training counts them."""
-    return Counts(
-        records=figures.used + left_out.too_long + left_out.bad,
-        used=figures.used,
-        too_long=left_out.too_long,
-        bad=left_out.bad,
-        bad_reasons=left_out.bad_reasons,
-        tokens=figures.tokens,
-        supervised_tokens=figures.learnt,
-        cut=figures.cut,
-        read=Tally(figures.records, left_out.records, left_out.bad),
-        answers=Tally(figures.answers, left_out.answers_left_out, left_out.answers_bad),
-        notices=left_out.notices,
-        options=left_out.options,
-    )
+    return DataPreview(spec, figures.counts(left_out), figures, gatherer.shapes, tuple(gatherer.records()))
 
 
 class _Gatherer:
