@@ -88,14 +88,18 @@ class _Contents:
         ]
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """What lies below a folder and is no folder, but hidden; links are followed, but not in a circle. ``DataError`` for a folder that cannot be read."""
+def _files(folder: Path, without: Path | None = None) -> Iterator[Path]:
+    """What lies below a folder and is no folder, but what is hidden or in the folder ``without``; links are followed, but not in a circle.
+
+    Raises ``DataError`` for a folder that cannot be read.
+    """
 
     def refuse(error: OSError) -> None:
         raise _cannot_read(Path(error.filename), error) from error
 
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _is_circle(Path(parent, name))]
+        paths = [Path(parent, name) for name in folders if not name.startswith(".")]
+        folders[:] = [path.name for path in paths if path != without and not _is_circle(path)]
         yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
@@ -107,7 +111,7 @@ def _beside(directory: Path, root: Path) -> list[Notice]:
     """What lies beside the folder of a split."""
     if root == directory:
         return []
-    paths = [path.relative_to(directory) for path in sorted(_files(directory)) if not path.is_relative_to(root)]
+    paths = [path.relative_to(directory) for path in sorted(_files(directory, without=root))]
     of_splits = [len(path.parts) > 1 and path.parts[0].lower() in _LEVEL for path in paths]
     return [
         *unread(OTHER_SPLITS, directory, [str(path) for path, of_split in zip(paths, of_splits, strict=True) if of_split]),
@@ -122,7 +126,7 @@ def _depth(directory: Path, root: Path, contents: _Contents) -> tuple[int, list[
         return 16, []
     highest = max(own)
     if root != directory and depth_of(highest) < 16:
-        elsewhere = (path for path in _files(directory) if path.is_file() and is_picture(path) and not path.is_relative_to(root))
+        elsewhere = (path for path in _files(directory, without=root) if path.is_file() and is_picture(path))
         highest = max(highest, *(value for path in elsewhere if (value := brightest(path)) is not None), 0)
     depth = depth_of(highest)
     reason = (
