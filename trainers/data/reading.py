@@ -129,7 +129,7 @@ def _examples(
         gathered: list[Example] = []
         left_out = _read(spec, task, options, gathered.append)
         examples: Examples = InMemory(gathered)
-        return examples, _counted(spec, examples, left_out, options)
+        return examples, _counted(spec, task, examples, left_out, options)
     if cache is not None and (key := _key(spec, task, options, cache)) is not None:
         return cache.get(key, spec, partial(_fill, spec, task, options, cache, key["content"]))
     from pitstop.trainers.data.cache.table import TableExamples, TableWriter
@@ -138,7 +138,7 @@ def _examples(
     left_out = _read(spec, task, options, table.add)
     table.close()
     examples = TableExamples(table.batches)
-    return examples, _counted(spec, examples, left_out, options)
+    return examples, _counted(spec, task, examples, left_out, options)
 
 
 def _fill(
@@ -148,7 +148,7 @@ def _fill(
     left_out = _read(spec, task, options, add)
     if task.content(spec, split=options.split, token=options.token, digest=cache.digest) != content:
         raise DataError(f"{spec} changed while it was read.", hint="Start again once nothing writes to it.")
-    return lambda examples: _counted(spec, examples, left_out, options)
+    return lambda examples: _counted(spec, task, examples, left_out, options)
 
 
 def _key(spec: str, task: RecordEncoder, options: ReadOptions, cache: DataCache) -> dict[str, Any] | None:
@@ -301,18 +301,18 @@ class _Reading(BadRows):
         )
 
 
-def _counted(spec: str, examples: Examples, left_out: LeftOut, options: ReadOptions) -> Counts:
+def _counted(spec: str, task: RecordEncoder, examples: Examples, left_out: LeftOut, options: ReadOptions) -> Counts:
     counts = Counts.of(examples, left_out)
     if not len(examples):
-        raise _nothing_left(spec, counts, options.max_length)
+        raise _nothing_left(spec, counts, options.max_length, task.too_long_remedy)
     return counts
 
 
-def _nothing_left(spec: str, counts: Counts, max_length: int) -> DataError:
+def _nothing_left(spec: str, counts: Counts, max_length: int, too_long_remedy: str) -> DataError:
     if counts.too_long:
         return DataError(
             f"{spec}: all {counts.too_long:,} usable records are longer than MAX_LENGTH = {max_length} tokens.",
-            hint="Raise --max-length, or split the records.",
+            hint=too_long_remedy,
         )
     if counts.bad:
         return DataError(f"{spec}: every row is malformed; the first: {counts.bad_reasons[0]}.")

@@ -87,6 +87,8 @@ def test_nothing_left_to_train_on(task: SftTask, tmp_path: Path, rows: list[Any]
     with pytest.raises(DataError) as caught:
         load_dataset([path], task, ReadOptions(max_length=64, packing=True, skip_bad_rows=True))
     assert message.replace("{path}", path) in str(caught.value)
+    if "longer" in message:
+        assert caught.value.hint == "Raise --max-length, or shorten them with --too-long left or right."
 
 
 def test_the_first_records_of_each_data_set_are_read_malformed_ones_included(task: SftTask, tmp_path: Path) -> None:
