@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pitstop.cli.terminal.output import ellipsis, is_terminal, paint, print_facts, say, use_color
 from pitstop.cli.terminal.streams import can_show
-from pitstop.configs.notices import shortened
+from pitstop.configs.notices import Notice, shortened
+from pitstop.trainers.data.duplicates import REPEATED
 from pitstop.trainers.data.preview.tokens import LEARNT, TokenText, part_texts, shown
 
 if TYPE_CHECKING:
@@ -131,9 +132,10 @@ def _facts(previewed: Previewed, template: str) -> Iterator[tuple[str, str]]:
             f"{count:,} record{' gives' if count == 1 else 's give'} {number}" for number, count in figures.of_records.items()
         )
         yield "examples", f"{counts.used:,}: {', '.join(parts)}"
-    yield "duplicates", f"{figures.duplicates:,} examples occur more than once" if figures.duplicates else "none"
-    if previewed.in_training:
-        yield "in training", f"{previewed.in_training:,} examples are in the training data, too"
+    repeated = figures.duplicates
+    yield "duplicates", str(Notice(REPEATED, count=repeated)).removesuffix(".") if repeated else "none"
+    if number := previewed.in_training:
+        yield "in training", f"{number:,} example{' is' if number == 1 else 's are'} in the training data, too"
     yield "longest", f"{figures.longest:,} tokens"
 
 

@@ -38,7 +38,7 @@ def test_records_and_figures(pitstop: Cli, model: Path, tmp_path: Path) -> None:
     assert "<|start|>user↵Aspirin?<|end|>↵<|start|>assistant↵⟦Yes.<|end|>⟧\n" in done.stdout
     assert "\n  line 2 · text\n" in done.stdout and "O⟦ne↵two.<|end|>⟧" in done.stdout and "line 3 ·" not in done.stdout
     assert re.search(r"records +5 = 3 used \+ 1 left out \+ 1 malformed\n", done.stdout)
-    assert re.search(r"duplicates +1 examples? occur", done.stdout)
+    assert re.search(r"duplicates +1 example occurs more than once\n", done.stdout)
     assert re.search(r"33–64 +0  MAX_LENGTH = 64\n", done.stdout)
     assert "1 malformed row was left out: no known record shape; its fields: prompt" in done.stdout
     assert list(tmp_path.iterdir()) == [data] and not list(Path.cwd().iterdir())
