@@ -57,7 +57,7 @@ def _print(previewed: Previewed, previewer: Previewer, loaded: Loaded, *, full: 
     heading(f"{previewed.data.spec} (evaluation)" if previewed.evaluates else previewed.data.spec)
     for record in previewed.data.records:
         print_record(record, previewer.tokenizer, previewed.data.spec, full=full, ids=ids)
-    print_figures(previewed, previewer.task.chat.template.in_words, loaded.settings.data.max_length)
+    print_figures(previewed, previewer.task.chat.template.in_words, loaded.settings.data)
 
 
 def _as_json(data: list[Previewed], previewer: Previewer, loaded: Loaded, *, ids: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pitstop.trainers.data.duplicates import REPEATED
 from pitstop.trainers.data.preview.tokens import LEARNT, TokenText, part_texts, shown
 
 if TYPE_CHECKING:
+    from pitstop.configs.data_settings import DataSettings
     from pitstop.trainers.data.counts import Tally
     from pitstop.trainers.data.preview.figures import LengthBin
     from pitstop.trainers.data.preview.oddities import PreviewedRecord
@@ -100,18 +101,20 @@ def _print_wrapped(spans: Sequence[tuple[str, str]], indent: int = 4) -> None:
     console.print(Padding(text, (0, 0, 0, indent)))
 
 
-def print_figures(previewed: Previewed, template: str, max_length: int) -> None:
+def print_figures(previewed: Previewed, template: str, settings: DataSettings) -> None:
     """Print the figures of a data set, and what was decided about its records."""
     data = previewed.data
     say()
     print_facts(_facts(previewed, template), width=_WIDTH)
-    for line in _histogram(data.figures.histogram(), max_length):
+    for line in _histogram(data.figures.histogram(), settings.max_length):
         say(line)
     lines = [str(notice) for notice in shortened(data.counts.notices)]
     if not previewed.learnt:
         lines.append("train refuses preference records: --column completion=chosen learns the chosen answers.")
     elif data.counts.bad:
         lines.append("train stops at the first malformed record, unless --skip-bad-rows leaves them out.")
+    if previewed.learnt and data.counts.too_long and settings.too_long == "refuse":
+        lines.append("train stops at the first record that is too long, since --too-long is refuse.")
     for line in lines:
         _print_wrapped([(f"- {shown(line)}", "")], indent=2)
 

@@ -44,6 +44,14 @@ def test_records_and_figures(pitstop: Cli, model: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [data] and not list(Path.cwd().iterdir())
 
 
+def test_where_train_refuses_records_that_are_too_long_preview_says_so(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    data = _write(tmp_path / "a.jsonl", PAIR, {**PAIR, "completion": "z" * 99})
+    line = "train stops at the first record that is too long, since --too-long is refuse."
+    for too_long, is_told in (("refuse", True), ("drop", False)):
+        done = pitstop("preview", "--model-id", model, "--dataset", data, "--max-length", 64, "--too-long", too_long)
+        assert done.code == 0 and (line in done.stdout) is is_told
+
+
 def test_json_has_all_of_it(pitstop: Cli, model: Path, tmp_path: Path) -> None:
     train, evaluation = _write(tmp_path / "a.jsonl", PAIR, "{"), _write(tmp_path / "b.jsonl", PAIR, {**PAIR, "prompt": "?"})
     done = pitstop("preview", "--model-id", model, "--dataset", train, "--eval-dataset", evaluation, "--json", "--ids")
