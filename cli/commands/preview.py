@@ -26,6 +26,7 @@ _NOT_OF_TOKENS = (
     "data.root",
     "data.eval_fraction",
     "data.packing",
+    "data.duplicates",
     "data.skip_bad_rows",
     "data.cache",
     "data.cache_gb",
