@@ -277,7 +277,6 @@ PASSED_OVER: dict[str, dict[str, int]] = {
     "the error is given back, and whoever asked counts it": {
         "trainers/data/files/tables.py _rows": 1,
         "trainers/data/files/text.py read_json": 1,
-        "trainers/tasks/preferences.py PreferenceRecords.examples_of": 1,
     },
     "a question, and the exception answers it": {
         "trainers/data/files/hub.py _chosen_wrongly": 1,
@@ -302,7 +301,6 @@ PASSED_OVER: dict[str, dict[str, int]] = {
         "trainers/data/shapes/paths.py PromptTemplate.question": 1,
         "trainers/data/preview/tokens.py token_texts": 1,
         "configs/record_fields.py split_template": 1,
-        "trainers/tasks/sft.py SftTask.examples_of": 1,
         "trainers/tasks/ner/pubtator.py _whole": 1,
         "trainers/tasks/rank/reading.py _read": 2,
     },

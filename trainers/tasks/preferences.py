@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.notices import Notice
 from pitstop.trainers.data.chat.conversation import Conversation, Preference
 from pitstop.trainers.data.chat.preferences import encode_preferences
+from pitstop.trainers.data.chat.renderer import Encoded
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
-from pitstop.trainers.data.shapes.normal_form import NoTemplate
 from pitstop.trainers.data.shapes.preference_form import PreferenceForm
-from pitstop.trainers.tasks.sft import SftTask
+from pitstop.trainers.tasks.sft import FormTask
 
 JUDGED = "{count} [record has|records have] one answer, which is judged to be {subject}"
 
 
-class PreferenceRecords(SftTask):
+class PreferenceRecords(FormTask[Preference]):
     """A question and its answers for each record, as one example."""
 
     @cached_property
@@ -35,40 +34,22 @@ class PreferenceRecords(SftTask):
             )
         return self._form_reader(PreferenceForm)
 
-    def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
-        """The example of each record, or the error it raised."""
-        forms = [self._read(record, bad_rows) for record in records]
-        encoded = iter(encode_preferences(self.chat, [form for form in forms if isinstance(form, Preference)]))
-        results: list[list[Example] | BadRecord] = []
-        for record, form in zip(records, forms, strict=True):
-            item = form if isinstance(form, BadRecord) else next(encoded)
-            if isinstance(item, BadRecord):
-                item.answers = item.answers or _answers(form)
-                results.append(item)
-                continue
-            self._tell(item, record, bad_rows)
-            if isinstance(form, Preference) and len(form.answers) == 1:
-                bad_rows.notices.add(Notice(JUDGED, "good" if form.chosen is not None else "bad"))
-            group = self.normal_form.group(record)
-            results.append([replace(example, group=group) for example in item.examples])
-        return results
+    def _read(self, record: Record, bad_rows: BadRows) -> Preference:
+        return self.normal_form.read_preference(record, bad_rows)
 
-    def _read(self, record: Record, bad_rows: BadRows) -> Preference | BadRecord:
-        try:
-            return self.normal_form.read_preference(record, bad_rows)
-        except NoTemplate as error:
-            raise self._no_template(record) from error
-        except BadRecord as error:
-            return error
+    def _encode(self, forms: Sequence[Preference]) -> list[Encoded | BadRecord]:
+        return encode_preferences(self.chat, forms)
+
+    def _answers(self, form: Preference) -> int:
+        return sum(sum(answer.learnt) if isinstance(answer, Conversation) else 1 for answer in form.answers)
+
+    def _fitted(self, form: Preference, examples: list[Example], place: str, bad_rows: BadRows) -> list[Example]:
+        """All of them: reading leaves out what is too long."""
+        if len(form.answers) == 1:
+            bad_rows.notices.add(Notice(JUDGED, "good" if form.chosen is not None else "bad"))
+        return examples
 
     @property
     def too_long_remedy(self) -> str:
         """See ``TextTask``."""
         return "Raise --max-length to keep them: the question counts with the longer answer."
-
-
-def _answers(form: Preference | BadRecord) -> int:
-    """How many answers of a record are to be learnt."""
-    if isinstance(form, BadRecord):
-        return 0
-    return sum(sum(answer.learnt) if isinstance(answer, Conversation) else 1 for answer in form.answers)

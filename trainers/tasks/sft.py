@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pitstop.checkpointing.store.portable_paths import portable
 from pitstop.configs.datasets import DataSource
 from pitstop.configs.errors import DataError, ModelError, PitstopError, SettingsError
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.cache.cache import DataCache
-from pitstop.trainers.data.chat.conversation import Conversation, Document, Form
+from pitstop.trainers.data.chat.conversation import Conversation, Document, Form, Preference
 from pitstop.trainers.data.chat.renderer import Encoded
 from pitstop.trainers.data.chat.rendering import UNROLLED
+from pitstop.trainers.data.chat.template import ChatTemplate
 from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.lengths import LengthFitter, LengthRule
@@ -26,10 +28,11 @@ from pitstop.trainers.data.shapes.normal_form import NO_SUCH_FIELD, NormalForm, 
 from pitstop.trainers.tasks.text import TextTask
 
 Reader = TypeVar("Reader", bound=NormalForm)
+AnyForm = TypeVar("AnyForm", bound=Form | Preference)
 
 
-class SftTask(TextTask):
-    """Turns records into examples with the tokenizer's chat template, where it has one."""
+class FormTask(TextTask, Generic[AnyForm]):
+    """Records of any shape, read in their normal form and rendered with the tokenizer's chat template, where it has one."""
 
     name = "sft"
 
@@ -76,7 +79,7 @@ class SftTask(TextTask):
         return self._form_reader(NormalForm)
 
     def _form_reader(self, kind: type[Reader]) -> Reader:
-        template = None if self.tokenizer.chat_template is None else str(self.tokenizer.get_chat_template())
+        template = ChatTemplate(self.tokenizer).text
         end_token = lambda: str(self.tokenizer.decode([self.chat.end_id]))  # noqa: E731
         control = ControlTokens.of(self.tokenizer)
         return kind(self._shape_options, template, control=control, end_token=end_token)
@@ -89,28 +92,40 @@ class SftTask(TextTask):
         return examples
 
     def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
-        """The examples of each record, or the error it raised, with a few calls of the tokenizer for all.
-
-        A run of the first rendering reads records as it did when it began.
-        """
-        if self.settings.data.rendering == 1 and self._shape_options == ShapeOptions():
-            first = self.chat.encode_all([record.fields for record in records])
-            return [item if isinstance(item, BadRecord) else list(item.examples) for item in first]
+        """The examples of each record, or the error it raised, with a few calls of the tokenizer for all."""
         forms = [self._form(record, bad_rows) for record in records]
-        encoded = iter(self.chat.encode_all([form for form in forms if not isinstance(form, BadRecord)]))
-        results: list[list[Example] | BadRecord] = []
-        for record, form in zip(records, forms, strict=True):
-            item = form if isinstance(form, BadRecord) else next(encoded)
-            if isinstance(item, BadRecord):
-                item.answers = item.answers or _answers(form)
-                results.append(item)
-                continue
-            self._tell(item, record, bad_rows)
-            group = self.normal_form.group(record) or (record.place if len(item.examples) > 1 else "")
-            assert not isinstance(form, BadRecord)
-            examples = [replace(example, group=group) if group else example for example in item.examples]
-            results.append(self._lengths.fit(form, examples, record.place, bad_rows))
-        return results
+        encoded = iter(self._encode([form for form in forms if not isinstance(form, BadRecord)]))
+        return [
+            form if isinstance(form, BadRecord) else self._outcome(form, next(encoded), record, bad_rows)
+            for record, form in zip(records, forms, strict=True)
+        ]
+
+    def _outcome(
+        self, form: AnyForm, encoded: Encoded | BadRecord, record: Record, bad_rows: BadRows
+    ) -> list[Example] | BadRecord:
+        if isinstance(encoded, BadRecord):
+            encoded.answers = encoded.answers or self._answers(form)
+            return encoded
+        self._tell(encoded, record, bad_rows)
+        group = self.normal_form.group(record) or (record.place if len(encoded.examples) > 1 else "")
+        examples = [replace(example, group=group) if group else example for example in encoded.examples]
+        return self._fitted(form, examples, record.place, bad_rows)
+
+    @abstractmethod
+    def _read(self, record: Record, bad_rows: BadRows) -> AnyForm:
+        """The normal form of a record. Raises ``BadRecord``, as ``NoTemplate`` for messages without a chat template."""
+
+    @abstractmethod
+    def _encode(self, forms: Sequence[AnyForm]) -> list[Encoded | BadRecord]:
+        """The examples of each, or why it has none."""
+
+    @abstractmethod
+    def _answers(self, form: AnyForm) -> int:
+        """How many answers of a record are to be learnt."""
+
+    @abstractmethod
+    def _fitted(self, form: AnyForm, examples: list[Example], place: str, bad_rows: BadRows) -> list[Example] | BadRecord:
+        """What is used of the examples of a record, or why nothing is; what is decided goes to ``bad_rows``."""
 
     def _tell(self, encoded: Encoded, record: Record, bad_rows: BadRows) -> None:
         for notice in encoded.unlearnt:
@@ -122,9 +137,9 @@ class SftTask(TextTask):
             answers = sum(example.answers for example in encoded.examples)
             self._unrolled.update(examples=len(sizes), answers=answers, tokens=sum(sizes), last=sizes[-1])
 
-    def _form(self, record: Record, bad_rows: BadRows) -> Form | BadRecord:
+    def _form(self, record: Record, bad_rows: BadRows) -> AnyForm | BadRecord:
         try:
-            return self.normal_form.read(record, bad_rows)
+            return self._read(record, bad_rows)
         except NoTemplate as error:
             raise self._no_template(record) from error
         except BadRecord as error:
@@ -161,11 +176,6 @@ class SftTask(TextTask):
         rule = LengthRule(data.max_length, data.too_long, data.overlap)
         return LengthFitter(rule, self.chat.examples, self.tokenizer)
 
-    @property
-    def too_long_remedy(self) -> str:
-        """See ``TextTask``."""
-        return "Raise --max-length, or shorten them with --too-long left or right."
-
     def shape(self, record: Record) -> str:
         """The fields that decide how it is read: ``messages``, ``prompt+completion``."""
         return self.normal_form.shape(record)
@@ -174,6 +184,36 @@ class SftTask(TextTask):
         """Those of the rendering: how a record is rendered follows from its fields, the tokenizer and these."""
         data = self.settings.data
         return {**self.rendered_by(), "shapes": asdict(self._shape_options), "too_long": data.too_long, "overlap": data.overlap}
+
+
+class SftTask(FormTask[Form]):
+    """Turns records into examples to be learnt."""
+
+    def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
+        """See ``FormTask``. A run of the first rendering reads records as it did when it began."""
+        if self.settings.data.rendering == 1 and self._shape_options == ShapeOptions():
+            first = self.chat.encode_all([record.fields for record in records])
+            return [item if isinstance(item, BadRecord) else list(item.examples) for item in first]
+        return super().examples_of(records, bad_rows)
+
+    def _read(self, record: Record, bad_rows: BadRows) -> Form:
+        return self.normal_form.read(record, bad_rows)
+
+    def _encode(self, forms: Sequence[Form]) -> list[Encoded | BadRecord]:
+        return self.chat.encode_all(forms)
+
+    def _answers(self, form: Form) -> int:
+        if isinstance(form, Conversation):
+            return sum(form.learnt)
+        return 0 if isinstance(form, Document) else 1
+
+    def _fitted(self, form: Form, examples: list[Example], place: str, bad_rows: BadRows) -> list[Example] | BadRecord:
+        return self._lengths.fit(form, examples, place, bad_rows)
+
+    @property
+    def too_long_remedy(self) -> str:
+        """See ``TextTask``."""
+        return "Raise --max-length, or shorten them with --too-long left or right."
 
 
 def _in_numbers(unrolled: Counter[str]) -> str:
@@ -185,10 +225,3 @@ def _in_numbers(unrolled: Counter[str]) -> str:
         else f"{examples:,} examples for {answers:,} answers"
     )
     return f"{UNROLLED.replace('several examples', each)}: {unrolled['tokens'] / unrolled['last']:.1f} times the tokens"
-
-
-def _answers(form: Form | BadRecord) -> int:
-    """How many answers of a record are to be learnt."""
-    if isinstance(form, Conversation):
-        return sum(form.learnt)
-    return 0 if isinstance(form, Document | BadRecord) else 1
