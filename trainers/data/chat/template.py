@@ -107,16 +107,11 @@ class ChatTemplate:
     @property
     def in_words(self) -> str:
         """Which template it is, for people: the beginning of the SHA-256 of its text, and the day that it is told."""
-        if self.text is None:
+        digest = self.digest
+        if digest is None:
             return "none: questions and answers stand one behind the other"
-        day = (
-            ""
-            if not self.asks_for_date
-            else ", with the date of the start"
-            if self.day is None
-            else f", with the date {self.day}"
-        )
-        return f"{self._origin}, {hashlib.sha256(self.text.encode()).hexdigest()[:12]}{day}"
+        day = "" if self.day is None else f", with the date {self.day}"
+        return f"{self._origin}, {digest[:12]}{day}"
 
     @cached_property
     def has_tags(self) -> bool:
@@ -127,29 +122,15 @@ class ChatTemplate:
         """Whether ``word`` stands in the template."""
         return word in (self.text or "")
 
-    @cached_property
-    def _parsed(self) -> Any:
-        """Jinja's tree of it, without its tags; the error where it is no template."""
-        from jinja2 import Environment, TemplateError
-
-        untagged = _TAG.sub(lambda tag: "{%" + tag[1] + (" endif " if tag[2] else " if true ") + tag[3] + "%}", self.text or "")
-        try:
-            return Environment(extensions=["jinja2.ext.loopcontrols"]).parse(untagged)
-        except TemplateError as error:
-            return error
-
     @property
     def fault(self) -> str | None:
         """Why it is no template, with the line; None where it is one."""
-        error = self._parsed
-        return f"{error} (line {getattr(error, 'lineno', 1)})" if isinstance(error, Exception) else None
+        return _parsed(self.text or "")[0]
 
-    @cached_property
+    @property
     def variables(self) -> frozenset[str]:
         """The names that it looks at without setting them, beside what it is always given: its options. None of a text that is no template."""
-        from jinja2 import meta
-
-        return frozenset() if self.fault else frozenset(meta.find_undeclared_variables(self._parsed)) - _GIVEN - _PROVIDED
+        return _parsed(self.text or "")[1]
 
     def render(
         self,
@@ -210,6 +191,19 @@ class ChatTemplate:
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
             raise BadRecord(f"the chat template refuses it: {error}") from error
+
+
+@lru_cache
+def _parsed(text: str) -> tuple[str | None, frozenset[str]]:
+    """``fault`` and ``variables`` of a template, which takes tens of milliseconds of a long one."""
+    from jinja2 import Environment, TemplateError, meta
+
+    untagged = _TAG.sub(lambda tag: "{%" + tag[1] + (" endif " if tag[2] else " if true ") + tag[3] + "%}", text)
+    try:
+        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(untagged)
+        return None, frozenset(meta.find_undeclared_variables(tree)) - _GIVEN - _PROVIDED
+    except TemplateError as error:  # of the latter a filter that there is not
+        return f"{error.message} (line {getattr(error, 'lineno', 1)})", frozenset()
 
 
 def _with_mark(tag: re.Match[str]) -> str:

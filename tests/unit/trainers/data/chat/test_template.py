@@ -152,6 +152,20 @@ def test_variables_are_the_options_of_a_template() -> None:
     assert _template(source).variables == {"enable_thinking"}
 
 
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("a\n{% for %}", "Expected an expression, got 'end of statement block' (line 2)"),
+        ("{{ mood }}\n{{ messages | shout }}", "No filter named 'shout'. (line 2)"),
+        ("{{ mood }}{% break %}{% generation %}a{% endgeneration %}", None),
+    ],
+)
+def test_what_is_no_template_has_a_fault_and_no_variables(source: str, fault: str | None) -> None:
+    template = _template(source)
+    assert template.fault == fault
+    assert template.variables == (frozenset() if fault else {"mood"})
+
+
 def test_options_tools_and_documents_reach_the_template() -> None:
     template = _template("{{ mood }} {{ tools | length }} {{ documents | length }}")
     conversation = Conversation([user("x")], [False], tools=[{"a": 1}], documents=[{"b": 1}, {"c": 1}])
