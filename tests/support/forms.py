@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pitstop.trainers.data.chat.conversation import Form
+from pitstop.trainers.data.chat.template import ChatTemplate
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
 from pitstop.trainers.data.shapes.normal_form import NormalForm, ShapeOptions
@@ -42,5 +43,4 @@ class Shapes:
 
 def form_of(tokenizer: Any, fields: dict[str, Any]) -> Form:
     """The normal form of a record for ``tokenizer``. Raises ``BadRecord``."""
-    template = None if tokenizer.chat_template is None else str(tokenizer.get_chat_template())
-    return NormalForm(ShapeOptions(), template).read(Record(fields, "here"), BadRows(skip=True))
+    return NormalForm(ShapeOptions(), ChatTemplate(tokenizer).text).read(Record(fields, "here"), BadRows(skip=True))

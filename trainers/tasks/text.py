@@ -31,8 +31,7 @@ from pitstop.trainers.tasks.base import Direction, Task
 
 def on_day(settings: Settings, tokenizer: Any, day: date) -> Settings:
     """``settings`` that name the day which the chat template is told: ``day`` unless they do, where the template writes the date."""
-    has_template = getattr(tokenizer, "chat_template", None) is not None  # an image network has its configuration for a tokenizer
-    if settings.data.template_date is not None or not has_template or not ChatTemplate(tokenizer).asks_for_date:
+    if settings.data.template_date is not None or settings.training.makes_images or not ChatTemplate(tokenizer).asks_for_date:
         return settings
     return replace(settings, data=replace(settings.data, template_date=day.isoformat()))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pitstop.trainers.data.chat.conversation import Message
-from pitstop.trainers.data.chat.template import ChatTemplate
+from pitstop.trainers.data.chat.template import NO_TEMPLATE, ChatTemplate
 from pitstop.trainers.data.chat.tokens import NO_CHARACTER, example_of, leading_bos, special_tokens, with_bos
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
@@ -138,7 +138,7 @@ def _from_messages(fields: Fields, template: ChatTemplate) -> list[Segment]:
     if not any(message["role"] == "assistant" for message in messages[1:]):
         raise BadRecord("no message with the role 'assistant' follows another one, so there is nothing to learn")
     if template.text is None:
-        raise BadRecord("the model's tokenizer has no chat template; give prompt and completion instead")
+        raise BadRecord(NO_TEMPLATE)
     return _by_template(messages, template)
 
 

@@ -19,12 +19,11 @@ from pitstop.trainers.data.chat.conversation import Conversation, Form, Message,
 from pitstop.trainers.data.chat.first_version import Fields, FirstTokens, Segment, segments_of
 from pitstop.trainers.data.chat.options import RenderingOptions
 from pitstop.trainers.data.chat.rendering import ConversationRenderer, Rendering
-from pitstop.trainers.data.chat.template import ChatTemplate
+from pitstop.trainers.data.chat.template import NO_TEMPLATE, ChatTemplate
 from pitstop.trainers.data.chat.tokens import Tokens
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
 
-_NO_TEMPLATE = "the model's tokenizer has no chat template; give prompt and completion instead"
 _DEFAULT_OPTIONS = RenderingOptions()
 _ANSWER = "pitstop answers"
 
@@ -206,8 +205,8 @@ class ChatRenderer:
 
     def _renderer_of(self, conversation: Conversation) -> ConversationRenderer:
         """Of several templates ``tool_use`` serves conversations with tools, ``default`` the others."""
-        if self.tokenizer.chat_template is None:
-            raise BadRecord(_NO_TEMPLATE)
+        if self.template.text is None:
+            raise BadRecord(NO_TEMPLATE)
         source = str(self.tokenizer.get_chat_template(tools=list(conversation.tools) or None))
         if source not in self._by_source:
             template = ChatTemplate(self.tokenizer, self.template.day, source=source)

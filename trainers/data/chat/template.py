@@ -15,6 +15,8 @@ from typing import Any
 from pitstop.trainers.data.chat.conversation import Conversation, Message
 from pitstop.trainers.data.records import BadRecord
 
+NO_TEMPLATE = "the model's tokenizer has no chat template; give prompt and completion instead"
+
 OPENING, CLOSING = "\ue000", "\ue001"
 """Marks around what ``{% generation %}`` encloses: private characters that travel with the text."""
 

@@ -12,6 +12,7 @@ from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.notices import Notice
 from pitstop.configs.record_fields import parse_columns, parse_roles
 from pitstop.trainers.data.chat.conversation import Conversation, Document, Form, Message, TextPair
+from pitstop.trainers.data.chat.template import NO_TEMPLATE
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.shapes.control_tokens import ControlTokens
 from pitstop.trainers.data.shapes.messages import (
@@ -288,7 +289,7 @@ class NormalForm:
         if shape.kind == "pair" and self._template is None:
             return self._text_pair(shape, fields, used, extras, account)
         if self._template is None:
-            raise NoTemplate("the model's tokenizer has no chat template; give prompt and completion instead")
+            raise NoTemplate(NO_TEMPLATE)
         if record.fills_nulls:
             fields, extras = _without_filled_nulls(fields, extras, account)
         messages, weights = self._messages(shape, fields, used, account)

@@ -62,7 +62,7 @@ def _frame(chat: ChatRenderer, question: str) -> tuple[str, str]:
 
     Templates cost more time than tokenising, so one is rendered once. Raises ``ModelError`` where it changes what it is given.
     """
-    if chat.tokenizer.chat_template is None:
+    if chat.template.text is None:
         return "", "\n\nAnswer:\n"
     head, middle, tail = chat.turn(question, "A")[0].partition(question)
     if not middle:
