@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pitstop.trainers.data.chat.added_tokens import AddedTokens
 from pitstop.trainers.data.chat.conversation import Conversation, RenderedExample
 from pitstop.trainers.data.chat.options import RenderingOptions
-from pitstop.trainers.data.chat.rendering import ConversationRenderer, renderer_of
+from pitstop.trainers.data.chat.rendering import ConversationRenderer
+from pitstop.trainers.data.chat.template import ChatTemplate
 
 SPECIAL = [
     *("<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|return|>", "<|observation|>", "<sop>", "[gMASK]"),
@@ -113,6 +116,19 @@ def wheel_templates() -> dict[str, str]:
 
     directory = Path(trl.__file__).parent / "chat_templates"
     return {path.stem: path.read_text(encoding="utf-8") for path in sorted(directory.glob("*.jinja"))}
+
+
+def renderer_of(
+    tokenizer: Any,
+    source: str,
+    options: RenderingOptions,
+    *,
+    stops: frozenset[str] = frozenset(),
+    day: date | None = None,
+) -> ConversationRenderer:
+    """A renderer of one template's source; ``day`` is what it takes for today."""
+    template = ChatTemplate(tokenizer, day, source=source)
+    return ConversationRenderer(template, AddedTokens.of(tokenizer), options, stops=stops)
 
 
 def renderer(name: str, *, stops: frozenset[str] = frozenset(), **options: Any) -> ConversationRenderer:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pitstop.trainers.data.chat.conversation import Message
 from pitstop.trainers.data.chat.template import NO_TEMPLATE, ChatTemplate
-from pitstop.trainers.data.chat.tokens import NO_CHARACTER, example_of, leading_bos, special_tokens, with_bos
+from pitstop.trainers.data.chat.tokens import NO_CHARACTER, example_of, leading_bos, with_bos
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
 
@@ -25,7 +25,7 @@ class FirstTokens:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._bos_id = leading_bos(tokenizer)
-        self._special_ids = special_tokens(tokenizer).keys()
+        self._special_ids = _special_ids(tokenizer)
         self._blank: dict[int, bool] = {}
 
     def examples_of(self, rendered: Sequence[Sequence[Segment]]) -> list[Example | BadRecord]:
@@ -89,6 +89,13 @@ class FirstTokens:
         if token not in self._blank:
             self._blank[token] = not self.tokenizer.decode([token]).strip()
         return self._blank[token]
+
+
+def _special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids that may end a turn. The unknown token is not among them: an unknown word at the end ends nothing."""
+    added = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
+    unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
+    return (frozenset(tokenizer.all_special_ids) | frozenset(added)) - unknown
 
 
 def segments_of(fields: Fields, template: ChatTemplate) -> list[Segment]:

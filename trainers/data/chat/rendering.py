@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -328,16 +327,3 @@ def _with_hint(error: BadRecord, messages: Sequence[Message]) -> BadRecord:
     if "alternate" in str(error) and any(role == follower != "tool" for role, follower in pairwise(roles)):
         return BadRecord(f"{error}; --merge-turns makes one message of neighbours of one role")
     return error
-
-
-def renderer_of(
-    tokenizer: Any,
-    source: str,
-    options: RenderingOptions,
-    *,
-    stops: frozenset[str] = frozenset(),
-    day: date | None = None,
-) -> ConversationRenderer:
-    """A renderer of one template's source; ``day`` is what it takes for today."""
-    template = ChatTemplate(tokenizer, day, source=source)
-    return ConversationRenderer(template, AddedTokens.of(tokenizer), options, stops=stops)

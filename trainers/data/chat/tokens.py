@@ -61,7 +61,7 @@ class Tokens:
 
     def prompt_ids(self, text: str) -> list[int]:
         """The token ids of a text that an answer follows: what generation starts from. ``BadRecord``."""
-        return self._with_bos(self._tokenised([text])[0].ids)
+        return with_bos(self._tokenised([text])[0].ids, self._bos_id)
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         """The token ids of ``answer`` behind those that ``prompt_ids`` gives of ``prompt``. ``BadRecord``."""
@@ -221,9 +221,6 @@ class Tokens:
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
-    def _with_bos(self, ids: list[int]) -> list[int]:
-        return with_bos(ids, self._bos_id)
-
     def _tokenised(self, texts: Sequence[str]) -> list[_Tokenised]:
         if not texts:
             return []
@@ -305,11 +302,3 @@ def leading_bos(tokenizer: Any) -> int | None:
         return None
     ids = tokenizer("a")["input_ids"]
     return int(tokenizer.bos_token_id) if ids[:1] == [tokenizer.bos_token_id] else None
-
-
-def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """Tokens that may end a turn, by id. The unknown token is not among them: an unknown word at the end ends nothing."""
-    added = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
-    unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
-    numbers = sorted((frozenset(tokenizer.all_special_ids) | frozenset(added)) - unknown)
-    return dict(zip(numbers, tokenizer.convert_ids_to_tokens(numbers), strict=True))

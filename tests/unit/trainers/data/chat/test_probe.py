@@ -8,10 +8,19 @@ import pytest
 
 from pitstop.trainers.data.chat.options import RenderingOptions
 from pitstop.trainers.data.chat.probe import Probe
-from pitstop.trainers.data.chat.rendering import renderer_of
 from pitstop.trainers.data.chat.template import PLAIN_FORM
 from pitstop.trainers.data.records import BadRecord
-from support.chat_templates import LOOP, OWN, assistant, byte_tokenizer, conversation, renderer, user, wheel_templates
+from support.chat_templates import (
+    LOOP,
+    OWN,
+    assistant,
+    byte_tokenizer,
+    conversation,
+    renderer,
+    renderer_of,
+    user,
+    wheel_templates,
+)
 
 ORIGINALS = [name for name in wheel_templates() if not name.endswith("_training")]
 ONLY_PARTS = {"smolvlm", "idefics3", "llava_next"}

@@ -15,7 +15,7 @@ import pytest
 from pitstop.trainers.data.chat.conversation import Conversation
 from pitstop.trainers.data.chat.fitting import fitted
 from pitstop.trainers.data.chat.options import THINKING_VARIABLES
-from pitstop.trainers.data.chat.rendering import ConversationRenderer, renderer_of
+from pitstop.trainers.data.chat.rendering import ConversationRenderer
 from pitstop.trainers.data.records import BadRecord
 from support.chat_templates import (
     INLINE,
@@ -30,6 +30,7 @@ from support.chat_templates import (
     byte_tokenizer,
     conversation,
     renderer,
+    renderer_of,
     shown,
     system,
     user,

@@ -6,10 +6,10 @@ import pytest
 
 from pitstop.trainers.data.chat.conversation import Conversation
 from pitstop.trainers.data.chat.options import RenderingOptions
-from pitstop.trainers.data.chat.rendering import ConversationRenderer, renderer_of
+from pitstop.trainers.data.chat.rendering import ConversationRenderer
 from pitstop.trainers.data.chat.shipped import SHIPPED
 from pitstop.trainers.data.records import BadRecord
-from support.chat_templates import LOOP, SYSTEM_TWO, THINK, TWO, byte_tokenizer, conversation, shown, user
+from support.chat_templates import LOOP, SYSTEM_TWO, THINK, TWO, byte_tokenizer, conversation, renderer_of, shown, user
 
 
 def _renderer(name: str) -> ConversationRenderer:
