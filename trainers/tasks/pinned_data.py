@@ -12,6 +12,7 @@ from pitstop.configs.datasets import split_weight
 from pitstop.configs.errors import first_line
 from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
+from pitstop.trainers.data.files.hub import HubPlace
 from pitstop.trainers.data.files.places import hub_place
 from pitstop.trainers.machine.processes import from_first
 from pitstop.trainers.reporter import Reporter
@@ -25,7 +26,7 @@ _UNKNOWN = "The commit of {subject} is not known, so that a resume reads what th
 def at_commits(settings: Settings, device: torch.device, reporter: Reporter) -> Settings:
     """``settings`` with the commit in each data set that is on the Hub; all processes take those of the first."""
     data = settings.data
-    if not issubclass(task_class(settings), TextTask) or not any(map(_on_hub, [*data.train, *data.eval])):
+    if not issubclass(task_class(settings), TextTask) or not any(map(_place, [*data.train, *data.eval])):
         return settings
     token = settings.hub.token_value
 
@@ -36,21 +37,20 @@ def at_commits(settings: Settings, device: torch.device, reporter: Reporter) -> 
     return replace(settings, data=replace(data, train=train, eval=evaluation))
 
 
-def _on_hub(text: str) -> bool:
-    place = split_weight(text)[0]
-    return not any(Path(path).expanduser().exists() for path in (text, place)) and hub_place(place) is not None
+def _place(text: str) -> HubPlace | None:
+    """Where on the Hub a data set is; None where it is not there."""
+    spec = split_weight(text)[0]
+    return None if any(Path(path).expanduser().exists() for path in (text, spec)) else hub_place(spec)
 
 
 def _at_commit(text: str, token: str | None, reporter: Reporter) -> str:
     """``text`` with the commit as its revision. Where it cannot be had, reading tells why, or takes what is in its cache."""
-    if not _on_hub(text):
+    place = _place(text)
+    if place is None:
         return text
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    spec, weight = split_weight(text)
-    place = hub_place(spec)
-    assert place is not None
     try:
         commit = HfApi(token=token).dataset_info(place.repository, revision=place.revision).sha
     except (RepositoryNotFoundError, RevisionNotFoundError):
@@ -62,4 +62,4 @@ def _at_commit(text: str, token: str | None, reporter: Reporter) -> str:
         return text
     at_commit = str(replace(place, revision=commit))
     reporter.notice(Notice(_PINNED, at_commit))
-    return at_commit + weight
+    return at_commit + split_weight(text)[1]

@@ -75,8 +75,8 @@ class RenderedExample:
     """Stretches in order, the last of them learnt; their texts together are the example.
 
     Where a learnt stretch begins, what stands in front of it is all that the model will have in front of it when it generates.
-    ``add_eos``: the end of sequence follows and is learnt, since the last stretch ends in no special token. ``answers`` are learnt in it. ``options`` are those that the template asks for them with, None
-    where it does not ask.
+    ``add_eos``: the end of sequence follows and is learnt, since the last stretch ends in no special token. ``answers`` are learnt in it.
+    ``options`` are those that the template asks for them with, None where it does not ask.
     """
 
     stretches: Sequence[Stretch]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pitstop.trainers.data.chat.added_tokens import AddedTokens
 from pitstop.trainers.data.chat.conversation import Conversation
 from pitstop.trainers.data.chat.cue import PromptedAnswer
@@ -10,6 +12,8 @@ from pitstop.trainers.data.records import BadRecord
 
 Span = tuple[int, int]
 """From a character up to another one."""
+
+_MARK = re.compile(f"([{OPENING}{CLOSING}])")
 
 UNTAGGED_START = "{count} [answer begins|answers begin] with text that the chat template tags as not generated; it is not learnt"
 TAGS_IGNORED = "the generation tags of the chat template change what it writes, so they are ignored"
@@ -65,18 +69,15 @@ def unmarked(marked: str) -> tuple[str, list[Span]]:
     pieces: list[str] = []
     spans: list[Span] = []
     position, start = 0, None
-    rest = marked
-    while rest:
-        cut = min((found for mark in (OPENING, CLOSING) if (found := rest.find(mark)) >= 0), default=len(rest))
-        pieces.append(rest[:cut])
-        position += cut
-        if cut < len(rest):
-            if rest[cut] == OPENING:
-                start = position
-            elif start is not None:
-                spans.append((start, position))
-                start = None
-        rest = rest[cut + 1 :]
+    for piece in _MARK.split(marked):
+        if piece == OPENING:
+            start = position
+        elif piece != CLOSING:
+            pieces.append(piece)
+            position += len(piece)
+        elif start is not None:
+            spans.append((start, position))
+            start = None
     return "".join(pieces), spans
 
 
