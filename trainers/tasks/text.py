@@ -24,7 +24,7 @@ from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.files.places import ANNOTATED_SUFFIXES, EXAMPLE_SCHEME, hub_place, read_records
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
-from pitstop.trainers.data.records import BadRecord, BadRows, Record, UnknownFormat
+from pitstop.trainers.data.records import NO_MORE, BadRecord, BadRows, Formats, Record, UnknownFormat
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.base import Direction, Task
 
@@ -41,6 +41,9 @@ class TextTask(Task):
 
     unit: ClassVar[str] = "tokens"
     always: ClassVar[Mapping[str, Direction]] = {"val_loss": "min", "val_perplexity": "min", "val_token_accuracy": "max"}
+
+    extra_formats: ClassVar[Formats] = NO_MORE
+    """The formats that it reads beside the usual ones, by ending."""
 
     asked: Mapping[str, Any] | None = None
     """The options that the chat template asks with in all of the training data; None where they differ or are not known."""
@@ -92,11 +95,15 @@ class TextTask(Task):
     def records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
         """Yield the records of one ``--dataset`` value; raises ``DataError`` for what cannot be read."""
         try:
-            yield from read_records(spec, bad_rows, split=split, token=token, first=self.settings.data.rendering == 1)
+            yield from self._read_records(spec, bad_rows, split=split, token=token)
         except UnknownFormat as error:
             if not spec.lower().endswith(ANNOTATED_SUFFIXES):
                 raise
             raise UnknownFormat(error.message, hint=f"{error.hint} Files with this ending are read by --task ner.") from error
+
+    def _read_records(self, spec: str, bad_rows: BadRows, *, split: str, token: str | None) -> Iterator[Record]:
+        first = self.settings.data.rendering == 1
+        return read_records(spec, bad_rows, split=split, token=token, extra_formats=self.extra_formats, first=first)
 
     def shape(self, record: Record) -> str:
         """What kind of record it is, in a word or two for people; by default all are of one kind."""
@@ -110,7 +117,11 @@ class TextTask(Task):
         """
         if type(self).records is not TextTask.records:
             return None
-        return identify(spec, split=split, token=token, digest=digest, first=self.settings.data.rendering == 1)
+        return self._identified(spec, split=split, token=token, digest=digest)
+
+    def _identified(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
+        first = self.settings.data.rendering == 1
+        return identify(spec, split=split, token=token, digest=digest, extra_formats=self.extra_formats, first=first)
 
     def relevant_settings(self) -> Mapping[str, Any]:
         """The settings that ``examples`` depends on besides ``max_length``; by default all that any task could look at."""

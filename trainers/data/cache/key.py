@@ -13,8 +13,9 @@ from typing import Any
 from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.files.packed import is_packed
-from pitstop.trainers.data.files.places import EXAMPLE_SCHEME, files_of, hub_place
+from pitstop.trainers.data.files.places import EXAMPLE_SCHEME, USUAL, files_of, hub_place
 from pitstop.trainers.data.files.saved import is_saved
+from pitstop.trainers.data.records import NO_MORE, Formats
 
 SMALL_BYTES = 16_000_000
 """Files of at most so many bytes together are read into memory and tokenised at every start, which takes a second or two."""
@@ -37,16 +38,23 @@ def is_large(specs: Sequence[str]) -> bool:
     return total > SMALL_BYTES
 
 
-def identify(spec: str, *, split: str, token: str | None, digest: Callable[[Path], str], first: bool = False) -> str | None:
-    """What changes with the content of a ``--dataset`` value; ``digest`` gives the SHA-256 of a file;
-    ``first`` as in ``read_records``.
+def identify(
+    spec: str,
+    *,
+    split: str,
+    token: str | None,
+    digest: Callable[[Path], str],
+    extra_formats: Formats = NO_MORE,
+    first: bool = False,
+) -> str | None:
+    """What changes with the content of a ``--dataset`` value; ``digest`` gives the SHA-256 of a file; the others as in ``read_records``.
 
     A Hub data set is identified by its commit, which a run records. Raises ``DataError`` for a directory without data. None where
     nothing identifies it.
     """
     if spec.startswith(EXAMPLE_SCHEME):
         return spec
-    listing = files_of(spec, split=split, first=first)
+    listing = files_of(spec, split=split, formats={**USUAL, **extra_formats}, first=first)
     place = hub_place(spec) if listing is None else None
     if place is not None:
         return (

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
 from pitstop.configs.schema import Settings
-from pitstop.trainers.data.cache.key import identify
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
-from pitstop.trainers.data.files.places import read_records
 from pitstop.trainers.data.records import BadRecord, BadRows, NoData, Record
 from pitstop.trainers.data.row_json import parse_json
 from pitstop.trainers.tasks.base import Direction
@@ -59,6 +57,7 @@ class NerTask(TextTask):
 
     name = "ner"
     headline = ("ner_precision", "ner_recall", "ner_f1")
+    extra_formats = ANNOTATED
 
     def __init__(self, tokenizer: Any, settings: Settings) -> None:
         super().__init__(tokenizer, settings)
@@ -84,8 +83,7 @@ class NerTask(TextTask):
         """
         if self.settings.ner.entity_types and spec in self._training_data():
             self._check_types()
-        first = self.settings.data.rendering == 1
-        return read_records(spec, bad_rows, split=split, token=token, extra_formats=ANNOTATED, first=first)
+        return self._read_records(spec, bad_rows, split=split, token=token)
 
     def entity_types(self) -> tuple[str, ...]:
         """The types that are asked for, in the order of the settings or else of the alphabet.
@@ -109,19 +107,11 @@ class NerTask(TextTask):
 
     def _types_of_training_data(self) -> set[str]:
         """All types that occur there; what is malformed is reported when it is used."""
-        hub = self.settings.hub
-        token = hub.token_value
+        split, token = self.settings.data.split, self.settings.hub.token_value
         types: set[str] = set()
         try:
             for spec in self._training_data():
-                for record in read_records(
-                    spec,
-                    BadRows(skip=True),
-                    split=self.settings.data.split,
-                    token=token,
-                    extra_formats=ANNOTATED,
-                    first=self.settings.data.rendering == 1,
-                ):
+                for record in self._read_records(spec, BadRows(skip=True), split=split, token=token):
                     with contextlib.suppress(BadRecord):
                         types |= _types_in(record.fields)
         except NoData as error:
@@ -136,7 +126,7 @@ class NerTask(TextTask):
 
     def content(self, spec: str, *, split: str, token: str | None, digest: Callable[[Path], str]) -> str | None:
         """The bytes of the files, or what identifies a Hub data set."""
-        return identify(spec, split=split, token=token, digest=digest)
+        return self._identified(spec, split=split, token=token, digest=digest)
 
     def relevant_settings(self) -> Mapping[str, Any]:
         """Those of the task, and the types that the training data has where none are named."""

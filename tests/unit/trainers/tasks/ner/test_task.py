@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pitstop.checkpointing.disk.storage import file_sha256
 from pitstop.configs.errors import DataError, SettingsError
 from pitstop.examples.medical_ner.render import render
 from pitstop.trainers.data.dataset import Dataset
@@ -94,6 +95,21 @@ def test_types_are_those_of_all_the_training_data_and_evaluation_asks_for_the_sa
     evaluation = _load(task, held_out, split="validation")
     asked = [[json.loads(e.reference)["type"] for e in data.examples] for data in (train, evaluation)]
     assert asked == [["disease", "gene"] * 2, ["disease", "gene"]]
+
+
+def test_tokens_are_kept_by_all_files_that_are_read_annotated_ones_too(tokenizer: Any, tmp_path: Path) -> None:
+    task = NerTask(tokenizer, ner_settings([str(tmp_path)]))
+
+    def content() -> str | None:
+        return task.content(str(tmp_path), split="train", token=None, digest=file_sha256)
+
+    contents = []
+    for name, text in (("a.conll", "Aspirin\tB-Drug\n"), ("b.jsonl", "{}\n"), ("a.conll", "Aspirin\tB-Chemical\n")):
+        (tmp_path / name).write_text(text)
+        contents.append(content())
+    assert None not in contents and len(set(contents)) == 3
+    (tmp_path / "a.md").write_text("Not read.")
+    assert content() != contents[-1], "that it is not read is told again out of the cache"
 
 
 def test_named_types_are_asked_for_in_their_order_and_no_others(make_task: Callable[..., NerTask]) -> None:
