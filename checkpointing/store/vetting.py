@@ -109,20 +109,12 @@ def check_settings(settings: Any, place: str, config: Mapping[str, Any] | None =
 
     With ``config`` (config.json) they must also be as many, and the ``fixed`` ones equal.
     """
-
-    def refusal(path: str) -> CheckpointError:
-        return CheckpointError(
-            f"{place}: {path} holds no settings" if path in groups() else f"{place}: {reprlib.repr(path)} is not a setting"
-        )
-
-    if not isinstance(settings, Mapping):
-        raise CheckpointError(f"{place}: it holds no settings")
-    values = dict(values_in(settings, refusal))
+    values = _values(settings, place)
     for path, value in values.items():
         check_setting(by_path()[path], value, place)
     if config is None:
         return
-    for path, value in values_in(config, refusal):
+    for path, value in _values(config, layout.CONFIG).items():
         if path == ENABLED.path:  # earlier versions wrote it
             continue
         if path not in values:
@@ -131,6 +123,17 @@ def check_settings(settings: Any, place: str, config: Mapping[str, Any] | None =
             raise CheckpointError(
                 f"{place}: {path} is {reprlib.repr(values[path])}, the run was started with {reprlib.repr(value)} ({layout.CONFIG})"
             )
+
+
+def _values(settings: Any, place: str) -> dict[str, Any]:
+    def refusal(path: str) -> CheckpointError:
+        return CheckpointError(
+            f"{place}: {path} holds no settings" if path in groups() else f"{place}: {reprlib.repr(path)} is not a setting"
+        )
+
+    if not isinstance(settings, Mapping):
+        raise CheckpointError(f"{place}: it holds no settings")
+    return dict(values_in(settings, refusal))
 
 
 def check_setting(leaf: Leaf, value: Any, place: str) -> None:

@@ -21,6 +21,8 @@ def test_settings_of_a_run_may_be_checked_on_their_own_or_against_its_start() ->
         check_settings(longer, "a file", settings, lambda path: True)
     with pytest.raises(CheckpointError, match=r"a file: the setting model\.id is missing"):
         check_settings({"training": settings["training"]}, "a file", settings)
+    with pytest.raises(CheckpointError, match=r"^config\.json: 'training\.epoch' is not a setting"):
+        check_settings(settings, "a file", {"training": {"epoch": 3}})
 
 
 @pytest.mark.parametrize(
