@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,15 +58,17 @@ class Display:
 class Reporter:
     """Sends lines to the display and, once there is a run, to its ``logs/train.log`` with the time.
 
-    ``notices`` is what was decided on the user's behalf so far, for the run's metadata.
+    ``notices`` is what was decided on the user's behalf so far, for the run's metadata: at first what came before, which is told.
     """
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, notices: Iterable[Notice] = ()) -> None:
         self.display = display
         self.notices = Notices()
         self._log: Path | None = None
         self._early: list[str] = []
         self._refused = False
+        for notice in notices:
+            self.notice(notice)
 
     def log_into(self, path: Path) -> None:
         """Write this and every later line into ``path`` too; what was said before goes first."""

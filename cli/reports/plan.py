@@ -29,9 +29,7 @@ def show_plan(loaded: Loaded, early: Sequence[Notice], *, all_settings: bool, js
     from pitstop.trainers.reporter import Reporter
     from pitstop.trainers.training.planning import forecast
 
-    reporter = Reporter(PlainDisplay(sys.stderr))
-    for told in [*early, *environment, *loaded.notices()]:
-        reporter.notice(told)
+    reporter = Reporter(PlainDisplay(sys.stderr), [*early, *environment, *loaded.notices()])
     plan = forecast(loaded.settings, reporter)
     name = run_name(loaded.settings, datetime.now().astimezone()).text
     pushing = push_plan(loaded.settings, name)

@@ -34,9 +34,7 @@ def show_preview(loaded: Loaded, early: Sequence[Notice], wish: Wish, *, ids: bo
     from pitstop.trainers.reporter import Reporter
     from pitstop.trainers.using.previewing import Previewer
 
-    reporter = Reporter(PlainDisplay(sys.stderr))
-    for told in [*early, *environment, *loaded.notices()]:
-        reporter.notice(told)
+    reporter = Reporter(PlainDisplay(sys.stderr), [*early, *environment, *loaded.notices()])
     previewer = Previewer(loaded.settings, reporter.line)
     data: list[Previewed] = []
     for previewed in previewer.previews(wish):

@@ -148,13 +148,11 @@ def _tell_template(task: Task, reporter: Reporter) -> None:
             hint="Take that out of the model's chat_template.jinja, or give another one with --chat-template.",
         )
     if template.asks_for_date:
-        told = Notice(
-            "The chat template writes the date and is told {subject}", str(day), remedy="--template-date sets another day."
-        )
-        reporter.notice(told)
+        reason = "The chat template writes the date and is told {subject}"
+        reporter.notice(Notice(reason, str(day), remedy="--template-date sets another day."))
     elif day is not None:
-        unused = Notice("The chat template does not write the date: --template-date {subject} is not used", day, loss=True)
-        reporter.notice(unused)
+        reason = "The chat template does not write the date: --template-date {subject} is not used"
+        reporter.notice(Notice(reason, day, loss=True))
 
 
 def read_data(

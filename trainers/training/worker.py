@@ -48,7 +48,4 @@ def resume(request: ResumeRequest, *, now: datetime, display: Display, notices: 
 
 def _reporter(display: Display, notices: Iterable[Notice]) -> Reporter:
     """Only the first process speaks."""
-    reporter = Reporter(display if rank() == 0 else Display())
-    for notice in notices:
-        reporter.notice(notice)
-    return reporter
+    return Reporter(display if rank() == 0 else Display(), notices)
