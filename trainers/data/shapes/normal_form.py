@@ -378,16 +378,16 @@ class NormalForm:
     ) -> tuple[list[Message], list[bool | None]]:
         """The messages with the record's ``system`` in front, or that of the settings."""
         system_texts = [message.get("content", "") for message in messages if message["role"] in (SYSTEM, DEVELOPER)]
-        text = None if is_absent(system) else _text(system, "system")
-        if not is_absent(text) and system_texts and any(content.strip() != text.strip() for content in system_texts):
+        text = "" if is_absent(system) else _text(system, "system")
+        if text and system_texts and any(content.strip() != text.strip() for content in system_texts):
             raise BadRecord(
                 "has a system message and a field 'system' that says something else", hint="Leave one out: --column system="
             )
-        if is_absent(text) and not system_texts:
-            text = self._options.system_prompt
+        if not text and not system_texts:
+            text = self._options.system_prompt or ""
         elif self._options.system_prompt:
             account.counts.append(_WITH_OWN_SYSTEM)
-        if is_absent(text) or system_texts:
+        if not text or system_texts:
             return messages, weights
         return [{"role": SYSTEM, "content": text}, *messages], [None, *weights]
 
