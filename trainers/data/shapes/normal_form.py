@@ -144,7 +144,7 @@ class NormalForm:
             bad_rows.notices.add(replace(notice, place=record.place + notice.place))
         for name in dict.fromkeys(account.unused):
             self._count_unused(name, record.place)
-        self._counts.update(account.counts)
+        self._count(account.counts)
         return form
 
     def _plain_pair(self, fields: Fields) -> Form | None:
@@ -159,7 +159,7 @@ class NormalForm:
         self._names |= _PLAIN_PAIR
         self._shapes[SHAPES["pair"]] += 1
         if self._template is None:
-            self._counts.update(_pair_counts(prompt, completion))
+            self._count(_pair_counts(prompt, completion))
             return TextPair(prompt, completion)
         return Conversation(
             [{"role": USER, "content": prompt}, {"role": ASSISTANT, "content": completion}], [False, True], [], [], {}
@@ -215,6 +215,10 @@ class NormalForm:
         """What the record is held out together by: the value of the field of ``--group-by``; empty where there is none."""
         value = None if self._group is None else self._group.value_in(record.fields)
         return "" if is_absent(value) else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+    def _count(self, names: Iterable[str]) -> None:
+        for name in names:  # of one or two, where Counter.update takes twice as long
+            self._counts[name] += 1
 
     def _count_unused(self, name: str, place: str) -> None:
         earlier = self._unused.get(name)
