@@ -60,15 +60,20 @@ class Leaf:
 
 
 @cache
+def _declared() -> tuple[Leaf, ...]:
+    return tuple(_walk(Settings, "", "Settings"))
+
+
+@cache
 def leaves() -> tuple[Leaf, ...]:
     """Every setting, in the order of the schema."""
-    return tuple(leaf for leaf in _walk(Settings, "", "Settings") if leaf.is_set)
+    return tuple(leaf for leaf in _declared() if leaf.is_set)
 
 
 @cache
 def recorded_leaves() -> tuple[Leaf, ...]:
     """What a run has on record beside its settings, and nobody sets."""
-    return tuple(leaf for leaf in _walk(Settings, "", "Settings") if not leaf.is_set)
+    return tuple(leaf for leaf in _declared() if not leaf.is_set)
 
 
 ENABLED = Leaf(

@@ -243,7 +243,7 @@ def test_nothing_heavy_is_imported() -> None:
     pushed(start("a-run", 0.5), "checkpoint-60")
     code = (
         "import sys\nfrom pitstop.cli.main import main\nmain(['list-runs'])\n"
-        "print([m for m in ('torch', 'transformers', 'pydantic', 'rich', 'yaml', 'numpy', 'matplotlib', 'huggingface_hub') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('torch', 'transformers', 'pydantic', 'rich', 'yaml', 'numpy', 'matplotlib', 'huggingface_hub', 'socket') if m in sys.modules], file=sys.stderr)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.strip() == "[]"
 

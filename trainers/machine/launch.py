@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -256,6 +255,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
 def _free_port() -> int:
     """A TCP port that nobody listens on; another program may take it in the moment before the store does."""
+    import socket  # here: every command imports this module, few start processes
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
