@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from pitstop.configs.errors import EXIT_BUG, EXIT_SIGTERM, ResourceError, SettingsError
+from pitstop.configs.errors import EXIT_BUG, EXIT_SIGTERM, ResourceError, SettingsError, first_line
 from pitstop.configs.notices import Notice
 
 _FORWARDED = ("SIGTERM", "SIGINT", "SIGUSR1")
@@ -213,9 +213,10 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     """Run ``pitstop ARGUMENTS`` in ``processes`` processes that form one group; returns the exit code of the first to end badly.
 
     Signals are passed on to the processes, which agree on when to save; torch elastic would kill them instead.
-    Raises ``SettingsError`` for more processes than CUDA devices.
+    Raises ``SettingsError`` for more processes than CUDA devices, ``ResourceError`` where another program took the port that they meet at.
     """
     import torch
+    from torch.distributed import DistNetworkError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -250,6 +251,11 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
             codes = {rank: code for rank, code in every_code.items() if code not in (-signal.SIGTERM, EXIT_SIGTERM)} or every_code
             _tell_killed(codes, processes)
             return _exit_code(list(codes.values()))
+        except DistNetworkError as error:
+            raise ResourceError(
+                f"The {processes} processes cannot meet: {first_line(error)}",
+                hint="Another program may have taken the port in that moment: start again, and it is another port.",
+            ) from error
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from pitstop.configs.errors import SettingsError
+from pitstop.configs.errors import ResourceError, SettingsError
 from pitstop.trainers.machine import launch
 
 WORKER = """
@@ -184,6 +185,16 @@ def test_of_a_process_that_was_killed_somebody_else_has_to_tell(launched: Launch
     text = capsys.readouterr().err
     assert "process 2 of 3 (counted from 0) was ended by SIGKILL" in text
     assert "process 0" not in text and "memory ran out" in text
+
+
+def test_a_port_that_another_program_took_in_that_moment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setattr(launch, "_free_port", lambda: port)
+        with pytest.raises(ResourceError, match=f"cannot meet: .*{port}") as refused:
+            launch.launch(2, ["--version"])
+    assert "start again" in str(refused.value.hint)
 
 
 def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
