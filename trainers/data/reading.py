@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pitstop.configs.datasets import DataSource, source_names
 from pitstop.configs.errors import DataError
-from pitstop.configs.notices import Notices
+from pitstop.configs.notices import Notices, shortened
 from pitstop.trainers.data.cache.cache import DataCache
 from pitstop.trainers.data.cache.key import is_large
 from pitstop.trainers.data.counts import Counts, LeftOut
@@ -316,4 +316,7 @@ def _nothing_left(spec: str, counts: Counts, max_length: int, too_long_remedy: s
         )
     if counts.bad:
         return DataError(f"{spec}: every row is malformed; the first: {counts.bad_reasons[0]}.")
+    if counts.read.left_out:
+        reasons = " ".join(str(notice) for notice in shortened(counts.notices))
+        return DataError(f"{spec}: none of its {counts.read.read:,} records gives an example.", hint=reasons)
     return DataError(f"{spec}: the data set is empty.", hint="Give a file with at least one record.")

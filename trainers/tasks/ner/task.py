@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pitstop.configs.datasets import parse_sources
 from pitstop.configs.errors import SettingsError
+from pitstop.configs.notices import Notice
 from pitstop.configs.schema import Settings
 from pitstop.trainers.data.dataset import Dataset, Sequences
 from pitstop.trainers.data.example import Example
@@ -43,6 +44,7 @@ ARTICLE_FIELDS = ("article", "pmid", "doc_id")
 Row = tuple[str, str, str]
 """Entity type, question and answer."""
 
+_NOT_ASKED = "{count} [pair is|pairs are] left out, since the type {subject} is not asked for"
 _RATIOS = ("precision", "recall", "f1")
 _SENTENCE_OF = re.compile(r"(?P<article>.+?)[-_:.](?:s|sent|sentence|par|paragraph|part|chunk)[-_:.]?\d+", re.IGNORECASE)
 _NUMBER_OF = re.compile(r"(?P<article>(?:(?:PMID|PMC):?\d+|\d{5,}))[-_:.]\d+", re.IGNORECASE)
@@ -140,6 +142,14 @@ class NerTask(TextTask):
         rows = [_pair(fields)] if _is_pair(fields) else self._render(fields)
         types, group = self.entity_types(), _group(record)
         return [self._example(kind, question, answer, group) for kind, question, answer in rows if kind in types]
+
+    def examples_of(self, records: Sequence[Record], bad_rows: BadRows) -> list[list[Example] | BadRecord]:
+        """See ``TextTask``; pairs of types that are not asked for are told."""
+        results = super().examples_of(records, bad_rows)
+        for record, examples in zip(records, results, strict=True):
+            if not isinstance(examples, BadRecord) and not examples and _is_pair(record.fields):
+                bad_rows.notices.add(Notice(_NOT_ASKED, _pair_type(record.fields), place=record.place))
+        return results
 
     def _render(self, fields: Mapping[str, Any]) -> list[Row]:
         text, entities = _text(fields, "text"), _entities(fields)
