@@ -62,7 +62,7 @@ class DiffiTFamily:
         if source.config is not None or source.is_copy:
             return model
         files = evaluated_files(source.path)
-        entries = _entries([files[name] for name in file_sets.Form(full_model=True).weights(files)])
+        entries = stored_entries([files[name] for name in file_sets.Form(full_model=True).weights(files)])
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         fit = Fit.of_shapes({name: entry.shape for name, entry in entries.items()}, expected)
         fit.check(source.path, model)
@@ -211,7 +211,7 @@ def _from_scratch(settings: Settings) -> ModelSource:
 def _weights(path: Path, files: Sequence[Path], config: DiffiTConfig) -> dict[str, torch.Tensor]:
     """The tensors of safetensors files, after a look at how many numbers they are. ``ModelError`` where ``config`` describes others."""
     try:
-        numbers = sum(math.prod(entry.shape) for entry in _entries(files).values())
+        numbers = sum(math.prod(entry.shape) for entry in stored_entries(files).values())
         if numbers == config.parameters:
             return {name: tensor for file in files for name, tensor in state.read_tensors(file.resolve()).items()}
     except CheckpointError as error:
@@ -222,7 +222,7 @@ def _weights(path: Path, files: Sequence[Path], config: DiffiTConfig) -> dict[st
     )
 
 
-def _entries(files: Sequence[Path]) -> dict[str, TensorEntry]:
+def stored_entries(files: Sequence[Path]) -> dict[str, TensorEntry]:
     """The tensors in safetensors files by name. ``ModelError`` for a file that is none, or not whole."""
     try:
         # Resolved: in the Hub's cache every file is a link.

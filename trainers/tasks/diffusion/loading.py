@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from pitstop.checkpointing.disk import layout
-from pitstop.checkpointing.disk.tensor_headers import read_header
 from pitstop.checkpointing.state import state
 from pitstop.configs.errors import ModelError
 from pitstop.trainers.machine.libraries import quiet_libraries
 from pitstop.trainers.models.base import BaseRecipe
 from pitstop.trainers.models.fit import Fit
 from pitstop.trainers.models.source import ModelSource
-from pitstop.trainers.tasks.diffusion.family import DiffiTFamily, read_config
+from pitstop.trainers.tasks.diffusion.family import DiffiTFamily, read_config, stored_entries
 from pitstop.trainers.tasks.diffusion.sampling import Sampler
 
 _PLAIN = BaseRecipe(quantised=False, quant_type="nf4", double_quant=False, compute=torch.float32)
@@ -42,11 +41,11 @@ def _with_adapter(model: Any, directory: Path) -> Any:
 
     if not (directory / "adapter_config.json").is_file():
         raise ModelError(f"{directory} holds no adapter.", hint="Give the directory with adapter_config.json.")
+    stored = {name: entry.shape for name, entry in stored_entries([directory / layout.ADAPTER_WEIGHTS]).items()}
     with quiet_libraries():
         adapted = PeftModel.from_pretrained(model, str(directory), local_files_only=True)
     # PEFT only warns of what the file lacks, and goes on with what it has drawn.
     expected = {name: tuple(tensor.shape) for name, tensor in state.adapter_tensors(adapted).items()}
-    stored = {name: entry.shape for name, entry in read_header((directory / layout.ADAPTER_WEIGHTS).resolve()).items()}
     fit = Fit.of_shapes(stored, expected)
     if fit.missing or fit.mismatched or fit.unexpected:
         name = [*fit.missing, *(name for name, _, _ in fit.mismatched), *fit.unexpected][0]

@@ -108,6 +108,17 @@ def test_an_adapter_that_lacks_a_tensor_is_refused(tmp_path: Path, change: Any) 
         load_sampler(tmp_path / "base", adapter=tmp_path / "adapter")
 
 
+@pytest.mark.parametrize("content", [None, b"", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_an_adapter_without_its_weights_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    _adapted().save_pretrained(tmp_path / "adapter")
+    FAMILY.save(small_network(1), None, tmp_path / "base")
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors: cannot be read") as caught:
+        load_sampler(tmp_path / "base", adapter=tmp_path / "adapter")
+    assert caught.value.hint
+
+
 def test_a_directory_without_a_network_or_an_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json"):
         load_sampler(tmp_path)
