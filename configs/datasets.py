@@ -65,6 +65,9 @@ def split_entry(entry: Mapping[str, Any], place: str) -> tuple[str, str]:
     text = entry.get("path")
     if not text or not isinstance(text, str):
         raise SettingsError(f"{place}: a data set needs a path.", hint="For example {path: chats.jsonl, weight: 0.7}.")
+    for key in _OF_PLACE:
+        if isinstance(entry.get(key), list):
+            raise SettingsError(f"{place}: a data set has a single {key}.", hint="Write an entry for each.")
     if revision := entry.get("revision"):
         text += f"@{revision}"
     if entry.get("config") or entry.get("split"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,15 +103,7 @@ class _Walk:
         from yaml import MappingNode
 
         layer: Layer = {}
-        seen: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            key = self._key(key_node)
-            if key in seen:
-                raise SettingsError(
-                    f"{self._at(line)}: {key} stands there already on line {seen[key]}.", hint="Delete one of the two."
-                )
-            seen[key] = line
+        for key, line, value_node in self._items(node):
             path = f"{group}.{key}" if group else key
             if path in ENTRIES:
                 layer |= self._entries(path, value_node, line)
@@ -126,6 +119,19 @@ class _Walk:
                     hint=f"It holds {', '.join(children(path))}; for example {path}: {{{children(path)[0]}: …}}",
                 )
         return layer
+
+    def _items(self, node: MappingNode) -> Iterator[tuple[str, int, Node]]:
+        """The keys of a mapping, none of which may stand there twice, with their lines and values."""
+        seen: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = self._key(key_node)
+            if key in seen:
+                raise SettingsError(
+                    f"{self._at(line)}: {key} stands there already on line {seen[key]}.", hint="Delete one of the two."
+                )
+            seen[key] = line
+            yield key, line, value_node
 
     def _key(self, node: Node) -> str:
         from yaml import ScalarNode
@@ -155,8 +161,7 @@ class _Walk:
 
     def _entry(self, path: str, node: MappingNode) -> tuple[str, str]:
         entry: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = self._key(key_node)
+        for key, _, value_node in self._items(node):
             entry[key] = self._value(f"data.{key}" if key in OWN else f"{path}.{key}", value_node)
         return split_entry(entry, self._at(node.start_mark.line + 1))
 
@@ -178,7 +183,7 @@ class _Walk:
         if isinstance(node, SequenceNode) and all(isinstance(item, ScalarNode) and item.tag in _SCALARS for item in node.value):
             return [str(item.value) for item in node.value]
         if path in PAIRS and isinstance(node, MappingNode):
-            return [self._pair(path, self._key(key), value) for key, value in node.value]
+            return [self._pair(path, name, value) for name, _, value in self._items(node)]
         raise SettingsError(f"{self._at(line)}: {path} must be a value or a list of values.")
 
     def _pair(self, path: str, name: str, node: Node) -> str:

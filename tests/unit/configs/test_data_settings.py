@@ -103,6 +103,9 @@ def test_a_text_of_an_entry_comes_from_its_file() -> None:
         ("{path: a.jsonl, columns: [x]}", "data.columns (conf.yaml line 1): 'x' is not NAME=FIELD."),
         ("{path: a.jsonl, max_records: 0}", "data.max_records (conf.yaml line 1): '0' is not a whole number of at least 1"),
         ("{path: [a]}", "conf.yaml line 1: a data set needs a path."),
+        ("{path: o/n, split: [train, test]}", "conf.yaml line 1: a data set has a single split."),
+        ("{path: a.jsonl, path: b.jsonl}", "conf.yaml line 1: path stands there already on line 1."),
+        ("{path: a.jsonl, columns: {system: , system: b}}", "conf.yaml line 1: system stands there already on line 1."),
     ],
 )
 def test_a_mistake_in_an_entry_is_named_with_its_line(entry: str, message: str) -> None:
