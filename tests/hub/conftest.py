@@ -46,6 +46,16 @@ def module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         yield running
 
 
+@pytest.fixture
+def emptied_hub(module_hub: Hub) -> Iterator[Hub]:
+    """The Hub of the module, as if it were new. The test fails when the look-alike itself broke."""
+    module_hub.reset()
+    for repository in list(module_hub.store.repositories.values()):
+        module_hub.store.remove(repository)
+    yield module_hub
+    assert not module_hub.errors, "\n".join(module_hub.errors)
+
+
 @pytest.fixture(scope="module")
 def module_distant(module_hub: Hub, mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distant]:
     """A process for all tests of a module, since starting one takes a second."""

@@ -24,14 +24,10 @@ FOR_EVER = -1
 
 
 @pytest.fixture
-def hub(module_hub: Hub) -> Iterator[Hub]:
+def hub(emptied_hub: Hub) -> Hub:
     """A hub with one empty repository."""
-    module_hub.reset()
-    for repository in list(module_hub.store.repositories.values()):
-        module_hub.store.remove(repository)
-    module_hub.create(REPO)
-    yield module_hub
-    assert not module_hub.errors, "\n".join(module_hub.errors)
+    emptied_hub.create(REPO)
+    return emptied_hub
 
 
 @pytest.fixture

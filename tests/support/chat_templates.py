@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -35,15 +35,23 @@ ADDED = [
 @cache
 def byte_tokenizer() -> Any:
     """Bytes, no BOS of its own; marks of turns are special tokens, those of thoughts and tools ordinary added ones."""
+    return tokenizer_of_bytes(SPECIAL, ADDED)
+
+
+def tokenizer_of_bytes(special: Sequence[str], added: Sequence[str] = (), *, bos: bool = False) -> Any:
+    """Bytes and these tokens, among them ``<s>`` and ``</s>``; ``bos``: it puts ``<s>`` in front by itself."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ADDED])
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+    if bos:
+        tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
@@ -110,7 +118,8 @@ OWN = {
 }
 
 
-def wheel_templates() -> dict[str, str]:
+@cache
+def wheel_templates() -> Mapping[str, str]:
     """The chat templates that the wheel of TRL ships, by name."""
     import trl
 

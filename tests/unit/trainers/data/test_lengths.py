@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pitstop.configs.data_settings import DataSettings
 from pitstop.configs.schema import Settings
@@ -18,17 +17,9 @@ from pitstop.trainers.data.lengths import LengthFitter, LengthRule, OverlongExam
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.tasks.sft import SftTask
+from support.chat_templates import OWN, assistant, tokenizer_of_bytes, user
 
-BASE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-TWO = [
-    {"role": "user", "content": "q1"},
-    {"role": "assistant", "content": "a1"},
-    {"role": "user", "content": "q2"},
-    {"role": "assistant", "content": "a2"},
-]
+TWO = [user("q1"), assistant("a1"), user("q2"), assistant("a2")]
 LETTERS = "abcdefghijklmnopqrst"
 
 
@@ -39,20 +30,9 @@ def characters() -> Any:
 
 
 def _characters(*, bos: bool) -> Any:
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    marks = ["<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-    tokenizer.add_special_tokens([AddedToken(mark, special=True) for mark in marks])
-    if bos:
-        tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.chat_template = BASE
-    return fast
+    tokenizer = tokenizer_of_bytes(["<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"], bos=bos)
+    tokenizer.chat_template = OWN["base"]
+    return tokenizer
 
 
 def _shown(tokenizer: Any, example: Example) -> str:

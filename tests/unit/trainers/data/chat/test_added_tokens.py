@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from pitstop.trainers.data.chat.added_tokens import AddedTokens, stop_tokens
 from pitstop.trainers.data.chat.renderer import ChatRenderer
-from support.chat_templates import TWO, byte_tokenizer
+from support.chat_templates import TWO, byte_tokenizer, wheel_templates
 from support.tokenizers_of_kinds import tokenizer_of
 
 TOKENS = AddedTokens(["<think>", "</think>", "<|end|>"], ["<|end|>", "</s>"])
@@ -107,7 +106,7 @@ def test_stops_are_those_of_the_generation_config_beside_the_tokenizer(
 
 def test_an_earlier_answer_learns_the_stop_that_follows_it(tmp_path: Path) -> None:
     """Oracle 34, with the tokens of the task."""
-    tokenizer = tokenizer_of("byte-level", (files("trl") / "chat_templates/glm4moe.jinja").read_text(encoding="utf-8"))
+    tokenizer = tokenizer_of("byte-level", wheel_templates()["glm4moe"])
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})
     tokenizer.name_or_path = str(tmp_path)
     (number,) = tokenizer.convert_tokens_to_ids(["<|user|>"])

@@ -16,7 +16,7 @@ from pitstop.trainers.data.chat.options import RenderingOptions
 from pitstop.trainers.data.chat.renderer import ChatRenderer, Encoded
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
-from support.chat_templates import assistant, byte_tokenizer, conversation, user
+from support.chat_templates import assistant, byte_tokenizer, conversation, tokenizer_of_bytes, user
 from support.forms import form_of
 from support.tiny_model import CHAT_TEMPLATE
 
@@ -314,21 +314,9 @@ def test_records_rendered_together_are_as_each_alone(tokenizer: Any) -> None:
     ],
 )
 def test_a_template_whose_answers_end_in_ordinary_text_is_told(behind: str, told: str) -> None:
-    letters = _letters()
+    letters = tokenizer_of_bytes(["<s>", "</s>"])
     letters.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}" + behind + "{% endfor %}"
     assert [str(notice) for notice in ChatRenderer(letters).end_notices()] == ([told] if told else [])
-
-
-def _letters() -> Any:
-    """A tokenizer of single characters, with an end of sequence."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    fast = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    fast.add_special_tokens([AddedToken("</s>", special=True, normalized=False)])
-    return PreTrainedTokenizerFast(tokenizer_object=fast, eos_token="</s>")
 
 
 # Bad records -------------------------------------------------------------------------------------------------------------

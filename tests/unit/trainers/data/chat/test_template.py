@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -24,10 +23,6 @@ def _written(template: str, day: date = DAY) -> str:
     return ChatTemplate(tokenizer_of("byte-level", template), day).render(CHAT, generation_prompt=False)
 
 
-def _shipped(name: str) -> str:
-    return files("trl").joinpath("chat_templates", f"{name}.jinja").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("name", "line"),
     [
@@ -37,7 +32,7 @@ def _shipped(name: str) -> str:
     ],
 )
 def test_templates_of_models_are_told_the_day_and_are_otherwise_as_transformers_renders_them(name: str, line: str) -> None:
-    tokenizer = tokenizer_of("byte-level", _shipped(name))
+    tokenizer = tokenizer_of("byte-level", wheel_templates()[name])
     template = ChatTemplate(tokenizer, DAY)
     assert template.asks_for_date and template.day == DAY
     for prompt in (True, False):
@@ -47,7 +42,7 @@ def test_templates_of_models_are_told_the_day_and_are_otherwise_as_transformers_
         assert today.day == datetime.now().date()
         as_transformers = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=prompt)
         assert today.render(CHAT, generation_prompt=prompt) == as_transformers
-    assert tokenizer.chat_template == _shipped(name), "the macro is never the tokenizer's, which is saved"
+    assert tokenizer.chat_template == wheel_templates()[name], "the macro is never the tokenizer's, which is saved"
 
 
 @pytest.mark.parametrize(

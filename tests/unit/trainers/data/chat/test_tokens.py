@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -15,13 +14,10 @@ from pitstop.trainers.data.chat.renderer import ChatRenderer
 from pitstop.trainers.data.chat.tokens import Tokens
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.records import BadRecord
+from support.chat_templates import OWN, wheel_templates
 from support.forms import form_of
 from support.tokenizers_of_kinds import KINDS, tokenizer_of
 
-INST = (
-    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
-)
 PLAIN = (
     "{% for m in messages %}{% if m.role == 'user' %}User: {{ m.content }}\n\n{% else %}Assistant: {{ m.content }}{{ eos_token }}"
     "{{ '\n\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
@@ -41,9 +37,7 @@ TEXTS = st.lists(st.sampled_from(PIECES) | st.characters(exclude_categories=["Cs
 
 
 def _template(name: str) -> str:
-    if name in SHIPPED:
-        return files("trl").joinpath("chat_templates", f"{name}.jinja").read_text(encoding="utf-8")
-    return {"inst": INST, "plain": PLAIN}[name]
+    return wheel_templates()[name] if name in SHIPPED else {**OWN, "plain": PLAIN}[name]
 
 
 def _example(tokens: Tokens, *stretches: str, add_eos: bool = False) -> Example:
