@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch  # noqa: F401 - else the command would have this process do without it
 
 from support.cli import Cli, pitstop_process
+from support.json_lines import write_rows
 from support.tiny_model import make_tiny_model
 
 
@@ -21,16 +21,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def _write(path: Path, *rows: object) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return path
-
-
 PAIR = {"prompt": "Aspirin?", "completion": "Yes."}
 
 
 def test_records_and_figures(pitstop: Cli, model: Path, tmp_path: Path) -> None:
-    data = _write(tmp_path / "a.jsonl", PAIR, {"text": "One\ntwo."}, PAIR, {"prompt": "x"}, {**PAIR, "completion": "z" * 99})
+    data = write_rows(
+        tmp_path / "a.jsonl", [PAIR, {"text": "One\ntwo."}, PAIR, {"prompt": "x"}, {**PAIR, "completion": "z" * 99}]
+    )
     done = pitstop("preview", "--model-id", model, "--dataset", data, "--max-length", 64, "-n", 2)
     assert done.code == 0, done.stderr
     assert done.stderr == ""
@@ -53,7 +50,8 @@ def test_where_train_refuses_records_that_are_too_long_preview_says_so(pitstop: 
 
 
 def test_json_has_all_of_it(pitstop: Cli, model: Path, tmp_path: Path) -> None:
-    train, evaluation = _write(tmp_path / "a.jsonl", PAIR, "{"), _write(tmp_path / "b.jsonl", PAIR, {**PAIR, "prompt": "?"})
+    train = write_rows(tmp_path / "a.jsonl", [PAIR, "{"])
+    evaluation = write_rows(tmp_path / "b.jsonl", [PAIR, {**PAIR, "prompt": "?"}])
     done = pitstop("preview", "--model-id", model, "--dataset", train, "--eval-dataset", evaluation, "--json", "--ids")
     assert done.code == 0, done.stderr
     first, second = done.json()["data"]
@@ -65,13 +63,13 @@ def test_json_has_all_of_it(pitstop: Cli, model: Path, tmp_path: Path) -> None:
 
 
 def test_ids_part_tokens(pitstop: Cli, model: Path, tmp_path: Path) -> None:
-    done = pitstop("preview", "--model-id", model, "--dataset", _write(tmp_path / "a.jsonl", PAIR), "--ids")
+    done = pitstop("preview", "--model-id", model, "--dataset", write_rows(tmp_path / "a.jsonl", [PAIR]), "--ids")
     assert re.search(r"<\|start\|> 0│use \d+│r \d+│↵ \d+│", done.stdout), done.stdout
     assert re.search(r"│⟦\w+ \d+│", done.stdout)
 
 
 def test_one_record_in_full(pitstop: Cli, model: Path, tmp_path: Path) -> None:
-    data = _write(tmp_path / "a.jsonl", PAIR, {"prompt": "w" * 300, "completion": "v" * 300})
+    data = write_rows(tmp_path / "a.jsonl", [PAIR, {"prompt": "w" * 300, "completion": "v" * 300}])
     shortened = pitstop("preview", "--model-id", model, "--dataset", data)
     assert "tokens …" in shortened.stdout and "w" * 300 not in shortened.stdout
     done = pitstop("preview", "--model-id", model, "--dataset", data, "--record", 2)
@@ -82,14 +80,14 @@ def test_one_record_in_full(pitstop: Cli, model: Path, tmp_path: Path) -> None:
 
 
 def test_control_characters_of_data_never_reach_the_terminal(pitstop: Cli, model: Path, tmp_path: Path) -> None:
-    data = _write(tmp_path / "a.jsonl", {"prompt": "\x1b[2J\x07", "completion": "\u202e\x9b"}, {"\x1b[2Jx": "\x1b[2J"})
+    data = write_rows(tmp_path / "a.jsonl", [{"prompt": "\x1b[2J\x07", "completion": "\u202e\x9b"}, {"\x1b[2Jx": "\x1b[2J"}])
     for options in ([], ["--odd"], ["--ids"], ["--record", 1], ["--json"]):
         done = pitstop("preview", "--model-id", model, "--dataset", data, *options)
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout), options
 
 
 def test_it_starts_without_torch_and_tells_of_it_only_by_being_quick(model: Path, tmp_path: Path) -> None:
-    data = _write(tmp_path / "a.jsonl", PAIR)
+    data = write_rows(tmp_path / "a.jsonl", [PAIR])
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     done = pitstop_process("preview", "--model-id", model, "--dataset", data, env={"PYTHONPATH": str(tmp_path)})
     assert done.code == 0 and done.stderr == "" and "⟦Yes.<|end|>⟧" in done.stdout
@@ -97,14 +95,14 @@ def test_it_starts_without_torch_and_tells_of_it_only_by_being_quick(model: Path
 
 def test_entities_are_previewed_as_the_task_asks(pitstop: Cli, model: Path, tmp_path: Path) -> None:
     row = {"text": "Aspirin for pain.", "entities": {"chemical": ["Aspirin"], "disease": ["pain"]}}
-    done = pitstop("preview", "--task", "ner", "--model-id", model, "--dataset", _write(tmp_path / "a.jsonl", row))
+    done = pitstop("preview", "--task", "ner", "--model-id", model, "--dataset", write_rows(tmp_path / "a.jsonl", [row]))
     assert done.code == 0 and "example 2 of 2, " in done.stdout and "⟦- pain<|end|>⟧" in done.stdout
     assert re.search(r"examples +2: 1 record gives 2\n", done.stdout)
 
 
 def test_preferences_show_the_prompt_once_and_both_answers(pitstop: Cli, model: Path, tmp_path: Path) -> None:
     pair = {"prompt": "Aspirin?", "chosen": "Yes.", "rejected": "No."}
-    data = _write(tmp_path / "a.jsonl", pair, {**pair, "rejected": "Yes."})
+    data = write_rows(tmp_path / "a.jsonl", [pair, {**pair, "rejected": "Yes."}])
     shape = ("--model-id", model, "--dataset", data, "--shape", "preference")
     done = pitstop("preview", *shape)
     assert done.code == 0, done.stderr

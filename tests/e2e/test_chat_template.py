@@ -10,6 +10,7 @@ import pytest
 
 from pitstop.trainers.data.chat.shipped import PLAIN
 from support.forked import pitstop
+from support.json_lines import write_rows
 from support.tiny_model import make_tiny_model
 from support.training import arguments, assert_same_end
 
@@ -30,7 +31,7 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"messages": [{"role": "user", "content": f"Case {n}?"}, {"role": "assistant", "content": f"- drug {n}"}]}
             for n in range(count)
         ]
-        (directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(directory / f"{name}.jsonl", rows)
     return directory
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from support.forked import pitstop
+from support.json_lines import json_lines
 from support.tiny_model import CHAT_TEMPLATE
 from support.training import metadata
 
@@ -130,7 +131,7 @@ def files(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "model" / "chat_template.jinja").write_text(CALLS)
     for name, record in {**PREFERENCES, **{name: form.record for name, form in FORMS.items()}}.items():
         records = [record] * 3
-        text = json.dumps(records) if name.endswith(".json") else "".join(json.dumps(record) + "\n" for record in records)
+        text = json.dumps(records) if name.endswith(".json") else json_lines(*records)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path

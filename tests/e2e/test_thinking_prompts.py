@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.forked import pitstop
+from support.json_lines import write_rows
 from support.tiny_model import make_tiny_model
 from support.tokenizers_of_kinds import tokenizer_of
 from support.training import arguments, metadata
@@ -40,8 +41,7 @@ def _write(path: Path, thoughts: list[str]) -> Path:
         }
         for number, thought in enumerate(thoughts)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_rows(path, rows)
 
 
 def _watch_prompts(place: Path) -> Any:

@@ -12,6 +12,7 @@ from pitstop.configs.errors import DataError
 from support.hub import Hub
 from support.hub.distant import Distant
 from support.hub.machine import Machine
+from support.json_lines import json_lines
 from support.training import arguments, assert_same_end, metadata
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("warm")]
@@ -27,7 +28,7 @@ def hub(emptied_hub: Hub) -> Hub:
 
 
 def _rows(*texts: str) -> str:
-    return "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    return json_lines(*({"text": text} for text in texts))
 
 
 def _read(distant: Distant, spec: str, split: str = "train") -> list[str]:

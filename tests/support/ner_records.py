@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,6 @@ def ner_settings(train: Sequence[str | Path] = (), **groups: Any) -> Settings:
     kinds = {"data": DataSettings, "evaluation": EvaluationSettings, "ner": NerSettings}
     groups["data"] = {"train": [str(spec) for spec in train], **groups.get("data", {})}
     return Settings(**{name: kinds[name](**values) for name, values in groups.items()})
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """A file of JSON lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def examples_of(task: NerTask, fields: dict[str, Any]) -> list[Example]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pitstop.trainers.data.records import BadRows
@@ -43,11 +42,6 @@ def rating_rows(ratings: Ratings) -> list[tuple[str, str, float]]:
 def read_place(place: Path) -> Ratings:
     """The ratings of a place without a bad row."""
     return read_ratings(str(place), BadRows(skip=False))
-
-
-def json_lines(*rows: object) -> str:
-    """A line of JSON for each row."""
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def write_two_ratings(directory: Path) -> Path:

@@ -25,6 +25,7 @@ from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.data.splits import hold_out
 from pitstop.trainers.tasks.text import TextTask
+from support.json_lines import write_rows
 
 UNUSED = Notice("{count} [record has|records have] a field {subject} that is not used", '"x"', 2, "a line 1", loss=True)
 LEFT_OUT = LeftOut(1, 1, 2, ("a line 2: why",), 3, 4, (UNUSED,))
@@ -71,7 +72,7 @@ ROWS = st.one_of(
 def test_all_that_is_read_is_used_left_out_or_malformed(tmp_path: Path, rows: list[Any]) -> None:
     rows = [*rows, {"examples": [(3, 1)]}]
     path = tmp_path / "a.jsonl"
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    write_rows(path, rows)
     counts = load_dataset([str(path)], _Scripted(), ReadOptions(max_length=8, packing=True, skip_bad_rows=True)).counts
     good = [row for row in rows if isinstance(row, dict) and "examples" in row]
     used = [row for row in good if any(length <= 8 for length, _ in row["examples"])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import InMemory, JoinedExamples
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.tasks.sft import SftTask
+from support.json_lines import write_rows
 
 ONE = Example(np.array([1, 2, 3], dtype=np.int32), np.array([False, True, True]))
 LATER = replace(ONE, supervised=np.array([False, False, True]))
@@ -72,7 +72,7 @@ def test_equal_hashes_alone_drop_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_told(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps({"prompt": "q", "completion": answer}) + "\n" for answer in "abaab"))
+    write_rows(path, [{"prompt": "q", "completion": answer} for answer in "abaab"])
     kept = load_dataset([str(path)], SftTask(tokenizer), ReadOptions(100, packing=False))
     assert kept.counts.used == 5
     assert [str(notice) for notice in kept.counts.notices] == [
@@ -96,7 +96,7 @@ def test_texts_that_look_like_rendered_conversations(tokenizer: Any, tmp_path: P
     path = tmp_path / "a.jsonl"
 
     def notices(*texts: str) -> list[str]:
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        write_rows(path, [{"text": text} for text in texts])
         data = load_dataset([str(path)], SftTask(tokenizer), ReadOptions(500, packing=False))
         return [str(notice) for notice in data.counts.notices]
 

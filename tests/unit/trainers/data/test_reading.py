@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from pitstop.configs.errors import DataError
 from pitstop.trainers.data.counts import Counts, Tally
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.tasks.sft import SftTask
+from support.json_lines import write_rows
 
 
 def _write(path: Path, *rows: Any) -> str:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return str(path)
+    return str(write_rows(path, rows))
 
 
 def _pair(completion: str) -> dict[str, str]:

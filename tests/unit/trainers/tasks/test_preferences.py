@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pitstop.trainers.data.preview.gathering import DataPreview, Wish, gather
 from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.tasks.preferences import PreferenceRecords
 from support.chat_templates import assistant, user
+from support.json_lines import write_rows
 
 Q, A, B = user("Q"), assistant("A"), assistant("B")
 MORE = [Q, A, user("Q2"), {**B, "weight": 0}, user("Q3"), assistant("C")]
@@ -38,7 +38,7 @@ MALFORMED: list[tuple[dict[str, Any], int]] = [
 
 
 def _gather(tokenizer: Any, path: Path, rows: list[dict[str, Any]]) -> DataPreview:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     return gather(str(path), PreferenceRecords(tokenizer), ReadOptions(max_length=100, packing=False), Wish(count=100))
 
 

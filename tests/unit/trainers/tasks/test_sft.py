@@ -22,6 +22,7 @@ from pitstop.trainers.data.reading import ReadOptions
 from pitstop.trainers.data.records import BadRecord, BadRows, Record
 from pitstop.trainers.tasks.sft import SftTask
 from support.fake_training import settings_with
+from support.json_lines import write_rows
 
 Q1, A1 = {"role": "user", "content": "Q1"}, {"role": "assistant", "content": "A1"}
 Q2, A2 = {"role": "user", "content": "Q2"}, {"role": "assistant", "content": "A2"}
@@ -262,7 +263,7 @@ def test_a_run_of_the_first_rendering_takes_no_settings_of_fields(tokenizer: Any
 def test_each_data_set_is_read_by_settings_of_its_own(tokenizer: Any, tmp_path: Path) -> None:
     records = {"a": [{"q": "Q1", "a": "A1"}] * 3, "b": [{"messages": [Q1, A1, Q2, A2]}] * 2}
     for name, rows in records.items():
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(tmp_path / f"{name}.jsonl", rows)
     own = {"a": {"columns": ["prompt=q", "completion=a"], "max_records": 2}, "b": {"learn": "last"}}
     sources = [DataSource(str(tmp_path / f"{name}.jsonl"), None, own[name]) for name in "ab"]
     task = _with(tokenizer, max_records=1)
@@ -298,7 +299,7 @@ ROWS = st.sampled_from(
 def test_of_any_mix_of_shapes_all_records_are_used_left_out_or_malformed(tiny: Path, tmp_path: Path, rows: list[Any]) -> None:
     rows = [*rows, {"question": "Q1", "answer": "A1"}]
     path = tmp_path / "a.jsonl"
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    write_rows(path, rows)
     task = SftTask(AutoTokenizer.from_pretrained(tiny))
     counts = task.load([DataSource(str(path))], ReadOptions(max_length=128, packing=True, skip_bad_rows=True), None).counts
     good = [row for row in rows if row != "{" and ROW_ANSWERS.get(json.dumps(row), (0, 0))[0]]
@@ -364,7 +365,7 @@ def test_keys_that_a_table_fills_with_null_go_from_tools(tokenizer: Any, tmp_pat
     if form == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(path, rows)
     task, bad_rows = SftTask(tokenizer), BadRows(skip=False)
     first = next(iter(task.records(str(path), bad_rows, split="train", token=None)))
     assert first.fields["tools"][0]["function"]["parameters"]["properties"] == {"city": kind, "n": None}

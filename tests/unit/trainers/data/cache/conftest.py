@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from pitstop.trainers.data.cache import key
 from pitstop.trainers.tasks.sft import SftTask
+from support.json_lines import write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +20,8 @@ def _everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Records with prompts and completions of many lengths."""
-    path = tmp_path / "a.jsonl"
     rows = [{"prompt": f"case {n} " * (1 + n % 3), "completion": "- rest" * (1 + n % 3)} for n in range(60)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_rows(tmp_path / "a.jsonl", rows)
 
 
 @pytest.fixture

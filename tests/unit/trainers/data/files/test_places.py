@@ -14,6 +14,7 @@ from pitstop.configs.errors import DataError
 from pitstop.trainers.data.files import places
 from pitstop.trainers.data.files.places import read_records
 from pitstop.trainers.data.records import BadRows
+from support.json_lines import write_rows
 
 ROWS = [{"prompt": "Is it 007?", "completion": "- none"}, {"prompt": "Größe, “quoted”\nand a line", "completion": "1"}]
 
@@ -61,7 +62,7 @@ def test_json_lines_come_back_whatever_their_text(rows: list[dict[str, str]]) ->
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rows.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_rows(path, rows)
         assert _read(path)[0] == rows
 
 

@@ -15,6 +15,7 @@ from pitstop.trainers.data.preview.gathering import DataPreview, Wish, gather
 from pitstop.trainers.data.reading import ReadOptions, load_dataset
 from pitstop.trainers.data.records import BadRows, Record
 from pitstop.trainers.tasks.sft import SftTask
+from support.json_lines import write_rows
 
 PAIR = {"prompt": "p", "completion": "c"}
 LONG = {"prompt": "p", "completion": "c " * 200}
@@ -22,7 +23,7 @@ ROWS: list[Any] = [PAIR, {"text": "A text."}, "{", LONG, {"x": 1}, {"x": 2}, {**
 
 
 def _gather(tokenizer: Any, path: Path, rows: list[Any], wish: Wish, task: SftTask | None = None) -> DataPreview:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    write_rows(path, rows)
     return gather(str(path), task or SftTask(tokenizer), ReadOptions(max_length=100, packing=False), wish)
 
 

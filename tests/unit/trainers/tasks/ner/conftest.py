@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pitstop.trainers.tasks.ner.task import NerTask
-from support.ner_records import ner_settings, write_rows
+from support.json_lines import write_rows
+from support.ner_records import ner_settings
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from pitstop.trainers.tasks.ner.scores import parse_items
 from pitstop.trainers.tasks.ner.task import NerTask
 from pitstop.trainers.tasks.ner.wording import prompt
 from pitstop.trainers.tasks.sft import SftTask
-from support.ner_records import ASPIRIN, examples_of, ner_settings, on_processor, write_rows
+from support.json_lines import write_rows
+from support.ner_records import ASPIRIN, examples_of, ner_settings, on_processor
 
 ROOT = Path(__file__).resolve().parents[5]
 CORPUS = Path(os.environ.get("BC5CDR_DIR", ROOT.parent / "shared" / "data" / "bc5cdr"))

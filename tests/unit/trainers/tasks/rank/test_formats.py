@@ -11,7 +11,8 @@ import pytest
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.records import BadRows
 from pitstop.trainers.tasks.rank.reading import read_ratings
-from support.rating_files import AMAZON, YELP, json_lines, rating_rows, read_place, write_two_ratings
+from support.json_lines import json_lines
+from support.rating_files import AMAZON, YELP, rating_rows, read_place, write_two_ratings
 
 
 def test_movielens_1m(tmp_path: Path) -> None:

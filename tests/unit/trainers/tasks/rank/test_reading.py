@@ -9,7 +9,8 @@ import pytest
 
 from pitstop.configs.errors import DataError
 from pitstop.trainers.data.records import NoData
-from support.rating_files import AMAZON, item_line, json_lines, rating_rows, read_place, write_two_ratings
+from support.json_lines import json_lines
+from support.rating_files import AMAZON, item_line, rating_rows, read_place, write_two_ratings
 
 
 def test_movielens_100k_with_its_other_files_beside_it(tmp_path: Path) -> None:
