@@ -83,10 +83,11 @@ def test_control_characters_of_data_never_reach_the_terminal(pitstop: Cli, model
     data = write_rows(tmp_path / "a.jsonl", [{"prompt": "\x1b[2J\x07", "completion": "\u202e\x9b"}, {"\x1b[2Jx": "\x1b[2J"}])
     for options in ([], ["--odd"], ["--ids"], ["--record", 1], ["--json"]):
         done = pitstop("preview", "--model-id", model, "--dataset", data, *options)
+        assert done.code == 0, options
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout), options
 
 
-def test_it_starts_without_torch_and_tells_of_it_only_by_being_quick(model: Path, tmp_path: Path) -> None:
+def test_it_starts_without_torch(model: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "a.jsonl", [PAIR])
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     done = pitstop_process("preview", "--model-id", model, "--dataset", data, env={"PYTHONPATH": str(tmp_path)})

@@ -58,6 +58,16 @@ def home(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture
+def other(home: Path, tmp_path: Path) -> Path:
+    """A place with the same data and a copy of the model that is right, and no run yet."""
+    directory = tmp_path / "home"
+    directory.mkdir()
+    (directory / "data").symlink_to(home / "data")
+    shutil.copytree(home / "good", directory / "model")
+    return directory
+
+
 @pytest.fixture(scope="module")
 def model_that_is(home: Path) -> Callable[[str], None]:
     """Makes the model wrong in a way, at the place that the run knows."""
@@ -124,11 +134,8 @@ def _cells(line: str) -> list[str]:
 @pytest.mark.by_turns("command")
 @pytest.mark.parametrize("command", COMMANDS[2:])
 @pytest.mark.parametrize("copy", [[], ["--no-save-base-model"]], ids=["its own copy", "no copy"])
-def test_a_run_on_random_weights_is_not_used_again(home: Path, tmp_path: Path, way: str, command: str, copy: list[str]) -> None:
-    other = tmp_path / "home"
-    other.mkdir()
-    (other / "data").symlink_to(home / "data")
-    in_child(lambda: str(wrong_model(home / "good", other / "model", way)))
+def test_a_run_on_random_weights_is_not_used_again(other: Path, tmp_path: Path, way: str, command: str, copy: list[str]) -> None:
+    in_child(lambda: WAYS[way](other / "model"))
     ended = pitstop(*train(other, other / "runs"), *copy, prepare=as_earlier_versions)
     assert ended.code == 0, ended.output
     ended = call(command, other, tmp_path)
@@ -140,18 +147,14 @@ def test_a_run_on_random_weights_is_not_used_again(home: Path, tmp_path: Path, w
 
 def as_earlier_versions() -> None:
     """Let everything be loaded, whatever it is."""
-    from pitstop.trainers.models import causal_lm, fit
+    from pitstop.trainers.models import fit
 
-    causal_lm.check_weights = lambda *arguments: None  # type: ignore[assignment]
+    without_headers()
     fit.Fit.check = lambda *arguments: None  # type: ignore[method-assign]
 
 
-def test_a_whole_copy_of_the_base_serves_what_was_trained_on_it(home: Path, tmp_path: Path) -> None:
+def test_a_whole_copy_of_the_base_serves_what_was_trained_on_it(other: Path, tmp_path: Path) -> None:
     """Answers and scores come from the run's own copy. A resume looks at the model too: what it was made from may be what is wrong."""
-    other = tmp_path / "home"
-    other.mkdir()
-    (other / "data").symlink_to(home / "data")
-    shutil.copytree(home / "good", other / "model")
     assert pitstop(*train(other, other / "runs")).code == 0
     in_child(lambda: without("model.norm.weight")(other / "model"))
     assert call("generate", other, tmp_path).code == 0
@@ -161,12 +164,8 @@ def test_a_whole_copy_of_the_base_serves_what_was_trained_on_it(home: Path, tmp_
     assert call("resume", other, tmp_path).code == 0
 
 
-def test_a_quantised_model_does_not_stop_the_resume_of_a_run_with_a_copy_of_its_base(home: Path, tmp_path: Path) -> None:
+def test_a_quantised_model_does_not_stop_the_resume_of_a_run_with_a_copy_of_its_base(other: Path, tmp_path: Path) -> None:
     """Earlier versions trained on such models, and the copy is what was trained on."""
-    other = tmp_path / "home"
-    other.mkdir()
-    (other / "data").symlink_to(home / "data")
-    shutil.copytree(home / "good", other / "model")
     assert pitstop(*train(other, other / "runs", method="qlora")).code == 0
     WAYS["quantised unasked"](other / "model")
     ended = call("resume", other, tmp_path)
@@ -174,12 +173,8 @@ def test_a_quantised_model_does_not_stop_the_resume_of_a_run_with_a_copy_of_its_
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
-def test_no_method_trains_on_weights_that_are_missing(home: Path, tmp_path: Path, method: str) -> None:
+def test_no_method_trains_on_weights_that_are_missing(other: Path, method: str) -> None:
     """Even if nobody had looked at the headers."""
-    other = tmp_path / "home"
-    other.mkdir()
-    (other / "data").symlink_to(home / "data")
-    shutil.copytree(home / "good", other / "model")
     in_child(lambda: renamed("module.")(other / "model"))
     ended = pitstop(*train(other, other / "runs", method=method), prepare=without_headers)
     assert ended.code == 3 and "'module.' in them" in ended.output, ended.output
@@ -192,43 +187,39 @@ def without_headers() -> None:
     causal_lm.check_weights = lambda *arguments: None  # type: ignore[assignment]
 
 
-def test_what_is_not_used_is_told_by_whatever_reads_the_model(home: Path, tmp_path: Path) -> None:
-    shutil.copytree(home / "good", tmp_path / "model")
-    (tmp_path / "data").symlink_to(home / "data")
+def test_what_is_not_used_is_told_by_whatever_reads_the_model(other: Path, tmp_path: Path) -> None:
 
     def add() -> None:
         import torch
 
-        change_tensors(tmp_path / "model", lambda t: {**t, "value_head.weight": torch.zeros(1, 16)})
+        change_tensors(other / "model", lambda t: {**t, "value_head.weight": torch.zeros(1, 16)})
 
     in_child(add)
     words = "1 tensor in the weights of"
     for command in ("plan", "train"):
-        ended = call(command, tmp_path, tmp_path)
+        ended = call(command, other, tmp_path)
         assert ended.code == 0 and ended.output.count(words) == 1 and "value_head.weight" in ended.output, ended.output
-    assert pitstop(*train(tmp_path, tmp_path / "runs"), "--no-save-base-model").code == 0
-    ended = call("generate", tmp_path, tmp_path)
+    assert pitstop(*train(other, other / "runs"), "--no-save-base-model").code == 0
+    ended = call("generate", other, tmp_path)
     assert ended.code == 0 and ended.output.count(words) == 1, ended.output
 
 
-def test_prompts_and_records_with_a_token_that_has_no_row_are_refused(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "data").symlink_to(home / "data")
-    shutil.copytree(home / "good", tmp_path / "model")
-    path = tmp_path / "model/tokenizer.json"
+def test_prompts_and_records_with_a_token_that_has_no_row_are_refused(other: Path, tmp_path: Path) -> None:
+    path = other / "model/tokenizer.json"
     content = json.loads(path.read_text())
     extra = {"id": 320, "content": "<image>", "special": True}
     content["added_tokens"].append({**content["added_tokens"][0], **extra})
     path.write_text(json.dumps(content))
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("Case 1\nWhat is <image>?\n")
-    ended = pitstop(*train(tmp_path, tmp_path / "runs", sample_prompts=prompts))
+    ended = pitstop(*train(other, other / "runs", sample_prompts=prompts))
     assert ended.code == 3 and "'<image>', which occurs in prompt 2 of SAMPLE_PROMPTS" in ended.output, ended.output
-    ended = pitstop(*train(tmp_path, tmp_path / "runs"))
+    ended = pitstop(*train(other, other / "runs"))
     assert ended.code == 0 and "1 token of the tokenizer has no row" in ended.output, ended.output
-    assert metadata(tmp_path / "runs/run_001")["status"] == "completed"
-    ended = pitstop("generate", 1, "--base-dir", tmp_path / "runs", "--prompt", "an <image>", "--max-new-tokens", 2)
+    assert metadata(other / "runs/run_001")["status"] == "completed"
+    ended = pitstop("generate", 1, "--base-dir", other / "runs", "--prompt", "an <image>", "--max-new-tokens", 2)
     assert ended.code == 3 and "320 rows: '<image>', which occurs in prompt 1" in ended.output, ended.output
     records = tmp_path / "pictures.jsonl"
     records.write_text(json.dumps({"prompt": "What is it?", "completion": "<image> of it"}) + "\n")
-    ended = pitstop("evaluate", 1, "--base-dir", tmp_path / "runs", "--dataset", records)
+    ended = pitstop("evaluate", 1, "--base-dir", other / "runs", "--dataset", records)
     assert ended.code == 3 and "320 rows: '<image>', which occurs in the data" in ended.output, ended.output

@@ -197,7 +197,7 @@ SEVEN = {
 
 
 def shown(examples: Sequence[RenderedExample], eos: str = "</s>") -> str:
-    """Examples as the specification writes them: ⟦learnt⟧, ↵ for a line break, ‖ between examples."""
+    """Examples in one line: ⟦learnt⟧, ↵ for a line break, ‖ between examples."""
     return " ‖ ".join(_shown(example, eos) for example in examples)
 
 

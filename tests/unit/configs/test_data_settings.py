@@ -1,4 +1,4 @@
-"""Settings of data: a data set may be an object in YAML: its place is what a flag would say, its own settings go beside."""
+"""A data set may be an object in YAML: its place is what a flag would say, its own settings go beside."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OWN = {"columns": ["prompt=question", "completion=answers.text[0]"], "max_record
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory of its own, with the file of the specification."""
+    """A directory of its own, with ``YAML`` in a file."""
     monkeypatch.chdir(tmp_path)
     Path("conf.yaml").write_text(YAML)
 

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pitstop.configs.errors import ModelError, SettingsError
 from pitstop.configs.notices import Notice
-from pitstop.trainers.data.dataset import Counts, Dataset
+from pitstop.trainers.data.counts import Counts
+from pitstop.trainers.data.dataset import Dataset
 from pitstop.trainers.data.example import Example
 from pitstop.trainers.data.examples import in_memory
 from pitstop.trainers.models.limits import ModelLimits
