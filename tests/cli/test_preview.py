@@ -10,6 +10,7 @@ import torch  # noqa: F401 - else the command would have this process do without
 
 from support.cli import Cli, pitstop_process
 from support.json_lines import write_rows
+from support.rating_files import write_movielens
 from support.tiny_model import make_tiny_model
 
 
@@ -42,7 +43,7 @@ def test_records_and_figures(pitstop: Cli, model: Path, tmp_path: Path) -> None:
 
 
 def test_where_train_refuses_records_that_are_too_long_preview_says_so(pitstop: Cli, model: Path, tmp_path: Path) -> None:
-    data = _write(tmp_path / "a.jsonl", PAIR, {**PAIR, "completion": "z" * 99})
+    data = write_rows(tmp_path / "a.jsonl", [PAIR, {**PAIR, "completion": "z" * 99}])
     line = "train stops at the first record that is too long, since --too-long is refuse."
     for too_long, is_told in (("refuse", True), ("drop", False)):
         done = pitstop("preview", "--model-id", model, "--dataset", data, "--max-length", 64, "--too-long", too_long)
@@ -121,6 +122,11 @@ def test_preferences_show_the_prompt_once_and_both_answers(pitstop: Cli, model: 
     assert "2 malformed rows were left out: is a preference record" in done.stdout and "--column completion=chosen" in done.stdout
 
 
-def test_rankings_too_and_images_not(pitstop: Cli, tmp_path: Path) -> None:
+def test_rankings_too_and_images_not(pitstop: Cli, model: Path, tmp_path: Path) -> None:
+    ratings = write_movielens(tmp_path / "ratings")
+    done = pitstop("preview", "--task", "rank", "--model-id", model, "--dataset", ratings, "-n", 1)
+    assert done.code == 0, done.stderr
+    assert re.search(r"Answer with its letter\.<\|end\|>↵<\|start\|>assistant↵⟦[A-T]<\|end\|>⟧\n", done.stdout)
+    assert re.search(r"answers +150 = 150 used \+ 0 left out \+ 0 malformed\n", done.stdout)
     done = pitstop("preview", "--task", "diffusion", "--dataset", "CIFAR10")
     assert done.code == 2 and "pitstop preview shows tokens, and the task diffusion learns images." in done.stderr

@@ -412,9 +412,9 @@ def test_a_dated_template_answers_the_day_that_is_given() -> None:
 # All templates of the wheel --------------------------------------------------------------------------------------------------
 
 
-def _learnt_answers(template: str, name: str) -> tuple[int, int, int]:
+def _learnt_answers(rendering: ConversationRenderer, template: str, name: str) -> tuple[int, int, int]:
     """Records rendered, answers learnt and answers left out, each of the former checked against what generation is given."""
-    rendering, messages = renderer(template, reasoning="drop"), SEVEN[name]
+    messages = SEVEN[name]
     try:
         done = rendering.render(messages)
     except BadRecord as error:
@@ -460,7 +460,12 @@ def _contexts(example: Any) -> list[str]:
 
 def test_each_answer_is_learnt_once_behind_what_generation_gives_or_is_left_out() -> None:
     """Oracle 42, over all templates of the wheel and seven conversations."""
-    counts = [(template, name, *_learnt_answers(template, name)) for template in wheel_templates() for name in SEVEN]
+    renderers = {template: renderer(template, reasoning="drop") for template in wheel_templates()}
+    counts = [
+        (template, name, *_learnt_answers(rendering, template, name))
+        for template, rendering in renderers.items()
+        for name in SEVEN
+    ]
     refused = [name for _, name, rendered, _, _ in counts if not rendered]
     learnt, left_out = (sum(count[column] for count in counts) for column in (3, 4))
     assert (len(counts), refused) == (504, ["loop"] * 26)
