@@ -44,7 +44,7 @@ ARTICLE_FIELDS = ("article", "pmid", "doc_id")
 Row = tuple[str, str, str]
 """Entity type, question and answer."""
 
-_NOT_ASKED = "{count} [pair is|pairs are] left out, since the type {subject} is not asked for"
+_NOT_ASKED = "{count} [pair is|pairs are] left out, since [its type is|their types are] not asked for"
 _RATIOS = ("precision", "recall", "f1")
 _SENTENCE_OF = re.compile(r"(?P<article>.+?)[-_:.](?:s|sent|sentence|par|paragraph|part|chunk)[-_:.]?\d+", re.IGNORECASE)
 _NUMBER_OF = re.compile(r"(?P<article>(?:(?:PMID|PMC):?\d+|\d{5,}))[-_:.]\d+", re.IGNORECASE)
@@ -148,7 +148,7 @@ class NerTask(TextTask):
         results = super().examples_of(records, bad_rows)
         for record, examples in zip(records, results, strict=True):
             if not isinstance(examples, BadRecord) and not examples and _is_pair(record.fields):
-                bad_rows.notices.add(Notice(_NOT_ASKED, _pair_type(record.fields), place=record.place))
+                bad_rows.notices.add(Notice(_NOT_ASKED, place=record.place))
         return results
 
     def _render(self, fields: Mapping[str, Any]) -> list[Row]:

@@ -176,11 +176,11 @@ def test_ready_pairs_are_taken_as_they_are(make_task: Callable[..., NerTask]) ->
 
 def test_pairs_of_types_that_are_not_asked_for_are_told(make_task: Callable[..., NerTask], tmp_path: Path) -> None:
     pair = {"prompt": "Name the drugs: A.", "completion": "- Aspirin", "entity_type": "Chemical"}
-    others = [{**pair, "entity_type": "Disease"}] * 2
+    others = [{**pair, "entity_type": "Disease"}, {**pair, "entity_type": "Gene"}]
     task = make_task(pair, *others, ner={"entity_types": ["chemical"]})
     counts = _load(task, write_rows(tmp_path / "some.jsonl", [pair, *others])).counts
     assert counts.read.as_dict() == {"read": 3, "used": 1, "left_out": 2, "malformed": 0}
-    told = "2 pairs are left out, since the type disease is not asked for, first {path} line {line}."
+    told = "2 pairs are left out, since their types are not asked for, first {path} line {line}."
     assert [str(n) for n in counts.notices] == [told.format(path=tmp_path / "some.jsonl", line=2)]
     with pytest.raises(DataError, match=r"none\.jsonl: none of its 2 records gives an example\.") as caught:
         _load(task, write_rows(tmp_path / "none.jsonl", others))
