@@ -62,25 +62,25 @@ def load_hub(place: HubPlace, split: str, token: str | None) -> Any:
     try:
         return datasets.load_dataset(place.repository, split=wanted, token=token, **named)
     except Exception as error:  # the library raises its own, pyarrow's, pandas' and the Hub client's errors
-        raise _chosen_wrongly(place, wanted, named, token) or NoData(
+        raise _chosen_wrongly(place, wanted, token) or NoData(
             f"Cannot read data set {place.repository}: {first_line(error)}", hint=_hint(error)
         ) from error
 
 
-def _chosen_wrongly(place: HubPlace, split: str, named: dict[str, str], token: str | None) -> DataError | None:
+def _chosen_wrongly(place: HubPlace, split: str, token: str | None) -> DataError | None:
     """The error that names the configs or splits there are, where one of them is missing or has to be chosen."""
     import datasets
 
-    versions = {key: value for key, value in named.items() if key == "revision"}
+    at = {"revision": place.revision, "token": token}
     try:
-        configs = datasets.get_dataset_config_names(place.repository, token=token, **versions)
+        configs = datasets.get_dataset_config_names(place.repository, **at)
         if place.config not in configs and (place.config or len(configs) > 1):
             lacks = f" and not {place.config}" if place.config else ""
             return NoData(
                 f"{place.repository} has the configs {', '.join(configs)}{lacks}.",
                 hint=f"Choose one: {place.repository}:{configs[0]}.",
             )
-        splits = datasets.get_dataset_split_names(place.repository, place.config, token=token, **versions)
+        splits = datasets.get_dataset_split_names(place.repository, place.config, **at)
     except Exception:  # noqa: BLE001  what is wrong lies deeper, and the first error says it
         return None
     if split.partition("[")[0] in splits:
