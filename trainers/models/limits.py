@@ -68,11 +68,11 @@ class ModelLimits:
         places = ", ".join(self._word(number) for number in range(self.rows, min(self.tokens, self.rows + 3)))
         tell(Notice(UNUSABLE, subject=self.source.model_id, count=self.tokens - self.rows, place=places, loss=True))
 
-    def check_data(self, data: Sequences, name: str, max_length: int, tell: Tell) -> None:
+    def check_data(self, data: Sequences, name: str, max_length: int, tell: Tell, *, hint: str = "") -> None:
         """Raises ``ModelError`` for a record with a token, ``SettingsError`` for one with a position, that the model does not have.
 
         ``tell`` hears of records longer than the positions that a model was trained with which can go on counting. ``name`` says
-        which data.
+        which data, ``hint`` what to do where ``max_length`` cannot be set.
         """
         if not isinstance(data, Dataset):
             return
@@ -90,7 +90,7 @@ class ModelLimits:
         raise SettingsError(
             f"MAX_LENGTH = {max_length:,} is more than the {self.positions:,} positions that {self.source.model_id} has learnt, and {name} "
             f"has {long:,} longer {'record' if long == 1 else 'records'}, up to {int(lengths.max()):,} tokens.",
-            hint=f"Give --max-length {self.positions}: longer records are then left out, and counted.",
+            hint=hint or f"Give --max-length {self.positions}: longer records are then left out, and counted.",
         )
 
     def check_answers(self, examples: Sequence[Example], max_new_tokens: int) -> None:

@@ -48,7 +48,8 @@ def read_evaluation(opened: OpenModel, request: EvaluationRequest, reporter: Rep
     model_facts: dict[str, Any] = {"packing": opened.packing, "model": opened.base.path}
     data = read_split(settings, opened.task, reporter, split=request.split, specs=request.specs, **model_facts)
     if not settings.training.makes_images:
-        opened.limits.check_data(data, "the data", settings.data.max_length, reporter.notice)
+        hint = "Give data without the longer records by --dataset: an evaluation has the MAX_LENGTH of its run."
+        opened.limits.check_data(data, "the data", settings.data.max_length, reporter.notice, hint=hint)
     return data if request.limit is None or request.limit >= data.counts.used else data.first(request.limit)
 
 
