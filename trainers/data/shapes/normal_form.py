@@ -31,6 +31,7 @@ from pitstop.trainers.data.shapes.roles import ASSISTANT, CALL, DEVELOPER, SYSTE
 from pitstop.trainers.data.shapes.tools import from_json_text, tools_of, without_nulls
 
 UNUSED = "{count} [record has|records have] a field {subject} that is not used"
+OTHERS_UNUSED = "{count} [field|fields] of other names [is|are] not used"
 LIKE_CONVERSATIONS = "{count} of {total} texts [looks|look] like [a rendered conversation|rendered conversations]; [its|their] questions are learnt too"
 NO_SUCH_FIELD = ": no record has a field {subject}; there are: "
 OWN_SYSTEM = "{count} [record keeps its|records keep their] own system message"
@@ -221,13 +222,13 @@ class NormalForm:
             self._counts[name] += 1
 
     def _count_unused(self, name: str, place: str) -> None:
-        earlier = self._unused.get(name)
+        is_other = name not in self._unused and len(self._unused) >= _MOST_NAMES
+        key = OTHERS_UNUSED if is_other else name
+        earlier = self._unused.get(key)
         if earlier is not None:
-            self._unused[name] = replace(earlier, count=earlier.count + 1)
-        elif len(self._unused) < _MOST_NAMES:
-            self._unused[name] = Notice(UNUSED, f'"{name}"', place=place)
+            self._unused[key] = replace(earlier, count=earlier.count + 1)
         else:
-            self._count_unused(next(reversed(self._unused)), place)
+            self._unused[key] = Notice(OTHERS_UNUSED, place=place) if is_other else Notice(UNUSED, f'"{name}"', place=place)
 
     # Fields --------------------------------------------------------------------------------------------------------------
 

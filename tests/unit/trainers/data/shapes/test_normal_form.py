@@ -286,6 +286,16 @@ def test_the_system_prompt_of_the_settings_is_for_records_without_one() -> None:
     assert "1 record keeps its own system message." in shapes.told()[1]
 
 
+def test_beyond_200_names_fields_that_are_not_used_are_counted_together() -> None:
+    shapes = Shapes()
+    for _ in range(2):
+        shapes.read(prompt="Q1", completion="A1", **{f"f{number}": 1 for number in range(203)})
+    assert shapes.told()[199:] == [
+        '2 records have a field "f199" that is not used, first a line 1.',
+        "6 fields of other names are not used, first a line 1.",
+    ]
+
+
 def test_a_malformed_record_is_not_counted_among_those_with_their_own_system_message() -> None:
     shapes = Shapes(system_prompt="Be kind.")
     shapes.read(messages=[S, Q1, A1])
