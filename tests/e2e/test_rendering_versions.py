@@ -33,7 +33,7 @@ def _as_the_version_before() -> None:
     for item in dataclasses.fields(DataSettings):
         if item.metadata.get("before") is not None and item.default is not dataclasses.MISSING:
             item.default = item.metadata["before"]
-    for cached in (leaves.leaves, leaves.recorded_leaves, leaves.by_path):
+    for cached in (leaves._declared, leaves.leaves, leaves.recorded_leaves, leaves.by_path):
         cached.cache_clear()
 
 
